@@ -1,0 +1,1 @@
+//! What every process needs once: logging, drain, readiness, back-off, supervised tasks.

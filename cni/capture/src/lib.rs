@@ -1,0 +1,1 @@
+//! Traffic capture as typed rules, and their rendering as iptables and nftables.

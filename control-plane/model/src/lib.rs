@@ -1,0 +1,1 @@
+//! What the mesh consists of: services, endpoints, workloads, policies, and the indexes over them.

@@ -1,0 +1,1 @@
+//! Where the model comes from: Kubernetes, a directory of manifests.

@@ -1,0 +1,1 @@
+//! The ADS server: subscriptions, debounce, push queue, cache, debug pages.

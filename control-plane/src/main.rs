@@ -1,0 +1,3 @@
+//! saild, the control plane: flags and wiring.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! From the model to xDS resources: listeners, clusters, routes, endpoints, policies.

@@ -1,0 +1,1 @@
+//! The proxy's pure decisions: filter chain, route, policy, load balancing, retry, outliers.

@@ -1,0 +1,3 @@
+//! sail-proxy, the sidecar and gateway proxy that runs Envoy's configuration.
+
+fn main() {}

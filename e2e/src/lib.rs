@@ -1,0 +1,1 @@
+//! Black-box tests: they drive the binaries as a user does.

@@ -1,0 +1,3 @@
+//! Bookinfo's services: a product page, details, reviews and ratings.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! SPIFFE identities, key pairs, certificate requests, and rustls configurations that follow certificate changes.

@@ -1,0 +1,3 @@
+//! sailctl: the local mesh, and a view into proxies and control plane.
+
+fn main() {}

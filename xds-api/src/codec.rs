@@ -1,0 +1,1 @@
+//! JSON and YAML in and out.

@@ -1,0 +1,3 @@
+//! The repository's own checks: tidy, graph, goldens.
+
+fn main() {}
