@@ -1,1 +1,164 @@
-//! JSON and YAML in and out.
+//! JSON and YAML in and out, as protobuf's JSON mapping and Envoy's configuration files have them
+//! (<https://protobuf.dev/programming-guides/json/>).
+//!
+//! `Any` is resolved by its `@type` among the messages that this crate knows, at any depth. An error carries the
+//! path of the field it is about, in the words of the input.
+
+mod read;
+mod yaml;
+
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde_json::Value;
+
+use crate::google::protobuf::Any;
+
+static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
+
+/// Why a text is not the message that it should be, or a message cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is neither JSON nor YAML.
+    #[error("not valid YAML or JSON: {0}")]
+    Syntax(String),
+    /// One field is wrong.
+    #[error("{}{reason}", prefix(path))]
+    Field {
+        /// Where, as `static_resources.listeners[0].name`; empty for the message itself.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The message is not among the known ones.
+    #[error("message {0} is not known")]
+    Unknown(String),
+    /// The bytes do not decode as the message that they are said to be.
+    #[error("{name} does not decode")]
+    Decode {
+        /// The message's full name.
+        name: String,
+        /// What the decoder said.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A message holds something that has no JSON form.
+    #[error("{name} has no JSON form: {reason}")]
+    Write {
+        /// The message's full name.
+        name: String,
+        /// What the serializer said.
+        reason: String,
+    },
+}
+
+fn prefix(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}: ") }
+}
+
+/// What to do with a field that the message does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// An error that names it.
+    #[default]
+    Reject,
+    /// Passed over; [`Codec::read`] lists them.
+    Allow,
+}
+
+/// A message that was read, and what was passed over on the way.
+#[derive(Debug)]
+pub struct Read<M> {
+    /// The message.
+    pub message: M,
+    /// The paths of fields that the message does not have.
+    pub unknown: Vec<String>,
+}
+
+/// Reads and writes every known message. It holds a descriptor for each of them, some megabytes: make it when it is
+/// needed and drop it afterwards.
+#[derive(Clone, Debug)]
+pub struct Codec {
+    pool: DescriptorPool,
+}
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Codec {
+    /// Decodes the descriptors.
+    pub fn new() -> Self {
+        let pool = DescriptorPool::decode(DESCRIPTORS)
+            .expect("the descriptor set was written by this crate's build");
+        Self { pool }
+    }
+
+    /// Reads YAML or JSON text. A field that the message does not have is an error.
+    pub fn from_yaml<M: Message + Name + Default>(&self, text: &str) -> Result<M, Error> {
+        self.from_json_value(&parse(text)?)
+    }
+
+    /// Reads a JSON value. A field that the message does not have is an error.
+    pub fn from_json_value<M: Message + Name + Default>(&self, value: &Value) -> Result<M, Error> {
+        Ok(self.read(value, UnknownFields::Reject)?.message)
+    }
+
+    /// Reads a JSON value and says which fields were passed over.
+    pub fn read<M: Message + Name + Default>(
+        &self,
+        value: &Value,
+        unknown: UnknownFields,
+    ) -> Result<Read<M>, Error> {
+        let name = M::full_name();
+        let mut reader = read::Reader::new(&self.pool, unknown);
+        let dynamic = reader.message(self.descriptor(&name)?, value)?;
+        let message =
+            M::decode(dynamic.encode_to_vec().as_slice()).map_err(|source| Error::Decode { name, source })?;
+        Ok(Read { message, unknown: reader.into_unknown() })
+    }
+
+    /// Reads a JSON object with an `@type` into an `Any`.
+    pub fn any_from_json(&self, value: &Value) -> Result<Any, Error> {
+        self.from_json_value(value)
+    }
+
+    /// Writes a message, under the field names of its `.proto` file as Envoy's admin pages do.
+    pub fn to_json<M: Message + Name>(&self, message: &M) -> Result<Value, Error> {
+        self.bytes_to_json(&M::full_name(), &message.encode_to_vec())
+    }
+
+    /// Writes the message inside an `Any`, with its `@type`.
+    pub fn any_to_json(&self, any: &Any) -> Result<Value, Error> {
+        self.to_json(any)
+    }
+
+    /// Writes an encoded message of the given full name.
+    pub fn bytes_to_json(&self, name: &str, bytes: &[u8]) -> Result<Value, Error> {
+        let dynamic = DynamicMessage::decode(self.descriptor(name)?, bytes)
+            .map_err(|source| Error::Decode { name: name.to_owned(), source })?;
+        let options = SerializeOptions::new().use_proto_field_name(true);
+        dynamic
+            .serialize_with_options(serde_json::value::Serializer, &options)
+            .map_err(|error| Error::Write { name: name.to_owned(), reason: error.to_string() })
+    }
+
+    fn descriptor(&self, name: &str) -> Result<MessageDescriptor, Error> {
+        self.pool.get_message_by_name(name).ok_or_else(|| Error::Unknown(name.to_owned()))
+    }
+}
+
+/// Parses YAML or JSON text into a JSON value: merge keys applied, keys as strings, one document.
+pub fn parse(text: &str) -> Result<Value, Error> {
+    // JSON first: it is the common case of generated files, and its errors are better.
+    if text.trim_start().starts_with('{') {
+        if let Ok(value) = serde_json::from_str(text) {
+            return Ok(value);
+        }
+    }
+    yaml::parse(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ pub mod istio {
     mod generated {
         include!(concat!(env!("OUT_DIR"), "/istio_protos.rs"));
     }
+    /// `envoy.tcp.metadataexchange.config`: who the TCP peer is.
+    pub use generated::envoy::tcp::metadataexchange::config as metadata_exchange;
+    /// `io.istio.http.peer_metadata`: who the HTTP peer is.
+    pub use generated::io::istio::http::peer_metadata;
     /// `istio.envoy.config.filter.http.alpn.v2alpha1`: the filter that chooses the ALPN of upstream connections.
     pub use generated::istio::envoy::config::filter::http::alpn::v2alpha1 as alpn;
     /// `istio.networking.nds.v1`: the name table of the agent's DNS server.
@@ -20,10 +24,6 @@ pub mod istio {
     pub use generated::istio::v1::auth;
     /// `istio.workload`: workload discovery.
     pub use generated::istio::workload;
-    /// `io.istio.http.peer_metadata`: who the HTTP peer is.
-    pub use generated::io::istio::http::peer_metadata;
-    /// `envoy.tcp.metadataexchange.config`: who the TCP peer is.
-    pub use generated::envoy::tcp::metadataexchange::config as metadata_exchange;
     /// `stats`: Istio's standard metrics.
     pub use generated::stats;
 }

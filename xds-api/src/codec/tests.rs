@@ -1,0 +1,125 @@
+//! What Envoy's configuration files look like, good and bad.
+
+use super::*;
+use crate::envoy::config::bootstrap::v3::Bootstrap;
+use crate::envoy::config::cluster::v3::Cluster;
+use crate::envoy::config::listener::v3::Listener;
+use crate::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use crate::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use crate::envoy::extensions::transport_sockets::tls::v3::Secret;
+
+fn error<M: Message + Name + Default + std::fmt::Debug>(yaml: &str) -> String {
+    Codec::new().from_yaml::<M>(yaml).expect_err("the text is wrong").to_string()
+}
+
+const LISTENER: &str = r#"
+name: in
+address: {socket_address: {address: 0.0.0.0, port_value: 15006}}
+useOriginalDst: true
+listener_filters_timeout: 0.5s
+filter_chains:
+- filters:
+  - name: envoy.filters.network.http_connection_manager
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: 9080
+      route_config:
+        name: local
+        virtual_hosts:
+        - {name: any, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: app, timeout: 0s}}]}
+"#;
+
+#[test]
+fn reads_nested_any_both_spellings_and_scalars_that_look_like_numbers() {
+    let listener: Listener = Codec::new().from_yaml(LISTENER).unwrap();
+    assert_eq!(listener.use_original_dst.as_ref().map(|flag| flag.value), Some(true));
+    assert_eq!(listener.listener_filters_timeout.as_ref().map(|timeout| timeout.nanos), Some(500_000_000));
+    let filter = &listener.filter_chains[0].filters[0];
+    let crate::envoy::config::listener::v3::filter::ConfigType::TypedConfig(any) =
+        filter.config_type.as_ref().unwrap()
+    else {
+        panic!("the filter has no typed config");
+    };
+    let manager: HttpConnectionManager = crate::any::unpack(any).unwrap();
+    assert_eq!(manager.stat_prefix, "9080");
+    let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!("no routes") };
+    assert_eq!(routes.virtual_hosts[0].domains, ["*"]);
+}
+
+#[test]
+fn what_was_written_reads_back() {
+    let codec = Codec::new();
+    let listener: Listener = codec.from_yaml(LISTENER).unwrap();
+    let json = codec.to_json(&listener).unwrap();
+    assert_eq!(json["use_original_dst"], Value::Bool(true));
+    assert_eq!(codec.from_json_value::<Listener>(&json).unwrap(), listener);
+}
+
+#[test]
+fn an_error_names_the_field_inside_an_any() {
+    let wrong = LISTENER.replace("domains: [\"*\"]", "domains: 7");
+    assert_eq!(
+        error::<Listener>(&wrong),
+        "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains: expected a list, found 7"
+    );
+}
+
+#[test]
+fn errors_say_what_was_expected() {
+    for (yaml, expected) in [
+        ("nmae: x", "nmae: envoy.config.cluster.v3.Cluster has no such field"),
+        ("connect_timeout: soon", "connect_timeout: "),
+        ("lb_policy: FASTEST", "lb_policy: \"FASTEST\" is not one of ROUND_ROBIN, LEAST_REQUEST"),
+        ("type: EDS\ncluster_type: {name: x}", "cluster_type: excludes type, which is given too"),
+        ("per_connection_buffer_limit_bytes: -1", "per_connection_buffer_limit_bytes: "),
+        ("dns_lookup_family: 1.5", "dns_lookup_family: expected a whole number, found 1.5"),
+        (
+            "transport_socket: {name: tls, typed_config: {\"@type\": type.googleapis.com/x.Y}}",
+            "transport_socket.typed_config.@type: message \"x.Y\" is not known",
+        ),
+        (
+            "transport_socket: {name: tls, typed_config: {sni: x}}",
+            "transport_socket.typed_config: has no @type",
+        ),
+        ("- 1", "expected an object, found [1]"),
+        ("{", "not valid YAML or JSON"),
+        ("name: !custom x", "not valid YAML or JSON: the tag"),
+    ] {
+        let message = error::<Cluster>(yaml);
+        assert!(message.starts_with(expected), "{yaml:?} gave {message:?}");
+    }
+}
+
+#[test]
+fn unknown_fields_may_be_allowed_and_are_listed() {
+    let value = parse("name: x\nflavour: sweet\nload_assignment: {cluster_name: x, colour: red}").unwrap();
+    let read = Codec::new().read::<Cluster>(&value, UnknownFields::Allow).unwrap();
+    assert_eq!(read.message.name, "x");
+    assert_eq!(read.unknown, ["flavour", "load_assignment.colour"]);
+}
+
+#[test]
+fn yaml_beyond_json() {
+    let yaml = "
+node: {id: &id sidecar~10.0.0.1, cluster: *id, metadata: {PORTS: {8080: http}, RATE: 1.5, NONE: null}}
+static_resources:
+  clusters:
+  - &base {name: a, type: STATIC, connect_timeout: 1s}
+  - {<<: *base, name: b}
+";
+    let bootstrap: Bootstrap = Codec::new().from_yaml(yaml).unwrap();
+    let node = bootstrap.node.unwrap();
+    assert_eq!(node.cluster, "sidecar~10.0.0.1");
+    assert!(node.metadata.unwrap().fields.contains_key("PORTS"));
+    let clusters = bootstrap.static_resources.unwrap().clusters;
+    assert_eq!((clusters[1].name.as_str(), clusters[1].connect_timeout), ("b", clusters[0].connect_timeout));
+}
+
+#[test]
+fn bytes_are_base64_and_an_empty_any_is_allowed() {
+    let secret: Secret =
+        Codec::new().from_yaml("name: s\ngeneric_secret: {secret: {inline_bytes: aGVsbG8=}}").unwrap();
+    assert!(format!("{secret:?}").contains("[104, 101, 108, 108, 111]"));
+    let cluster: Cluster = Codec::new().from_yaml("transport_socket: {name: raw, typed_config: {}}").unwrap();
+    assert!(cluster.transport_socket.unwrap().config_type.is_some());
+}
