@@ -1,6 +1,8 @@
 //! Compiles the protobufs in `proto/` and gathers one descriptor set for JSON in and out: Envoy's, which the
 //! `envoy-types` package carries, and ours.
 
+#![expect(clippy::disallowed_methods, reason = "cargo speaks to a build script through the environment")]
+
 use std::path::{Path, PathBuf};
 use std::{env, error, fs, process};
 
