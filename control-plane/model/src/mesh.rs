@@ -1,0 +1,194 @@
+//! An immutable snapshot of the mesh, with its indexes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::{Endpoint, Namespace, Secret, Service, Workload};
+
+/// What a registry found, before it is indexed. Fill the vectors, then [`build`](Self::build).
+#[derive(Debug, Clone, Default)]
+pub struct MeshBuilder {
+    /// Kubernetes Services and what other registries know as such. Not those of ServiceEntries: the builder makes them.
+    pub services: Vec<Service>,
+    /// Their endpoints, those that are not ready included.
+    pub endpoints: Vec<Endpoint>,
+    /// Pods.
+    pub workloads: Vec<Workload>,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Secrets and ConfigMaps that may hold gateways' certificates.
+    pub secrets: Vec<Secret>,
+    /// The domain of Kubernetes' services; empty stands for `cluster.local`.
+    pub domain: String,
+    /// A number that differs between snapshots.
+    pub version: u64,
+}
+
+impl MeshBuilder {
+    /// Indexes what was found.
+    pub fn build(self) -> Mesh {
+        let domain = if self.domain.is_empty() { "cluster.local".to_owned() } else { self.domain };
+        let mut services: Vec<Arc<Service>> = self.services.into_iter().map(Arc::new).collect();
+        // The order is part of the output: it must not depend on the registry's.
+        services.sort_by(|a, b| {
+            (&a.hostname, a.created, &a.namespace).cmp(&(&b.hostname, b.created, &b.namespace))
+        });
+        let mut by_hostname: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            by_hostname.entry(service.hostname.clone()).or_default().push(index);
+        }
+        let mut workloads_by_ip = HashMap::new();
+        let workloads: Vec<Arc<Workload>> = self.workloads.into_iter().map(Arc::new).collect();
+        for workload in workloads.iter().filter(|w| !w.host_network) {
+            for ip in &workload.addresses {
+                workloads_by_ip.insert(*ip, workload.clone());
+            }
+        }
+        let endpoints = EndpointIndex::new(self.endpoints);
+        Mesh {
+            version: self.version,
+            domain,
+            services,
+            by_hostname,
+            endpoints,
+            workloads,
+            workloads_by_ip,
+            namespaces: self.namespaces.into_iter().map(|ns| (ns.name.clone(), ns)).collect(),
+            secrets: self
+                .secrets
+                .into_iter()
+                .map(|s| ((s.config_map, s.namespace.to_string(), s.name.to_string()), Arc::new(s)))
+                .collect(),
+        }
+    }
+}
+
+/// Endpoints of one port of one service, in the order of their addresses.
+pub type EndpointList = Arc<Vec<Arc<Endpoint>>>;
+
+#[derive(Debug, Default)]
+struct EndpointIndex {
+    by_service: HashMap<Arc<str>, Vec<(Arc<str>, EndpointList)>>,
+    by_ip: HashMap<IpAddr, Vec<Arc<Endpoint>>>,
+}
+
+impl EndpointIndex {
+    fn new(endpoints: Vec<Endpoint>) -> Self {
+        let mut endpoints: Vec<Arc<Endpoint>> = endpoints.into_iter().map(Arc::new).collect();
+        endpoints.sort_by(|a, b| {
+            (&a.service, &a.service_port_name, &a.address, a.port).cmp(&(
+                &b.service,
+                &b.service_port_name,
+                &b.address,
+                b.port,
+            ))
+        });
+        let mut index = Self::default();
+        for group in
+            endpoints.chunk_by(|a, b| a.service == b.service && a.service_port_name == b.service_port_name)
+        {
+            let Some(first) = group.first() else { continue };
+            index
+                .by_service
+                .entry(first.service.clone())
+                .or_default()
+                .push((first.service_port_name.clone(), Arc::new(group.to_vec())));
+        }
+        for endpoint in &endpoints {
+            if let Some(ip) = endpoint.address.ip() {
+                index.by_ip.entry(ip).or_default().push(endpoint.clone());
+            }
+        }
+        index
+    }
+}
+
+/// The mesh at one moment.
+#[derive(Debug, Default)]
+pub struct Mesh {
+    version: u64,
+    domain: String,
+    services: Vec<Arc<Service>>,
+    by_hostname: HashMap<Arc<str>, Vec<usize>>,
+    endpoints: EndpointIndex,
+    workloads: Vec<Arc<Workload>>,
+    workloads_by_ip: HashMap<IpAddr, Arc<Workload>>,
+    namespaces: HashMap<String, Namespace>,
+    secrets: HashMap<(bool, String, String), Arc<Secret>>,
+}
+
+impl Mesh {
+    /// The number that tells this snapshot from others.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The domain of Kubernetes' services (`cluster.local`).
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Every service, ordered by host name, then age.
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// The services of a host name, the oldest first: several ServiceEntries may share one.
+    pub fn services_of_host(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_hostname.get(hostname).into_iter().flatten().map(|index| &self.services[*index])
+    }
+
+    /// Endpoints of a service's port. `namespace` is the service's, as a host name may be used in several.
+    pub fn endpoints(&self, service: &Service, port_name: &str) -> EndpointList {
+        let Some(list) = self
+            .endpoints
+            .by_service
+            .get(&service.hostname)
+            .and_then(|ports| ports.iter().find(|(name, _)| &**name == port_name))
+            .map(|(_, list)| list)
+        else {
+            return EndpointList::default();
+        };
+        if list.iter().all(|e| e.service_namespace == service.namespace) {
+            return list.clone();
+        }
+        Arc::new(list.iter().filter(|e| e.service_namespace == service.namespace).cloned().collect())
+    }
+
+    /// Every port name that a service has endpoints for.
+    pub fn all_endpoints(&self, hostname: &str) -> impl Iterator<Item = &EndpointList> {
+        self.endpoints.by_service.get(hostname).into_iter().flatten().map(|(_, list)| list)
+    }
+
+    /// Endpoints at an address: what a pod serves.
+    pub fn endpoints_at(&self, ip: IpAddr) -> &[Arc<Endpoint>] {
+        self.endpoints.by_ip.get(&ip).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Every pod.
+    pub fn workloads(&self) -> &[Arc<Workload>] {
+        &self.workloads
+    }
+
+    /// The pod with an address.
+    pub fn workload_at(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads_by_ip.get(&ip)
+    }
+
+    /// A namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
+    /// A Secret.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(&(false, namespace.to_owned(), name.to_owned()))
+    }
+
+    /// A ConfigMap with certificates.
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(&(true, namespace.to_owned(), name.to_owned()))
+    }
+}
