@@ -1,0 +1,18 @@
+//! The sets of statistics, by the kind of object that has them; one file a family.
+
+mod clusters;
+mod filters;
+mod istio;
+mod listeners;
+mod process;
+
+pub use clusters::{cluster, cluster_health_check, cluster_membership, cluster_outlier, cluster_update};
+pub use filters::{
+    http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
+};
+pub use istio::{istio_http, istio_tcp};
+pub use listeners::{listener, listener_http, tcp};
+pub use process::{
+    cluster_manager, control_plane, filesystem, lds, listener_manager, sds, server, single_counter,
+    single_gauge, single_histogram, tracing_exporter,
+};

@@ -1,0 +1,153 @@
+//! Clusters.
+
+use crate::stats::schema::stat_set;
+
+stat_set! {
+    /// `cluster.<name>.`: connections and requests.
+    cluster { root: "cluster", tag: Tag::Label("envoy.cluster_name"), codes: "upstream_rq_" }
+    counters {
+        bind_errors = "bind_errors",
+        lb_healthy_panic = "lb_healthy_panic",
+        original_dst_host_invalid = "original_dst_host_invalid",
+        retry_or_shadow_abandoned = "retry_or_shadow_abandoned",
+        upstream_cx_total = "upstream_cx_total",
+        upstream_cx_http1_total = "upstream_cx_http1_total",
+        upstream_cx_http2_total = "upstream_cx_http2_total",
+        upstream_cx_connect_fail = "upstream_cx_connect_fail",
+        upstream_cx_connect_timeout = "upstream_cx_connect_timeout",
+        upstream_cx_connect_attempts_exceeded = "upstream_cx_connect_attempts_exceeded",
+        upstream_cx_overflow = "upstream_cx_overflow",
+        upstream_cx_pool_overflow = "upstream_cx_pool_overflow",
+        upstream_cx_idle_timeout = "upstream_cx_idle_timeout",
+        upstream_cx_max_duration_reached = "upstream_cx_max_duration_reached",
+        upstream_cx_max_requests = "upstream_cx_max_requests",
+        upstream_cx_none_healthy = "upstream_cx_none_healthy",
+        upstream_cx_protocol_error = "upstream_cx_protocol_error",
+        upstream_cx_close_notify = "upstream_cx_close_notify",
+        upstream_cx_destroy = "upstream_cx_destroy",
+        upstream_cx_destroy_local = "upstream_cx_destroy_local",
+        upstream_cx_destroy_remote = "upstream_cx_destroy_remote",
+        upstream_cx_destroy_with_active_rq = "upstream_cx_destroy_with_active_rq",
+        upstream_cx_destroy_local_with_active_rq = "upstream_cx_destroy_local_with_active_rq",
+        upstream_cx_destroy_remote_with_active_rq = "upstream_cx_destroy_remote_with_active_rq",
+        upstream_cx_rx_bytes_total = "upstream_cx_rx_bytes_total",
+        upstream_cx_tx_bytes_total = "upstream_cx_tx_bytes_total",
+        upstream_rq_total = "upstream_rq_total",
+        upstream_rq_completed = "upstream_rq_completed",
+        upstream_rq_1xx = "upstream_rq_1xx",
+        upstream_rq_2xx = "upstream_rq_2xx",
+        upstream_rq_3xx = "upstream_rq_3xx",
+        upstream_rq_4xx = "upstream_rq_4xx",
+        upstream_rq_5xx = "upstream_rq_5xx",
+        upstream_rq_cancelled = "upstream_rq_cancelled",
+        upstream_rq_maintenance_mode = "upstream_rq_maintenance_mode",
+        upstream_rq_max_duration_reached = "upstream_rq_max_duration_reached",
+        upstream_rq_pending_total = "upstream_rq_pending_total",
+        upstream_rq_pending_overflow = "upstream_rq_pending_overflow",
+        upstream_rq_pending_failure_eject = "upstream_rq_pending_failure_eject",
+        upstream_rq_per_try_timeout = "upstream_rq_per_try_timeout",
+        upstream_rq_per_try_idle_timeout = "upstream_rq_per_try_idle_timeout",
+        upstream_rq_timeout = "upstream_rq_timeout",
+        upstream_rq_retry = "upstream_rq_retry",
+        upstream_rq_retry_success = "upstream_rq_retry_success",
+        upstream_rq_retry_overflow = "upstream_rq_retry_overflow",
+        upstream_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded",
+        upstream_rq_retry_backoff_exponential = "upstream_rq_retry_backoff_exponential",
+        upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited",
+        upstream_rq_rx_reset = "upstream_rq_rx_reset",
+        upstream_rq_tx_reset = "upstream_rq_tx_reset",
+        ssl_handshake = "ssl.handshake",
+        ssl_connection_error = "ssl.connection_error",
+        ssl_fail_verify_error = "ssl.fail_verify_error",
+        ssl_fail_verify_san = "ssl.fail_verify_san",
+        ssl_session_reused = "ssl.session_reused",
+    }
+    gauges {
+        upstream_cx_active = "upstream_cx_active",
+        upstream_rq_active = "upstream_rq_active",
+        upstream_rq_pending_active = "upstream_rq_pending_active",
+        upstream_rq_retry_active = "upstream_rq_retry_active",
+        circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
+        circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
+        circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
+        circuit_breakers_default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
+        circuit_breakers_default_rq_retry_open = "circuit_breakers.default.rq_retry_open",
+    }
+    histograms {
+        upstream_rq_time = "upstream_rq_time",
+        upstream_cx_connect_ms = "upstream_cx_connect_ms",
+        upstream_cx_length_ms = "upstream_cx_length_ms",
+    }
+}
+
+stat_set! {
+    /// `cluster.<name>.`: the endpoints it has. Written by the main thread.
+    cluster_membership { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters { membership_change = "membership_change" }
+    gauges {
+        membership_total = "membership_total",
+        membership_healthy = "membership_healthy",
+        membership_degraded = "membership_degraded",
+        membership_excluded = "membership_excluded",
+        max_host_weight = "max_host_weight",
+    }
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.`: updates of endpoints by discovery or DNS. Written by the main thread.
+    cluster_update { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_empty = "update_empty",
+        update_rejected = "update_rejected",
+        update_no_rebuild = "update_no_rebuild",
+        assignment_stale = "assignment_stale",
+        assignment_timeout_received = "assignment_timeout_received",
+        init_fetch_timeout = "init_fetch_timeout",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.outlier_detection.`. Written by the main thread.
+    cluster_outlier { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        ejections_enforced_total = "outlier_detection.ejections_enforced_total",
+        ejections_overflow = "outlier_detection.ejections_overflow",
+        ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx",
+        ejections_enforced_consecutive_5xx = "outlier_detection.ejections_enforced_consecutive_5xx",
+        ejections_detected_consecutive_gateway_failure =
+            "outlier_detection.ejections_detected_consecutive_gateway_failure",
+        ejections_enforced_consecutive_gateway_failure =
+            "outlier_detection.ejections_enforced_consecutive_gateway_failure",
+        ejections_detected_consecutive_local_origin_failure =
+            "outlier_detection.ejections_detected_consecutive_local_origin_failure",
+        ejections_enforced_consecutive_local_origin_failure =
+            "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+        ejections_detected_success_rate = "outlier_detection.ejections_detected_success_rate",
+        ejections_enforced_success_rate = "outlier_detection.ejections_enforced_success_rate",
+        ejections_detected_failure_percentage = "outlier_detection.ejections_detected_failure_percentage",
+        ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage",
+    }
+    gauges { ejections_active = "outlier_detection.ejections_active" }
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.health_check.`. Written by the main thread.
+    cluster_health_check { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        attempt = "health_check.attempt",
+        success = "health_check.success",
+        failure = "health_check.failure",
+        network_failure = "health_check.network_failure",
+        passive_failure = "health_check.passive_failure",
+        verify_cluster = "health_check.verify_cluster",
+    }
+    gauges { healthy = "health_check.healthy" }
+    histograms {}
+}

@@ -1,0 +1,175 @@
+//! The process itself and its discovery. Written by the main thread.
+
+use crate::stats::schema::stat_set;
+
+stat_set! {
+    /// `server.`
+    server { root: "server", tag: Tag::None }
+    counters {
+        watchdog_miss = "watchdog_miss",
+        dynamic_unknown_fields = "dynamic_unknown_fields",
+        static_unknown_fields = "static_unknown_fields",
+        envoy_bug_failures = "envoy_bug_failures",
+        debug_assertion_failures = "debug_assertion_failures",
+    }
+    gauges {
+        state = "state",
+        live = "live",
+        uptime = "uptime",
+        concurrency = "concurrency",
+        hot_restart_epoch = "hot_restart_epoch",
+        memory_allocated = "memory_allocated",
+        memory_heap_size = "memory_heap_size",
+        memory_physical_size = "memory_physical_size",
+        parent_connections = "parent_connections",
+        total_connections = "total_connections",
+        version = "version",
+        days_until_first_cert_expiring = "days_until_first_cert_expiring",
+        stats_recent_lookups = "stats_recent_lookups",
+    }
+    histograms { initialization_time_ms = "initialization_time_ms" }
+}
+
+stat_set! {
+    /// `listener_manager.`
+    listener_manager { root: "listener_manager", tag: Tag::None }
+    counters {
+        listener_added = "listener_added",
+        listener_modified = "listener_modified",
+        listener_removed = "listener_removed",
+        listener_stopped = "listener_stopped",
+        listener_create_success = "listener_create_success",
+        listener_create_failure = "listener_create_failure",
+        listener_in_place_updated = "listener_in_place_updated",
+    }
+    gauges {
+        workers_started = "workers_started",
+        total_listeners_active = "total_listeners_active",
+        total_listeners_warming = "total_listeners_warming",
+        total_listeners_draining = "total_listeners_draining",
+        total_filter_chains_draining = "total_filter_chains_draining",
+    }
+    histograms {}
+}
+
+stat_set! {
+    /// `listener_manager.lds.`
+    lds { root: "listener_manager.lds", tag: Tag::None }
+    counters {
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_rejected = "update_rejected",
+        init_fetch_timeout = "init_fetch_timeout",
+    }
+    gauges {
+        update_time = "update_time",
+        version = "version",
+    }
+    histograms { update_duration = "update_duration" }
+}
+
+stat_set! {
+    /// `cluster_manager.`, with `cds` below it.
+    cluster_manager { root: "cluster_manager", tag: Tag::None }
+    counters {
+        cluster_added = "cluster_added",
+        cluster_modified = "cluster_modified",
+        cluster_removed = "cluster_removed",
+        cluster_updated = "cluster_updated",
+        cluster_updated_via_merge = "cluster_updated_via_merge",
+        update_merge_cancelled = "update_merge_cancelled",
+        update_out_of_merge_window = "update_out_of_merge_window",
+        cds_update_attempt = "cds.update_attempt",
+        cds_update_success = "cds.update_success",
+        cds_update_failure = "cds.update_failure",
+        cds_update_rejected = "cds.update_rejected",
+        cds_init_fetch_timeout = "cds.init_fetch_timeout",
+    }
+    gauges {
+        active_clusters = "active_clusters",
+        warming_clusters = "warming_clusters",
+        cds_update_time = "cds.update_time",
+        cds_version = "cds.version",
+    }
+    histograms { cds_update_duration = "cds.update_duration" }
+}
+
+stat_set! {
+    /// `control_plane.`
+    control_plane { root: "control_plane", tag: Tag::None }
+    counters { rate_limit_enforced = "rate_limit_enforced" }
+    gauges {
+        connected_state = "connected_state",
+        pending_requests = "pending_requests",
+    }
+    histograms {}
+}
+
+stat_set! {
+    /// `sds.<secret>.`
+    sds { root: "sds", tag: Tag::None }
+    counters {
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_rejected = "update_rejected",
+        init_fetch_timeout = "init_fetch_timeout",
+        key_rotation_failed = "key_rotation_failed",
+    }
+    gauges { version = "version" }
+    histograms {}
+}
+
+stat_set! {
+    /// `filesystem.`: access log files.
+    filesystem { root: "filesystem", tag: Tag::None }
+    counters {
+        write_completed = "write_completed",
+        write_failed = "write_failed",
+        write_buffered = "write_buffered",
+        flushed_by_timer = "flushed_by_timer",
+        reopen_failed = "reopen_failed",
+    }
+    gauges { write_total_buffered = "write_total_buffered" }
+    histograms {}
+}
+
+stat_set! {
+    /// `tracing.<exporter>.`
+    tracing_exporter { root: "tracing", tag: Tag::None }
+    counters {
+        spans_sent = "spans_sent",
+        spans_dropped = "spans_dropped",
+        timer_flushed = "timer_flushed",
+        reports_sent = "reports_sent",
+        reports_dropped = "reports_dropped",
+        reports_skipped_no_cluster = "reports_skipped_no_cluster",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// A counter whose name is the object's.
+    single_counter { root: "", tag: Tag::None }
+    counters { value = "" }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// A gauge whose name is the object's.
+    single_gauge { root: "", tag: Tag::None }
+    counters {}
+    gauges { value = "" }
+    histograms {}
+}
+
+stat_set! {
+    /// A histogram whose name is the object's.
+    single_histogram { root: "", tag: Tag::None }
+    counters {}
+    gauges {}
+    histograms { value = "" }
+}

@@ -1,0 +1,176 @@
+//! How a statistic's name becomes a metric's name and labels, and which statistics are kept: the bootstrap's
+//! `stats_config`.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use regex::Regex;
+
+use super::sample::Name;
+use super::schema::Tag;
+
+/// One entry of `stats_tags`.
+#[derive(Clone, Debug)]
+pub enum TagRule {
+    /// The expression's first group is cut from the name; its second, else its first, is the label's value.
+    Regex(String, Regex),
+    /// A label that every metric has.
+    Fixed(String, String),
+}
+
+/// One string matcher of `stats_matcher`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum TextMatch {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Contains(String),
+    Regex(Regex),
+}
+
+impl TextMatch {
+    /// Whether a name matches.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(text) => name == text,
+            Self::Prefix(text) => name.starts_with(text),
+            Self::Suffix(text) => name.ends_with(text),
+            Self::Contains(text) => name.contains(text),
+            Self::Regex(regex) => regex.is_match(name),
+        }
+    }
+}
+
+/// Which statistics exist.
+#[derive(Clone, Debug, Default)]
+pub enum Keep {
+    /// All.
+    #[default]
+    All,
+    /// None.
+    Nothing,
+    /// Those that match one of these.
+    Only(Vec<TextMatch>),
+    /// Those that match none of these.
+    AllBut(Vec<TextMatch>),
+}
+
+/// The bootstrap's `stats_config`, built.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// `stats_tags`.
+    pub tags: Vec<TagRule>,
+    /// `use_all_default_tags`.
+    pub defaults: bool,
+    /// `stats_matcher`.
+    pub keep: Keep,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { tags: Vec::new(), defaults: true, keep: Keep::All }
+    }
+}
+
+/// A metric's name and its labels, rendered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Metric {
+    pub(super) name: String,
+    pub(super) labels: String,
+}
+
+impl Rules {
+    /// Whether a statistic of this full name is kept.
+    pub fn keeps(&self, name: &str) -> bool {
+        match &self.keep {
+            Keep::All => true,
+            Keep::Nothing => false,
+            Keep::Only(matchers) => matchers.iter().any(|matcher| matcher.matches(name)),
+            Keep::AllBut(matchers) => !matchers.iter().any(|matcher| matcher.matches(name)),
+        }
+    }
+
+    /// `flat` is the name, rendered.
+    pub(super) fn metric(&self, name: Name<'_>, flat: &str) -> Metric {
+        if name.tag == Tag::Rendered {
+            return Metric { name: name.stat.to_owned(), labels: name.object.to_owned() };
+        }
+        let mut metric = Metric::default();
+        let mut cuts: Vec<Range<usize>> = Vec::new();
+        for rule in &self.tags {
+            match rule {
+                TagRule::Fixed(label, value) => push_label(&mut metric.labels, label, value),
+                TagRule::Regex(label, regex) => {
+                    let Some(found) = regex.captures(flat) else { continue };
+                    let Some(cut) = found.get(1) else { continue };
+                    push_label(&mut metric.labels, label, found.get(2).unwrap_or(cut).as_str());
+                    cuts.push(cut.range());
+                }
+            }
+        }
+        if self.defaults {
+            default_tags(name, flat, &mut metric.labels, &mut cuts);
+        }
+        metric.name.push_str("envoy_");
+        let mut at = 0;
+        cuts.sort_by_key(|cut| cut.start);
+        for cut in cuts {
+            if cut.start >= at {
+                push_name(&mut metric.name, &flat[at..cut.start]);
+            }
+            at = at.max(cut.end);
+        }
+        push_name(&mut metric.name, &flat[at..]);
+        metric
+    }
+}
+
+fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
+    if let Some(digits) = flat.rfind("_rq_").map(|at| &flat[at + 4..]) {
+        let start = flat.len() - digits.len();
+        match digits.as_bytes() {
+            [b'1'..=b'5', b'x', b'x'] => {
+                push_label(labels, "envoy.response_code_class", &digits[..1]);
+                cuts.push(start..start + 1);
+            }
+            [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+                push_label(labels, "envoy.response_code", digits);
+                cuts.push(start - 1..flat.len());
+            }
+            _ => {}
+        }
+    }
+    if let Tag::Label(label) = name.tag
+        && !name.object.is_empty()
+    {
+        push_label(labels, label, name.object);
+        let start = if name.root.is_empty() { 0 } else { name.root.len() + 1 };
+        cuts.push(start..(start + name.object.len() + 1).min(flat.len()));
+    }
+}
+
+fn push_name(to: &mut String, part: &str) {
+    to.extend(part.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }));
+}
+
+/// Appends a label in Prometheus' form.
+pub(crate) fn push_label(labels: &mut String, name: &str, value: &str) {
+    if !labels.is_empty() {
+        labels.push(',');
+    }
+    push_name(labels, name);
+    labels.push_str("=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => labels.push_str("\\\\"),
+            '"' => labels.push_str("\\\""),
+            '\n' => labels.push_str("\\n"),
+            c => {
+                // Writing to a string does not fail.
+                let _ = labels.write_char(c);
+            }
+        }
+    }
+    labels.push('"');
+}

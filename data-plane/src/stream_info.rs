@@ -1,0 +1,395 @@
+//! What is known of a request or of a TCP connection, filled by the I/O as it happens and read at its end by access
+//! logs, metrics and spans.
+//!
+//! One [`StreamInfo`] a stream, owned by the worker that serves it: nothing here is shared or locked.
+
+mod capture;
+pub mod details;
+mod flags;
+mod peer;
+
+pub use capture::{Capture, Captured};
+pub use flags::{ResponseFlag, ResponseFlags};
+pub use peer::PeerMetadata;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::Method;
+
+/// A request, or a TCP connection, from its first byte to its last.
+#[derive(Debug)]
+pub struct StreamInfo {
+    /// When it began, by the calendar.
+    pub start_time: SystemTime,
+    /// When it began, for durations.
+    pub start: Instant,
+    /// Moments after that.
+    pub timing: Timing,
+    /// Bytes of bodies and of the wire.
+    pub bytes: ByteCounts,
+
+    /// `None` for plain TCP.
+    pub protocol: Option<Protocol>,
+    /// What was asked for; empty for TCP.
+    pub request: RequestHead,
+    /// The response's status; `None` while there is none, and for TCP.
+    pub response_code: Option<u16>,
+    /// Envoy's phrase for where the response came from.
+    pub code_details: Option<std::borrow::Cow<'static, str>>,
+    /// What went wrong.
+    pub flags: ResponseFlags,
+    /// `grpc-status`, from the trailers or, with no body, from the headers.
+    pub grpc_status: Option<u32>,
+    /// Why the connection was ended (`%CONNECTION_TERMINATION_DETAILS%`).
+    pub termination_details: Option<std::borrow::Cow<'static, str>>,
+    /// Headers that logs, spans and metrics read, as the active configuration names them.
+    pub captured: Captured,
+
+    /// The downstream connection.
+    pub downstream: Rc<DownstreamInfo>,
+    /// The name of the route that matched.
+    pub route_name: Option<Arc<str>>,
+    /// The name of the virtual host that matched.
+    pub virtual_host: Option<Arc<str>>,
+    /// The name of the filter chain.
+    pub filter_chain: Option<Arc<str>>,
+    /// The cluster that was chosen, whether or not a host was.
+    pub cluster: Option<Arc<ClusterInfo>>,
+    /// The last upstream that was tried.
+    pub upstream: Option<UpstreamInfo>,
+    /// How often an upstream was tried.
+    pub attempt_count: u32,
+    /// The upgrade or tunnel that the stream became, lower-case: `websocket`.
+    pub upgrade: Option<Box<str>>,
+
+    /// Who is downstream (Istio's `downstream_peer`).
+    pub downstream_peer: Option<Arc<PeerMetadata>>,
+    /// Who is upstream (Istio's `upstream_peer`).
+    pub upstream_peer: Option<Arc<PeerMetadata>>,
+    /// gRPC messages seen in each direction.
+    pub grpc_messages: GrpcMessages,
+    /// The span under way, if the request is traced.
+    pub span: Option<Box<crate::trace::Span>>,
+    /// `x-request-id`.
+    pub request_id: Option<Bytes>,
+    /// Whether the request is a health check, as the health check filter says it.
+    pub health_check: bool,
+    /// `%DYNAMIC_METADATA(namespace:key)%`.
+    pub dynamic_metadata: Vec<Metadata>,
+    /// `%FILTER_STATE(key:PLAIN)%`.
+    pub filter_state: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Dynamic metadata of one filter.
+#[derive(Debug)]
+pub struct Metadata {
+    /// The filter's name, or a namespace of its own: `envoy.filters.http.rbac`.
+    pub namespace: &'static str,
+    /// The path of keys.
+    pub key: Box<str>,
+    /// The value.
+    pub value: serde_json::Value,
+}
+
+/// Protocols, as `%PROTOCOL%` spells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+    /// HTTP/2
+    Http2,
+    /// HTTP/3
+    Http3,
+}
+
+impl Protocol {
+    /// Envoy's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+            Self::Http3 => "HTTP/3",
+        }
+    }
+}
+
+/// The request line's parts, as they were when the request went upstream.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// `:method`
+    pub method: Option<Method>,
+    /// `:scheme`
+    pub scheme: Option<&'static str>,
+    /// `:authority`
+    pub authority: Option<Bytes>,
+    /// `:path`, with the query.
+    pub path: Option<Bytes>,
+    /// `x-envoy-original-path`, where a rewrite set it.
+    pub original_path: Option<Bytes>,
+}
+
+impl RequestHead {
+    /// `:path` as text.
+    pub fn path(&self) -> &str {
+        text(self.path.as_ref())
+    }
+
+    /// The path that the client asked for.
+    pub fn path_before_rewrite(&self) -> &str {
+        text(self.original_path.as_ref().or(self.path.as_ref()))
+    }
+
+    /// `:authority` as text.
+    pub fn authority(&self) -> &str {
+        text(self.authority.as_ref())
+    }
+}
+
+fn text(bytes: Option<&Bytes>) -> &str {
+    bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// Moments of a stream; `None` for what did not happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// The last byte of the request arrived.
+    pub last_downstream_rx: Option<Instant>,
+    /// The first byte went upstream.
+    pub first_upstream_tx: Option<Instant>,
+    /// The last byte went upstream.
+    pub last_upstream_tx: Option<Instant>,
+    /// The response's first byte arrived.
+    pub first_upstream_rx: Option<Instant>,
+    /// The response's last byte arrived.
+    pub last_upstream_rx: Option<Instant>,
+    /// The response's first byte was sent.
+    pub first_downstream_tx: Option<Instant>,
+    /// The response's last byte was sent.
+    pub last_downstream_tx: Option<Instant>,
+    /// The stream ended.
+    pub end: Option<Instant>,
+}
+
+/// Bytes of a stream, seen from the proxy: received from downstream, sent to downstream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByteCounts {
+    /// Body bytes received (`%BYTES_RECEIVED%`; for TCP all bytes).
+    pub received: u64,
+    /// Body bytes sent (`%BYTES_SENT%`; for TCP all bytes).
+    pub sent: u64,
+    /// Header bytes received, near enough: names, values and four bytes a line.
+    pub request_headers: u64,
+    /// Header bytes sent.
+    pub response_headers: u64,
+    /// Wire bytes sent to the upstream.
+    pub upstream_sent: u64,
+    /// Wire bytes received from the upstream.
+    pub upstream_received: u64,
+}
+
+/// Messages of a gRPC stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcMessages {
+    /// Sent by the client.
+    pub request: u64,
+    /// Sent by the server.
+    pub response: u64,
+}
+
+/// A downstream connection, shared by its streams.
+#[derive(Debug)]
+pub struct DownstreamInfo {
+    /// A number that no other connection of this process has.
+    pub connection_id: u64,
+    /// The peer, after X-Forwarded-For or the PROXY protocol had their say.
+    pub remote_address: SocketAddr,
+    /// The peer of the socket.
+    pub direct_remote_address: SocketAddr,
+    /// The address the client meant to reach: with a redirected connection, the original destination.
+    pub local_address: SocketAddr,
+    /// SNI.
+    pub server_name: Option<Arc<str>>,
+    /// TLS, if any.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// Why TLS failed.
+    pub transport_failure: Option<Box<str>>,
+    /// The listener's traffic direction.
+    pub direction: Direction,
+}
+
+/// A listener's `traffic_direction`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// Not said.
+    #[default]
+    Unspecified,
+    /// To the workload.
+    Inbound,
+    /// From the workload; also a gateway's.
+    Outbound,
+}
+
+/// What a TLS handshake settled.
+#[derive(Debug, Default)]
+pub struct TlsInfo {
+    /// `TLSv1.3`
+    pub version: &'static str,
+    /// OpenSSL's name of the cipher suite.
+    pub cipher: &'static str,
+    /// The negotiated protocol.
+    pub alpn: Option<Box<str>>,
+    /// SNI.
+    pub server_name: Option<Box<str>>,
+    /// Whether the peer gave a certificate (and it was verified).
+    pub peer_certificate_presented: bool,
+    /// URI SANs of the peer.
+    pub peer_uri_sans: Vec<Box<str>>,
+    /// DNS SANs of the peer.
+    pub peer_dns_sans: Vec<Box<str>>,
+    /// The peer's subject, RFC 2253.
+    pub peer_subject: Option<Box<str>>,
+    /// The peer's issuer, RFC 2253.
+    pub peer_issuer: Option<Box<str>>,
+    /// The peer's serial number, in hexadecimal.
+    pub peer_serial: Option<Box<str>>,
+    /// SHA-256 of the peer's certificate, in hexadecimal.
+    pub peer_fingerprint: Option<Box<str>>,
+    /// URI SANs of the certificate that we gave.
+    pub local_uri_sans: Arc<[Box<str>]>,
+    /// Its subject.
+    pub local_subject: Option<Arc<str>>,
+}
+
+impl TlsInfo {
+    /// The peer's SPIFFE id, as principals are compared.
+    pub fn peer_principal(&self) -> Option<&str> {
+        self.peer_uri_sans.first().map(|san| &**san)
+    }
+
+    /// Ours.
+    pub fn local_principal(&self) -> Option<&str> {
+        self.local_uri_sans.first().map(|san| &**san)
+    }
+}
+
+/// What logs and metrics say of a cluster. Built once per cluster, when its configuration is activated.
+#[derive(Debug, Default)]
+pub struct ClusterInfo {
+    /// `%UPSTREAM_CLUSTER_RAW%`.
+    pub name: Arc<str>,
+    /// `alt_stat_name` where there is one (`%UPSTREAM_CLUSTER%`), else the name.
+    pub observability_name: Arc<str>,
+    /// From metadata `istio.services[0]`.
+    pub service_host: Option<Arc<str>>,
+    /// From metadata `istio.services[0]`.
+    pub service_name: Option<Arc<str>>,
+    /// From metadata `istio.services[0]`.
+    pub service_namespace: Option<Arc<str>>,
+    /// Metadata `istio.external`.
+    pub external: bool,
+}
+
+/// An upstream connection and the stream on it.
+#[derive(Debug, Default)]
+pub struct UpstreamInfo {
+    /// `%UPSTREAM_HOST%`: the host that was chosen; a path for a Unix socket.
+    pub host: Option<UpstreamAddress>,
+    /// `%UPSTREAM_LOCAL_ADDRESS%`: our end of the connection.
+    pub local_address: Option<SocketAddr>,
+    /// The connection's number.
+    pub connection_id: Option<u64>,
+    /// TLS, if any.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: Option<Box<str>>,
+    /// `%UPSTREAM_PROTOCOL%`.
+    pub protocol: Option<Protocol>,
+    /// The endpoint's metadata `istio.workload`: `workload;namespace;canonical-name;canonical-revision;cluster`.
+    pub workload: Option<Arc<str>>,
+    /// The endpoint's host name, for DNS clusters.
+    pub hostname: Option<Arc<str>>,
+}
+
+/// An upstream's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    /// IP and port.
+    Socket(SocketAddr),
+    /// A Unix socket.
+    Pipe(Arc<str>),
+}
+
+impl std::fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Pipe(path) => f.write_str(path),
+        }
+    }
+}
+
+impl StreamInfo {
+    /// A stream that begins now.
+    pub fn new(downstream: Rc<DownstreamInfo>) -> Self {
+        Self {
+            start_time: SystemTime::now(),
+            start: Instant::now(),
+            timing: Timing::default(),
+            bytes: ByteCounts::default(),
+            protocol: None,
+            request: RequestHead::default(),
+            response_code: None,
+            code_details: None,
+            flags: ResponseFlags::default(),
+            grpc_status: None,
+            termination_details: None,
+            captured: Captured::default(),
+            downstream,
+            route_name: None,
+            virtual_host: None,
+            filter_chain: None,
+            cluster: None,
+            upstream: None,
+            attempt_count: 0,
+            upgrade: None,
+            downstream_peer: None,
+            upstream_peer: None,
+            grpc_messages: GrpcMessages::default(),
+            span: None,
+            request_id: None,
+            health_check: false,
+            dynamic_metadata: Vec::new(),
+            filter_state: Vec::new(),
+        }
+    }
+
+    /// Notes a failure.
+    pub fn flag(&mut self, flag: ResponseFlag) {
+        self.flags.set(flag);
+    }
+
+    /// How long it took: until its end, or until now while it goes on.
+    pub fn duration(&self) -> Duration {
+        self.timing.end.unwrap_or_else(Instant::now).saturating_duration_since(self.start)
+    }
+
+    /// The upstream, made if there is none yet.
+    pub fn upstream_mut(&mut self) -> &mut UpstreamInfo {
+        self.upstream.get_or_insert_default()
+    }
+
+    /// `%FILTER_STATE(key)%`.
+    pub fn filter_state(&self, key: &str) -> Option<&str> {
+        self.filter_state.iter().rev().find(|(name, _)| &**name == key).map(|(_, value)| &**value)
+    }
+}
+
+#[cfg(test)]
+mod tests;

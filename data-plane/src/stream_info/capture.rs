@@ -1,0 +1,107 @@
+//! Headers that outlive their request: the few that logs, spans and metrics name, kept by reference count.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+/// Which headers to keep; one per connection manager, known when its configuration is activated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Of the request, as it goes upstream.
+    pub request: Vec<HeaderName>,
+    /// Of the response, as it goes downstream.
+    pub response: Vec<HeaderName>,
+    /// Of the response's trailers.
+    pub trailers: Vec<HeaderName>,
+}
+
+impl Capture {
+    /// Adds a request header.
+    pub fn request(&mut self, name: &str) {
+        add(&mut self.request, name);
+    }
+
+    /// Adds a response header.
+    pub fn response(&mut self, name: &str) {
+        add(&mut self.response, name);
+    }
+
+    /// Adds a trailer.
+    pub fn trailer(&mut self, name: &str) {
+        add(&mut self.trailers, name);
+    }
+}
+
+fn add(names: &mut Vec<HeaderName>, name: &str) {
+    // Pseudo-headers have fields of their own; what is no header's name is never sent, so there is nothing to keep.
+    if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+        && !names.contains(&name)
+    {
+        names.push(name);
+    }
+}
+
+type Values = SmallVec<[Option<HeaderValue>; 4]>;
+
+/// Headers that were kept.
+#[derive(Debug, Default)]
+pub struct Captured {
+    plan: Option<Arc<Capture>>,
+    request: Values,
+    response: Values,
+    trailers: Values,
+}
+
+impl Captured {
+    /// Sets what to keep. To be called before the others.
+    pub fn plan(&mut self, plan: &Arc<Capture>) {
+        self.plan = Some(plan.clone());
+    }
+
+    /// Keeps the request's headers: after the filters, before the request goes upstream.
+    pub fn take_request(&mut self, headers: &HeaderMap) {
+        if let Some(plan) = &self.plan {
+            take(&mut self.request, &plan.request, headers);
+        }
+    }
+
+    /// Keeps the response's headers, as the client will see them.
+    pub fn take_response(&mut self, headers: &HeaderMap) {
+        if let Some(plan) = &self.plan {
+            take(&mut self.response, &plan.response, headers);
+        }
+    }
+
+    /// Keeps the response's trailers.
+    pub fn take_trailers(&mut self, headers: &HeaderMap) {
+        if let Some(plan) = &self.plan {
+            take(&mut self.trailers, &plan.trailers, headers);
+        }
+    }
+
+    /// A request header.
+    pub fn request(&self, name: &str) -> Option<&str> {
+        find(&self.request, self.plan.as_ref().map(|plan| &plan.request), name)
+    }
+
+    /// A response header.
+    pub fn response(&self, name: &str) -> Option<&str> {
+        find(&self.response, self.plan.as_ref().map(|plan| &plan.response), name)
+    }
+
+    /// A trailer.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        find(&self.trailers, self.plan.as_ref().map(|plan| &plan.trailers), name)
+    }
+}
+
+fn take(values: &mut Values, plan: &[HeaderName], headers: &HeaderMap) {
+    values.clear();
+    values.extend(plan.iter().map(|name| headers.get(name).cloned()));
+}
+
+fn find<'a>(values: &'a Values, plan: Option<&Vec<HeaderName>>, name: &str) -> Option<&'a str> {
+    let place = plan?.iter().position(|known| known.as_str().eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(values.get(place)?.as_ref()?.as_bytes()).ok()
+}

@@ -1,0 +1,127 @@
+//! Envoy's phrases for where a response came from (`%RESPONSE_CODE_DETAILS%`).
+
+macro_rules! details {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $text;)*
+    };
+}
+
+details! {
+    /// The upstream answered.
+    VIA_UPSTREAM = "via_upstream";
+    /// A route's direct response.
+    DIRECT_RESPONSE = "direct_response";
+    /// No route.
+    ROUTE_NOT_FOUND = "route_not_found";
+    /// The route's cluster does not exist.
+    CLUSTER_NOT_FOUND = "cluster_not_found";
+    /// The cluster has no healthy host.
+    NO_HEALTHY_UPSTREAM = "no_healthy_upstream";
+    /// The route's timeout.
+    RESPONSE_TIMEOUT = "response_timeout";
+    /// `per_try_timeout`.
+    UPSTREAM_PER_TRY_TIMEOUT = "upstream_per_try_timeout";
+    /// `per_try_idle_timeout`.
+    UPSTREAM_PER_TRY_IDLE_TIMEOUT = "upstream_per_try_idle_timeout";
+    /// The stream's idle timeout.
+    STREAM_IDLE_TIMEOUT = "stream_idle_timeout";
+    /// `request_timeout`.
+    REQUEST_OVERALL_TIMEOUT = "request_overall_timeout";
+    /// `request_headers_timeout`.
+    REQUEST_HEADER_TIMEOUT = "request_header_timeout";
+    /// `max_stream_duration` of the listener.
+    MAX_DURATION_TIMEOUT = "max_duration_timeout";
+    /// `max_stream_duration` of the upstream.
+    UPSTREAM_MAX_STREAM_DURATION_REACHED = "upstream_max_stream_duration_reached";
+    /// Without `:authority`.
+    MISSING_HOST_HEADER = "missing_host_header";
+    /// Without `:path`.
+    MISSING_PATH = "missing_path_rejected";
+    /// An absolute path was asked for with no leading slash.
+    ABSOLUTE_PATH = "absolute_path_rejected";
+    /// The path does not normalize.
+    PATH_NORMALIZATION_FAILED = "path_normalization_failed";
+    /// HTTP/1.0 or older is not accepted.
+    LOW_VERSION = "low_version";
+    /// The client's headers are too large.
+    REQUEST_HEADERS_TOO_LARGE = "request_headers_too_large";
+    /// The client's body is too large.
+    REQUEST_PAYLOAD_TOO_LARGE = "request_payload_too_large";
+    /// The upstream's body is too large to buffer.
+    RESPONSE_PAYLOAD_TOO_LARGE = "response_payload_too_large";
+    /// The client broke HTTP/1.
+    HTTP1_PROTOCOL_ERROR = "http1.codec_error";
+    /// The client broke HTTP/2.
+    HTTP2_PROTOCOL_ERROR = "http2.violation.of.messaging.rule";
+    /// The client went away.
+    DOWNSTREAM_REMOTE_DISCONNECT = "downstream_remote_disconnect";
+    /// We closed the client's connection.
+    DOWNSTREAM_LOCAL_DISCONNECT = "downstream_local_disconnect";
+    /// The client reset the stream.
+    DOWNSTREAM_REMOTE_RESET = "codec_error:downstream_remote_reset";
+    /// An upgrade that is not configured.
+    UPGRADE_FAILED = "upgrade_failed";
+    /// The fault filter.
+    FAULT_FILTER_ABORT = "fault_filter_abort";
+    /// CORS preflight.
+    CORS_RESPONSE = "cors_response";
+    /// RBAC, before the matched policy: `rbac_access_denied_matched_policy[name]`.
+    RBAC_ACCESS_DENIED = "rbac_access_denied_matched_policy";
+    /// A token is missing or wrong; Envoy appends what.
+    JWT_AUTHN_ACCESS_DENIED = "jwt_authn_access_denied";
+    /// External authorization refused.
+    EXT_AUTHZ_DENIED = "ext_authz_denied";
+    /// External authorization failed.
+    EXT_AUTHZ_ERROR = "ext_authz_error";
+    /// Rate limited by the service.
+    REQUEST_RATE_LIMITED = "request_rate_limited";
+    /// Rate limited here.
+    LOCAL_RATE_LIMITED = "local_rate_limited";
+    /// Too many internal redirects, or the like.
+    INTERNAL_REDIRECT_FAILED = "internal_redirect";
+    /// The cluster is in maintenance mode.
+    MAINTENANCE_MODE = "maintenance_mode";
+    /// The circuit breaker's refusal; Envoy writes it with the reset reason.
+    OVERFLOW = "upstream_reset_before_response_started{overflow}";
+    /// The proxy answers health checks itself.
+    HEALTH_CHECK_OK = "health_check_ok";
+    /// It answers that it is unhealthy.
+    HEALTH_CHECK_FAILED = "health_check_failed";
+}
+
+/// `upstream_reset_before_response_started{reason}`, or `..._after_...`; a cause is appended as Envoy does, its spaces
+/// turned to underscores, since log lines are split at them.
+pub fn upstream_reset(reason: &str, response_started: bool, cause: Option<&str>) -> String {
+    let when = if response_started { "after" } else { "before" };
+    let cause = cause.filter(|cause| !cause.is_empty()).map(|cause| format!("|{cause}")).unwrap_or_default();
+    format!("upstream_reset_{when}_response_started{{{reason}{cause}}}").replace(' ', "_")
+}
+
+/// `rbac_access_denied_matched_policy[name]`; `none` where an ALLOW policy was missing.
+pub fn rbac_denied(policy: Option<&str>) -> String {
+    format!("{RBAC_ACCESS_DENIED}[{}]", policy.unwrap_or("none")).replace(' ', "_")
+}
+
+/// Reset reasons, as they stand in the braces of [`upstream_reset`].
+pub mod reset {
+    details! {
+        /// The connection was refused or timed out.
+        REMOTE_CONNECTION_FAILURE = "remote_connection_failure";
+        /// We could not connect.
+        LOCAL_CONNECTION_FAILURE = "local_connection_failure";
+        /// Connecting took too long.
+        CONNECTION_TIMEOUT = "connection_timeout";
+        /// The connection ended under way.
+        CONNECTION_TERMINATION = "connection_termination";
+        /// The upstream reset the stream.
+        REMOTE_RESET = "remote_reset";
+        /// The upstream refused the stream, which is safe to retry.
+        REMOTE_REFUSED_STREAM = "remote_refused_stream_reset";
+        /// We reset it.
+        LOCAL_RESET = "local_reset";
+        /// A circuit breaker.
+        OVERFLOW = "overflow";
+        /// The upstream broke the protocol.
+        PROTOCOL_ERROR = "protocol_error";
+    }
+}
