@@ -13,7 +13,7 @@ mod proto {
 }
 
 #[derive(Parser)]
-#[command(name = "echo", version, about)]
+#[command(name = "mesh-echo", version, about)]
 struct Arguments {
     #[command(subcommand)]
     side: Side,
