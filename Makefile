@@ -1,0 +1,51 @@
+# The commands of this repository; README.md says what one sees.
+
+PEERS := $(abspath $(or $(CARGO_TARGET_DIR),target))/peers/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export PATH := $(PEERS):$(PATH):/usr/sbin:/sbin
+
+BINARIES := saild sail-proxy sail-agent sailctl bookinfo mesh-echo
+PACKAGES := $(foreach binary,$(BINARIES),--package $(binary))
+
+.PHONY: demo demo-down build test lint unit e2e goldens bench
+
+## Bookinfo in a mesh on this machine.
+demo: need-demo build
+	$(TARGET)/release/sailctl local up
+	$(TARGET)/release/sailctl local label namespace default istio-injection=enabled --overwrite
+	$(TARGET)/release/sailctl local apply -f examples/bookinfo/platform/bookinfo.yaml -f examples/bookinfo/networking/bookinfo-gateway.yaml --wait
+
+demo-down:
+	$(TARGET)/release/sailctl local down
+
+build:
+	cargo build --release $(PACKAGES)
+
+## Everything that must hold before a change lands.
+test: need-test lint unit e2e
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+	cargo xtask graph
+	cargo deny --log-level error check licenses bans sources
+
+unit:
+	cargo build --workspace --bins
+	cargo test --workspace --exclude e2e
+
+e2e:
+	cargo build --workspace --bins
+	cargo test --package e2e -- --test-threads=1
+
+goldens:
+	cargo xtask goldens
+
+## sail-proxy beside Envoy and haproxy, under the same configuration and load.
+bench: need-bench
+	cargo build --release --package sail-proxy
+	python3 bench/run.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy
+
+need-%:
+	@scripts/need $*
