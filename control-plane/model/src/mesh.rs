@@ -1,11 +1,21 @@
 //! An immutable snapshot of the mesh, with its indexes.
 
+mod canonical;
+pub mod config;
+mod rules;
+mod service_entry;
+
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
+use mesh_api::{MeshConfig, MeshObject};
 
-use crate::{Endpoint, Namespace, Secret, Service, Workload};
+pub use config::{Config, Objects, is_selective, selects};
+pub use rules::{Client, Rule};
+
+use crate::scope::{self, Scope};
+use crate::{Endpoint, ExportTo, Labels, Namespace, ProxyView, Secret, Service, Workload};
 
 /// What a registry found, before it is indexed. Fill the vectors, then [`build`](Self::build).
 #[derive(Debug, Clone, Default)]
@@ -20,6 +30,10 @@ pub struct MeshBuilder {
     pub namespaces: Vec<Namespace>,
     /// Secrets and ConfigMaps that may hold gateways' certificates.
     pub secrets: Vec<Secret>,
+    /// Every object of Istio's kinds, as it was written.
+    pub objects: Vec<MeshObject>,
+    /// MeshConfig.
+    pub mesh_config: Arc<MeshConfig>,
     /// The domain of Kubernetes' services; empty stands for `cluster.local`.
     pub domain: String,
     /// A number that differs between snapshots.
@@ -28,41 +42,63 @@ pub struct MeshBuilder {
 
 impl MeshBuilder {
     /// Indexes what was found.
-    pub fn build(self) -> Mesh {
+    pub fn build(mut self) -> Mesh {
         let domain = if self.domain.is_empty() { "cluster.local".to_owned() } else { self.domain };
-        let mut services: Vec<Arc<Service>> = self.services.into_iter().map(Arc::new).collect();
-        // The order is part of the output: it must not depend on the registry's.
-        services.sort_by(|a, b| {
-            (&a.hostname, a.created, &a.namespace).cmp(&(&b.hostname, b.created, &b.namespace))
-        });
+        let config = Config::new(&self.objects, &domain);
+        let workloads: Vec<Arc<Workload>> = self.workloads.into_iter().map(Arc::new).collect();
+        self.endpoints.extend(service_entry::of_selected_entries(&self.services, &config));
+        let found = service_entry::services(&config, &workloads);
+        self.services.extend(found.services);
+        self.endpoints.extend(found.endpoints);
+        let services = ordered(self.services, &self.mesh_config);
         let mut by_hostname: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         for (index, service) in services.iter().enumerate() {
             by_hostname.entry(service.hostname.clone()).or_default().push(index);
         }
         let mut workloads_by_ip = HashMap::new();
-        let workloads: Vec<Arc<Workload>> = self.workloads.into_iter().map(Arc::new).collect();
         for workload in workloads.iter().filter(|w| !w.host_network) {
             for ip in &workload.addresses {
                 workloads_by_ip.insert(*ip, workload.clone());
             }
         }
-        let endpoints = EndpointIndex::new(self.endpoints);
+        let secret_key = |s: &Secret| (s.config_map, s.namespace.to_string(), s.name.to_string());
         Mesh {
             version: self.version,
+            rules: rules::Rules::new(
+                &config.destination_rules,
+                &self.mesh_config.default_destination_rule_export_to,
+            ),
             domain,
             services,
             by_hostname,
-            endpoints,
+            endpoints: EndpointIndex::new(self.endpoints),
             workloads,
             workloads_by_ip,
             namespaces: self.namespaces.into_iter().map(|ns| (ns.name.clone(), ns)).collect(),
-            secrets: self
-                .secrets
-                .into_iter()
-                .map(|s| ((s.config_map, s.namespace.to_string(), s.name.to_string()), Arc::new(s)))
-                .collect(),
+            secrets: self.secrets.into_iter().map(|s| (secret_key(&s), Arc::new(s))).collect(),
+            objects: self.objects,
+            config,
+            settings: self.mesh_config,
+            scopes: Mutex::default(),
         }
     }
+}
+
+/// Services by host name and age: the order is part of the output, and must not depend on the registry's.
+fn ordered(services: Vec<Service>, settings: &MeshConfig) -> Vec<Arc<Service>> {
+    let default: Vec<ExportTo> =
+        settings.default_service_export_to.iter().map(|e| ExportTo::parse(e)).collect();
+    let exported = services.into_iter().map(|mut service| {
+        if service.export_to.is_empty() {
+            service.export_to.clone_from(&default);
+        }
+        Arc::new(service)
+    });
+    let mut services: Vec<Arc<Service>> = exported.collect();
+    services.sort_by(|a, b| {
+        (&a.hostname, a.created, &a.namespace, &a.name).cmp(&(&b.hostname, b.created, &b.namespace, &b.name))
+    });
+    services
 }
 
 /// Endpoints of one port of one service, in the order of their addresses.
@@ -117,9 +153,54 @@ pub struct Mesh {
     workloads_by_ip: HashMap<IpAddr, Arc<Workload>>,
     namespaces: HashMap<String, Namespace>,
     secrets: HashMap<(bool, String, String), Arc<Secret>>,
+    objects: Vec<MeshObject>,
+    config: Config,
+    rules: rules::Rules,
+    settings: Arc<MeshConfig>,
+    /// Derived on demand, once a namespace and Sidecar: proxies of a namespace see the same.
+    scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
 }
 
+type ScopeKey = (String, Option<(String, String)>);
+
 impl Mesh {
+    /// Configuration in the form that translation reads.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Every object as it was written.
+    pub fn objects(&self) -> &[MeshObject] {
+        &self.objects
+    }
+
+    /// MeshConfig.
+    pub fn settings(&self) -> &Arc<MeshConfig> {
+        &self.settings
+    }
+
+    /// The namespace whose configuration is for the whole mesh.
+    pub fn root_namespace(&self) -> &str {
+        &self.settings.root_namespace
+    }
+
+    /// What a proxy sees.
+    pub fn scope(&self, proxy: &ProxyView) -> Arc<Scope> {
+        let sidecar = match proxy.kind {
+            crate::ProxyType::Sidecar => scope::sidecar_of(self, &proxy.namespace, &proxy.labels),
+            crate::ProxyType::Router => None,
+        };
+        let origin = sidecar.as_ref().map(|s| (s.meta.namespace.clone(), s.meta.name.clone()));
+        let key = (proxy.namespace.clone(), origin);
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.entry(key).or_insert_with(|| Arc::new(Scope::new(self, &proxy.namespace, sidecar))).clone()
+    }
+
+    /// The rules for a service, seen from a client.
+    pub fn destination_rule(&self, namespace: &str, labels: &Labels, service: &Service) -> Option<Arc<Rule>> {
+        self.rules.find(&Client { namespace, labels }, self.root_namespace(), service)
+    }
+
     /// The number that tells this snapshot from others.
     pub fn version(&self) -> u64 {
         self.version
