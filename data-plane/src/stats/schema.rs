@@ -124,10 +124,12 @@ macro_rules! stat_set {
 
             #[allow(non_camel_case_types, clippy::enum_variant_names, reason = "numbers the places")]
             #[repr(u16)]
+            #[allow(dead_code)]
             enum Scalar { $($c,)* $($g,)* #[allow(dead_code)] End }
 
             #[allow(non_camel_case_types, clippy::enum_variant_names, reason = "numbers the places")]
             #[repr(u16)]
+            #[allow(dead_code)]
             enum Distribution { $($h,)* #[allow(dead_code)] End }
 
             $(#[doc = concat!("`", $cn, "`")] pub const $c: Counter<Set> = Counter::at(Scalar::$c as u16);)*

@@ -1,0 +1,9 @@
+//! The bootstrap: read from files and flags, with the node that the proxy shows to its control plane.
+
+mod node;
+mod read;
+mod stats_config;
+
+pub use node::{EXTENSIONS, complete as complete_node};
+pub use read::{Error, Loaded, child_read, child_write_json, load, to_json};
+pub use stats_config::rules as stats_rules;

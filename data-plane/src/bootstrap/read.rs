@@ -1,0 +1,168 @@
+//! Reads a bootstrap, and writes messages as JSON, in a short-lived child process: the descriptors of all of Envoy's
+//! messages take memory that the proxy itself should never have used.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use prost::Message;
+use xds_api::codec::{self, Codec, UnknownFields};
+use xds_api::envoy::config::bootstrap::v3::Bootstrap;
+
+use crate::cli::Cli;
+
+/// Why there is no bootstrap.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither file nor text was given.
+    #[error("no configuration: give --config-path or --config-yaml")]
+    None,
+    /// The file cannot be read.
+    #[error("cannot read the bootstrap {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("{place}: {source}")]
+    Config {
+        /// Its file, or the flag.
+        place: String,
+        /// What is wrong, with the field's path.
+        #[source]
+        source: codec::Error,
+    },
+    /// The child said what is wrong.
+    #[error("{0}")]
+    Said(String),
+    /// A message does not decode.
+    #[error("the bootstrap does not decode")]
+    Decode(#[from] prost::DecodeError),
+    /// The message cannot be written as JSON.
+    #[error("cannot write {name} as JSON")]
+    Json {
+        /// The message.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A bootstrap that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The message.
+    pub bootstrap: Bootstrap,
+    /// Paths of fields that are not known, where these are allowed.
+    pub unknown: Vec<String>,
+}
+
+/// Reads the bootstrap that the command line names.
+pub fn load(cli: &Cli) -> Result<Loaded, Error> {
+    match in_child(cli) {
+        Some(result) => result,
+        // No child can be started (no /proc, a sandbox): the memory is spent here then.
+        None => read(cli),
+    }
+}
+
+/// The child's half of [`load`]: writes what it read to standard output.
+pub fn child_read(cli: &Cli) -> Result<(), Error> {
+    let loaded = read(cli)?;
+    let bytes = loaded.bootstrap.encode_to_vec();
+    let mut out = io::stdout().lock();
+    // A parent that is gone does not need an answer.
+    let _ = out.write_all(&(bytes.len() as u64).to_le_bytes());
+    let _ = out.write_all(&bytes);
+    let _ = out.write_all(loaded.unknown.join("\n").as_bytes());
+    Ok(())
+}
+
+/// Writes an encoded message as JSON text, in a child process.
+pub async fn to_json(name: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    use tokio::io::AsyncWriteExt;
+    let failed = |source: io::Error| Error::Json { name: name.to_owned(), source: source.into() };
+    let mut child = tokio::process::Command::new("/proc/self/exe")
+        .args(["--write-json", name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // The child reads all before it writes, so this cannot block on its output.
+        stdin.write_all(&bytes).await.map_err(failed)?;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if !output.status.success() {
+        return Err(Error::Said(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|source| Error::Json { name: name.to_owned(), source: source.into() })
+}
+
+/// The child's half of [`to_json`].
+pub fn child_write_json(name: &str) -> Result<(), Error> {
+    let failed = |source| Error::Json { name: name.to_owned(), source };
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
+    let json = Codec::new().bytes_to_json(name, &bytes).map_err(|error| failed(error.into()))?;
+    let text = serde_json::to_string_pretty(&json).map_err(|error| failed(error.into()))?;
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn in_child(cli: &Cli) -> Option<Result<Loaded, Error>> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--read-bootstrap").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(path) = &cli.config_path {
+        command.arg("--config-path").arg(path);
+    }
+    if let Some(text) = &cli.config_yaml {
+        command.arg("--config-yaml").arg(text);
+    }
+    if cli.allow_unknown_static_fields {
+        command.arg("--allow-unknown-static-fields");
+    }
+    let output = command.output().ok()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        // Killed from outside, without a word: try it here.
+        return (!said.is_empty()).then_some(Err(Error::Said(said)));
+    }
+    let (length, rest) = output.stdout.split_first_chunk::<8>()?;
+    let (bytes, unknown) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let unknown = String::from_utf8_lossy(unknown).lines().map(str::to_owned).collect();
+    Some(Bootstrap::decode(bytes).map(|bootstrap| Loaded { bootstrap, unknown }).map_err(Error::Decode))
+}
+
+fn read(cli: &Cli) -> Result<Loaded, Error> {
+    let codec = Codec::new();
+    let fields = if cli.allow_unknown_static_fields { UnknownFields::Allow } else { UnknownFields::Reject };
+    let mut parts: Vec<codec::Read<Bootstrap>> = Vec::new();
+    let mut parse = |place: String, text: &str| {
+        let read = codec::parse(text).and_then(|value| codec.read(&value, fields));
+        read.map(|part| parts.push(part)).map_err(|source| Error::Config { place, source })
+    };
+    if let Some(path) = &cli.config_path {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::File { path: path.clone(), source })?;
+        parse(path.display().to_string(), &text)?;
+    }
+    if let Some(text) = &cli.config_yaml {
+        parse("--config-yaml".to_owned(), text)?;
+    }
+    let mut parts = parts.into_iter();
+    let codec::Read { message: mut bootstrap, mut unknown } = parts.next().ok_or(Error::None)?;
+    for part in parts {
+        // Protobuf's merge: scalars are replaced, lists are appended to.
+        bootstrap.merge(part.message.encode_to_vec().as_slice())?;
+        unknown.extend(part.unknown);
+    }
+    Ok(Loaded { bootstrap, unknown })
+}

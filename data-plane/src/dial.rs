@@ -1,0 +1,8 @@
+//! The main thread's own connections to clusters: discovery, collectors, access log services. Requests never come
+//! this way; they have the workers' pools.
+
+mod grpc;
+mod target;
+
+pub use grpc::{GrpcError, H2Service, grpc};
+pub use target::{Address, Connect, Target, TargetError};

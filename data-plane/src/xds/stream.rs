@@ -1,0 +1,223 @@
+//! One management server: a stream, kept up for as long as it is wanted, with back-off between attempts. Nothing that
+//! runs depends on it being up.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use base::backoff::Backoff;
+use http::uri::PathAndQuery;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic_prost::ProstCodec;
+use xds_api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use xds_stream::client::{Client, Protocol, Received, Rejection, Request};
+use xds_stream::wire;
+
+use crate::dial::{self, H2Service, Target};
+
+/// A client and the bell that says it has something new to say.
+#[derive(Debug)]
+pub struct Subscription {
+    client: RefCell<Client>,
+    changed: Notify,
+}
+
+impl Subscription {
+    /// A subscription that wants nothing yet.
+    pub fn new(client: Client) -> Rc<Self> {
+        Rc::new(Self { client: RefCell::new(client), changed: Notify::new() })
+    }
+
+    /// Changes what is wanted.
+    pub fn update(&self, change: impl FnOnce(&mut Client)) {
+        change(&mut self.client.borrow_mut());
+        self.changed.notify_one();
+    }
+
+    /// Looks at the client.
+    pub fn read<T>(&self, look: impl FnOnce(&Client) -> T) -> T {
+        look(&self.client.borrow())
+    }
+}
+
+/// Who takes what a stream brings.
+pub trait Applier {
+    /// The server's endpoints as they are now; a server in a discovered cluster may move.
+    fn target(&self) -> Option<Target>;
+    /// Applies a response: all of it, or what the rejection leaves.
+    fn apply(&self, received: &Received) -> Result<(), Rejection>;
+    /// The stream stands, or fell with this reason.
+    fn connected(&self, up: Result<(), &str>);
+}
+
+/// Which service is called.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The gRPC path.
+    pub path: String,
+    /// The authority, where the configuration names one.
+    pub authority: Option<String>,
+    /// Metadata of the stream.
+    pub initial_metadata: Vec<(String, String)>,
+}
+
+/// Keeps the stream up until it is dropped.
+pub async fn run(subscription: Rc<Subscription>, service: Service, applier: Rc<dyn Applier>) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    loop {
+        let started = Instant::now();
+        let result = match subscription.read(Client::protocol) {
+            Protocol::Delta => session::<Delta>(&subscription, &service, &*applier).await,
+            Protocol::Sotw => session::<Sotw>(&subscription, &service, &*applier).await,
+        };
+        let reason = match &result {
+            Ok(()) => "the server closed the stream".to_owned(),
+            Err(error) => describe(error.as_ref()),
+        };
+        applier.connected(Err(&reason));
+        // A stream that held is no reason to wait longer than for a first attempt.
+        if started.elapsed() > Duration::from_secs(30) {
+            backoff.reset();
+        }
+        tokio::time::sleep(backoff.next_delay(&mut rand::rng())).await;
+    }
+}
+
+type SessionError = Box<dyn std::error::Error>;
+
+async fn session<W: Wire>(
+    subscription: &Subscription,
+    service: &Service,
+    applier: &dyn Applier,
+) -> Result<(), SessionError> {
+    let target = applier.target().ok_or("the management server's cluster does not exist")?;
+    let mut grpc = dial::grpc(&target, service.authority.as_deref()).await?;
+    grpc.ready().await?;
+    subscription.client.borrow_mut().reconnect();
+    let (send, requests) = mpsc::channel::<W::Request>(64);
+    let mut responses = {
+        let open = open::<W>(&mut grpc, service, requests);
+        tokio::pin!(open);
+        // Many servers send their headers with their first response, for which they want a request.
+        flush::<W>(subscription, &send).await?;
+        loop {
+            tokio::select! {
+                opened = &mut open => break opened?,
+                () = subscription.changed.notified() => flush::<W>(subscription, &send).await?,
+            }
+        }
+    };
+    applier.connected(Ok(()));
+    loop {
+        flush::<W>(subscription, &send).await?;
+        tokio::select! {
+            response = responses.message() => {
+                let Some(response) = response? else { return Ok(()) };
+                let received = W::receive(&mut subscription.client.borrow_mut(), response)?;
+                let Some(received) = received else { continue };
+                // Applying may change what is wanted: the client is not borrowed meanwhile.
+                let result = applier.apply(&received);
+                let mut client = subscription.client.borrow_mut();
+                match result {
+                    Ok(()) => client.accept(&received),
+                    Err(rejection) => client.reject(&received, rejection),
+                }
+            }
+            () = subscription.changed.notified() => {}
+        }
+    }
+}
+
+async fn open<W: Wire>(
+    grpc: &mut tonic::client::Grpc<H2Service>,
+    service: &Service,
+    requests: mpsc::Receiver<W::Request>,
+) -> Result<tonic::Streaming<W::Response>, SessionError> {
+    let path: PathAndQuery = service.path.parse()?;
+    let mut request = tonic::Request::new(ReceiverStream::new(requests));
+    for (name, value) in &service.initial_metadata {
+        let name: tonic::metadata::AsciiMetadataKey = name.parse()?;
+        request.metadata_mut().insert(name, value.parse()?);
+    }
+    let codec = ProstCodec::<W::Request, W::Response>::default();
+    Ok(grpc.streaming(request, path, codec).await?.into_inner())
+}
+
+async fn flush<W: Wire>(
+    subscription: &Subscription,
+    send: &mpsc::Sender<W::Request>,
+) -> Result<(), SessionError> {
+    loop {
+        let next = subscription.client.borrow_mut().next_request();
+        let Some(request) = next.and_then(W::request) else { return Ok(()) };
+        send.send(request).await.map_err(|_| "the server closed the stream")?;
+    }
+}
+
+/// An error and its causes on one line.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = match error.downcast_ref::<tonic::Status>() {
+        Some(status) => format!("{:?}: {}", status.code(), status.message()),
+        None => error.to_string(),
+    };
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The messages of a variant of the protocol.
+trait Wire {
+    type Request: prost::Message + Send + Sync + 'static;
+    type Response: prost::Message + Default + Send + Sync + 'static;
+
+    fn request(request: Request) -> Option<Self::Request>;
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError>;
+}
+
+enum Delta {}
+
+impl Wire for Delta {
+    type Request = DeltaDiscoveryRequest;
+    type Response = wire::DeltaResponse;
+
+    fn request(request: Request) -> Option<Self::Request> {
+        match request {
+            Request::Delta(request) => Some(request),
+            Request::Sotw(_) => None,
+        }
+    }
+
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError> {
+        Ok(client.on_delta(response))
+    }
+}
+
+enum Sotw {}
+
+impl Wire for Sotw {
+    type Request = DiscoveryRequest;
+    type Response = wire::Response;
+
+    fn request(request: Request) -> Option<Self::Request> {
+        match request {
+            Request::Sotw(request) => Some(request),
+            Request::Delta(_) => None,
+        }
+    }
+
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError> {
+        match client.on_sotw(response) {
+            Ok(received) => Ok(received),
+            Err(error) => {
+                // It is refused already; the stream goes on.
+                tracing::warn!(%error, "refused a discovery response");
+                Ok(None)
+            }
+        }
+    }
+}
