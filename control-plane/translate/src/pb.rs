@@ -28,7 +28,10 @@ pub(crate) fn boolv(value: bool) -> Option<g::BoolValue> {
 
 /// A duration.
 pub(crate) fn duration(d: Duration) -> Option<g::Duration> {
-    Some(g::Duration { seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), nanos: d.subsec_nanos() as i32 })
+    Some(g::Duration {
+        seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+        nanos: d.subsec_nanos() as i32,
+    })
 }
 
 /// A duration of whole seconds.
@@ -169,7 +172,9 @@ pub(crate) fn json(value: &serde_json::Value) -> g::Value {
         serde_json::Value::Bool(flag) => Kind::BoolValue(*flag),
         serde_json::Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         serde_json::Value::String(text) => Kind::StringValue(text.clone()),
-        serde_json::Value::Array(items) => Kind::ListValue(g::ListValue { values: items.iter().map(json).collect() }),
+        serde_json::Value::Array(items) => {
+            Kind::ListValue(g::ListValue { values: items.iter().map(json).collect() })
+        }
         serde_json::Value::Object(map) => Kind::StructValue(g::Struct {
             fields: map.iter().map(|(key, value)| (key.clone(), json(value))).collect(),
         }),
