@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// The port for lines over TCP.
     #[arg(long, default_value_t = 9000)]
     tcp_port: u16,
+    /// Answer every HTTP request with 503, health checks aside.
+    #[arg(long)]
+    fail: bool,
     /// The pod's name, for answers.
     #[arg(long, default_value = "", env = "HOSTNAME")]
     pod: String,
@@ -40,6 +43,7 @@ pub(crate) struct Options {
 struct Server {
     version: String,
     pod: String,
+    fail: bool,
     /// Requests seen, health checks aside.
     requests: AtomicU64,
 }
@@ -66,7 +70,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     };
     let (http, grpc, tcp) =
         (bind(options.http_port).await?, bind(options.grpc_port).await?, bind(options.tcp_port).await?);
-    let server = Arc::new(Server { version: options.version, pod: options.pod, requests: AtomicU64::new(0) });
+    let server = Arc::new(Server {
+        version: options.version,
+        pod: options.pod,
+        fail: options.fail,
+        requests: AtomicU64::new(0),
+    });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!(version = server.version, "serving");
     tokio::select! {

@@ -50,7 +50,7 @@ async fn answer(
         return Ok(websocket::accept(request, &server.version));
     }
     let argument = |prefix: &str| path.strip_prefix(prefix).and_then(|rest| rest.parse::<u64>().ok());
-    let mut status = StatusCode::OK;
+    let mut status = if server.fail { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if let Some(code) = argument("/status/") {
         status = u16::try_from(code)
             .ok()

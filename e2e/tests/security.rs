@@ -1,0 +1,70 @@
+//! Mutual TLS and authorization.
+
+use e2e::{Turn, ensure, eventually};
+
+fn turn() -> Turn {
+    Turn::take("security", &["examples/tasks/echo.yaml", "examples/tasks/outside.yaml"])
+}
+
+const FROM_OUTSIDE: [&str; 1] = ["http://echo.default:8080/public"];
+
+#[test]
+fn inside_calls_are_mutual_tls_with_the_callers_identity() {
+    let mesh = turn();
+    let summary =
+        mesh.call_until("deploy/client", &["http://echo:8080/"], |summary| summary.status("200") == 1);
+    let certificate = summary.last.body["headers"]["x-forwarded-client-cert"].as_str().unwrap_or_default();
+    assert!(certificate.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "{summary:?}");
+    assert!(certificate.contains("By=spiffe://cluster.local/ns/default/sa/echo"), "{summary:?}");
+}
+
+#[test]
+fn strict_refuses_plain_text_and_permissive_takes_it() {
+    let mut mesh = turn();
+    let outside = |mesh: &Turn, passes: bool| {
+        eventually(|| {
+            let summary = mesh.call_in("outside", "deploy/client", &FROM_OUTSIDE)?;
+            ensure((summary.status("200") == 1) == passes, || {
+                format!("passes should be {passes}: {summary:?}")
+            })
+        });
+    };
+    outside(&mesh, true);
+    mesh.apply("examples/tasks/strict.yaml");
+    outside(&mesh, false);
+    assert_eq!(mesh.call("deploy/client", &["http://echo:8080/"]).unwrap().status("200"), 1);
+    mesh.apply("examples/tasks/permissive.yaml");
+    outside(&mesh, true);
+}
+
+#[test]
+fn only_the_allowed_principal_method_and_path_pass() {
+    let mut mesh = turn();
+    mesh.apply("examples/tasks/authorization-allow.yaml");
+    let status = |arguments: &[&str]| -> String {
+        let summary = mesh.call("deploy/client", arguments).unwrap();
+        summary.statuses.into_keys().next().unwrap_or_default()
+    };
+    mesh.call_until("deploy/client", &["http://echo:8080/private"], |summary| {
+        summary.status("403") == 1 && summary.last.body == "RBAC: access denied"
+    });
+    assert_eq!(status(&["http://echo:8080/public"]), "200");
+    assert_eq!(status(&["http://echo:8080/public/more"]), "200");
+    assert_eq!(status(&["-X", "POST", "http://echo:8080/public"]), "403");
+    assert_eq!(status(&["http://echo:8080//private"]), "403");
+    // Somebody without an identity, over plain text.
+    let outside = mesh.call_in("outside", "deploy/client", &FROM_OUTSIDE).unwrap();
+    assert_eq!(outside.status("403"), 1, "{outside:?}");
+}
+
+#[test]
+fn deny_goes_before_allow() {
+    let mut mesh = turn();
+    mesh.apply("examples/tasks/authorization-deny.yaml");
+    mesh.call_until("deploy/client", &["http://echo:8080/admin/x"], |summary| summary.status("403") == 1);
+    for path in ["/admin", "/public/../admin/x", "/%61dmin"] {
+        let summary = mesh.call("deploy/client", &[&format!("http://echo:8080{path}")]).unwrap();
+        assert_eq!(summary.status("403"), 1, "{path} passed: {summary:?}");
+    }
+    assert_eq!(mesh.call("deploy/client", &["http://echo:8080/public"]).unwrap().status("200"), 1);
+}
