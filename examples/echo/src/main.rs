@@ -2,6 +2,7 @@
 //! counts what comes back. The documented tasks use it where bookinfo has nothing to show.
 
 mod call;
+mod collect;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,8 @@ enum Side {
     Serve(serve::Options),
     /// Sends requests and prints a summary as JSON.
     Call(call::Options),
+    /// Keeps the spans that sidecars send.
+    Collect(collect::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -33,5 +36,6 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().side {
         Side::Serve(options) => serve::run(options).await,
         Side::Call(options) => call::run(options).await,
+        Side::Collect(options) => collect::run(options).await,
     }
 }
