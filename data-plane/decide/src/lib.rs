@@ -1,1 +1,17 @@
 //! The proxy's pure decisions: filter chain, route, policy, load balancing, retry, outliers.
+//!
+//! Everything here is data in, data out: no socket, no clock, no global state. Time and randomness are arguments. The
+//! types are compiled once from Envoy's protobufs by `sail-proxy-config` and are read by every worker through `Arc`s.
+
+pub mod address;
+pub mod fault;
+pub mod filter_chain;
+pub mod format;
+pub mod fraction;
+pub mod head;
+pub mod headers;
+pub mod matcher;
+pub mod path_template;
+pub mod rate_limit;
+pub mod rbac;
+pub mod route;

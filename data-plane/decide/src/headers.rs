@@ -1,0 +1,195 @@
+//! Header operations: what routes, virtual hosts, route tables and weighted clusters add, set and remove.
+//!
+//! Pseudo-headers and `host` cannot be written this way: routes have rewrites for them.
+
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+
+use crate::format::{Attributes, Format, Missing};
+use crate::matcher::StringMatcher;
+
+/// `HeaderValueOption.HeaderAppendAction`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppendAction {
+    /// Another value beside those that are there.
+    #[default]
+    AppendIfExistsOrAdd,
+    /// Only if the header is absent.
+    AddIfAbsent,
+    /// In place of those that are there, if any.
+    OverwriteIfExistsOrAdd,
+    /// Only in place of one that is there.
+    OverwriteIfExists,
+}
+
+/// A header to add.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderAdd {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value.
+    pub value: AddValue,
+    /// What happens to values that are there.
+    pub action: AppendAction,
+    /// Whether an empty value is added all the same.
+    pub keep_empty_value: bool,
+}
+
+/// What a header operation writes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AddValue {
+    /// The same for every request.
+    Literal(HeaderValue),
+    /// Evaluated for each.
+    Format(Format),
+}
+
+/// The operations of one level: removals first, then additions, as Envoy does it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderOps {
+    /// What is added or set, in order.
+    pub add: Box<[HeaderAdd]>,
+    /// What is removed.
+    pub remove: Box<[HeaderName]>,
+}
+
+impl HeaderOps {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Carries out the operations. Values that are no header values (a line break came in by an operator) are left out.
+    pub fn apply<A: Attributes + ?Sized>(&self, headers: &mut HeaderMap, attributes: &A) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for add in &self.add {
+            if let Some(value) = add.value(attributes) {
+                put(headers, &add.name, value, add.action);
+            }
+        }
+    }
+}
+
+impl HeaderAdd {
+    /// The value for this request; `None` if nothing is to be written.
+    pub fn value<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<HeaderValue> {
+        let value = match &self.value {
+            AddValue::Literal(value) => value.clone(),
+            AddValue::Format(format) => {
+                let mut text = String::new();
+                format.write(attributes, Missing::Empty, &mut text);
+                HeaderValue::try_from(text).ok()?
+            }
+        };
+        (self.keep_empty_value || !value.is_empty()).then_some(value)
+    }
+}
+
+/// The header mutation filter's operations, in the order in which they were written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mutations {
+    /// On requests.
+    pub request: Box<[Mutation]>,
+    /// On responses.
+    pub response: Box<[Mutation]>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mutation {
+    /// Removes a header.
+    Remove(HeaderName),
+    /// Removes the headers whose name matches.
+    RemoveMatching(StringMatcher),
+    /// Adds or sets one.
+    Add(HeaderAdd),
+}
+
+impl Mutation {
+    /// Carries it out.
+    pub fn apply<A: Attributes + ?Sized>(&self, headers: &mut HeaderMap, attributes: &A) {
+        match self {
+            Self::Remove(name) => {
+                headers.remove(name);
+            }
+            Self::RemoveMatching(matcher) => {
+                let names: Vec<_> = headers
+                    .keys()
+                    .filter(|name| matcher.is_match(name.as_str().as_bytes()))
+                    .cloned()
+                    .collect();
+                for name in names {
+                    headers.remove(name);
+                }
+            }
+            Self::Add(add) => {
+                if let Some(value) = add.value(attributes) {
+                    put(headers, &add.name, value, add.action);
+                }
+            }
+        }
+    }
+}
+
+/// Writes one value by its action.
+pub fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, action: AppendAction) {
+    match (action, headers.entry(name)) {
+        (AppendAction::AppendIfExistsOrAdd, Entry::Occupied(mut entry)) => entry.append(value),
+        (
+            AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists,
+            Entry::Occupied(mut entry),
+        ) => {
+            entry.insert(value);
+        }
+        (AppendAction::AddIfAbsent, Entry::Occupied(_))
+        | (AppendAction::OverwriteIfExists, Entry::Vacant(_)) => {}
+        (_, Entry::Vacant(entry)) => {
+            entry.insert(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::format::Operator;
+
+    struct Nothing;
+
+    impl Attributes for Nothing {
+        fn text(&self, _: &Operator) -> Option<Cow<'_, str>> {
+            None
+        }
+    }
+
+    #[test]
+    fn actions_decide_what_stays() {
+        let check = |action, before: &[&str], after: &[&str]| {
+            let name = HeaderName::from_static("x");
+            let mut headers = HeaderMap::new();
+            for value in before {
+                headers.append(&name, HeaderValue::from_str(value).unwrap());
+            }
+            let add = HeaderAdd {
+                name: name.clone(),
+                value: AddValue::Literal(HeaderValue::from_static("new")),
+                action,
+                keep_empty_value: false,
+            };
+            HeaderOps { add: [add].into(), remove: Box::default() }.apply(&mut headers, &Nothing);
+            let found: Vec<_> = headers.get_all(&name).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(found, after, "{action:?}");
+        };
+        check(AppendAction::AppendIfExistsOrAdd, &["a"], &["a", "new"]);
+        check(AppendAction::AppendIfExistsOrAdd, &[], &["new"]);
+        check(AppendAction::AddIfAbsent, &["a"], &["a"]);
+        check(AppendAction::AddIfAbsent, &[], &["new"]);
+        check(AppendAction::OverwriteIfExistsOrAdd, &["a", "b"], &["new"]);
+        check(AppendAction::OverwriteIfExistsOrAdd, &[], &["new"]);
+        check(AppendAction::OverwriteIfExists, &["a"], &["new"]);
+        check(AppendAction::OverwriteIfExists, &[], &[]);
+    }
+}

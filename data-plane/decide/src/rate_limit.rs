@@ -1,0 +1,97 @@
+//! Local rate limits: a token bucket, with time as an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fraction::Fraction;
+use crate::headers::HeaderOps;
+
+/// `envoy.type.v3.TokenBucket`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenBucketConfig {
+    /// How many tokens it holds.
+    pub max_tokens: u32,
+    /// How many are added at a time.
+    pub tokens_per_fill: u32,
+    /// How often.
+    pub fill_interval: Duration,
+}
+
+/// The state of a bucket. Time is what has passed since any fixed moment.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenBucket {
+    config: TokenBucketConfig,
+    tokens: u32,
+    filled: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub fn new(config: TokenBucketConfig, now: Duration) -> Self {
+        Self { config, tokens: config.max_tokens, filled: now }
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Duration) -> bool {
+        let interval = self.config.fill_interval.as_nanos().max(1);
+        let fills = now.saturating_sub(self.filled).as_nanos() / interval;
+        if fills > 0 {
+            let added = fills.saturating_mul(u128::from(self.config.tokens_per_fill));
+            let tokens =
+                u128::from(self.tokens).saturating_add(added).min(u128::from(self.config.max_tokens));
+            self.tokens = u32::try_from(tokens).unwrap_or(self.config.max_tokens);
+            let passed = u64::try_from(fills.saturating_mul(interval)).unwrap_or(u64::MAX);
+            self.filled = self.filled.saturating_add(Duration::from_nanos(passed));
+        }
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// How many tokens are left.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+}
+
+/// The HTTP filter's configuration.
+#[derive(Debug)]
+pub struct LocalRateLimit {
+    /// Its statistics' prefix.
+    pub stat_prefix: Arc<str>,
+    /// What a limited request is answered; 429 by default.
+    pub status: http::StatusCode,
+    /// The bucket; `None`: no limit here.
+    pub bucket: Option<TokenBucketConfig>,
+    /// For how many requests the filter is on.
+    pub enabled: Fraction,
+    /// For how many of these a limit is enforced.
+    pub enforced: Fraction,
+    /// Header operations on requests that were over the limit and let through.
+    pub request_headers_when_not_enforced: HeaderOps,
+    /// Header operations on responses to limited requests.
+    pub response_headers: HeaderOps,
+    /// Whether each connection has a bucket of its own.
+    pub per_downstream_connection: bool,
+    /// Whether gRPC requests are answered `RESOURCE_EXHAUSTED` rather than `UNAVAILABLE`.
+    pub as_resource_exhausted: bool,
+    /// Whether responses tell of the limit (`x-ratelimit-*`).
+    pub x_ratelimit_headers: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_fill_by_the_interval() {
+        let config =
+            TokenBucketConfig { max_tokens: 2, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
+        let mut bucket = TokenBucket::new(config, Duration::ZERO);
+        let at = Duration::from_millis;
+        assert!(bucket.take(at(0)) && bucket.take(at(1)) && !bucket.take(at(999)));
+        assert!(bucket.take(at(1000)) && !bucket.take(at(1001)));
+        assert!(bucket.take(at(10_500)) && bucket.take(at(10_500)) && !bucket.take(at(10_999)));
+        assert!(bucket.take(at(11_000)));
+    }
+}

@@ -1,0 +1,283 @@
+//! Route tables: virtual hosts, routes, and what a route does with a request.
+//!
+//! [`RouteTable::find`] answers with the virtual host and route for a request; the rest are decisions on what was found:
+//! which cluster, which rewrite, which headers, how long, how often again.
+
+mod action;
+mod cluster;
+pub mod cors;
+pub mod hash;
+mod hosts;
+mod matching;
+mod redirect;
+pub mod retry;
+mod rewrite;
+mod timeout;
+
+use std::sync::Arc;
+
+pub use action::{
+    Action, ConnectConfig, DirectResponse, HostRewrite, MaxStreamDuration, MirrorCluster, MirrorPolicy,
+    PathRewrite, Priority, RouteAction, UpgradeConfig,
+};
+pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, WeightedCluster, WeightedClusters};
+pub use hosts::{HostIndex, InvalidDomain, without_port};
+pub use matching::{CookieMatcher, PathMatch, RouteContext, RouteMatch, cookie};
+pub use redirect::{Redirect, RedirectPath, Scheme};
+pub use rewrite::{RewrittenPath, rewrite_host};
+pub use timeout::{Timeouts, grpc_timeout, parse_grpc_timeout};
+
+use crate::head::RequestHead;
+use crate::headers::HeaderOps;
+
+/// `RouteConfiguration`
+#[derive(Debug)]
+pub struct RouteTable {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its virtual hosts.
+    pub virtual_hosts: Box<[Arc<VirtualHost>]>,
+    /// Domain look-up over them.
+    pub hosts: HostIndex,
+    /// Whether a port in the request's host is left out of account.
+    pub ignore_port_in_host_matching: bool,
+    /// Header operations on requests.
+    pub request_headers: HeaderOps,
+    /// Header operations on responses.
+    pub response_headers: HeaderOps,
+    /// Whether the route's header operations come last, so that they win, or the table's (the default).
+    pub most_specific_header_mutations_wins: bool,
+    /// Headers that are removed from requests from outside.
+    pub internal_only_headers: Box<[http::HeaderName]>,
+    /// Mirrors for routes that name none.
+    pub mirrors: Box<[MirrorPolicy]>,
+    /// Per-filter configuration, by filter name.
+    pub per_filter: PerFilter,
+    /// Whether `;`-parameters are cut off before paths are matched.
+    pub ignore_path_parameters: bool,
+    /// A hash of the protobuf that it was built from: an equal one is not built again.
+    pub version: u64,
+}
+
+/// `VirtualHost`
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its routes, first match wins.
+    pub routes: Box<[Arc<Route>]>,
+    /// What must be TLS.
+    pub require_tls: RequireTls,
+    /// Header operations on requests.
+    pub request_headers: HeaderOps,
+    /// Header operations on responses.
+    pub response_headers: HeaderOps,
+    /// Mirrors for routes that name none.
+    pub mirrors: Box<[MirrorPolicy]>,
+    /// The retry policy for routes that have none.
+    pub retry: Option<Arc<retry::RetryPolicy>>,
+    /// Whether `x-envoy-attempt-count` goes upstream.
+    pub include_request_attempt_count: bool,
+    /// Whether it goes downstream.
+    pub include_attempt_count_in_response: bool,
+    /// Whether `x-envoy-is-timeout-retry` goes upstream on retries after a timeout.
+    pub include_is_timeout_retry_header: bool,
+    /// How much of a request may be buffered for retries.
+    pub request_body_buffer_limit: Option<u64>,
+    /// CORS in its old place.
+    pub cors: Option<Arc<cors::CorsPolicy>>,
+    /// Per-filter configuration, by filter name.
+    pub per_filter: PerFilter,
+    /// Metadata, by namespace.
+    pub metadata: Metadata,
+}
+
+/// `Route`
+#[derive(Debug)]
+pub struct Route {
+    /// Its name; may be empty.
+    pub name: Arc<str>,
+    /// Which requests it takes.
+    pub matching: RouteMatch,
+    /// What it does with them.
+    pub action: Action,
+    /// Header operations on requests.
+    pub request_headers: HeaderOps,
+    /// Header operations on responses.
+    pub response_headers: HeaderOps,
+    /// Names the span of a trace.
+    pub decorator: Option<Decorator>,
+    /// Sampling and tags of traces.
+    pub tracing: Option<RouteTracing>,
+    /// How much of a request may be buffered for retries.
+    pub request_body_buffer_limit: Option<u64>,
+    /// Statistics of the route stand under `vhost.NAME.route.PREFIX`, if there is one.
+    pub stat_prefix: Arc<str>,
+    /// Per-filter configuration, by filter name.
+    pub per_filter: PerFilter,
+    /// Metadata, by namespace.
+    pub metadata: Metadata,
+}
+
+/// Metadata: a `Struct` a namespace.
+pub type Metadata = Option<Arc<serde_json::Map<String, serde_json::Value>>>;
+
+/// Typed per-filter configuration of a route, virtual host, table or weighted cluster.
+#[derive(Clone, Debug, Default)]
+pub struct PerFilter(Box<[(Arc<str>, PerFilterConfig)]>);
+
+/// The per-route configuration of one filter.
+#[derive(Clone, Debug)]
+pub enum PerFilterConfig {
+    /// `FilterConfig.disabled`
+    Disabled,
+    /// Fault injection.
+    Fault(Arc<crate::fault::FaultConfig>),
+    /// CORS.
+    Cors(Arc<cors::CorsPolicy>),
+    /// RBAC; `None` switches it off.
+    Rbac(Option<Arc<crate::rbac::RbacConfig>>),
+    /// Local rate limit.
+    LocalRateLimit(Arc<crate::rate_limit::LocalRateLimit>),
+    /// Header mutation.
+    HeaderMutation(Arc<crate::headers::Mutations>),
+    /// Buffer: the limit; `None` switches it off.
+    Buffer(Option<u32>),
+    /// JWT: the requirement's name; `None` switches it off.
+    JwtRequirement(Option<Arc<str>>),
+}
+
+impl PerFilter {
+    /// From pairs of filter name and configuration.
+    pub fn new(pairs: Vec<(Arc<str>, PerFilterConfig)>) -> Self {
+        Self(pairs.into())
+    }
+
+    /// The configuration of a filter.
+    pub fn get(&self, filter: &str) -> Option<&PerFilterConfig> {
+        self.0.iter().find(|(name, _)| **name == *filter).map(|(_, config)| config)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &PerFilterConfig)> {
+        self.0.iter().map(|(name, config)| (&**name, config))
+    }
+}
+
+/// `VirtualHost.TlsRequirementType`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    /// Nothing.
+    #[default]
+    None,
+    /// Requests from outside.
+    ExternalOnly,
+    /// Every request.
+    All,
+}
+
+/// `Decorator`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decorator {
+    /// The span's name.
+    pub operation: Arc<str>,
+    /// Whether the name goes upstream as `x-envoy-decorator-operation`.
+    pub propagate: bool,
+}
+
+/// `Tracing` of a route.
+#[derive(Clone, Debug)]
+pub struct RouteTracing {
+    /// Sampling of requests that a client forces.
+    pub client_sampling: crate::fraction::Fraction,
+    /// Sampling at random.
+    pub random_sampling: crate::fraction::Fraction,
+    /// Sampling after the other two.
+    pub overall_sampling: crate::fraction::Fraction,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// The virtual host.
+    pub virtual_host: &'a Arc<VirtualHost>,
+    /// The route in it; `None`: no route matches, which is answered by 404.
+    pub route: Option<&'a Arc<Route>>,
+}
+
+impl RouteTable {
+    /// The virtual host for the request's authority.
+    pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let index = self.hosts.find(authority, self.ignore_port_in_host_matching)?;
+        self.virtual_hosts.get(index)
+    }
+
+    /// The virtual host and route for a request; `None` if no virtual host has its authority.
+    pub fn find(&self, head: &RequestHead<'_>, context: &RouteContext<'_>) -> Option<Found<'_>> {
+        let virtual_host = self.virtual_host(head.authority)?;
+        let path = if self.ignore_path_parameters {
+            matching::without_parameters(head.path_only())
+        } else {
+            head.path_only().into()
+        };
+        let route = virtual_host.routes.iter().find(|route| route.matching.is_match(head, &path, context));
+        Some(Found { virtual_host, route })
+    }
+
+    /// The header operations on requests that go to a route, in the order in which they are carried out.
+    pub fn request_header_ops<'a>(
+        &'a self,
+        virtual_host: &'a VirtualHost,
+        route: &'a Route,
+        cluster: Option<&'a WeightedCluster>,
+    ) -> impl Iterator<Item = &'a HeaderOps> {
+        self.ordered([
+            cluster.map(|cluster| &cluster.request_headers),
+            Some(&route.request_headers),
+            Some(&virtual_host.request_headers),
+            Some(&self.request_headers),
+        ])
+    }
+
+    /// The header operations on responses, in the order in which they are carried out.
+    pub fn response_header_ops<'a>(
+        &'a self,
+        virtual_host: &'a VirtualHost,
+        route: &'a Route,
+        cluster: Option<&'a WeightedCluster>,
+    ) -> impl Iterator<Item = &'a HeaderOps> {
+        self.ordered([
+            cluster.map(|cluster| &cluster.response_headers),
+            Some(&route.response_headers),
+            Some(&virtual_host.response_headers),
+            Some(&self.response_headers),
+        ])
+    }
+
+    fn ordered<'a>(&self, mut levels: [Option<&'a HeaderOps>; 4]) -> impl Iterator<Item = &'a HeaderOps> {
+        if self.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        levels.into_iter().flatten().filter(|ops| !ops.is_empty())
+    }
+}
+
+/// The per-filter configuration that holds for a request: the most specific level that has one.
+pub fn per_filter<'a>(
+    filter: &str,
+    table: &'a RouteTable,
+    virtual_host: &'a VirtualHost,
+    route: &'a Route,
+    cluster: Option<&'a WeightedCluster>,
+) -> Option<&'a PerFilterConfig> {
+    cluster
+        .and_then(|cluster| cluster.per_filter.get(filter))
+        .or_else(|| route.per_filter.get(filter))
+        .or_else(|| virtual_host.per_filter.get(filter))
+        .or_else(|| table.per_filter.get(filter))
+}

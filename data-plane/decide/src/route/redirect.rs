@@ -1,0 +1,141 @@
+//! Redirects: where a client is sent.
+
+use http::StatusCode;
+
+use crate::head::{RequestHead, path_only};
+use crate::matcher::RegexRewrite;
+
+use super::{PathMatch, without_port};
+
+/// `RedirectAction`
+#[derive(Debug)]
+pub struct Redirect {
+    /// The new scheme.
+    pub scheme: Option<Scheme>,
+    /// The new host; `None`: the request's.
+    pub host: Option<Box<str>>,
+    /// The new port.
+    pub port: Option<u16>,
+    /// The new path; `None`: the request's.
+    pub path: Option<RedirectPath>,
+    /// The status.
+    pub status: StatusCode,
+    /// Whether the query is left out.
+    pub strip_query: bool,
+}
+
+/// A scheme to redirect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `https`; a port 80 in the host goes away.
+    Https,
+    /// This one.
+    Named(Box<str>),
+}
+
+/// How a redirect changes the path.
+#[derive(Debug)]
+pub enum RedirectPath {
+    /// To this; a query in it replaces the request's.
+    Full(Box<str>),
+    /// The part that the route matched becomes this.
+    Prefix(Box<str>),
+    /// Matches of a regular expression become something else.
+    Regex(RegexRewrite),
+}
+
+impl Redirect {
+    /// The `location` for a request that a route with this path match took.
+    pub fn location(&self, head: &RequestHead<'_>, matched: &PathMatch) -> String {
+        let scheme = match &self.scheme {
+            Some(Scheme::Https) => "https",
+            Some(Scheme::Named(name)) => name,
+            None => head.scheme,
+        };
+        let host = self.host.as_deref().unwrap_or(head.authority);
+        let host = match self.port {
+            Some(port) => format!("{}:{port}", without_port(host)),
+            None => self.without_old_port(host, head.scheme, scheme).into(),
+        };
+        format!("{scheme}://{host}{}", self.path(head, matched))
+    }
+
+    /// A redirect to another scheme drops the port that was the old scheme's default.
+    fn without_old_port<'a>(&self, host: &'a str, from: &str, to: &str) -> &'a str {
+        if self.scheme.is_none() || from == to {
+            return host;
+        }
+        let default = match from {
+            "http" => ":80",
+            "https" => ":443",
+            _ => return host,
+        };
+        host.strip_suffix(default).unwrap_or(host)
+    }
+
+    fn path(&self, head: &RequestHead<'_>, matched: &PathMatch) -> String {
+        let old = path_only(head.path);
+        let (path, own_query) = match &self.path {
+            None => (old.to_owned(), false),
+            Some(RedirectPath::Full(path)) => (path.to_string(), path.contains('?')),
+            Some(RedirectPath::Prefix(prefix)) => {
+                (super::rewrite::replace_prefix(old, matched, prefix), false)
+            }
+            Some(RedirectPath::Regex(rewrite)) => (rewrite.rewrite(old), false),
+        };
+        let query = head.query();
+        if self.strip_query {
+            path_only(&path).to_owned()
+        } else if own_query || query.is_empty() {
+            path
+        } else {
+            format!("{path}?{query}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations() {
+        let headers = http::HeaderMap::new();
+        let base = || Redirect {
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            status: StatusCode::MOVED_PERMANENTLY,
+            strip_query: false,
+        };
+        let check = |redirect: Redirect, expected: &str| {
+            let head = RequestHead {
+                method: "GET",
+                scheme: "http",
+                authority: "a.com:80",
+                path: "/foo/bar?q=1",
+                protocol: None,
+                headers: &headers,
+            };
+            assert_eq!(redirect.location(&head, &PathMatch::Prefix("/foo".into())), expected);
+        };
+        check(Redirect { scheme: Some(Scheme::Https), ..base() }, "https://a.com/foo/bar?q=1");
+        check(
+            Redirect { host: Some("b.com".into()), port: Some(8443), ..base() },
+            "http://b.com:8443/foo/bar?q=1",
+        );
+        check(
+            Redirect { path: Some(RedirectPath::Full("/new?x=2".into())), ..base() },
+            "http://a.com:80/new?x=2",
+        );
+        check(
+            Redirect { path: Some(RedirectPath::Full("/new".into())), ..base() },
+            "http://a.com:80/new?q=1",
+        );
+        check(
+            Redirect { path: Some(RedirectPath::Prefix("/v2".into())), strip_query: true, ..base() },
+            "http://a.com:80/v2/bar",
+        );
+    }
+}
