@@ -16,8 +16,11 @@ fn turn() -> Turn {
     Turn::take("telemetry", &BOOKINFO)
 }
 
+/// Labels and value.
+type Sample = (BTreeMap<String, String>, f64);
+
 /// The samples of one metric at one sidecar: labels and value.
-fn samples(mesh: &Turn, pod: &str, metric: &str) -> Result<Vec<(BTreeMap<String, String>, f64)>, String> {
+fn samples(mesh: &Turn, pod: &str, metric: &str) -> Result<Vec<Sample>, String> {
     let output = mesh.sailctl(&[
         "exec",
         pod,
