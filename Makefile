@@ -45,7 +45,7 @@ goldens:
 ## sail-proxy beside Envoy and haproxy, under the same configuration and load.
 bench: need-bench
 	cargo build --release --package sail-proxy
-	python3 bench/run.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy
+	python3 bench/run.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy $(BENCH)
 
 need-%:
 	@scripts/need $*
