@@ -5,5 +5,7 @@ mod read;
 mod stats_config;
 
 pub use node::{EXTENSIONS, complete as complete_node};
-pub use read::{Error, Loaded, child_read, child_write_json, load, to_json};
+pub use read::{
+    Error, Loaded, child_read, child_read_message, child_write_json, file_to_message, load, to_json,
+};
 pub use stats_config::rules as stats_rules;

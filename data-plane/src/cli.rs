@@ -101,6 +101,9 @@ pub struct Cli {
     /// Internal: reads the bootstrap, writes it to standard output in binary form, and exits.
     #[arg(long, hide = true)]
     pub read_bootstrap: bool,
+    /// Internal: reads the file as a message of this name and writes it in binary form.
+    #[arg(long, hide = true)]
+    pub read_message: Option<String>,
     /// Internal: reads an encoded message of this name from standard input and writes its JSON form.
     #[arg(long, hide = true)]
     pub write_json: Option<String>,

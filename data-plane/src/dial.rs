@@ -5,4 +5,5 @@ mod grpc;
 mod target;
 
 pub use grpc::{GrpcError, H2Service, grpc};
+pub(crate) use target::duration;
 pub use target::{Address, Connect, Target, TargetError};

@@ -1,15 +1,21 @@
 //! sail-proxy: the I/O around the pure crates. Module paths follow a request; the main thread's own work (xDS, admin,
 //! statistics, health checks, DNS, logs, spans) stands beside it.
 
+pub mod admin;
 pub mod bootstrap;
 pub mod cli;
 pub mod dial;
 pub mod logging;
 pub mod observe;
+mod run;
+pub mod runtime;
+pub mod server;
 pub mod stats;
 pub mod stream_info;
 pub mod trace;
 pub mod xds;
+
+pub use run::run;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

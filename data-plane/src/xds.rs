@@ -1,7 +1,15 @@
 //! Discovery: from the bootstrap and the management servers to the snapshot that workers run.
 
+mod files;
+mod manager;
+mod needs;
 mod path;
+mod raw;
+mod snapshot;
 mod stream;
+mod warm;
 
+pub use manager::{Error, Manager};
 pub use path::service_path;
-pub use stream::{Applier, Service, Subscription, run as run_stream};
+pub use raw::{Held, Kind, Refused};
+pub use snapshot::Parts;

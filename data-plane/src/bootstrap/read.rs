@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The configuration is wrong.
-    #[error("{place}: {source}")]
+    #[error("{place}")]
     Config {
         /// Its file, or the flag.
         place: String,
@@ -114,6 +114,39 @@ pub fn child_write_json(name: &str) -> Result<(), Error> {
     let json = Codec::new().bytes_to_json(name, &bytes).map_err(|error| failed(error.into()))?;
     let text = serde_json::to_string_pretty(&json).map_err(|error| failed(error.into()))?;
     let _ = io::stdout().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Reads a YAML or JSON file as a message of this name, in a child process.
+pub async fn file_to_message(name: &str, path: &std::path::Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let output = tokio::process::Command::new("/proc/self/exe")
+        .args(["--read-message", name, "--config-path"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(failed)?;
+    if !output.status.success() {
+        return Err(Error::Said(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    Ok(output.stdout)
+}
+
+/// The child's half of [`file_to_message`].
+pub fn child_read_message(name: &str, path: &std::path::Path) -> Result<(), Error> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    let wrong = |source| Error::Config { place: path.display().to_string(), source };
+    let value = codec::parse(&text).map_err(wrong)?;
+    let message: xds_api::envoy::service::discovery::v3::DiscoveryResponse = match name {
+        "envoy.service.discovery.v3.DiscoveryResponse" => {
+            Codec::new().from_json_value(&value).map_err(wrong)?
+        }
+        other => return Err(wrong(codec::Error::Unknown(other.to_owned()))),
+    };
+    let _ = io::stdout().lock().write_all(&message.encode_to_vec());
     Ok(())
 }
 

@@ -18,31 +18,31 @@ use crate::dial::{self, H2Service, Target};
 
 /// A client and the bell that says it has something new to say.
 #[derive(Debug)]
-pub struct Subscription {
+pub(super) struct Subscription {
     client: RefCell<Client>,
     changed: Notify,
 }
 
 impl Subscription {
     /// A subscription that wants nothing yet.
-    pub fn new(client: Client) -> Rc<Self> {
+    pub(super) fn new(client: Client) -> Rc<Self> {
         Rc::new(Self { client: RefCell::new(client), changed: Notify::new() })
     }
 
     /// Changes what is wanted.
-    pub fn update(&self, change: impl FnOnce(&mut Client)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut Client)) {
         change(&mut self.client.borrow_mut());
         self.changed.notify_one();
     }
 
     /// Looks at the client.
-    pub fn read<T>(&self, look: impl FnOnce(&Client) -> T) -> T {
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Client) -> T) -> T {
         look(&self.client.borrow())
     }
 }
 
 /// Who takes what a stream brings.
-pub trait Applier {
+pub(super) trait Applier {
     /// The server's endpoints as they are now; a server in a discovered cluster may move.
     fn target(&self) -> Option<Target>;
     /// Applies a response: all of it, or what the rejection leaves.
@@ -53,17 +53,17 @@ pub trait Applier {
 
 /// Which service is called.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub(super) struct Service {
     /// The gRPC path.
-    pub path: String,
+    pub(super) path: String,
     /// The authority, where the configuration names one.
-    pub authority: Option<String>,
+    pub(super) authority: Option<String>,
     /// Metadata of the stream.
-    pub initial_metadata: Vec<(String, String)>,
+    pub(super) initial_metadata: Vec<(String, String)>,
 }
 
 /// Keeps the stream up until it is dropped.
-pub async fn run(subscription: Rc<Subscription>, service: Service, applier: Rc<dyn Applier>) {
+pub(super) async fn run(subscription: Rc<Subscription>, service: Service, applier: Rc<dyn Applier>) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     loop {
         let started = Instant::now();

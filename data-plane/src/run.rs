@@ -1,0 +1,135 @@
+//! Start to end: reads the bootstrap, wires the main thread's parts, waits.
+
+use std::io::Write;
+use std::rc::Rc;
+
+use anyhow::{Context, bail};
+use base::task::Supervised;
+use prost::Message;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use xds_api::envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
+
+use crate::cli::{Cli, Mode};
+use crate::logging::Levels;
+use crate::runtime::Runtime;
+use crate::server::{Main, Setup};
+use crate::xds::{Manager, Parts};
+use crate::{admin, bootstrap};
+
+/// Runs what the command line asks for.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    if cli.version {
+        println!("sail-proxy  version: {}", crate::VERSION);
+        return Ok(());
+    }
+    if cli.read_bootstrap {
+        return Ok(bootstrap::child_read(&cli)?);
+    }
+    if let Some(name) = &cli.write_json {
+        return Ok(bootstrap::child_write_json(name)?);
+    }
+    if let (Some(name), Some(path)) = (&cli.read_message, &cli.config_path) {
+        return Ok(bootstrap::child_read_message(name, path)?);
+    }
+    let levels = Levels::new(cli.log_level, &cli.component_log_level)?;
+    let log = base::log::init(&levels.filter(), base::log::Format::Text)?;
+    let loaded = bootstrap::load(&cli)?;
+    for field in &loaded.unknown {
+        tracing::warn!(field, "the bootstrap has a field that is not known; it has no effect");
+    }
+    let place =
+        cli.config_path.as_ref().map_or("--config-yaml".to_owned(), |path| path.display().to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new()
+        .block_on(&runtime, serve(cli, loaded.bootstrap, levels, log))
+        .with_context(|| format!("cannot run {place}"))
+}
+
+async fn serve(
+    cli: Cli,
+    mut bootstrap: Bootstrap,
+    levels: Levels,
+    log: base::log::Handle,
+) -> anyhow::Result<()> {
+    let mode = cli.mode;
+    let main = Main::new(Setup {
+        node: bootstrap::complete_node(bootstrap.node.take(), &cli),
+        rules: bootstrap::stats_rules(bootstrap.stats_config.as_ref()).map_err(anyhow::Error::msg)?,
+        runtime: Runtime::new(bootstrap.layered_runtime.as_ref()).map_err(anyhow::Error::msg)?,
+        bootstrap: bootstrap.encode_to_vec(),
+        levels,
+        log: Some(log),
+        cli,
+    });
+    let manager = Manager::new(&main, &bootstrap, Parts::default())?;
+    if mode != Mode::Serve {
+        println!("configuration OK");
+        return Ok(());
+    }
+    let admin = bind_admin(&main, bootstrap.admin.as_ref()).await?;
+    let _admin = admin.map(|listener| Supervised::spawn_local(admin::serve(main.clone(), listener)));
+    drop(bootstrap);
+    main.discovery.set(manager.clone()).map_err(|_| anyhow::anyhow!("discovery is set up already"))?;
+    let _discovery = Supervised::spawn_local(manager.run());
+    wait(&main).await
+}
+
+/// Until somebody ends the process.
+async fn wait(main: &Rc<Main>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break tracing::info!("terminated"),
+            _ = interrupt.recv() => break tracing::info!("interrupted"),
+            () = main.quitting() => break tracing::info!("asked to quit"),
+            // Envoy passes over it.
+            _ = hangup.recv() => {}
+            _ = reopen.recv() => tracing::info!("reopening access logs"),
+        }
+    }
+    Ok(())
+}
+
+async fn bind_admin(main: &Main, admin: Option<&Admin>) -> anyhow::Result<Option<admin::Listener>> {
+    let Some(address) = admin.and_then(|admin| admin.address.as_ref()).and_then(|a| a.address.as_ref())
+    else {
+        return Ok(None);
+    };
+    let listener = match address {
+        address::Address::SocketAddress(socket) => {
+            let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else {
+                bail!("admin.address.socket_address.port_value: required");
+            };
+            let port = u16::try_from(port).context("admin.address.socket_address.port_value: not a port")?;
+            let bound = TcpListener::bind((socket.address.as_str(), port)).await;
+            admin::Listener::Tcp(bound.with_context(|| {
+                format!(
+                    "admin.address: cannot listen on {}:{port}; is another process there?",
+                    socket.address
+                )
+            })?)
+        }
+        address::Address::Pipe(pipe) => {
+            // Left behind by a process that was killed.
+            let _ = std::fs::remove_file(&pipe.path);
+            let bound = UnixListener::bind(&pipe.path);
+            admin::Listener::Unix(
+                bound.with_context(|| format!("admin.address: cannot listen on {}", pipe.path))?,
+            )
+        }
+        address::Address::EnvoyInternalAddress(_) => {
+            bail!("admin.address.envoy_internal_address: not supported")
+        }
+    };
+    if let (Some(path), Some(address)) = (&main.cli.admin_address_path, listener.address()) {
+        let mut file = std::fs::File::create(path)
+            .with_context(|| format!("--admin-address-path: cannot write {}", path.display()))?;
+        write!(file, "{address}")?;
+    }
+    Ok(Some(listener))
+}

@@ -1,0 +1,260 @@
+//! The process: its state, its drain, what every part of the main thread shares.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use xds_api::envoy::admin::v3::server_info::State;
+use xds_api::envoy::config::core::v3::Node;
+
+use crate::cli::Cli;
+use crate::logging::Levels;
+use crate::runtime::Runtime;
+use crate::stats::sets::{listener_manager, server as stat};
+use crate::stats::{Rules, Store};
+
+/// What the main thread's parts share. Lives as long as the process.
+#[derive(Debug)]
+pub struct Main {
+    /// The command line.
+    pub cli: Cli,
+    /// The node, complete.
+    pub node: Node,
+    /// How many workers run.
+    pub workers: usize,
+    /// All statistics.
+    pub stats: Arc<Store>,
+    /// How statistics are shown.
+    pub rules: Rules,
+    /// The log's filter.
+    pub log: Option<base::log::Handle>,
+    /// The log's levels.
+    pub levels: RefCell<Levels>,
+    /// The runtime's values.
+    pub runtime: RefCell<Runtime>,
+    /// When the process began.
+    pub started: Instant,
+    /// The same, by the calendar.
+    pub started_at: SystemTime,
+    /// The bootstrap, encoded: it is only shown.
+    pub bootstrap: Vec<u8>,
+    /// Discovery, once it is set up.
+    pub discovery: OnceCell<Rc<crate::xds::Manager>>,
+    initialized: Cell<bool>,
+    healthy: Cell<bool>,
+    drain: watch::Sender<DrainState>,
+    quit: Notify,
+    server: stat::Scope,
+    listeners: listener_manager::Scope,
+}
+
+/// What a process starts from.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are those of Main")]
+pub struct Setup {
+    pub cli: Cli,
+    pub node: Node,
+    pub rules: Rules,
+    pub runtime: Runtime,
+    pub levels: Levels,
+    pub log: Option<base::log::Handle>,
+    pub bootstrap: Vec<u8>,
+}
+
+/// Which listeners drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainScope {
+    /// Those whose traffic direction is inbound.
+    Inbound,
+    /// All.
+    All,
+}
+
+/// An order to drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Listeners stop at once; connections stay.
+    Stop(DrainScope),
+    /// Connections are asked to close; listeners stop after the drain time.
+    Graceful(DrainScope),
+    /// Connections are asked to close; listeners stay.
+    Connections(DrainScope),
+}
+
+/// What workers follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainState {
+    /// Connections of these listeners are asked to close (`connection: close`, GOAWAY) from then on.
+    pub closing: Option<(DrainScope, Instant)>,
+    /// These listeners accept nothing more.
+    pub stopped: Option<DrainScope>,
+}
+
+impl Main {
+    /// A process that initializes.
+    pub fn new(setup: Setup) -> Rc<Self> {
+        let Setup { cli, node, rules, runtime, levels, log, .. } = setup;
+        let workers = cli.workers();
+        crate::stats::set_workers(workers);
+        let stats = Store::new();
+        let (server, listeners) = (stats.pinned(""), stats.pinned(""));
+        let main = Rc::new(Self {
+            cli,
+            node,
+            workers,
+            stats,
+            rules,
+            log,
+            levels: RefCell::new(levels),
+            runtime: RefCell::new(runtime),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            bootstrap: setup.bootstrap,
+            discovery: OnceCell::new(),
+            initialized: Cell::new(false),
+            healthy: Cell::new(true),
+            drain: watch::Sender::new(DrainState::default()),
+            quit: Notify::new(),
+            server,
+            listeners,
+        });
+        main.listeners.set(listener_manager::workers_started, 0);
+        main.server.set(stat::concurrency, workers as i64);
+        main.server.set(stat::hot_restart_epoch, main.cli.restart_epoch.into());
+        main.publish_state();
+        main
+    }
+
+    /// The state that `/ready` and `server.state` tell.
+    pub fn state(&self) -> State {
+        if !self.healthy.get() || self.is_draining() {
+            State::Draining
+        } else if self.initialized.get() {
+            State::Live
+        } else if self.discovery.get().is_some() {
+            State::Initializing
+        } else {
+            State::PreInitializing
+        }
+    }
+
+    /// Whether it serves and wants more.
+    pub fn is_live(&self) -> bool {
+        self.state() == State::Live
+    }
+
+    /// Workers have the first whole configuration and run.
+    pub fn set_initialized(&self) {
+        if !self.initialized.replace(true) {
+            self.listeners.set(listener_manager::workers_started, 1);
+            self.server.record(stat::initialization_time_ms, self.started.elapsed().as_millis() as u64);
+            self.publish_state();
+            tracing::info!("all dependencies initialized; workers run");
+        }
+    }
+
+    /// `/healthcheck/{fail,ok}`
+    pub fn set_healthy(&self, healthy: bool) {
+        self.healthy.set(healthy);
+        self.publish_state();
+    }
+
+    /// Whether health checks that the proxy answers itself pass.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.get()
+    }
+
+    /// Starts a drain.
+    pub fn drain(self: &Rc<Self>, drain: Drain) {
+        match drain {
+            Drain::Stop(scope) => self.stop_listeners(scope),
+            Drain::Connections(scope) => self.close_connections(scope),
+            Drain::Graceful(scope) => {
+                self.close_connections(scope);
+                let main = self.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(Duration::from_secs(main.cli.drain_time_s)).await;
+                    main.stop_listeners(scope);
+                });
+            }
+        }
+        self.publish_state();
+    }
+
+    /// The drain, for workers.
+    pub fn drain_watch(&self) -> watch::Receiver<DrainState> {
+        self.drain.subscribe()
+    }
+
+    /// Ends the process.
+    pub fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    /// Waits for [`Main::quit`].
+    pub async fn quitting(&self) {
+        self.quit.notified().await;
+    }
+
+    /// What initialization waits for.
+    pub fn waiting_for(&self) -> Vec<String> {
+        self.discovery.get().map(|discovery| discovery.waiting_for()).unwrap_or_default()
+    }
+
+    /// Brings gauges that are computed up to date.
+    pub fn refresh_stats(&self) {
+        let memory = memory();
+        let uptime = self.started.elapsed().as_secs() as i64;
+        self.server.set(stat::uptime, uptime);
+        for gauge in [stat::memory_allocated, stat::memory_heap_size, stat::memory_physical_size] {
+            self.server.set(gauge, memory.resident as i64);
+        }
+        if let Some(discovery) = self.discovery.get() {
+            discovery.refresh_stats();
+        }
+    }
+
+    /// The whole server is draining only when all its listeners are.
+    fn is_draining(&self) -> bool {
+        let drain = *self.drain.borrow();
+        drain.stopped == Some(DrainScope::All) || matches!(drain.closing, Some((DrainScope::All, _)))
+    }
+
+    fn publish_state(&self) {
+        self.server.set(stat::state, self.state() as i64);
+        self.server.set(stat::live, i64::from(self.is_live()));
+    }
+
+    fn close_connections(&self, scope: DrainScope) {
+        self.drain.send_modify(|drain| {
+            let (was, since) = drain.closing.unwrap_or((scope, Instant::now()));
+            drain.closing = Some((was.max(scope), since));
+        });
+    }
+
+    fn stop_listeners(&self, scope: DrainScope) {
+        self.drain.send_modify(|drain| drain.stopped = drain.stopped.max(Some(scope)));
+        self.publish_state();
+    }
+}
+
+/// Memory as the kernel counts it, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: u64,
+    /// Resident at most so far.
+    pub peak: u64,
+}
+
+/// This process's memory; zeros where /proc is missing.
+pub fn memory() -> Memory {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    Memory { resident: field("VmRSS:").unwrap_or_default(), peak: field("VmHWM:").unwrap_or_default() }
+}

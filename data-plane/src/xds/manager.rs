@@ -1,0 +1,687 @@
+//! Discovery as a whole: which resources there are, who still waits for what, which servers are asked for what, and
+//! when workers get a new snapshot.
+//!
+//! Each resource is taken whole or not at all; a refused one leaves its last good version in force, and its server is
+//! told which it was and why. A response's good resources become active together, in one snapshot.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base::task::Supervised;
+use prost::Message;
+use tokio::sync::Notify;
+use xds_api::envoy::config::bootstrap::v3::Bootstrap;
+use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::type_url;
+use xds_stream::client::{Client, Names, Received, Rejection};
+
+use super::files;
+use super::needs::{self, Need, Source};
+use super::raw::Kind;
+use super::snapshot::{Converted, Parts};
+use super::stream::{self, Applier, Service, Subscription};
+use super::warm::Warm;
+use crate::dial::Target;
+use crate::server::Main;
+use crate::stats::sets::{cluster_manager, control_plane, lds, listener_manager};
+
+/// Why the bootstrap cannot be run: the field's path and what is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct Error {
+    path: String,
+    reason: String,
+}
+
+impl Error {
+    pub(super) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { path: path.into(), reason: reason.into() }
+    }
+}
+
+/// A server, and what it is asked for. Secrets have a stream each, as Envoy has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ServerKey {
+    source: Source,
+    type_url: Option<&'static str>,
+    name: Option<String>,
+}
+
+struct Server {
+    subscription: Rc<Subscription>,
+    _task: Supervised<()>,
+}
+
+/// Where initialization stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Clusters of the bootstrap.
+    Primary,
+    /// Clusters of CDS, and their endpoints.
+    Clusters,
+    /// Listeners, and their routes.
+    Listeners,
+    /// Workers run.
+    Running,
+}
+
+/// A discovery of all resources of a type (CDS, LDS): waited for until its first response or its timeout.
+#[derive(Clone, Debug)]
+struct Whole {
+    source: Source,
+    timeout: Option<Duration>,
+    since: Option<Instant>,
+    settled: bool,
+}
+
+#[derive(Default)]
+struct Resources {
+    kinds: BTreeMap<String, Kind>,
+    clusters: Warm<Converted<Cluster>>,
+    listeners: Warm<Converted<Listener>>,
+    /// Whence each CDS or LDS resource's own `self` sources are read.
+    parents: BTreeMap<&'static str, Source>,
+    /// What was asked for by name and does not exist.
+    absent: BTreeSet<(String, String)>,
+}
+
+/// See the module.
+pub struct Manager {
+    main: Rc<Main>,
+    parts: Parts,
+    statics: BTreeMap<String, Cluster>,
+    ads: Option<Source>,
+    ads_metadata: Vec<(String, String)>,
+    phase: Cell<Phase>,
+    cds: RefCell<Option<Whole>>,
+    lds: RefCell<Option<Whole>>,
+    resources: RefCell<Resources>,
+    servers: RefCell<BTreeMap<ServerKey, Server>>,
+    files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
+    changed: Notify,
+    this: Weak<Self>,
+    stats: Stats,
+}
+
+struct Stats {
+    clusters: cluster_manager::Scope,
+    listeners: listener_manager::Scope,
+    lds: lds::Scope,
+    control_plane: control_plane::Scope,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").field("phase", &self.phase.get()).finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// Takes the bootstrap's static resources and learns where the others come from. Nothing is asked for yet.
+    pub fn new(main: &Rc<Main>, bootstrap: &Bootstrap, parts: Parts) -> Result<Rc<Self>, Error> {
+        let dynamic = bootstrap.dynamic_resources.clone().unwrap_or_default();
+        let ads = dynamic.ads_config.as_ref().map(needs::api_source).transpose();
+        let ads = ads.map_err(|e| Error::new("dynamic_resources.ads_config", e))?;
+        let whole = |config: Option<&_>, field: &str| {
+            let Some(config) = config else { return Ok(None) };
+            let (source, timeout) = needs::source(Some(config), &Source::Ads)
+                .map_err(|e| Error::new(format!("dynamic_resources.{field}"), e))?;
+            Ok(Some(Whole { source, timeout, since: None, settled: false }))
+        };
+        let (cds, lds) = (
+            whole(dynamic.cds_config.as_ref(), "cds_config")?,
+            whole(dynamic.lds_config.as_ref(), "lds_config")?,
+        );
+        let services = dynamic.ads_config.iter().flat_map(|ads| &ads.grpc_services).take(1);
+        let metadata = services.flat_map(|service| &service.initial_metadata);
+        let mut resources = Resources::default();
+        for (kind, whole) in [(type_url::CLUSTER, &cds), (type_url::LISTENER, &lds)] {
+            let parent = whole.as_ref().map_or(Source::Ads, |whole| whole.source.clone());
+            resources.parents.insert(kind, parent);
+        }
+        let empty = Default::default();
+        let fixed = bootstrap.static_resources.as_ref().unwrap_or(&empty);
+        let manager = Rc::new_cyclic(|this| Self {
+            main: main.clone(),
+            parts,
+            statics: fixed.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
+            ads,
+            ads_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
+            phase: Cell::new(Phase::Primary),
+            cds: RefCell::new(cds),
+            lds: RefCell::new(lds),
+            resources: RefCell::new(resources),
+            servers: RefCell::default(),
+            files: RefCell::default(),
+            changed: Notify::new(),
+            this: this.clone(),
+            stats: Stats {
+                clusters: main.stats.pinned(""),
+                listeners: main.stats.pinned(""),
+                lds: main.stats.pinned(""),
+                control_plane: main.stats.pinned(""),
+            },
+        });
+        manager.stats.control_plane.set(control_plane::connected_state, 0);
+        manager.take_static(fixed)?;
+        Ok(manager)
+    }
+
+    /// Runs discovery until it is dropped.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            self.step();
+            let deadline = self.deadline();
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// What initialization waits for, in words.
+    pub fn waiting_for(&self) -> Vec<String> {
+        let resources = self.resources.borrow();
+        let has = |need: &Need| resources.has(need);
+        let mut all = Vec::new();
+        if self.phase.get() < Phase::Running {
+            for (kind, whole) in [("CDS", &self.cds), ("LDS", &self.lds)] {
+                if whole.borrow().as_ref().is_some_and(|whole| !whole.settled) {
+                    all.push(format!("{kind}: first response"));
+                }
+            }
+        }
+        let clusters = resources.clusters.waiting(&has).map(|(name, need)| ("cluster", name, need));
+        let listeners = resources.listeners.waiting(&has).map(|(name, need)| ("listener", name, need));
+        for (kind, name, need) in clusters.chain(listeners) {
+            let what = type_url::short_name(need.type_url);
+            all.push(format!("{kind} {name}: {what} {}", need.name));
+        }
+        all
+    }
+
+    /// Brings gauges up to date.
+    pub fn refresh_stats(&self) {
+        let resources = self.resources.borrow();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (clusters, listeners) = (&self.stats.clusters, &self.stats.listeners);
+        clusters.set(cluster_manager::active_clusters, count(resources.clusters.active().len()));
+        clusters.set(cluster_manager::warming_clusters, count(resources.clusters.warming()));
+        listeners.set(listener_manager::total_listeners_active, count(resources.listeners.active().len()));
+        listeners.set(listener_manager::total_listeners_warming, count(resources.listeners.warming()));
+    }
+
+    /// A type's resources, as they came.
+    pub fn with_kind<T>(&self, type_url: &str, look: impl FnOnce(Option<&Kind>) -> T) -> T {
+        look(self.resources.borrow().kinds.get(type_url))
+    }
+
+    /// Whether a new version of this cluster or listener still warms.
+    pub fn is_warming(&self, type_url: &str, name: &str) -> bool {
+        let resources = self.resources.borrow();
+        match type_url {
+            type_url::CLUSTER => resources.clusters.is_warming(name),
+            type_url::LISTENER => resources.listeners.is_warming(name),
+            _ => false,
+        }
+    }
+
+    /// The bootstrap's clusters.
+    pub fn static_clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.statics.values()
+    }
+
+    /// The bootstrap's listeners.
+    pub fn static_listeners(&self) -> Vec<Listener> {
+        let bootstrap = Bootstrap::decode(self.main.bootstrap.as_slice()).unwrap_or_default();
+        bootstrap.static_resources.map(|fixed| fixed.listeners).unwrap_or_default()
+    }
+
+    /// Route configurations that stand in listeners.
+    pub fn static_routes(&self) -> Vec<RouteConfiguration> {
+        let mut all: Vec<RouteConfiguration> =
+            self.static_listeners().iter().flat_map(needs::inline_routes).collect();
+        self.with_kind(type_url::LISTENER, |kind| {
+            for held in kind.into_iter().flat_map(|kind| kind.held.values()) {
+                if let Ok(listener) = Listener::decode(held.body.clone()) {
+                    all.extend(needs::inline_routes(&listener));
+                }
+            }
+        });
+        all
+    }
+
+    /// When static resources were taken.
+    pub fn started(&self) -> SystemTime {
+        self.main.started_at
+    }
+
+    /// The parts that build and hold the snapshot.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// A cluster as the main thread calls it.
+    pub fn target(&self, cluster: &str) -> Option<Target> {
+        let resources = self.resources.borrow();
+        let body = |kind: &str, name: &str| Some(resources.kinds.get(kind)?.held.get(name)?.body.clone());
+        let message = match self.statics.get(cluster) {
+            Some(cluster) => cluster.clone(),
+            None => Cluster::decode(body(type_url::CLUSTER, cluster)?).ok()?,
+        };
+        let service = message.eds_cluster_config.as_ref().map(|config| config.service_name.as_str());
+        let service = service.filter(|name| !name.is_empty()).unwrap_or(cluster);
+        let endpoints =
+            body(type_url::ENDPOINT, service).and_then(|body| ClusterLoadAssignment::decode(body).ok());
+        let mut target = Target::new(&message, endpoints.as_ref());
+        target.tls = self.parts.client_tls(&message);
+        Some(target)
+    }
+
+    /// Takes resources from wherever they came.
+    pub(super) fn apply(&self, source: &Source, received: &Received) -> Result<(), Rejection> {
+        let now = SystemTime::now();
+        let mut failures = Vec::new();
+        {
+            let mut resources = self.resources.borrow_mut();
+            for resource in &received.resources {
+                let (name, body) = (&resource.name, &resource.body);
+                let taken = if &*resource.type_url == received.type_url.as_str() {
+                    self.take(&mut resources, source, &received.type_url, name, body)
+                } else {
+                    Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
+                };
+                let kind = resources.kinds.entry(received.type_url.clone()).or_default();
+                match taken {
+                    Ok(()) => kind.accept(name, &resource.version, body, now),
+                    Err(reason) => {
+                        tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                        kind.refuse(name, &resource.version, body, reason.clone(), now);
+                        failures.push((name.to_string(), reason));
+                    }
+                }
+            }
+            for name in &received.removed {
+                resources.gone(&received.type_url, name, &self.parts);
+            }
+            resources
+                .kinds
+                .entry(received.type_url.clone())
+                .or_default()
+                .version
+                .clone_from(&received.version);
+        }
+        self.count(received, failures.is_empty());
+        self.settle(&received.type_url);
+        self.changed.notify_one();
+        match failures.as_slice() {
+            [] => Ok(()),
+            failures => Err(Rejection::of(&received.type_url, failures)),
+        }
+    }
+
+    fn take_static(
+        &self,
+        fixed: &xds_api::envoy::config::bootstrap::v3::bootstrap::StaticResources,
+    ) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut resources = self.resources.borrow_mut();
+        for (place, secret) in fixed.secrets.iter().enumerate() {
+            let wrong = |reason| Error::new(format!("static_resources.secrets[{place}]"), reason);
+            self.parts.secret(&secret.name, secret).map_err(wrong)?;
+        }
+        for (place, cluster) in fixed.clusters.iter().enumerate() {
+            let wrong = |reason| Error::new(format!("static_resources.clusters[{place}]"), reason);
+            let needs = needs::of_cluster(cluster, &Source::Ads).map_err(wrong)?;
+            let built = self.parts.cluster(cluster, false).map_err(wrong)?;
+            resources.clusters.insert(&cluster.name.as_str().into(), Arc::new(built), needs, now);
+        }
+        for (place, listener) in fixed.listeners.iter().enumerate() {
+            let wrong = |reason| Error::new(format!("static_resources.listeners[{place}]"), reason);
+            let needs = needs::of_listener(listener, &Source::Ads).map_err(wrong)?;
+            let built = self.parts.listener(listener, false).map_err(wrong)?;
+            let name =
+                if listener.name.is_empty() { format!("static-{place}") } else { listener.name.clone() };
+            resources.listeners.insert(&name.as_str().into(), Arc::new(built), needs, now);
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        resources: &mut Resources,
+        source: &Source,
+        type_url: &str,
+        name: &Arc<str>,
+        body: &[u8],
+    ) -> Result<(), String> {
+        let now = Instant::now();
+        match type_url {
+            type_url::CLUSTER => {
+                if self.statics.contains_key(&**name) {
+                    return Err("a static cluster has this name".to_owned());
+                }
+                let cluster = Cluster::decode(body).map_err(|e| e.to_string())?;
+                let needs = needs::of_cluster(&cluster, source)?;
+                let counter = if resources.clusters.contains(name) {
+                    cluster_manager::cluster_modified
+                } else {
+                    cluster_manager::cluster_added
+                };
+                let built = self.parts.cluster(&cluster, true)?;
+                self.stats.clusters.inc(counter);
+                resources.clusters.insert(name, Arc::new(built), needs, now);
+            }
+            type_url::LISTENER => {
+                let listener = Listener::decode(body).map_err(|e| e.to_string())?;
+                let needs = needs::of_listener(&listener, source)?;
+                let counter = if resources.listeners.contains(name) {
+                    listener_manager::listener_modified
+                } else {
+                    listener_manager::listener_added
+                };
+                let built = self.parts.listener(&listener, true)?;
+                self.stats.listeners.inc(counter);
+                resources.listeners.insert(name, Arc::new(built), needs, now);
+            }
+            type_url::ENDPOINT => self.parts.endpoints(name, body)?,
+            type_url::ROUTE => self.parts.route(name, body)?,
+            type_url::SECRET => {
+                let secret = Message::decode(body).map_err(|e: prost::DecodeError| e.to_string())?;
+                self.parts.secret(name, &secret)?;
+            }
+            other => return Err(format!("resources of type {other} are not supported")),
+        }
+        resources.absent.remove(&(type_url.to_owned(), name.to_string()));
+        Ok(())
+    }
+
+    fn count(&self, received: &Received, whole: bool) {
+        let (clusters, listeners) = (&self.stats.clusters, &self.stats.lds);
+        let version = i64::from_ne_bytes(hash(&received.version).to_ne_bytes()) >> 1;
+        match (received.type_url.as_str(), whole) {
+            (type_url::CLUSTER, true) => {
+                clusters.inc(cluster_manager::cds_update_success);
+                clusters.set(cluster_manager::cds_version, version);
+            }
+            (type_url::CLUSTER, false) => clusters.inc(cluster_manager::cds_update_rejected),
+            (type_url::LISTENER, true) => {
+                listeners.inc(lds::update_success);
+                listeners.set(lds::version, version);
+            }
+            (type_url::LISTENER, false) => listeners.inc(lds::update_rejected),
+            _ => {}
+        }
+    }
+
+    /// The first response of a whole type is there.
+    fn settle(&self, type_url: &str) {
+        let whole = match type_url {
+            type_url::CLUSTER => &self.cds,
+            type_url::LISTENER => &self.lds,
+            _ => return,
+        };
+        if let Some(whole) = whole.borrow_mut().as_mut() {
+            whole.settled = true;
+        }
+    }
+
+    /// Goes as far as it can: promotes, asks, publishes.
+    fn step(&self) {
+        let now = Instant::now();
+        let changed = self.promote(now);
+        while self.advance(now) {}
+        self.subscribe();
+        if self.phase.get() == Phase::Running && (changed || self.parts.is_dirty()) {
+            self.publish();
+        }
+    }
+
+    fn promote(&self, now: Instant) -> bool {
+        let mut guard = self.resources.borrow_mut();
+        let Resources { kinds, clusters, listeners, absent, .. } = &mut *guard;
+        let has = |need: &Need| has(kinds, absent, need);
+        let clusters = clusters.promote(now, &has);
+        // Listeners refer to clusters: they follow.
+        let ready = self.phase.get() >= Phase::Listeners;
+        let listeners = ready && listeners.promote(now, &has);
+        clusters || listeners
+    }
+
+    /// Enters the next phase if this one is over.
+    fn advance(&self, now: Instant) -> bool {
+        let settled = |whole: &RefCell<Option<Whole>>| {
+            let mut whole = whole.borrow_mut();
+            whole.as_mut().is_none_or(|whole| {
+                let since = *whole.since.get_or_insert(now);
+                whole.settled |= whole.timeout.is_some_and(|t| now.saturating_duration_since(since) >= t);
+                whole.settled
+            })
+        };
+        let next = match self.phase.get() {
+            Phase::Primary if self.resources.borrow().clusters.is_settled() => Phase::Clusters,
+            Phase::Clusters if settled(&self.cds) && self.resources.borrow().clusters.is_settled() => {
+                Phase::Listeners
+            }
+            Phase::Listeners => {
+                self.promote(now);
+                if !settled(&self.lds) || !self.resources.borrow().listeners.is_settled() {
+                    return false;
+                }
+                self.phase.set(Phase::Running);
+                self.publish();
+                self.main.set_initialized();
+                return false;
+            }
+            _ => return false,
+        };
+        tracing::debug!(phase = ?next, "initialization");
+        self.phase.set(next);
+        true
+    }
+
+    fn publish(&self) {
+        let resources = self.resources.borrow();
+        self.parts.publish(
+            &mut resources.clusters.active().map(|(_, value)| value),
+            &mut resources.listeners.active().map(|(_, value)| value),
+        );
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let resources = self.resources.borrow();
+        let has = |need: &Need| resources.has(need);
+        let whole = |whole: &RefCell<Option<Whole>>| {
+            let whole = whole.borrow();
+            let whole = whole.as_ref().filter(|whole| !whole.settled)?;
+            Some(whole.since? + whole.timeout?)
+        };
+        let all = [
+            whole(&self.cds),
+            whole(&self.lds),
+            resources.clusters.deadline(&has),
+            resources.listeners.deadline(&has),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// Tells every server what is wanted of it now.
+    fn subscribe(&self) {
+        let mut wanted: BTreeMap<ServerKey, BTreeMap<&'static str, Names>> = BTreeMap::new();
+        let phase = self.phase.get();
+        for (whole, type_url, from) in [
+            (&self.cds, type_url::CLUSTER, Phase::Clusters),
+            (&self.lds, type_url::LISTENER, Phase::Listeners),
+        ] {
+            if let Some(whole) = whole.borrow().as_ref().filter(|_| phase >= from) {
+                let key = ServerKey::new(&whole.source, type_url, None);
+                wanted.entry(key).or_default().insert(type_url, Names::All);
+            }
+        }
+        {
+            let resources = self.resources.borrow();
+            let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
+            for need in resources.clusters.needs().chain(listeners) {
+                let key = ServerKey::new(&need.source, need.type_url, Some(&need.name));
+                let names = wanted.entry(key).or_default().entry(need.type_url);
+                if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
+                    names.insert(need.name.clone());
+                }
+            }
+        }
+        let mut servers = self.servers.borrow_mut();
+        // An aggregated stream stays for the types that it may serve again.
+        servers.retain(|key, _| wanted.contains_key(key) || key.source == Source::Ads);
+        for (key, types) in wanted {
+            if let Source::Path(path) = &key.source {
+                for type_url in types.keys() {
+                    self.watch_file(path, type_url);
+                }
+                continue;
+            }
+            let Some(server) = self.server(&mut servers, &key) else { continue };
+            server.subscription.update(|client| {
+                for (type_url, names) in types {
+                    client.watch(type_url, names);
+                }
+            });
+        }
+    }
+
+    fn server<'a>(
+        &self,
+        servers: &'a mut BTreeMap<ServerKey, Server>,
+        key: &ServerKey,
+    ) -> Option<&'a Server> {
+        if !servers.contains_key(key) {
+            let source = if key.source == Source::Ads { self.ads.as_ref()? } else { &key.source };
+            let Source::Grpc { authority, .. } = source else { return None };
+            let authority = Some(authority.clone()).filter(|authority| !authority.is_empty());
+            let path = super::service_path(key.type_url, source.protocol())?;
+            let initial_metadata =
+                if key.source == Source::Ads { self.ads_metadata.clone() } else { Vec::new() };
+            let subscription = Subscription::new(Client::new(source.protocol(), self.main.node.clone()));
+            let applier = Rc::new(ServerApplier {
+                manager: self.this.clone(),
+                key: key.clone(),
+                server: source.clone(),
+            });
+            let service = Service { path, authority, initial_metadata };
+            let task = Supervised::spawn_local(stream::run(subscription.clone(), service, applier));
+            servers.insert(key.clone(), Server { subscription, _task: task });
+        }
+        servers.get(key)
+    }
+
+    fn watch_file(&self, path: &str, type_url: &'static str) {
+        let key = (path.to_owned(), type_url.to_owned());
+        self.files.borrow_mut().entry(key).or_insert_with(|| {
+            let (manager, path) = (self.this.clone(), path.to_owned());
+            Supervised::spawn_local(files::watch(path.clone(), type_url, move |received| {
+                let Some(manager) = manager.upgrade() else { return };
+                if let Err(rejection) = manager.apply(&Source::Path(path.clone()), &received) {
+                    tracing::warn!(path, reason = rejection.message, "refused a file's resources");
+                }
+            }))
+        });
+    }
+}
+
+impl Resources {
+    fn has(&self, need: &Need) -> bool {
+        has(&self.kinds, &self.absent, need)
+    }
+
+    fn gone(&mut self, type_url: &str, name: &str, parts: &Parts) {
+        match type_url {
+            type_url::CLUSTER => self.clusters.remove(name),
+            type_url::LISTENER => self.listeners.remove(name),
+            // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
+            _ => {
+                self.absent.insert((type_url.to_owned(), name.to_owned()));
+                return;
+            }
+        }
+        parts.set_dirty();
+        if let Some(kind) = self.kinds.get_mut(type_url) {
+            kind.remove(name);
+        }
+    }
+}
+
+fn has(kinds: &BTreeMap<String, Kind>, absent: &BTreeSet<(String, String)>, need: &Need) -> bool {
+    kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
+        || absent.contains(&(need.type_url.to_owned(), need.name.clone()))
+}
+
+impl ServerKey {
+    fn new(source: &Source, type_url: &'static str, name: Option<&str>) -> Self {
+        let alone = !matches!(source, Source::Ads);
+        let secret = alone && type_url == type_url::SECRET;
+        Self {
+            source: source.clone(),
+            type_url: alone.then_some(type_url),
+            name: name.filter(|_| secret).map(str::to_owned),
+        }
+    }
+}
+
+struct ServerApplier {
+    manager: Weak<Manager>,
+    key: ServerKey,
+    server: Source,
+}
+
+impl Applier for ServerApplier {
+    fn target(&self) -> Option<Target> {
+        let Source::Grpc { cluster, .. } = &self.server else { return None };
+        self.manager.upgrade()?.target(cluster)
+    }
+
+    fn apply(&self, received: &Received) -> Result<(), Rejection> {
+        match self.manager.upgrade() {
+            Some(manager) => manager.apply(&self.key.source, received),
+            None => Err(Rejection::of(&received.type_url, &[])),
+        }
+    }
+
+    fn connected(&self, up: Result<(), &str>) {
+        let Some(manager) = self.manager.upgrade() else { return };
+        if self.key.source == Source::Ads {
+            manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
+            if up.is_err() {
+                manager.stats.clusters.inc(cluster_manager::cds_update_failure);
+                manager.stats.lds.inc(lds::update_failure);
+            } else {
+                manager.stats.clusters.inc(cluster_manager::cds_update_attempt);
+                manager.stats.lds.inc(lds::update_attempt);
+            }
+        }
+        match up {
+            Ok(()) => tracing::info!(server = ?self.server, "connected to a management server"),
+            Err(reason) => {
+                tracing::warn!(server = ?self.server, reason, "no stream from a management server")
+            }
+        }
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

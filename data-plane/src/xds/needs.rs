@@ -1,0 +1,252 @@
+//! What a resource refers to: the endpoints of a cluster, the routes of a listener, the secrets of both, and the place
+//! that each of them comes from.
+
+use std::time::Duration;
+
+use xds_api::any;
+use xds_api::envoy::config::cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType};
+use xds_api::envoy::config::core::v3::{
+    ApiConfigSource, ConfigSource, TransportSocket, api_config_source::ApiType,
+    config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier, transport_socket,
+};
+use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter};
+use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+};
+use xds_api::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, UpstreamTlsContext,
+    common_tls_context::ValidationContextType,
+};
+use xds_api::type_url;
+use xds_stream::client::Protocol;
+
+use crate::dial::duration;
+
+/// Envoy's `initial_fetch_timeout` where the configuration is silent.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where resources come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Source {
+    /// The aggregated stream of the bootstrap.
+    Ads,
+    /// A server of its own.
+    Grpc {
+        /// The server's cluster.
+        cluster: String,
+        /// The variant of the protocol.
+        delta: bool,
+        /// The authority, if it is not the cluster's name.
+        authority: String,
+    },
+    /// A file, read again when it is replaced.
+    Path(String),
+}
+
+impl Source {
+    /// The variant of the protocol; the aggregated stream's is the bootstrap's matter.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Grpc { delta: false, .. } => Protocol::Sotw,
+            _ => Protocol::Delta,
+        }
+    }
+}
+
+/// A resource that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Need {
+    /// Its type.
+    pub(super) type_url: &'static str,
+    /// Its name.
+    pub(super) name: String,
+    /// Where it comes from.
+    pub(super) source: Source,
+    /// How long to wait for it; `None` is for ever.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// What is wrong, after the field's path.
+pub(super) type Failure = String;
+
+/// What a configuration source says; `parent` is where the resource that has it came from.
+pub(super) fn source(
+    config: Option<&ConfigSource>,
+    parent: &Source,
+) -> Result<(Source, Option<Duration>), Failure> {
+    let Some(config) = config else { return Err("config source: required".to_owned()) };
+    let timeout = match config.initial_fetch_timeout.as_ref().and_then(duration) {
+        None => Some(FETCH_TIMEOUT),
+        Some(Duration::ZERO) => None,
+        set => set,
+    };
+    let source = match &config.config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_)) => Source::Ads,
+        Some(ConfigSourceSpecifier::Self_(_)) => parent.clone(),
+        #[expect(deprecated, reason = "Envoy still takes it")]
+        Some(ConfigSourceSpecifier::Path(path)) => Source::Path(path.clone()),
+        Some(ConfigSourceSpecifier::PathConfigSource(path)) => Source::Path(path.path.clone()),
+        Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
+            api_source(api).map_err(|e| format!("api_config_source.{e}"))?
+        }
+        None => return Err("config_source_specifier: required".to_owned()),
+    };
+    Ok((source, timeout))
+}
+
+/// A management server.
+pub(super) fn api_source(api: &ApiConfigSource) -> Result<Source, Failure> {
+    let delta = match ApiType::try_from(api.api_type) {
+        Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => true,
+        Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => false,
+        Ok(other) => return Err(format!("api_type: {} is not supported", other.as_str_name())),
+        Err(_) => return Err(format!("api_type: {} is unknown", api.api_type)),
+    };
+    match api.grpc_services.first().and_then(|service| service.target_specifier.as_ref()) {
+        Some(TargetSpecifier::EnvoyGrpc(envoy)) => Ok(Source::Grpc {
+            cluster: envoy.cluster_name.clone(),
+            delta,
+            authority: envoy.authority.clone(),
+        }),
+        Some(TargetSpecifier::GoogleGrpc(_)) => {
+            Err("grpc_services[0].google_grpc: not supported; use envoy_grpc".to_owned())
+        }
+        None => Err("grpc_services: required".to_owned()),
+    }
+}
+
+/// What a cluster waits for.
+pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>, Failure> {
+    let mut needs = Vec::new();
+    let eds = DiscoveryType::Eds as i32;
+    if matches!(cluster.cluster_discovery_type, Some(ClusterDiscoveryType::Type(kind)) if kind == eds) {
+        let config = cluster.eds_cluster_config.as_ref();
+        let (source, timeout) = source(config.and_then(|config| config.eds_config.as_ref()), parent)
+            .map_err(|e| format!("eds_cluster_config.eds_config.{e}"))?;
+        let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
+        let name = service.unwrap_or(&cluster.name).to_owned();
+        needs.push(Need { type_url: type_url::ENDPOINT, name, source, timeout });
+    }
+    if let Some(socket) = &cluster.transport_socket {
+        upstream_tls(socket, parent, &mut needs).map_err(|e| format!("transport_socket.{e}"))?;
+    }
+    for (place, one) in cluster.transport_socket_matches.iter().enumerate() {
+        if let Some(socket) = &one.transport_socket {
+            upstream_tls(socket, parent, &mut needs)
+                .map_err(|e| format!("transport_socket_matches[{place}].transport_socket.{e}"))?;
+        }
+    }
+    Ok(distinct(needs))
+}
+
+/// What a listener waits for.
+pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<Vec<Need>, Failure> {
+    let mut needs = Vec::new();
+    for (place, chain) in listener.filter_chains.iter().enumerate() {
+        of_chain(chain, parent, &mut needs).map_err(|e| format!("filter_chains[{place}].{e}"))?;
+    }
+    if let Some(chain) = &listener.default_filter_chain {
+        of_chain(chain, parent, &mut needs).map_err(|e| format!("default_filter_chain.{e}"))?;
+    }
+    Ok(distinct(needs))
+}
+
+/// The route configurations that a listener holds itself.
+pub(super) fn inline_routes(listener: &Listener) -> Vec<RouteConfiguration> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let configs = chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
+        Some(filter::ConfigType::TypedConfig(config)) => any::unpack::<HttpConnectionManager>(config).ok(),
+        _ => None,
+    });
+    configs
+        .filter_map(|hcm| match hcm.route_specifier {
+            Some(RouteSpecifier::RouteConfig(routes)) => Some(routes),
+            _ => None,
+        })
+        .collect()
+}
+
+fn distinct(mut needs: Vec<Need>) -> Vec<Need> {
+    needs.sort();
+    needs.dedup();
+    needs
+}
+
+fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    if let Some(socket) = &chain.transport_socket
+        && let Some(tls) = tls_context::<DownstreamTlsContext>(socket)?
+        && let Some(common) = &tls.common_tls_context
+    {
+        of_tls(common, parent, needs)
+            .map_err(|e| format!("transport_socket.typed_config.common_tls_context.{e}"))?;
+    }
+    for (place, filter) in chain.filters.iter().enumerate() {
+        let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
+        // Other filters refer to nothing that is discovered; whether they are valid is not asked here.
+        let Ok(hcm) = any::unpack::<HttpConnectionManager>(config) else { continue };
+        if let Some(RouteSpecifier::Rds(rds)) = &hcm.route_specifier {
+            let (source, timeout) = source(rds.config_source.as_ref(), parent)
+                .map_err(|e| format!("filters[{place}].typed_config.rds.config_source.{e}"))?;
+            needs.push(Need {
+                type_url: type_url::ROUTE,
+                name: rds.route_config_name.clone(),
+                source,
+                timeout,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn upstream_tls(socket: &TransportSocket, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    if let Some(tls) = tls_context::<UpstreamTlsContext>(socket)?
+        && let Some(common) = &tls.common_tls_context
+    {
+        of_tls(common, parent, needs).map_err(|e| format!("typed_config.common_tls_context.{e}"))?;
+    }
+    Ok(())
+}
+
+fn tls_context<M>(socket: &TransportSocket) -> Result<Option<M>, Failure>
+where
+    M: prost::Message + prost::Name + Default,
+{
+    match &socket.config_type {
+        Some(transport_socket::ConfigType::TypedConfig(config)) => match any::unpack::<M>(config) {
+            Ok(tls) => Ok(Some(tls)),
+            Err(any::Error::Type { .. }) => Ok(None),
+            Err(error) => Err(format!("typed_config: {error}")),
+        },
+        None => Ok(None),
+    }
+}
+
+fn of_tls(common: &CommonTlsContext, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    for (place, secret) in common.tls_certificate_sds_secret_configs.iter().enumerate() {
+        of_secret(secret, parent, needs)
+            .map_err(|e| format!("tls_certificate_sds_secret_configs[{place}].{e}"))?;
+    }
+    match &common.validation_context_type {
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
+            of_secret(secret, parent, needs).map_err(|e| format!("validation_context_sds_secret_config.{e}"))
+        }
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            let secret = combined.validation_context_sds_secret_config.as_ref();
+            secret
+                .map_or(Ok(()), |secret| of_secret(secret, parent, needs))
+                .map_err(|e| format!("combined_validation_context.validation_context_sds_secret_config.{e}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn of_secret(secret: &SdsSecretConfig, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    // Without a source it is one of the bootstrap's static secrets.
+    if secret.sds_config.is_some() {
+        let (source, timeout) =
+            source(secret.sds_config.as_ref(), parent).map_err(|e| format!("sds_config.{e}"))?;
+        needs.push(Need { type_url: type_url::SECRET, name: secret.name.clone(), source, timeout });
+    }
+    Ok(())
+}

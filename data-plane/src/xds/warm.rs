@@ -1,0 +1,166 @@
+//! Warm-up, as data: which version of an object is active, which one waits for what, and until when.
+//!
+//! A changed object takes the place of the active one when everything that it refers to is there, or has been waited
+//! for long enough; until then the active one stays. No I/O, no clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::needs::Need;
+
+/// A version of an object that waits.
+#[derive(Debug)]
+struct Warming<T> {
+    value: Arc<T>,
+    needs: Arc<[Need]>,
+    since: Instant,
+}
+
+type Active<T> = (Arc<T>, Arc<[Need]>);
+
+/// Objects of one type.
+#[derive(Debug)]
+pub(super) struct Warm<T> {
+    active: BTreeMap<Arc<str>, Active<T>>,
+    warming: BTreeMap<Arc<str>, Warming<T>>,
+}
+
+impl<T> Default for Warm<T> {
+    fn default() -> Self {
+        Self { active: BTreeMap::new(), warming: BTreeMap::new() }
+    }
+}
+
+impl<T> Warm<T> {
+    /// A new version of an object.
+    pub(super) fn insert(&mut self, name: &Arc<str>, value: Arc<T>, needs: Vec<Need>, now: Instant) {
+        self.warming.insert(name.clone(), Warming { value, needs: needs.into(), since: now });
+    }
+
+    /// Takes an object away.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.active.remove(name);
+        self.warming.remove(name);
+    }
+
+    /// Activates what has all it needs, or has waited long enough. True if anything changed.
+    pub(super) fn promote(&mut self, now: Instant, has: &dyn Fn(&Need) -> bool) -> bool {
+        let done: Vec<Arc<str>> = self
+            .warming
+            .iter()
+            .filter(|(_, warming)| warming.needs.iter().all(|need| has(need) || warming.expired(need, now)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &done {
+            if let Some(warming) = self.warming.remove(name) {
+                self.active.insert(name.clone(), (warming.value, warming.needs));
+            }
+        }
+        !done.is_empty()
+    }
+
+    /// When the next wait ends.
+    pub(super) fn deadline(&self, has: &dyn Fn(&Need) -> bool) -> Option<Instant> {
+        // An object is promoted when its last need is there or expired: that need's deadline is the one to wait for,
+        // but an earlier one is harmless and simpler to find.
+        self.warming
+            .values()
+            .flat_map(|warming| {
+                let missing = warming.needs.iter().filter(|need| !has(need));
+                missing.filter_map(|need| Some(warming.since + need.timeout?))
+            })
+            .min()
+    }
+
+    /// Names of what waits, each with the first thing it waits for.
+    pub(super) fn waiting<'a>(
+        &'a self,
+        has: &'a dyn Fn(&Need) -> bool,
+    ) -> impl Iterator<Item = (&'a str, &'a Need)> {
+        self.warming
+            .iter()
+            .filter_map(|(name, warming)| Some((&**name, warming.needs.iter().find(|need| !has(need))?)))
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_settled(&self) -> bool {
+        self.warming.is_empty()
+    }
+
+    /// How many wait.
+    pub(super) fn warming(&self) -> usize {
+        self.warming.len()
+    }
+
+    /// Whether an object of this name is waiting.
+    pub(super) fn is_warming(&self, name: &str) -> bool {
+        self.warming.contains_key(name)
+    }
+
+    /// Active objects.
+    pub(super) fn active(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<T>)> {
+        self.active.iter().map(|(name, (value, _))| (name, value))
+    }
+
+    /// An active object.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
+        self.active.get(name).map(|(value, _)| value)
+    }
+
+    /// Whether there is an object of this name in any state.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.active.contains_key(name) || self.warming.contains_key(name)
+    }
+
+    /// What all objects refer to, active or waiting.
+    pub(super) fn needs(&self) -> impl Iterator<Item = &Need> {
+        let active = self.active.values().flat_map(|(_, needs)| needs.iter());
+        active.chain(self.warming.values().flat_map(|warming| warming.needs.iter()))
+    }
+}
+
+impl<T> Warming<T> {
+    fn expired(&self, need: &Need, now: Instant) -> bool {
+        need.timeout.is_some_and(|timeout| now.saturating_duration_since(self.since) >= timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xds::needs::Source;
+    use std::time::Duration;
+    use xds_api::type_url;
+
+    fn need(name: &str, timeout: Option<u64>) -> Need {
+        let timeout = timeout.map(Duration::from_secs);
+        Need { type_url: type_url::ENDPOINT, name: name.to_owned(), source: Source::Ads, timeout }
+    }
+
+    #[test]
+    fn the_active_version_stays_until_the_new_one_is_complete() {
+        let now = Instant::now();
+        let name: Arc<str> = "a".into();
+        let mut warm = Warm::default();
+        warm.insert(&name, Arc::new(1), vec![], now);
+        assert!(warm.promote(now, &|_| false));
+        warm.insert(&name, Arc::new(2), vec![need("a", None)], now);
+        assert!(!warm.promote(now, &|_| false));
+        assert_eq!(warm.get("a").map(|v| **v), Some(1));
+        assert!(warm.promote(now, &|need| need.name == "a"));
+        assert_eq!(warm.get("a").map(|v| **v), Some(2));
+    }
+
+    #[test]
+    fn waiting_ends_with_its_timeout() {
+        let now = Instant::now();
+        let mut warm = Warm::default();
+        warm.insert(&"a".into(), Arc::new(()), vec![need("a", Some(15))], now);
+        let deadline = warm.deadline(&|_| false).unwrap();
+        assert_eq!(deadline, now + Duration::from_secs(15));
+        assert!(!warm.promote(now, &|_| false));
+        assert!(warm.promote(deadline, &|_| false));
+        assert!(warm.is_settled());
+    }
+}
