@@ -1,4 +1,4 @@
-//! What a reader relies on: short files that say what they own, and links that lead somewhere.
+//! What a reader relies on: short files that say what they own, links that lead somewhere, pages that are tested.
 
 use std::fs;
 use std::path::Path;
@@ -22,6 +22,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
             findings.extend(rust(&name, &text));
         } else if name.ends_with(".md") {
             findings.extend(links(root, &name, &text));
+            if name.starts_with("docs/tasks/") {
+                findings.extend(task(root, &name, &text));
+            }
         }
     }
     Ok(findings)
@@ -82,6 +85,31 @@ fn links(root: &Path, name: &str, text: &str) -> Vec<String> {
         .filter(|target| !folder.join(target).exists())
         .map(|target| format!("{name}: the link to {target} leads nowhere"))
         .collect()
+}
+
+/// A task's page names the tests that do what it says, and manifests that are there.
+fn task(root: &Path, name: &str, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for word in
+        text.split([' ', '`', '\n']).filter(|word| word.starts_with("examples/") && word.ends_with(".yaml"))
+    {
+        if !root.join(word).exists() {
+            findings.push(format!("{name}: there is no {word}"));
+        }
+    }
+    let Some((_, proof)) = text.split_once("Tested by `") else {
+        findings.push(format!("{name}: does not say which test does what it describes"));
+        return findings;
+    };
+    let mut quoted = proof.split('`').step_by(2);
+    let file = quoted.next().unwrap_or_default();
+    let tests = fs::read_to_string(root.join(file)).unwrap_or_default();
+    for test in quoted.filter(|test| !test.trim().is_empty()) {
+        if !tests.contains(&format!("#[test]\nfn {test}()")) {
+            findings.push(format!("{name}: {file} has no test {test}"));
+        }
+    }
+    findings
 }
 
 #[cfg(test)]
