@@ -152,10 +152,10 @@ impl Codec {
 /// Parses YAML or JSON text into a JSON value: merge keys applied, keys as strings, one document.
 pub fn parse(text: &str) -> Result<Value, Error> {
     // JSON first: it is the common case of generated files, and its errors are better.
-    if text.trim_start().starts_with('{') {
-        if let Ok(value) = serde_json::from_str(text) {
-            return Ok(value);
-        }
+    if text.trim_start().starts_with('{')
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(value);
     }
     yaml::parse(text)
 }
