@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(burst.take(), None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn hands_on_one_push_for_many_changes() {
         let (send, receive) = mpsc::channel(10);
         let (ended, mut ends) = mpsc::unbounded_channel();

@@ -127,7 +127,9 @@ fn find(pages: &[Page], name: &str, question: &Question) -> Response {
     }
     match pages.iter().find(|page| page.name == name) {
         Some(page) => page.render(question),
-        None => Response::not_found(format!("there is no page {name}; /debug/list names those that there are\n")),
+        None => {
+            Response::not_found(format!("there is no page {name}; /debug/list names those that there are\n"))
+        }
     }
 }
 
@@ -307,16 +309,14 @@ fn push_status(shared: &Arc<Shared>, _: &Question) -> Response {
     let kinds = ["cds", "eds", "lds", "rds", "sds", "nds", "ecds"];
     let by_kind: BTreeMap<&str, Value> = kinds
         .iter()
-        .map(|kind| (*kind, json!({"pushes": metrics.pushes.get(kind), "rejects": metrics.rejects.get(kind)})))
+        .map(|kind| {
+            (*kind, json!({"pushes": metrics.pushes.get(kind), "rejects": metrics.rejects.get(kind)}))
+        })
         .collect();
     Response::json(&json!({"connected": metrics.connections.get(), "types": by_kind}))
 }
 
-fn of_proxy(
-    shared: &Arc<Shared>,
-    question: &Question,
-    render: fn(&Connection, &Codec) -> Value,
-) -> Response {
+fn of_proxy(shared: &Arc<Shared>, question: &Question, render: fn(&Connection, &Codec) -> Value) -> Response {
     let Some(proxy) = question.proxy() else {
         return Response::bad_request("say which proxy: ?proxyID=POD.NAMESPACE\n");
     };

@@ -128,7 +128,11 @@ impl Router {
             Some(handler) => handler(request).await,
             None => {
                 let paths: Vec<&str> = self.routes.keys().map(String::as_str).collect();
-                Response::not_found(format!("{} is not here; there is:\n{}\n", request.path, paths.join("\n")))
+                Response::not_found(format!(
+                    "{} is not here; there is:\n{}\n",
+                    request.path,
+                    paths.join("\n")
+                ))
             }
         }
     }
@@ -154,7 +158,11 @@ pub async fn serve(mut incoming: Incoming, router: Router, mut drain: drain::Wat
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection(connection: crate::transport::Connection, router: Arc<Router>, drain: drain::Watch) {
+async fn serve_connection(
+    connection: crate::transport::Connection,
+    router: Arc<Router>,
+    drain: drain::Watch,
+) {
     let peer = connection.peer().clone();
     let service = service_fn(move |request: http::Request<Body>| {
         let (router, peer) = (Arc::clone(&router), peer.clone());
@@ -198,7 +206,8 @@ async fn handle(router: &Router, request: http::Request<Body>, peer: Peer) -> Re
 fn into_http(response: Response) -> http::Response<Full<Bytes>> {
     let mut out = http::Response::new(Full::new(response.body));
     *out.status_mut() = response.status;
-    out.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(response.content_type));
+    out.headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(response.content_type));
     out
 }
 

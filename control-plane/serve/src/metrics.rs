@@ -134,7 +134,8 @@ impl Text {
     /// A gauge with labels, as that which tells a version.
     pub fn labelled(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
         self.head(name, "gauge", help);
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
         let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
     }
 
@@ -158,7 +159,8 @@ impl Text {
             let _ = writeln!(self.0, "{name}_bucket{{le=\"{bound}\"}} {}", bucket.load(Ordering::Relaxed));
         }
         let sum = Duration::from_micros(seconds.micros.load(Ordering::Relaxed)).as_secs_f64();
-        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+        let _ =
+            writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
     }
 }
 
@@ -216,7 +218,11 @@ impl Metrics {
         );
         text.family("pilot_push_triggers", "Pushes, by what caused them.", "type", &self.triggers);
         text.family("pilot_inbound_updates", "Changes received.", "type", &self.inbound_updates);
-        text.seconds("pilot_debounce_time", "From the first change of a burst to its end.", &self.debounce_time);
+        text.seconds(
+            "pilot_debounce_time",
+            "From the first change of a burst to its end.",
+            &self.debounce_time,
+        );
         text.seconds("pilot_proxy_queue_time", "Waiting of a push for its turn.", &self.queue_time);
         text.seconds(
             "pilot_proxy_convergence_time",

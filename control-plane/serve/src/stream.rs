@@ -18,12 +18,15 @@ use xds_stream::session::{Demand, Event, Protocol, Reply, Stamp, Step};
 use xds_stream::wire;
 
 use crate::connection::{Connection, Hello};
-use crate::host::{Affected, Generator};
+use crate::host::{Affected, Generator, Identity};
 use crate::server::Shared;
 use crate::{debug, transport};
 
 /// Responses that wait for the client to read.
 const OUTBOUND: usize = 4;
+
+/// The requests of one stream.
+pub(crate) type Requests = BoxStream<'static, Result<Inbound, Status>>;
 
 /// A request of either variant.
 pub(crate) enum Inbound {
@@ -59,7 +62,9 @@ impl<T> tokio_stream::Stream for Outbound<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some(next) = std::task::ready!(self.responses.poll_recv(cx)) else { return Poll::Ready(None) };
+            let Some(next) = std::task::ready!(self.responses.poll_recv(cx)) else {
+                return Poll::Ready(None);
+            };
             match next.map(self.pick) {
                 Ok(Some(response)) => return Poll::Ready(Some(Ok(response))),
                 // A reply of the other variant, which a session of this one does not make.
@@ -98,7 +103,7 @@ pub(crate) async fn open<T: Pick>(
     shared: Arc<Shared>,
     protocol: Protocol,
     extensions: ::http::Extensions,
-    requests: BoxStream<'static, Result<Inbound, Status>>,
+    requests: Requests,
 ) -> Result<Response<Outbound<T>>, Status> {
     let refuse = |status: Status| {
         shared.metrics.refused.increment(&format!("{:?}", status.code()));
@@ -114,8 +119,8 @@ pub(crate) async fn open<T: Pick>(
     let peer = extensions.get::<transport::Peer>().map(|peer| peer.address.to_string()).unwrap_or_default();
     let (send, receive) = mpsc::channel(OUTBOUND);
     let task = Supervised::spawn(async move {
-        let stream = Task { shared: Arc::clone(&shared), protocol, peer, requests, responses: send.clone() };
-        if let Err(status) = stream.run(identity).await {
+        let stream = Task { shared: Arc::clone(&shared), protocol, peer, responses: send.clone() };
+        if let Err(status) = stream.run(requests, identity).await {
             shared.metrics.refused.increment(&format!("{:?}", status.code()));
             // The client may be gone already.
             let _ = send.send(Err(status)).await;
@@ -128,7 +133,6 @@ struct Task {
     shared: Arc<Shared>,
     protocol: Protocol,
     peer: String,
-    requests: BoxStream<'static, Result<Inbound, Status>>,
     responses: mpsc::Sender<Result<Reply, Status>>,
 }
 
@@ -156,8 +160,8 @@ impl Drop for Listed {
 }
 
 impl Task {
-    async fn run(mut self, identity: Option<crate::Identity>) -> Result<(), Status> {
-        let Some(first) = self.requests.next().await.transpose()? else { return Ok(()) };
+    async fn run(self, mut requests: Requests, identity: Option<Identity>) -> Result<(), Status> {
+        let Some(first) = requests.next().await.transpose()? else { return Ok(()) };
         let node = first
             .node()
             .cloned()
@@ -187,7 +191,7 @@ impl Task {
                 // Requests first: an acknowledgement that is there makes a push smaller.
                 biased;
                 () = drain.signaled() => break,
-                request = self.requests.next() => match request {
+                request = requests.next() => match request {
                     Some(Ok(request)) => self.request(&connection, &request).await?,
                     // The client is gone; how does not matter.
                     Some(Err(_)) | None => break,
@@ -295,7 +299,8 @@ impl Task {
         };
         let version = generator.version();
         let stamp = Stamp { nonce: self.shared.next_nonce(&version), version };
-        let mut reply = connection.with_session(|session| session.answer(type_url, demand, &resources, stamp))?;
+        let mut reply =
+            connection.with_session(|session| session.answer(type_url, demand, &resources, stamp))?;
         let metrics = &self.shared.metrics;
         let kind = type_url::short_name(type_url).to_ascii_lowercase();
         metrics.pushes.increment(&kind);

@@ -19,7 +19,8 @@ fn generated(connection: &Connection, type_url: &str) -> (String, Vec<Resource>)
 pub(super) fn config(connection: &Connection, codec: &Codec) -> Value {
     let list = |type_url: &str, field: &str| {
         let (version, resources) = generated(connection, type_url);
-        let entries = resources.iter().map(|resource| json!({"version_info": version, field: decode(codec, resource)}));
+        let entries =
+            resources.iter().map(|resource| json!({"version_info": version, field: decode(codec, resource)}));
         entries.collect::<Vec<_>>()
     };
     let listeners: Vec<Value> = list(type_url::LISTENER, "listener")
