@@ -1,1 +1,23 @@
 //! Envoy's protobufs turned into the snapshot that workers run, with diagnostics that name field and object.
+//!
+//! The modules hold the runtime types, each beside its conversion. [`State`] takes resources as protobufs, says which
+//! are refused and why, and gives out [`Snapshot`]s. Nothing is dropped silently: conversions take messages apart field
+//! by field, so that a field that nobody thought of does not compile.
+
+pub mod access_log;
+pub mod cluster;
+pub mod hcm;
+pub mod http_filter;
+pub mod listener;
+pub mod network_filter;
+pub mod secret;
+pub mod snapshot;
+pub mod source;
+pub mod tls;
+pub mod tracing;
+
+mod diagnostics;
+
+pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use sail_proxy_decide as decide;
+pub use snapshot::Snapshot;

@@ -1,0 +1,400 @@
+//! Clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sail_proxy_decide::address::Address;
+use sail_proxy_decide::format::MetadataSource;
+use sail_proxy_decide::host::{AssignmentPolicy, Endpoints, HealthCheckTarget, HealthStatus, Locality};
+use sail_proxy_decide::lb::{CommonLb, LbPolicy};
+use sail_proxy_decide::outlier::OutlierDetection;
+use sail_proxy_decide::route::Metadata;
+use xds_api::istio::metadata_exchange::MetadataExchange;
+
+use crate::hcm::{Http1Options, Http2Options};
+use crate::listener::{SocketOption, TcpKeepalive};
+use crate::source::ConfigSource;
+use crate::tls::UpstreamSocket;
+
+/// `Cluster`
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its statistics are called: its name or `alt_stat_name`.
+    pub stat_name: Arc<str>,
+    /// How its hosts are found.
+    pub discovery: Discovery,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How much a connection may buffer.
+    pub per_connection_buffer_limit: u32,
+    /// Which host a request goes to.
+    pub lb: LbPolicy,
+    /// What policies share.
+    pub common_lb: CommonLb,
+    /// Limits: default and high priority.
+    pub circuit_breakers: CircuitBreakers,
+    /// Which hosts are left alone for a while.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// How hosts are checked.
+    pub health_checks: Box<[HealthCheck]>,
+    /// How bytes are carried.
+    pub socket: UpstreamSocket,
+    /// How bytes are carried to hosts with certain metadata; the first match wins.
+    pub socket_matches: Box<[SocketMatch]>,
+    /// How HTTP is spoken.
+    pub http: UpstreamHttp,
+    /// Where connections come from.
+    pub bind: Option<Bind>,
+    /// Keep-alive of connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The TCP metadata exchange filter, if it is there.
+    pub metadata_exchange: Option<Arc<MetadataExchange>>,
+    /// Metadata, by namespace.
+    pub metadata: Metadata,
+    /// Whether connections are closed when their host fails a health check.
+    pub close_connections_on_host_health_failure: bool,
+    /// Whether hosts go away at once, rather than when they fail a health check.
+    pub ignore_health_on_host_removal: bool,
+    /// Whether each downstream connection has upstream connections of its own.
+    pub connection_pool_per_downstream_connection: bool,
+    /// Which statistics are kept besides.
+    pub track: TrackStats,
+    /// A hash of the protobuf that it was built from: an equal one is not built again.
+    pub version: u64,
+}
+
+impl Cluster {
+    /// How bytes are carried to a host with this metadata.
+    pub fn socket_for(&self, host: &Metadata) -> &UpstreamSocket {
+        let criteria = host.as_ref().and_then(|all| all.get("envoy.transport_socket_match"));
+        let found = self.socket_matches.iter().find(|entry| {
+            entry
+                .criteria
+                .iter()
+                .all(|(key, value)| criteria.and_then(|found| found.get(&**key)) == Some(value))
+        });
+        found.map_or(&self.socket, |entry| &entry.socket)
+    }
+
+    /// The limits for a priority.
+    pub fn limits(&self, priority: sail_proxy_decide::route::Priority) -> &Thresholds {
+        match priority {
+            sail_proxy_decide::route::Priority::Default => &self.circuit_breakers.default,
+            sail_proxy_decide::route::Priority::High => &self.circuit_breakers.high,
+        }
+    }
+}
+
+/// How hosts are found.
+#[derive(Debug)]
+pub enum Discovery {
+    /// They are given.
+    Static(Arc<Endpoints>),
+    /// By EDS.
+    Eds {
+        /// The assignment's name.
+        service_name: Arc<str>,
+        /// Where it comes from.
+        source: ConfigSource,
+    },
+    /// All addresses of DNS names.
+    StrictDns(DnsCluster),
+    /// One address of a DNS name, the current one.
+    LogicalDns(DnsCluster),
+    /// Where the client wanted to go.
+    OriginalDst(OriginalDst),
+    /// Where the request's host says.
+    DynamicForwardProxy {
+        /// The DNS cache.
+        cache: Arc<str>,
+        /// Which addresses.
+        family: DnsFamily,
+    },
+}
+
+/// A cluster of DNS names.
+#[derive(Clone, Debug)]
+pub struct DnsCluster {
+    /// The names, by locality.
+    pub groups: Box<[DnsGroup]>,
+    /// How hosts are used.
+    pub policy: AssignmentPolicy,
+    /// How often names are resolved; 5 s by default.
+    pub refresh_rate: Duration,
+    /// Up to so much is added at random.
+    pub jitter: Duration,
+    /// How often after failures: base and longest.
+    pub failure_refresh: Option<(Duration, Duration)>,
+    /// Whether the answer's TTL decides.
+    pub respect_ttl: bool,
+    /// Which addresses.
+    pub family: DnsFamily,
+    /// Which servers; the system's if empty.
+    pub resolvers: Box<[Address]>,
+    /// Whether servers are asked by TCP.
+    pub use_tcp: bool,
+}
+
+/// Names of one locality.
+#[derive(Clone, Debug)]
+pub struct DnsGroup {
+    /// Where.
+    pub locality: Arc<Locality>,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// The locality's share.
+    pub weight: Option<u32>,
+    /// The names.
+    pub targets: Box<[DnsTarget]>,
+}
+
+/// A name to resolve; an IP address stands for itself.
+#[derive(Clone, Debug)]
+pub struct DnsTarget {
+    /// The name.
+    pub address: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// What its hosts are called; the name, if empty.
+    pub hostname: Arc<str>,
+    /// Their share.
+    pub weight: u32,
+    /// Their metadata.
+    pub metadata: Metadata,
+    /// What the control plane says of them.
+    pub health_status: HealthStatus,
+    /// Where their health is checked, if elsewhere.
+    pub health_check: Option<Arc<HealthCheckTarget>>,
+}
+
+/// `DnsLookupFamily`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// IPv6, and IPv4 if there is none.
+    #[default]
+    Auto,
+    /// IPv4.
+    V4Only,
+    /// IPv6.
+    V6Only,
+    /// IPv4, and IPv6 if there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// `OriginalDstLbConfig`
+#[derive(Clone, Debug, Default)]
+pub struct OriginalDst {
+    /// A header that names the destination.
+    pub http_header: Option<http::HeaderName>,
+    /// Another port than the destination's.
+    pub port_override: Option<u16>,
+    /// Metadata that name the destination: whose, namespace, path.
+    pub metadata_key: Option<(MetadataSource, Arc<str>, Box<[Box<str>]>)>,
+    /// How long an unused host is kept; 5 s by default.
+    pub cleanup_interval: Duration,
+}
+
+/// Limits by priority.
+#[derive(Clone, Debug, Default)]
+pub struct CircuitBreakers {
+    /// For requests as usual.
+    pub default: Thresholds,
+    /// For requests of high priority.
+    pub high: Thresholds,
+    /// How many connections each host may have.
+    pub per_host_max_connections: Option<u32>,
+}
+
+/// `Thresholds`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Connections; 1024 by default.
+    pub max_connections: u32,
+    /// Requests that wait for a connection; 1024 by default.
+    pub max_pending_requests: u32,
+    /// Requests under way; 1024 by default.
+    pub max_requests: u32,
+    /// Retries under way; 3 by default.
+    pub max_retries: u32,
+    /// Connection pools; no limit by default.
+    pub max_connection_pools: u32,
+    /// Retries as a share of requests, in place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// Whether statistics tell what is left.
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            max_connection_pools: u32::MAX,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// `RetryBudget`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Retries under way, in percent of requests under way and waiting; 20 by default.
+    pub budget_percent: f64,
+    /// So many are let through in any case; 3 by default.
+    pub min_retry_concurrency: u32,
+}
+
+/// `HealthCheck`
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// How often.
+    pub interval: Duration,
+    /// Up to so much is added at random to the first wait.
+    pub initial_jitter: Duration,
+    /// Up to so much is added at random to every wait.
+    pub interval_jitter: Duration,
+    /// Up to such a share (in percent) is added at random to every wait.
+    pub interval_jitter_percent: u32,
+    /// So many failures in a row make a host unhealthy.
+    pub unhealthy_threshold: u32,
+    /// So many successes in a row make it healthy.
+    pub healthy_threshold: u32,
+    /// How often, while a host is unhealthy.
+    pub unhealthy_interval: Duration,
+    /// How often, right after a host became unhealthy.
+    pub unhealthy_edge_interval: Duration,
+    /// How often, right after a host became healthy.
+    pub healthy_edge_interval: Duration,
+    /// How often, while the cluster has no traffic; 60 s by default.
+    pub no_traffic_interval: Duration,
+    /// How often, for healthy hosts without traffic.
+    pub no_traffic_healthy_interval: Duration,
+    /// Another port.
+    pub alt_port: Option<u16>,
+    /// Whether the connection is kept; on by default.
+    pub reuse_connection: bool,
+    /// ALPN of checks.
+    pub alpn_protocols: Box<[Box<str>]>,
+    /// What is checked.
+    pub checker: HealthChecker,
+}
+
+/// What a health check does.
+#[derive(Clone, Debug)]
+pub enum HealthChecker {
+    /// An HTTP request.
+    Http {
+        /// The host header; empty: the cluster's name.
+        host: Arc<str>,
+        /// The path.
+        path: Arc<str>,
+        /// The method.
+        method: http::Method,
+        /// Statuses that are good, as half-open ranges; 200 by default.
+        expected_statuses: Box<[std::ops::Range<u16>]>,
+        /// Statuses that do not count at once.
+        retriable_statuses: Box<[std::ops::Range<u16>]>,
+        /// Whether HTTP/2 is spoken.
+        http2: bool,
+        /// Header operations.
+        headers: sail_proxy_decide::headers::HeaderOps,
+    },
+    /// A connection, perhaps with bytes to send and to expect.
+    Tcp {
+        /// To send.
+        send: Option<bytes::Bytes>,
+        /// To expect.
+        receive: Box<[bytes::Bytes]>,
+    },
+    /// `grpc.health.v1.Health/Check`
+    Grpc {
+        /// The service.
+        service: Arc<str>,
+        /// The authority; empty: the cluster's name.
+        authority: Arc<str>,
+    },
+}
+
+/// `TransportSocketMatch`
+#[derive(Clone, Debug)]
+pub struct SocketMatch {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What the host's metadata must hold.
+    pub criteria: Box<[(Box<str>, serde_json::Value)]>,
+    /// How bytes are carried then.
+    pub socket: UpstreamSocket,
+}
+
+/// How HTTP is spoken upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamHttp {
+    /// Which version.
+    pub protocol: UpstreamProtocol,
+    /// HTTP/1 alone.
+    pub http1: Http1Options,
+    /// HTTP/2 alone.
+    pub http2: Http2Options,
+    /// How long a connection may be idle; 1 h by default, `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a connection may last.
+    pub max_connection_duration: Option<Duration>,
+    /// How long a stream may last.
+    pub max_stream_duration: Option<Duration>,
+    /// How many requests a connection may have; `None`: any number.
+    pub max_requests_per_connection: Option<u32>,
+    /// How many response headers; 100 by default.
+    pub max_response_headers_count: usize,
+    /// Whether the request's host is the SNI.
+    pub auto_sni: bool,
+    /// Whether the server's certificate must be for that host.
+    pub auto_san_validation: bool,
+    /// The header that is the SNI, in place of the host.
+    pub override_auto_sni_header: Option<http::HeaderName>,
+}
+
+/// Which version of HTTP is spoken upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+    /// As ALPN says.
+    Auto,
+    /// As the downstream request does.
+    UseDownstream,
+}
+
+/// `BindConfig`
+#[derive(Clone, Debug)]
+pub struct Bind {
+    /// The source address.
+    pub source: Option<std::net::SocketAddr>,
+    /// For connections of the other family.
+    pub extra_sources: Box<[std::net::SocketAddr]>,
+    /// Whether the address need not be there.
+    pub freebind: bool,
+    /// Options of sockets.
+    pub socket_options: Box<[SocketOption]>,
+}
+
+/// Which statistics are kept besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackStats {
+    /// Timeout budgets.
+    pub timeout_budgets: bool,
+    /// Sizes of requests and responses.
+    pub request_response_sizes: bool,
+    /// Per endpoint.
+    pub per_endpoint: bool,
+}

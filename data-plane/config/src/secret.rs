@@ -1,0 +1,94 @@
+//! Secrets: certificates, keys, trust roots.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use crate::tls::SanMatcher;
+
+/// `Secret`
+#[derive(Clone, Debug)]
+pub enum Secret {
+    /// A certificate and its key.
+    Certificate(Arc<Certificate>),
+    /// How peers are checked.
+    Validation(Arc<ValidationContext>),
+    /// Keys of session tickets.
+    SessionTicketKeys(Arc<[Opaque]>),
+    /// Anything else.
+    Generic(Arc<Opaque>),
+}
+
+/// Bytes that are not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opaque(pub Vec<u8>);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+/// `TlsCertificate`
+pub struct Certificate {
+    /// The chain, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub key: PrivateKeyDer<'static>,
+    /// A stapled OCSP response.
+    pub ocsp_staple: Option<Vec<u8>>,
+    /// Files that it was read from: a change of one asks for a new read.
+    pub files: Vec<PathBuf>,
+    /// A hash of it all: equal ones need not be set up again.
+    pub version: u64,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("chain", &self.chain.len())
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `CertificateValidationContext`
+#[derive(Clone, Default)]
+pub struct ValidationContext {
+    /// Trusted roots; empty: none given.
+    pub trusted_ca: Vec<CertificateDer<'static>>,
+    /// Whether the system's roots are trusted.
+    pub system_roots: bool,
+    /// Base64 of SHA-256 of the peer's public key, one of which it must be; any if empty.
+    pub verify_certificate_spki: Vec<Vec<u8>>,
+    /// SHA-256 of the peer's certificate, one of which it must be; any if empty.
+    pub verify_certificate_hash: Vec<Vec<u8>>,
+    /// Names, one of which the peer must have; any if empty.
+    pub match_subject_alt_names: Vec<SanMatcher>,
+    /// Revoked certificates.
+    pub crl: Vec<CertificateRevocationListDer<'static>>,
+    /// Whether only the leaf is looked up there.
+    pub only_verify_leaf_cert_crl: bool,
+    /// Whether an expired certificate passes.
+    pub allow_expired_certificate: bool,
+    /// Whether a certificate that no root vouches for passes.
+    pub accept_untrusted: bool,
+    /// Roots by trust domain, in place of the above: the SPIFFE validator.
+    pub spiffe: Option<Vec<(Box<str>, Vec<CertificateDer<'static>>)>>,
+    /// Files that it was read from.
+    pub files: Vec<PathBuf>,
+    /// A hash of it all.
+    pub version: u64,
+}
+
+impl fmt::Debug for ValidationContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidationContext")
+            .field("trusted_ca", &self.trusted_ca.len())
+            .field("match_subject_alt_names", &self.match_subject_alt_names)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}

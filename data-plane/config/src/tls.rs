@@ -1,0 +1,151 @@
+//! TLS contexts, downstream and upstream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sail_proxy_decide::matcher::StringMatcher;
+
+use crate::secret::{Certificate, ValidationContext};
+use crate::source::ResourceRef;
+
+/// `DownstreamTlsContext`
+#[derive(Debug)]
+pub struct DownstreamTls {
+    /// What both sides share.
+    pub common: CommonTls,
+    /// Whether a client must present a certificate.
+    pub require_client_certificate: bool,
+    /// Whether a client must send an SNI.
+    pub require_sni: bool,
+    /// Whether sessions are not resumed by id.
+    pub disable_stateful_session_resumption: bool,
+    /// Whether sessions are not resumed by ticket.
+    pub disable_stateless_session_resumption: bool,
+    /// How long a session can be resumed.
+    pub session_timeout: Option<Duration>,
+}
+
+/// `UpstreamTlsContext`
+#[derive(Debug)]
+pub struct UpstreamTls {
+    /// What both sides share.
+    pub common: CommonTls,
+    /// The SNI; empty for none.
+    pub sni: Arc<str>,
+    /// Whether the upstream host's name is the SNI.
+    pub auto_host_sni: bool,
+    /// Whether the server's certificate must be for the SNI.
+    pub auto_sni_san_validation: bool,
+    /// How many sessions are kept for resumption; 0: none. 1 by default.
+    pub max_session_keys: u32,
+}
+
+/// `CommonTlsContext`
+#[derive(Debug)]
+pub struct CommonTls {
+    /// The lowest version.
+    pub min_version: TlsVersion,
+    /// The highest.
+    pub max_version: TlsVersion,
+    /// Cipher suites of TLS 1.2, by preference; all if empty.
+    pub cipher_suites: Box<[Box<str>]>,
+    /// Curves, by preference; all if empty.
+    pub ecdh_curves: Box<[Box<str>]>,
+    /// ALPN values, by preference.
+    pub alpn_protocols: Box<[Box<str>]>,
+    /// Our certificates.
+    pub certificates: Box<[CertificateSource]>,
+    /// How the peer's is checked.
+    pub validation: Validation,
+}
+
+/// TLS versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2
+    V1_2,
+    /// TLS 1.3
+    V1_3,
+}
+
+/// Where a certificate is.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// Here.
+    Inline(Arc<Certificate>),
+    /// In a secret.
+    Sds(ResourceRef),
+}
+
+/// How the peer's certificate is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Validation {
+    /// The context; with a secret besides, its matchers hold and the secret gives the CA.
+    pub context: Option<Arc<ValidationContext>>,
+    /// A secret with a context.
+    pub sds: Option<ResourceRef>,
+}
+
+/// `SubjectAltNameMatcher`
+#[derive(Clone, Debug, PartialEq)]
+pub struct SanMatcher {
+    /// Which kind of name.
+    pub kind: SanKind,
+    /// What it must be.
+    pub matcher: StringMatcher,
+}
+
+/// Kinds of subject alternative names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SanKind {
+    /// An e-mail address.
+    Email,
+    /// A DNS name; an exact matcher matches wildcard certificates.
+    Dns,
+    /// A URI.
+    Uri,
+    /// An IP address.
+    Ip,
+    /// Any of them: the old, untyped matchers.
+    Any,
+}
+
+/// How bytes of a connection are carried, upstream.
+#[derive(Clone, Debug)]
+pub enum UpstreamSocket {
+    /// As they are.
+    Raw,
+    /// By TLS.
+    Tls(Arc<UpstreamTls>),
+    /// Behind a PROXY protocol header.
+    ProxyProtocol(Arc<UpstreamProxyProtocol>),
+    /// Within this process; the inner socket does the work.
+    Internal(Box<UpstreamSocket>),
+}
+
+/// PROXY protocol, upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamProxyProtocol {
+    /// Version 1 or 2.
+    pub version: ProxyProtocolVersion,
+    /// What carries the bytes.
+    pub inner: UpstreamSocket,
+}
+
+/// PROXY protocol versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocolVersion {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// How bytes of a connection are carried, downstream.
+#[derive(Clone, Debug)]
+pub enum DownstreamSocket {
+    /// As they are.
+    Raw,
+    /// By TLS.
+    Tls(Arc<DownstreamTls>),
+}

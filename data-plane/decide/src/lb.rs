@@ -1,0 +1,108 @@
+//! Load balancing: policies as data, and the choice of a host.
+
+use std::time::Duration;
+
+/// Which host a request goes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LbPolicy {
+    /// Each in turn, by weight.
+    RoundRobin {
+        /// New hosts warm up.
+        slow_start: Option<SlowStart>,
+    },
+    /// The least busy of some picked at random.
+    LeastRequest {
+        /// How many are picked; 2 by default.
+        choice_count: u32,
+        /// How strongly requests under way count against a host's weight; 1 by default.
+        active_request_bias: f64,
+        /// New hosts warm up.
+        slow_start: Option<SlowStart>,
+    },
+    /// Any.
+    Random,
+    /// By hash, on a ring.
+    RingHash {
+        /// The smallest ring; 1024 by default.
+        minimum_ring_size: u64,
+        /// The largest; 8 Mi by default.
+        maximum_ring_size: u64,
+        /// The hash.
+        function: HashFunction,
+    },
+    /// By hash, in a table.
+    Maglev {
+        /// A prime; 65537 by default.
+        table_size: u64,
+    },
+    /// The cluster's type decides: original destination, dynamic forward proxy.
+    ClusterProvided,
+}
+
+/// The hash of rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashFunction {
+    /// XXH64
+    XxHash,
+    /// MurmurHash2 of libstdc++.
+    MurmurHash2,
+}
+
+/// `SlowStartConfig`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowStart {
+    /// How long a host warms up.
+    pub window: Duration,
+    /// The curve: 1 is a line.
+    pub aggression: f64,
+    /// The least share, in percent.
+    pub min_weight_percent: f64,
+}
+
+/// What all policies share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommonLb {
+    /// Below this share of healthy hosts (in percent) all hosts are used; 50 by default, 0 never.
+    pub panic_threshold: f64,
+    /// How localities share.
+    pub locality: LocalityLb,
+    /// Whether hashing takes host names rather than addresses.
+    pub use_hostname_for_hashing: bool,
+    /// Bounded load of consistent hashing: in percent of the mean.
+    pub hash_balance_factor: Option<u32>,
+    /// Whether connections are closed when the host set changes.
+    pub close_connections_on_host_set_change: bool,
+    /// Whether hosts wait for their first health check.
+    pub ignore_new_hosts_until_first_health_check: bool,
+}
+
+impl Default for CommonLb {
+    fn default() -> Self {
+        Self {
+            panic_threshold: 50.0,
+            locality: LocalityLb::None,
+            use_hostname_for_hashing: false,
+            hash_balance_factor: None,
+            close_connections_on_host_set_change: false,
+            ignore_new_hosts_until_first_health_check: false,
+        }
+    }
+}
+
+/// How localities share traffic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LocalityLb {
+    /// They do not matter.
+    None,
+    /// By their weights.
+    Weighted,
+    /// The own zone first.
+    ZoneAware {
+        /// For how many requests, in percent.
+        routing_enabled: f64,
+        /// So many hosts there must be.
+        min_cluster_size: u64,
+        /// Whether requests fail rather than go anywhere in panic.
+        fail_traffic_on_panic: bool,
+    },
+}
