@@ -113,10 +113,7 @@ pub struct AgentEnv {
 impl AgentEnv {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, Error> {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self::from_vars(&std::env::vars_os().filter_map(utf8).collect())
+        Self::from_vars(&process_vars())
     }
 
     /// Reads given variables.
@@ -163,6 +160,14 @@ impl AgentEnv {
             ca_headers: vars.with_prefix(env::CA_HEADER_PREFIX),
         })
     }
+}
+
+/// The process's environment; variables that are not UTF-8 are passed over.
+pub fn process_vars() -> BTreeMap<String, String> {
+    let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(utf8).collect()
 }
 
 struct Vars<'a>(&'a BTreeMap<String, String>);

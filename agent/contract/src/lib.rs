@@ -15,3 +15,6 @@ pub mod sds;
 
 pub use agent_env::AgentEnv;
 pub use env::EnvVar;
+
+/// The release of Istio whose behaviour is kept: what proxies and control plane call their version.
+pub const ISTIO_VERSION: &str = "1.30.3";
