@@ -1,6 +1,10 @@
 //! The command line, as Istio's agent has it.
 
+mod iptables;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use iptables::IptablesArgs;
 
 /// The agent of a pod in the mesh.
 #[derive(Debug, Parser)]
@@ -24,10 +28,10 @@ pub enum Verb {
     Proxy(ProxyArgs),
     /// Applies the capture rules of this network namespace.
     #[command(name = "istio-iptables")]
-    IstioIptables(RawArgs),
+    IstioIptables(Box<IptablesArgs>),
     /// Removes the capture rules of this network namespace.
     #[command(name = "istio-clean-iptables")]
-    IstioCleanIptables(RawArgs),
+    IstioCleanIptables(Box<IptablesArgs>),
     /// Waits until the proxy is ready.
     Wait(WaitArgs),
     /// Sends a request to the proxy's admin interface.
@@ -95,14 +99,6 @@ pub struct ProxyArgs {
     /// Where the outlier log of the proxy would be written; not offered.
     #[arg(long = "outlierLogPath", value_name = "FILE")]
     pub outlier_log_path: Option<String>,
-}
-
-/// Arguments that are read elsewhere.
-#[derive(Clone, Debug, Args)]
-pub struct RawArgs {
-    /// See `--help` of the verb.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, num_args = 0..)]
-    pub args: Vec<String>,
 }
 
 /// Flags of `wait`.

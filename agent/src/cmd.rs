@@ -20,8 +20,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let log = base::log::init(&log_filter(&cli.log_output_level), format).context("--log_output_level")?;
     match cli.verb {
         Verb::Proxy(args) => proxy::run(args, &log).await,
-        Verb::IstioIptables(args) => iptables::apply(&args.args),
-        Verb::IstioCleanIptables(args) => iptables::clean(&args.args),
+        Verb::IstioIptables(args) => iptables::apply(&args),
+        Verb::IstioCleanIptables(args) => iptables::clean(&args),
         Verb::Wait(args) => wait::run(&args).await,
         Verb::Request(args) => request::run(&args).await,
         Verb::Version(args) => version::run(&args),
