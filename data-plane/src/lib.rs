@@ -1,6 +1,7 @@
 //! sail-proxy: the I/O around the pure crates. Module paths follow a request; the main thread's own work (xDS, admin,
 //! statistics, health checks, DNS, logs, spans) stands beside it.
 
+pub mod access_log;
 pub mod admin;
 pub mod bootstrap;
 pub mod cli;

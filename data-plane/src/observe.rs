@@ -1,14 +1,151 @@
-//! What happens when a stream ends: access logs, Istio's metrics, its span. One observer a filter chain, built when
-//! the configuration is activated; the I/O calls it on the stream's worker.
+//! What happens when a stream ends: access logs, Istio's metrics, its span. One observer a filter chain's end, built
+//! when configuration is activated; the I/O calls it on the stream's worker.
 
-use std::sync::Arc;
+mod istio;
+mod istio_labels;
+mod tracer;
 
-use crate::stream_info::{Capture, StreamInfo};
+pub use istio::check as check_istio_stats;
+
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use sail_proxy_config::hcm::Hcm;
+use sail_proxy_config::http_filter::HttpFilterKind;
+use sail_proxy_config::listener::{FilterChain, Listener};
+use sail_proxy_config::network_filter::{NetworkFilter, TcpProxy};
+use xds_api::envoy::config::core::v3::Node;
+
+use crate::access_log::{LogType, Logger, Sinks};
+use crate::stats::Store;
+use crate::stream_info::{Capture, Direction, PeerMetadata, StreamInfo};
+use crate::trace::{Exporters, Tracer};
+use istio::IstioStats;
+
+/// Environment variables, read once by `main`.
+pub type Environment = HashMap<String, String>;
+
+/// What observers are made with. Shared by all threads.
+#[derive(Debug)]
+pub struct Observers {
+    store: Arc<Store>,
+    sinks: Arc<Sinks>,
+    exporters: Exporters,
+    environment: Environment,
+    node: Node,
+    local: Arc<PeerMetadata>,
+    http: Mutex<HashMap<usize, Weak<HttpObserver>>>,
+    tcp: Mutex<HashMap<usize, Weak<TcpObserver>>>,
+}
+
+impl Observers {
+    /// For this node.
+    pub fn new(
+        store: Arc<Store>,
+        sinks: Arc<Sinks>,
+        exporters: Exporters,
+        environment: Environment,
+        node: Node,
+    ) -> Arc<Self> {
+        let local = Arc::new(node.metadata.as_ref().map(PeerMetadata::from_struct).unwrap_or_default());
+        Arc::new(Self {
+            store,
+            sinks,
+            exporters,
+            environment,
+            node,
+            local,
+            http: Mutex::default(),
+            tcp: Mutex::default(),
+        })
+    }
+
+    /// The observer of a connection manager; all workers share it for as long as one of them holds it.
+    pub fn http(&self, listener: &Listener, chain: &FilterChain, hcm: &Arc<Hcm>) -> Arc<HttpObserver> {
+        // The address names the configuration for as long as the observer holds it.
+        let key = Arc::as_ptr(hcm) as usize;
+        let mut all = self.http.lock();
+        if let Some(observer) = all.get(&key).and_then(Weak::upgrade) {
+            return observer;
+        }
+        all.retain(|_, observer| observer.strong_count() > 0);
+        let observer = Arc::new(self.build_http(direction(listener), chain, hcm));
+        all.insert(key, Arc::downgrade(&observer));
+        observer
+    }
+
+    /// The observer of a TCP proxy.
+    pub fn tcp(&self, listener: &Listener, chain: &FilterChain, proxy: &Arc<TcpProxy>) -> Arc<TcpObserver> {
+        let key = Arc::as_ptr(proxy) as usize;
+        let mut all = self.tcp.lock();
+        if let Some(observer) = all.get(&key).and_then(Weak::upgrade) {
+            return observer;
+        }
+        all.retain(|_, observer| observer.strong_count() > 0);
+        let loggers = proxy.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect();
+        let observer = Arc::new(TcpObserver {
+            loggers,
+            istio: self.network_istio(direction(listener), chain),
+            log_on_connected: proxy.flush_access_log_on_connected,
+            _proxy: proxy.clone(),
+        });
+        all.insert(key, Arc::downgrade(&observer));
+        observer
+    }
+
+    /// The logs of a listener, for connections that no filter chain takes.
+    pub fn listener(&self, listener: &Listener) -> Vec<Logger> {
+        listener.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect()
+    }
+
+    /// Our own metadata, as peers see it.
+    pub fn local(&self) -> &Arc<PeerMetadata> {
+        &self.local
+    }
+
+    fn build_http(&self, direction: Direction, chain: &FilterChain, hcm: &Arc<Hcm>) -> HttpObserver {
+        let mut capture = Capture::default();
+        let loggers: Vec<Logger> = hcm.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect();
+        loggers.iter().for_each(|logger| logger.plan(&mut capture));
+        let filter = hcm.http_filters.iter().find_map(|filter| match &filter.kind {
+            HttpFilterKind::IstioStats(config) => Some(config),
+            _ => None,
+        });
+        let istio =
+            filter.map(|config| IstioStats::new(config, direction, &self.local, &self.node, &self.store));
+        let istio = istio.or_else(|| self.network_istio(direction, chain));
+        if istio.is_some() {
+            capture.request("content-type");
+        }
+        if let Some(istio) = &istio {
+            istio.plan(&mut capture);
+        }
+        let tracer = hcm.tracing.as_ref().and_then(|tracing| self.tracer(direction, hcm, tracing));
+        if let Some(tracer) = &tracer {
+            tracer.plan(&mut capture);
+        }
+        HttpObserver { capture: Arc::new(capture), loggers, istio, tracer, _hcm: hcm.clone() }
+    }
+
+    fn network_istio(&self, direction: Direction, chain: &FilterChain) -> Option<IstioStats> {
+        chain.filters.iter().find_map(|filter| match filter {
+            NetworkFilter::IstioStats(config) => {
+                Some(IstioStats::new(config, direction, &self.local, &self.node, &self.store))
+            }
+            _ => None,
+        })
+    }
+}
 
 /// Observes the requests of one HTTP connection manager.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HttpObserver {
     capture: Arc<Capture>,
+    loggers: Vec<Logger>,
+    istio: Option<IstioStats>,
+    tracer: Option<Tracer>,
+    _hcm: Arc<Hcm>,
 }
 
 impl HttpObserver {
@@ -17,21 +154,87 @@ impl HttpObserver {
         &self.capture
     }
 
+    /// Called once per request, when its route is known and before it goes upstream: decides on tracing, begins the
+    /// span and leaves the context in the headers. `operation` is the route's decorator, and whether it is propagated.
+    pub fn on_request(
+        &self,
+        headers: &mut http::HeaderMap,
+        info: &mut StreamInfo,
+        operation: Option<(&Arc<str>, bool)>,
+    ) {
+        if let Some(tracer) = &self.tracer {
+            tracer.begin(headers, info, operation);
+        }
+    }
+
     /// Called once per request, when its last byte was sent or it was given up.
-    pub fn on_request_end(&self, _info: &mut StreamInfo) {}
+    pub fn on_request_end(&self, info: &mut StreamInfo) {
+        info.timing.end.get_or_insert_with(std::time::Instant::now);
+        for logger in &self.loggers {
+            logger.log(info, LogType::DownstreamEnd);
+        }
+        if let Some(istio) = &self.istio {
+            istio.on_http_end(info);
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.end(info);
+        }
+    }
 }
 
 /// Observes the connections of one TCP proxy.
-#[derive(Debug, Default)]
-pub struct TcpObserver {}
+#[derive(Debug)]
+pub struct TcpObserver {
+    loggers: Vec<Logger>,
+    istio: Option<IstioStats>,
+    log_on_connected: bool,
+    _proxy: Arc<TcpProxy>,
+}
 
 impl TcpObserver {
     /// The upstream is chosen and connected, and the peer's metadata, if any, has arrived.
-    pub fn on_open(&self, _info: &mut StreamInfo) {}
+    pub fn on_open(&self, info: &mut StreamInfo) {
+        if let Some(istio) = &self.istio {
+            istio.on_tcp_open(info);
+        }
+        if self.log_on_connected {
+            self.log(info, LogType::TcpConnected);
+        }
+    }
 
     /// Called every five seconds or so while bytes flow; byte counts are totals.
-    pub fn on_interval(&self, _info: &mut StreamInfo) {}
+    pub fn on_interval(&self, info: &mut StreamInfo) {
+        if let Some(istio) = &self.istio {
+            istio.on_tcp_interval(info);
+        }
+    }
+
+    /// Called as often as the proxy's `access_log_flush_interval` says.
+    pub fn on_log_interval(&self, info: &StreamInfo) {
+        self.log(info, LogType::TcpPeriodic);
+    }
 
     /// Called once, at the end, also if [`TcpObserver::on_open`] never was.
-    pub fn on_close(&self, _info: &mut StreamInfo) {}
+    pub fn on_close(&self, info: &mut StreamInfo) {
+        info.timing.end.get_or_insert_with(std::time::Instant::now);
+        if let Some(istio) = &self.istio {
+            istio.on_tcp_close(info);
+        }
+        self.log(info, LogType::TcpEnd);
+    }
+
+    fn log(&self, info: &StreamInfo, kind: LogType) {
+        for logger in &self.loggers {
+            logger.log(info, kind);
+        }
+    }
+}
+
+fn direction(listener: &Listener) -> Direction {
+    use sail_proxy_config::listener::TrafficDirection;
+    match listener.traffic_direction {
+        TrafficDirection::Unspecified => Direction::Unspecified,
+        TrafficDirection::Inbound => Direction::Inbound,
+        TrafficDirection::Outbound => Direction::Outbound,
+    }
 }

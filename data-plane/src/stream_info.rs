@@ -70,6 +70,8 @@ pub struct StreamInfo {
     pub downstream_peer: Option<Arc<PeerMetadata>>,
     /// Who is upstream (Istio's `upstream_peer`).
     pub upstream_peer: Option<Arc<PeerMetadata>>,
+    /// What TCP metrics have told already: whether it was opened, bytes received and sent.
+    pub tcp_reported: (bool, u64, u64),
     /// gRPC messages seen in each direction.
     pub grpc_messages: GrpcMessages,
     /// The span under way, if the request is traced.
@@ -335,6 +337,26 @@ impl std::fmt::Display for UpstreamAddress {
     }
 }
 
+impl ClusterInfo {
+    /// From the cluster's configuration.
+    pub fn new(cluster: &sail_proxy_config::cluster::Cluster) -> Self {
+        let istio = cluster.metadata.as_ref().and_then(|all| all.get("istio"));
+        let service = istio.and_then(|istio| istio.get("services")?.get(0));
+        let field = |name: &str| {
+            let text = service.and_then(|service| service.get(name)?.as_str());
+            text.filter(|text| !text.is_empty()).map(Arc::from)
+        };
+        Self {
+            name: cluster.name.clone(),
+            observability_name: cluster.stat_name.clone(),
+            service_host: field("host"),
+            service_name: field("name"),
+            service_namespace: field("namespace"),
+            external: istio.and_then(|istio| istio.get("external")?.as_bool()).unwrap_or(false),
+        }
+    }
+}
+
 impl StreamInfo {
     /// A stream that begins now.
     pub fn new(downstream: Rc<DownstreamInfo>) -> Self {
@@ -361,6 +383,7 @@ impl StreamInfo {
             upgrade: None,
             downstream_peer: None,
             upstream_peer: None,
+            tcp_reported: (false, 0, 0),
             grpc_messages: GrpcMessages::default(),
             span: None,
             request_id: None,

@@ -1,5 +1,17 @@
 //! Distributed tracing: which requests are traced, what context travels with them, and the spans that are exported.
+//!
+//! A tracer belongs to a connection manager. [`Tracer::begin`] is called once per request, when its route is known; it
+//! leaves the context in the request's headers and the span in its [`StreamInfo`]. The observer ends the span.
 
-/// A span under way.
-#[derive(Debug)]
-pub struct Span {}
+mod context;
+mod export;
+mod otlp;
+pub mod request_id;
+mod sampling;
+mod span;
+mod zipkin;
+
+pub use context::{Context, Propagation, SpanId, TraceId};
+pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running, run_all};
+pub use sampling::{Reason, Sampling};
+pub use span::{CustomTag, Kind, Span, TagSource, Tracer, TracerOptions};

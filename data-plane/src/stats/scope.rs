@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::histogram::{Buckets, Shard as HistogramShard};
 use super::sample::{Name, Sample, Value};
-use super::schema::{Counter, Gauge, Histogram, Kind, Schema, StatSet};
+use super::schema::{Counter, Gauge, Histogram, Kind, Schema, StatSet, Tag};
 
 thread_local! {
     /// The shard that this thread writes. Shard 0 is everybody's who is not a worker; it alone is written with
@@ -26,6 +26,16 @@ pub fn set_workers(workers: usize) {
 /// Makes the calling thread the only writer of this worker's shards (workers count from 0).
 pub fn attach_worker(worker: usize) {
     SHARD.set(worker + 1);
+}
+
+/// The calling thread's shard: 0, or the worker's number counted from 1.
+pub fn shard() -> usize {
+    SHARD.get()
+}
+
+/// How many shards there are.
+pub fn shards() -> usize {
+    WORKERS.load(Relaxed) + 1
 }
 
 /// Status codes that are counted one by one; the others count in their class alone.
@@ -245,7 +255,13 @@ impl AnyScope {
 
     pub(super) fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
         let schema = self.0.schema;
-
+        // A set of labels has the metrics that were recorded with it, and no others.
+        let rendered = schema.tag == Tag::Rendered;
+        let visit: &mut dyn FnMut(Sample<'_>) = &mut |sample| {
+            if sample.used || !rendered {
+                visit(sample);
+            }
+        };
         for (place, def) in schema.scalars.iter().enumerate() {
             let (value, used) = match def.kind {
                 Kind::Gauge => {

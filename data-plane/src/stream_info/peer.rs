@@ -6,7 +6,7 @@ use prost::Message;
 use xds_api::google::protobuf::{Struct, Value, value::Kind};
 
 /// A workload, as metrics label it. Empty fields are unknown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PeerMetadata {
     /// The pod's name (`NAME`).
     pub name: String,

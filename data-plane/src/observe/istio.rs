@@ -1,0 +1,444 @@
+//! The `istio.stats` filter: Istio's standard metrics.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use xds_api::envoy::config::core::v3::Node;
+use xds_api::google::protobuf::value::Kind;
+use xds_api::istio::stats::PluginConfig;
+
+use super::istio_labels::{Labels, Reporter, render};
+use crate::stats::sets::{istio_http, istio_tcp};
+use crate::stats::{Scope, StatSet, Store};
+use crate::stream_info::{Capture, Direction, PeerMetadata, StreamInfo};
+
+/// How many sets of labels a worker keeps at hand for one observer; beyond, it starts over.
+const CACHE: usize = 4096;
+
+/// Metrics of requests, without their prefix.
+const HTTP: [&str; 6] = [
+    "requests_total",
+    "request_messages_total",
+    "response_messages_total",
+    "request_duration_milliseconds",
+    "request_bytes",
+    "response_bytes",
+];
+/// Metrics of connections.
+const TCP: [&str; 4] = [
+    "tcp_connections_opened_total",
+    "tcp_connections_closed_total",
+    "tcp_sent_bytes_total",
+    "tcp_received_bytes_total",
+];
+
+thread_local! {
+    static HTTP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_http::Set>>> = RefCell::default();
+    static TCP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_tcp::Set>>> = RefCell::default();
+    static ENDPOINTS: RefCell<HashMap<usize, (Arc<str>, Arc<PeerMetadata>)>> = RefCell::default();
+}
+
+/// The scopes that a set of labels leads to: one for all metrics, or one for each where they differ.
+type Entry<S> = Arc<[Option<Scope<S>>]>;
+
+/// The filter.
+#[derive(Debug)]
+pub(super) struct IstioStats {
+    reporter: Reporter,
+    local: Arc<PeerMetadata>,
+    host_fallback: bool,
+    hasher: DefaultHashBuilder,
+    custom: Custom,
+    store: Arc<Store>,
+}
+
+/// What the configuration changes.
+#[derive(Debug, Default)]
+struct Custom {
+    /// Values to compute for every stream.
+    expressions: Vec<Expression>,
+    /// By metric: `None` where it is dropped. Empty: nothing is changed.
+    metrics: HashMap<&'static str, Option<Change>>,
+}
+
+/// What changes in a metric's labels.
+#[derive(Clone, Debug, Default)]
+struct Change {
+    /// Label, and the place of its expression.
+    set: Vec<(Arc<str>, usize)>,
+    removed: Vec<String>,
+}
+
+/// The expressions that are understood.
+#[derive(Clone, Debug, PartialEq)]
+enum Expression {
+    Literal(String),
+    Header(String),
+    ResponseHeader(String),
+    Host,
+    Method,
+    Path,
+    Scheme,
+    Protocol,
+    ResponseCode,
+    DestinationPort,
+    ServerName,
+    Peer(PeerSide, PeerField),
+    Coalesce(Vec<Expression>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerSide {
+    Up,
+    Down,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerField {
+    Workload,
+    Namespace,
+    Cluster,
+    App,
+    Version,
+    Name,
+    Canonical,
+    Revision,
+}
+
+/// Whether this build can run the configuration; the error names the field.
+pub fn check(config: &PluginConfig) -> Result<(), String> {
+    if !config.definitions.is_empty() {
+        return Err("definitions: metrics of one's own are not supported".to_owned());
+    }
+    Custom::new(config, None).map(|_| ())
+}
+
+impl IstioStats {
+    pub(super) fn new(
+        config: &PluginConfig,
+        direction: Direction,
+        local: &Arc<PeerMetadata>,
+        node: &Node,
+        store: &Arc<Store>,
+    ) -> Self {
+        let reporter = match (config.reporter, direction) {
+            (1, _) => Reporter::Waypoint,
+            (_, Direction::Outbound) => Reporter::Source,
+            _ => Reporter::Destination,
+        };
+        Self {
+            reporter,
+            local: local.clone(),
+            host_fallback: !config.disable_host_header_fallback,
+            hasher: DefaultHashBuilder::default(),
+            // It was checked when the configuration was taken.
+            custom: Custom::new(config, Some(node)).unwrap_or_default(),
+            store: store.clone(),
+        }
+    }
+
+    /// Adds the headers that expressions read.
+    pub(super) fn plan(&self, capture: &mut Capture) {
+        fn add(expression: &Expression, capture: &mut Capture) {
+            match expression {
+                Expression::Header(name) => capture.request(name),
+                Expression::ResponseHeader(name) => capture.response(name),
+                Expression::Coalesce(all) => all.iter().for_each(|one| add(one, capture)),
+                _ => {}
+            }
+        }
+        self.custom.expressions.iter().for_each(|expression| add(expression, capture));
+    }
+
+    pub(super) fn on_http_end(&self, info: &StreamInfo) {
+        let entry = self.entry(info, &HTTP, &HTTP_CACHE);
+        let at = |place: usize| entry.get(place).or(entry.first()).and_then(Option::as_ref);
+        if let Some(scope) = at(0) {
+            scope.inc(istio_http::requests_total);
+        }
+        if info.grpc_messages.request > 0
+            && let Some(scope) = at(1)
+        {
+            scope.add(istio_http::request_messages_total, info.grpc_messages.request);
+        }
+        if info.grpc_messages.response > 0
+            && let Some(scope) = at(2)
+        {
+            scope.add(istio_http::response_messages_total, info.grpc_messages.response);
+        }
+        if let Some(scope) = at(3) {
+            scope.record(istio_http::request_duration_milliseconds, info.duration().as_millis() as u64);
+        }
+        if let Some(scope) = at(4) {
+            scope.record(istio_http::request_bytes, info.bytes.request_headers + info.bytes.received);
+        }
+        if let Some(scope) = at(5) {
+            scope.record(istio_http::response_bytes, info.bytes.response_headers + info.bytes.sent);
+        }
+    }
+
+    pub(super) fn on_tcp_open(&self, info: &mut StreamInfo) {
+        if !std::mem::replace(&mut info.tcp_reported.0, true) {
+            let entry = self.entry(info, &TCP, &TCP_CACHE);
+            if let Some(scope) = entry.first().and_then(Option::as_ref) {
+                scope.inc(istio_tcp::connections_opened_total);
+            }
+        }
+    }
+
+    pub(super) fn on_tcp_interval(&self, info: &mut StreamInfo) {
+        let (_, received, sent) = info.tcp_reported;
+        let more = (info.bytes.received.saturating_sub(received), info.bytes.sent.saturating_sub(sent));
+        if more != (0, 0) {
+            let entry = self.entry(info, &TCP, &TCP_CACHE);
+            let at = |place: usize| entry.get(place).or(entry.first()).and_then(Option::as_ref);
+            if let Some(scope) = at(2) {
+                scope.add(istio_tcp::sent_bytes_total, more.1);
+            }
+            if let Some(scope) = at(3) {
+                scope.add(istio_tcp::received_bytes_total, more.0);
+            }
+            info.tcp_reported = (info.tcp_reported.0, info.bytes.received, info.bytes.sent);
+        }
+    }
+
+    pub(super) fn on_tcp_close(&self, info: &mut StreamInfo) {
+        self.on_tcp_open(info);
+        self.on_tcp_interval(info);
+        let entry = self.entry(info, &TCP, &TCP_CACHE);
+        if let Some(scope) = entry.get(1).or(entry.first()).and_then(Option::as_ref) {
+            scope.inc(istio_tcp::connections_closed_total);
+        }
+    }
+
+    /// The scopes for this stream's labels: found by the worker itself, except for labels that it has not seen.
+    fn entry<S: StatSet>(
+        &self,
+        info: &StreamInfo,
+        metrics: &[&'static str],
+        cache: &'static std::thread::LocalKey<RefCell<HashMap<(usize, u64), Entry<S>>>>,
+    ) -> Entry<S> {
+        let endpoint = self.endpoint(info);
+        let values: Vec<String> =
+            self.custom.expressions.iter().map(|expression| expression.value(info)).collect();
+        let mut labels =
+            Labels::new(self.reporter, &self.local, endpoint.as_deref(), info, self.host_fallback);
+        labels.custom = &values;
+        // The hasher is the observer's own, so that its address and this number name the labels.
+        let key = (std::ptr::from_ref(self) as usize, labels.key(&self.hasher));
+        cache.with_borrow_mut(|cache| {
+            if let Some(entry) = cache.get(&key) {
+                return entry.clone();
+            }
+            if cache.len() >= CACHE {
+                cache.clear();
+            }
+            let entry = self.build(&labels, metrics);
+            cache.insert(key, entry.clone());
+            entry
+        })
+    }
+
+    fn build<S: StatSet>(&self, labels: &Labels<'_>, metrics: &[&'static str]) -> Entry<S> {
+        let list: Vec<(Arc<str>, String)> =
+            labels.list().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        if self.custom.metrics.is_empty() {
+            return Arc::new([Some(self.store.pinned(&render(&list)))]);
+        }
+        let scopes = metrics.iter().map(|metric| {
+            let mut list = list.clone();
+            if let Some(change) = self.custom.metrics.get(metric) {
+                let change = change.as_ref()?;
+                list.retain(|(name, _)| !change.removed.iter().any(|removed| **removed == **name));
+                for (name, place) in &change.set {
+                    let value = labels.custom.get(*place).cloned().unwrap_or_default();
+                    match list.iter_mut().find(|(known, _)| known == name) {
+                        Some((_, old)) => *old = value,
+                        None => list.push((name.clone(), value)),
+                    }
+                }
+            }
+            Some(self.store.pinned(&render(&list)))
+        });
+        scopes.collect()
+    }
+
+    /// The upstream endpoint's metadata, parsed once per endpoint.
+    fn endpoint(&self, info: &StreamInfo) -> Option<Arc<PeerMetadata>> {
+        if self.reporter != Reporter::Source || info.upstream_peer.is_some() {
+            return None;
+        }
+        let workload = info.upstream.as_ref()?.workload.as_ref()?;
+        ENDPOINTS.with_borrow_mut(|endpoints| {
+            let key = Arc::as_ptr(workload).cast::<u8>() as usize;
+            if let Some((_, peer)) = endpoints.get(&key) {
+                return Some(peer.clone());
+            }
+            if endpoints.len() >= CACHE {
+                endpoints.clear();
+            }
+            let peer = Arc::new(PeerMetadata::from_endpoint(workload)?);
+            // Held, so that no other text gets this address.
+            endpoints.insert(key, (workload.clone(), peer.clone()));
+            Some(peer)
+        })
+    }
+}
+
+impl Custom {
+    fn new(config: &PluginConfig, node: Option<&Node>) -> Result<Self, String> {
+        let mut custom = Self::default();
+        for (place, metric) in config.metrics.iter().enumerate() {
+            let field = |name: &str| format!("metrics[{place}].{name}");
+            if !metric.r#match.is_empty() {
+                return Err(field("match: expressions that choose streams are not supported"));
+            }
+            let known = HTTP.iter().chain(&TCP).copied();
+            let names: Vec<&'static str> =
+                known.filter(|name| metric.name.is_empty() || metric.name == *name).collect();
+            if names.is_empty() {
+                return Err(field(&format!("name: there is no metric {:?}", metric.name)));
+            }
+            let mut set = Vec::new();
+            let mut dimensions: Vec<_> = metric.dimensions.iter().collect();
+            dimensions.sort();
+            for (label, text) in dimensions {
+                let expression = Expression::parse(text, node).ok_or_else(|| {
+                    field(&format!("dimensions[{label}]: the expression {text:?} is not supported"))
+                })?;
+                set.push((Arc::from(label.as_str()), custom.expressions.len()));
+                custom.expressions.push(expression);
+            }
+            for name in names {
+                let change = custom.metrics.entry(name).or_insert_with(|| Some(Change::default()));
+                if metric.drop {
+                    *change = None;
+                } else {
+                    let change = change.get_or_insert_with(Change::default);
+                    change.set.extend(set.iter().cloned());
+                    change.removed.extend(metric.tags_to_remove.iter().cloned());
+                }
+            }
+        }
+        Ok(custom)
+    }
+}
+
+impl Expression {
+    fn parse(text: &str, node: Option<&Node>) -> Option<Self> {
+        let text = text.trim();
+        let alternatives: Vec<&str> = text.split("||").collect();
+        if alternatives.len() > 1 {
+            let parsed: Option<Vec<Self>> = alternatives.iter().map(|one| Self::parse(one, node)).collect();
+            return parsed.map(Self::Coalesce);
+        }
+        if let Some(literal) = quoted(text) {
+            return Some(Self::Literal(literal.to_owned()));
+        }
+        let index = |prefix: &str| quoted(text.strip_prefix(prefix)?.strip_prefix('[')?.strip_suffix(']')?);
+        if let Some(name) = index("request.headers") {
+            return Some(Self::Header(name.to_ascii_lowercase()));
+        }
+        if let Some(name) = index("response.headers") {
+            return Some(Self::ResponseHeader(name.to_ascii_lowercase()));
+        }
+        if let Some(key) = index("node.metadata").or(index("xds.node.metadata")) {
+            let metadata = node.and_then(|node| node.metadata.as_ref());
+            let value =
+                metadata.and_then(|metadata| metadata.fields.get(key)).and_then(|value| value.kind.as_ref());
+            let text = match value {
+                Some(Kind::StringValue(text)) => text.clone(),
+                _ => String::new(),
+            };
+            return Some(Self::Literal(text));
+        }
+        Some(match text {
+            "request.host" => Self::Host,
+            "request.method" => Self::Method,
+            "request.path" | "request.url_path" => Self::Path,
+            "request.scheme" => Self::Scheme,
+            "request.protocol" => Self::Protocol,
+            "response.code" | "string(response.code)" => Self::ResponseCode,
+            "destination.port" | "string(destination.port)" => Self::DestinationPort,
+            "connection.requested_server_name" => Self::ServerName,
+            _ => return Self::parse_peer(text),
+        })
+    }
+
+    fn parse_peer(text: &str) -> Option<Self> {
+        let (side, field) = if let Some(field) = text.strip_prefix("upstream_peer.") {
+            (PeerSide::Up, field)
+        } else {
+            (PeerSide::Down, text.strip_prefix("downstream_peer.")?)
+        };
+        let field = match field {
+            "workload" => PeerField::Workload,
+            "namespace" => PeerField::Namespace,
+            "cluster" | "cluster_id" => PeerField::Cluster,
+            "app" | "labels['app'].value" => PeerField::App,
+            "version" | "labels['version'].value" => PeerField::Version,
+            "name" => PeerField::Name,
+            "service" | "canonical_service" => PeerField::Canonical,
+            "revision" | "canonical_revision" => PeerField::Revision,
+            _ => return None,
+        };
+        Some(Self::Peer(side, field))
+    }
+
+    fn value(&self, info: &StreamInfo) -> String {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let value = match self {
+            Self::Literal(literal) => return literal.clone(),
+            Self::Header(name) => text(info.captured.request(name)),
+            Self::ResponseHeader(name) => text(info.captured.response(name)),
+            Self::Host => info.request.authority().to_owned(),
+            Self::Method => text(info.request.method.as_ref().map(|method| method.as_str())),
+            Self::Path => info.request.path().split('?').next().unwrap_or_default().to_owned(),
+            Self::Scheme => text(info.request.scheme),
+            Self::Protocol => text(info.protocol.map(|protocol| protocol.as_str())),
+            Self::ResponseCode => info.response_code.unwrap_or(0).to_string(),
+            Self::DestinationPort => info.downstream.local_address.port().to_string(),
+            Self::ServerName => text(info.downstream.server_name.as_deref()),
+            Self::Peer(side, field) => {
+                let peer = match side {
+                    PeerSide::Up => info.upstream_peer.as_deref(),
+                    PeerSide::Down => info.downstream_peer.as_deref(),
+                };
+                peer.map(|peer| field.of(peer).to_owned()).unwrap_or_default()
+            }
+            Self::Coalesce(all) => {
+                let values = all.iter().map(|one| one.value(info));
+                return values
+                    .into_iter()
+                    .find(|value| value != "unknown")
+                    .unwrap_or_else(|| "unknown".to_owned());
+            }
+        };
+        if value.is_empty() { "unknown".to_owned() } else { value }
+    }
+}
+
+impl PeerField {
+    fn of(self, peer: &PeerMetadata) -> &str {
+        match self {
+            Self::Workload => &peer.workload,
+            Self::Namespace => &peer.namespace,
+            Self::Cluster => &peer.cluster,
+            Self::App => &peer.app,
+            Self::Version => &peer.version,
+            Self::Name => &peer.name,
+            Self::Canonical => &peer.canonical_name,
+            Self::Revision => &peer.canonical_revision,
+        }
+    }
+}
+
+fn quoted(text: &str) -> Option<&str> {
+    let inner =
+        |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote));
+    inner('\'').or_else(|| inner('"'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! Spans: begun with the request, filled from what is known at its end.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use rand::Rng;
+
+use super::context::{Context, Propagation, SpanId, TraceId, inject, trace_state};
+use super::export::ExporterHandle;
+use super::request_id;
+use super::sampling::{Reason, Sampling};
+use crate::stats::sets::http_tracing as stat;
+use crate::stream_info::{Capture, Direction, ResponseFlag, StreamInfo};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const DECORATOR: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+
+/// Which side of a call a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller's proxy (`egress`).
+    Client,
+    /// The callee's proxy (`ingress`).
+    Server,
+}
+
+/// A span, under way or ended.
+#[derive(Debug)]
+pub struct Span {
+    /// Its trace.
+    pub trace: TraceId,
+    /// Itself.
+    pub id: SpanId,
+    /// The span that caused it.
+    pub parent: Option<SpanId>,
+    /// Whether the caller has a span of the same id (Zipkin).
+    pub shared: bool,
+    /// Whether it is exported.
+    pub sampled: bool,
+    /// Which side it is.
+    pub kind: Kind,
+    /// Its operation.
+    pub name: Arc<str>,
+    /// When it began.
+    pub start: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// What is known of it.
+    pub tags: Vec<(Cow<'static, str>, String)>,
+    /// Whether it failed.
+    pub error: bool,
+    /// W3C's `tracestate`, handed on.
+    pub trace_state: String,
+    exporter: ExporterHandle,
+}
+
+/// A tag that the configuration adds.
+#[derive(Clone, Debug)]
+pub struct CustomTag {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its value comes from.
+    pub source: TagSource,
+}
+
+/// Where a tag's value comes from.
+#[derive(Clone, Debug)]
+pub enum TagSource {
+    /// It is fixed: a literal, or an environment variable read when the configuration was built.
+    Literal(Arc<str>),
+    /// A request header, or this where it is absent.
+    Header(HeaderName, Option<Arc<str>>),
+    /// Operators.
+    Format(sail_proxy_decide::format::Format),
+    /// Metadata of the request: namespace and path of keys, or this where it is absent.
+    Metadata(Arc<str>, Arc<str>, Option<Arc<str>>),
+}
+
+/// A connection manager's tracer.
+#[derive(Debug)]
+pub struct TracerOptions {
+    /// Fractions.
+    pub sampling: Sampling,
+    /// Headers.
+    pub propagation: Propagation,
+    /// Whether new trace ids have 128 bits.
+    pub long_ids: bool,
+    /// Zipkin: whether a server's span has the id of its client's.
+    pub shared: bool,
+    /// Which side the connection manager is.
+    pub kind: Kind,
+    /// The longest path in `http.url`.
+    pub max_path: usize,
+    /// Additional tags.
+    pub tags: Vec<CustomTag>,
+    /// Whether the reason is written into the request id.
+    pub pack_reason: bool,
+    /// The node's id and zone, which are tags.
+    pub node: (Arc<str>, Arc<str>),
+    /// Where spans go.
+    pub exporter: ExporterHandle,
+    /// `http.<prefix>.tracing.`
+    pub stats: stat::Scope,
+}
+
+/// Begins spans.
+#[derive(Debug)]
+pub struct Tracer(TracerOptions);
+
+impl Kind {
+    /// By the listener's direction: what leaves the workload is a call.
+    pub fn of(direction: Direction) -> Self {
+        if direction == Direction::Outbound { Self::Client } else { Self::Server }
+    }
+}
+
+impl Tracer {
+    /// A tracer.
+    pub fn new(options: TracerOptions) -> Self {
+        Self(options)
+    }
+
+    /// Adds the headers that its tags read.
+    pub fn plan(&self, capture: &mut Capture) {
+        for name in ["user-agent", "x-envoy-downstream-service-cluster", "content-type"] {
+            capture.request(name);
+        }
+        for tag in &self.0.tags {
+            match &tag.source {
+                TagSource::Header(name, _) => capture.request(name.as_str()),
+                TagSource::Format(format) => crate::access_log::plan_format(format, capture),
+                _ => {}
+            }
+        }
+    }
+
+    /// Decides whether the request is traced, begins its span, and leaves the context in its headers. `operation` is
+    /// the route's decorator, and whether it is told to the next hop.
+    pub fn begin(
+        &self,
+        headers: &mut HeaderMap,
+        info: &mut StreamInfo,
+        operation: Option<(&Arc<str>, bool)>,
+    ) {
+        let options = &self.0;
+        let mut rng = rand::rng();
+        let reason = self.decide(headers, info, &mut rng);
+        let context = Context::extract(headers, options.propagation);
+        let sampled = context.sampled.unwrap_or(reason != Reason::None);
+        let id = SpanId::random(&mut rng);
+        let shared = options.shared && options.kind == Kind::Server;
+        let (trace, id, parent, shared) = match context.ids {
+            Some((trace, caller)) if shared => (trace, caller, context.parent, true),
+            Some((trace, caller)) => (trace, id, Some(caller), false),
+            None => {
+                let trace = TraceId::random(&mut rng, options.long_ids);
+                // The first span's id is the trace's, as Zipkin's clients have it.
+                let id = if options.long_ids { id } else { SpanId(trace.0 as u64) };
+                (trace, id, None, false)
+            }
+        };
+        let decorated = headers.get(DECORATOR).filter(|_| options.kind == Kind::Server);
+        let told = decorated.and_then(|value| value.to_str().ok()).map(Arc::from);
+        let name = told.or_else(|| operation.map(|(name, _)| name.clone()));
+        match (options.kind, operation) {
+            (Kind::Client, Some((name, true))) => {
+                if let Ok(value) = HeaderValue::from_str(name) {
+                    headers.insert(DECORATOR, value);
+                }
+            }
+            _ => {
+                headers.remove(DECORATOR);
+            }
+        }
+        let state = trace_state(headers).unwrap_or_default().to_owned();
+        inject(headers, options.propagation, (trace, id), parent, sampled);
+        let default = if options.kind == Kind::Client { "egress" } else { "ingress" };
+        info.span = Some(Box::new(Span {
+            trace,
+            id,
+            parent,
+            shared,
+            sampled,
+            kind: options.kind,
+            name: name.unwrap_or_else(|| default.into()),
+            start: info.start_time,
+            duration: Duration::ZERO,
+            tags: Vec::new(),
+            error: false,
+            trace_state: state,
+            exporter: options.exporter.clone(),
+        }));
+    }
+
+    /// Ends the request's span and hands it to its exporter.
+    pub fn end(&self, info: &mut StreamInfo) {
+        let Some(mut span) = info.span.take() else { return };
+        if !span.sampled {
+            return;
+        }
+        span.duration = info.duration();
+        self.fill(&mut span, info);
+        let exporter = span.exporter.clone();
+        exporter.send(*span);
+    }
+
+    fn decide(&self, headers: &mut HeaderMap, info: &mut StreamInfo, rng: &mut impl Rng) -> Reason {
+        let (options, stats) = (&self.0, &self.0.stats);
+        if info.health_check {
+            stats.inc(stat::health_check);
+            return Reason::None;
+        }
+        let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let brought = id.as_deref().and_then(request_id::reason).unwrap_or(Reason::None);
+        let random = id.as_deref().and_then(request_id::sample).unwrap_or_else(|| rng.random());
+        let reason = options.sampling.decide(headers, brought, random);
+        stats.inc(match reason {
+            Reason::None => stat::not_traceable,
+            Reason::Sampled => stat::random_sampling,
+            Reason::Forced => stat::service_forced,
+            Reason::Client => stat::client_enabled,
+        });
+        if let Some(id) = id.filter(|_| options.pack_reason && reason != brought)
+            && let Ok(value) = HeaderValue::from_str(&request_id::with_reason(&id, reason))
+        {
+            info.request_id = Some(bytes::Bytes::copy_from_slice(value.as_bytes()));
+            headers.insert(REQUEST_ID, value);
+        }
+        reason
+    }
+
+    fn fill(&self, span: &mut Span, info: &StreamInfo) {
+        let options = &self.0;
+        let mut tag = |name: &'static str, value: String| {
+            if !value.is_empty() {
+                span.tags.push((name.into(), value));
+            }
+        };
+        tag("component", "proxy".to_owned());
+        tag("node_id", options.node.0.to_string());
+        tag("zone", options.node.1.to_string());
+        let id = info.request_id.as_ref().map(|id| String::from_utf8_lossy(id).into_owned());
+        tag("guid:x-request-id", id.unwrap_or_default());
+        tag("http.url", self.url(info));
+        tag("http.method", info.request.method.as_ref().map(ToString::to_string).unwrap_or_default());
+        let header = |name: &str| info.captured.request(name).unwrap_or_default().to_owned();
+        tag("downstream_cluster", header("x-envoy-downstream-service-cluster"));
+        tag("user_agent", header("user-agent"));
+        tag("http.protocol", info.protocol.map(|p| p.as_str().to_owned()).unwrap_or_default());
+        tag("peer.address", info.downstream.remote_address.ip().to_string());
+        tag("request_size", info.bytes.received.to_string());
+        tag("response_size", info.bytes.sent.to_string());
+        let status = info.response_code.unwrap_or(0);
+        tag("http.status_code", status.to_string());
+        tag("response_flags", info.flags.to_string());
+        if let Some(cluster) = &info.cluster {
+            tag("upstream_cluster", cluster.name.to_string());
+            tag("upstream_cluster.name", cluster.observability_name.to_string());
+        }
+        if let Some(host) = info.upstream.as_ref().and_then(|upstream| upstream.host.as_ref()) {
+            tag("upstream_address", host.to_string());
+        }
+        if let Some(grpc) = info.grpc_status {
+            tag("grpc.status_code", grpc.to_string());
+            tag("grpc.path", info.request.path().to_owned());
+            tag("grpc.authority", info.request.authority().to_owned());
+            tag("grpc.content_type", header("content-type"));
+        }
+        if info.flags.has(ResponseFlag::DownstreamConnectionTermination) {
+            tag("canceled", "true".to_owned());
+        }
+        span.error = status >= 500 || status == 0 || info.grpc_status.is_some_and(|grpc| grpc != 0);
+        if span.error {
+            span.tags.push(("error".into(), "true".to_owned()));
+        }
+        for custom in &options.tags {
+            if let Some(value) = custom.source.value(info) {
+                span.tags.push((custom.name.to_string().into(), value));
+            }
+        }
+    }
+
+    fn url(&self, info: &StreamInfo) -> String {
+        let path = info.request.path_before_rewrite();
+        let end =
+            (0..=self.0.max_path.min(path.len())).rev().find(|end| path.is_char_boundary(*end)).unwrap_or(0);
+        format!("{}://{}{}", info.request.scheme.unwrap_or("http"), info.request.authority(), &path[..end])
+    }
+}
+
+impl TagSource {
+    fn value(&self, info: &StreamInfo) -> Option<String> {
+        match self {
+            Self::Literal(text) => Some(text.to_string()),
+            Self::Header(name, default) => {
+                let header = info.captured.request(name.as_str()).map(str::to_owned);
+                header.or_else(|| default.as_ref().map(ToString::to_string))
+            }
+            Self::Format(format) => {
+                let text = crate::access_log::text(format, info);
+                (!text.is_empty()).then_some(text)
+            }
+            Self::Metadata(namespace, key, default) => {
+                let found = info
+                    .dynamic_metadata
+                    .iter()
+                    .rev()
+                    .find(|data| data.namespace == &**namespace && *data.key == **key)
+                    .map(|data| match &data.value {
+                        serde_json::Value::String(text) => text.clone(),
+                        other => other.to_string(),
+                    });
+                found.or_else(|| default.as_ref().map(ToString::to_string))
+            }
+        }
+    }
+}
