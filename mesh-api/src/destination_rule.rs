@@ -15,6 +15,7 @@ pub use load_balancer::{
     ZoneAwareLbSetting,
 };
 pub use tls::{ClientTls, ClientTlsMode};
+pub(crate) use validate::connection_pool as validate_connection_pool;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

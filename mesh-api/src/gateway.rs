@@ -12,6 +12,8 @@ use crate::kind::Kind;
 use crate::object::{ObjectMeta, Spec};
 use std::collections::BTreeMap;
 
+pub(crate) use validate::server_tls as validate_server_tls;
+
 message! {
     /// `networking.istio.io/Gateway`.
     pub struct Gateway {
