@@ -16,6 +16,19 @@ pub mod stream_info;
 pub mod trace;
 pub mod xds;
 
+mod cluster;
+mod filters;
+mod http;
+mod inspect;
+mod listener;
+mod net;
+mod pool;
+mod router;
+mod rt;
+mod tcp;
+mod tls;
+pub mod worker;
+
 pub use run::run;
 
 /// This build's version.

@@ -1,0 +1,16 @@
+//! HTTP between the codecs: what happens to a request from its head's arrival to its response's last byte.
+
+pub(crate) mod attributes;
+pub(crate) mod body;
+pub(crate) mod conn;
+pub(crate) mod exchange;
+pub(crate) mod forwarded;
+pub(crate) mod handler;
+pub(crate) mod head;
+pub(crate) mod hop;
+pub(crate) mod local_reply;
+pub(crate) mod manager;
+pub(crate) mod mutate;
+pub(crate) mod path;
+pub(crate) mod request_id;
+pub(crate) mod xfcc;

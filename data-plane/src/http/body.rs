@@ -1,0 +1,96 @@
+//! The one body type that requests and responses have on both sides of the proxy.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The codec or the peer.
+    #[error(transparent)]
+    Codec(#[from] hyper::Error),
+    /// The proxy gave up on the stream: a timeout, or the other side's end.
+    #[error("stream reset: {0}")]
+    Reset(&'static str),
+}
+
+/// A body whose kind is not known when the codec is compiled.
+pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
+
+/// See the module's documentation.
+pub(crate) enum Body {
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    Boxed(BoxBody),
+}
+
+impl Body {
+    /// Boxes a wrapper around another body.
+    pub(crate) fn boxed(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self::Boxed(Box::pin(body))
+    }
+
+    /// Text of a local reply.
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        let text = text.into();
+        if text.is_empty() { Self::Empty } else { Self::Full(text) }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Full(_) => "Full",
+            Self::Incoming(_) => "Incoming",
+            Self::Boxed(_) => "Boxed",
+        })
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        match body {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *body = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|result| result.map_err(Into::into))),
+            Self::Boxed(inner) => inner.as_mut().poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Boxed(inner) => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Boxed(inner) => inner.size_hint(),
+        }
+    }
+}

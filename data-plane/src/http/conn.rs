@@ -1,0 +1,268 @@
+//! One downstream HTTP connection: its codec, its timers, and its drain.
+
+use std::cell::{Cell, RefCell};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::handler;
+use super::manager::Manager;
+use crate::listener::connection::Accepted;
+use crate::net::Stream;
+use crate::rt::LocalExec;
+use crate::stats::sets::http as stats;
+use crate::stream_info::DownstreamInfo;
+use crate::worker::state::Worker;
+
+/// What the requests of one connection share.
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) manager: Rc<Manager>,
+    pub(crate) accepted: Accepted,
+    pub(crate) downstream: Rc<DownstreamInfo>,
+    pub(crate) http2: bool,
+    /// Requests under way.
+    pub(crate) active: Cell<usize>,
+    /// Requests so far.
+    pub(crate) requests: Cell<u64>,
+    /// When the last request ended, or the connection began.
+    pub(crate) idle_since: Cell<Instant>,
+    /// Whether responses are to tell the client that the connection ends.
+    pub(crate) closing: Cell<bool>,
+    /// Wakes the connection's task when a request asks for its end.
+    pub(crate) waker: RefCell<Option<std::task::Waker>>,
+}
+
+impl Connection {
+    /// Whether its listener drains.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.accepted.drain.is_begun()
+    }
+
+    /// The connection takes no further request.
+    pub(crate) fn close_after_this(&self) {
+        self.closing.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Accepted, stream: Stream) {
+    let Some((stream, http2)) = detect(&manager, &accepted, stream).await else { return };
+    let stats = manager.stats.clone();
+    stats.inc(stats::downstream_cx_total);
+    let _active = stats.hold(stats::downstream_cx_active);
+    let _codec = if http2 {
+        stats.inc(stats::downstream_cx_http2_total);
+        stats.hold(stats::downstream_cx_http2_active)
+    } else {
+        stats.inc(stats::downstream_cx_http1_total);
+        stats.hold(stats::downstream_cx_http1_active)
+    };
+    let _tls = accepted.tls.is_some().then(|| {
+        stats.inc(stats::downstream_cx_ssl_total);
+        stats.hold(stats::downstream_cx_ssl_active)
+    });
+    let started = Instant::now();
+    let connection = Rc::new(Connection {
+        downstream: accepted.downstream.clone(),
+        worker,
+        manager,
+        accepted,
+        http2,
+        active: Cell::new(0),
+        requests: Cell::new(0),
+        idle_since: Cell::new(started),
+        closing: Cell::new(false),
+        waker: RefCell::default(),
+    });
+    if http2 {
+        serve_http2(&connection, stream).await;
+    } else {
+        serve_http1(&connection, stream).await;
+    }
+    stats.inc(stats::downstream_cx_destroy);
+    stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
+}
+
+async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(false)
+        .header_read_timeout(None)
+        .pipeline_flush(true)
+        .max_headers(connection.manager.max_headers())
+        .max_buf_size(connection.manager.max_header_bytes().max(8192));
+    let service = {
+        let connection = connection.clone();
+        service_fn(move |request| handler::serve(connection.clone(), request))
+    };
+    let codec = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut codec = pin!(codec);
+    let mut ender = Ender::new(connection);
+    let mut ender = pin!(ender.run());
+    let mut told = false;
+    std::future::poll_fn(|context| {
+        if !told && ender.as_mut().poll(context).is_ready() {
+            told = true;
+            codec.as_mut().graceful_shutdown();
+        }
+        codec.as_mut().poll(context).map(|result| note_end(connection, result))
+    })
+    .await;
+}
+
+async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
+    let options = connection.manager.http2_options();
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.stream_window)
+        .initial_connection_window_size(options.connection_window)
+        .max_concurrent_streams(options.max_streams)
+        .max_header_list_size(connection.manager.max_header_bytes() as u32);
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    let service = {
+        let connection = connection.clone();
+        service_fn(move |request| handler::serve(connection.clone(), request))
+    };
+    let mut codec = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut ender = Ender::new(connection);
+    let mut ender = pin!(ender.run());
+    let mut told = false;
+    std::future::poll_fn(|context| {
+        if !told && ender.as_mut().poll(context).is_ready() {
+            told = true;
+            codec.as_mut().graceful_shutdown();
+        }
+        codec.as_mut().poll(context).map(|result| note_end(connection, result))
+    })
+    .await;
+}
+
+fn note_end(connection: &Connection, result: hyper::Result<()>) {
+    if let Err(error) = result
+        && (error.is_parse() || error.is_user())
+    {
+        connection.manager.stats.inc(stats::downstream_cx_protocol_error);
+        tracing::debug!(error = %error, "downstream HTTP connection failed");
+    }
+}
+
+/// Decides when a connection is told to end: idle for too long, alive for too long, drained, or asked to by a request.
+struct Ender<'a> {
+    connection: &'a Rc<Connection>,
+    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    draining: bool,
+}
+
+impl<'a> Ender<'a> {
+    fn new(connection: &'a Rc<Connection>) -> Self {
+        Self { connection, drain: Box::pin(connection.accepted.drained()), draining: false }
+    }
+
+    async fn run(&mut self) {
+        let idle = self.connection.manager.idle_timeout();
+        let end = self.connection.manager.max_connection_duration().map(|limit| Instant::now() + limit);
+        let mut timer = pin!(tokio::time::sleep(Duration::from_secs(86_400)));
+        let drain = self.connection.accepted.drain.clone();
+        let next = |idle_since: Instant| {
+            let idle_end = idle.map(|idle| idle_since + idle);
+            [idle_end, end, drain.end()].into_iter().flatten().min().map(tokio::time::Instant::from_std)
+        };
+        if let Some(at) = next(Instant::now()) {
+            timer.as_mut().reset(at);
+        }
+        std::future::poll_fn(|context| {
+            let drained = self.draining;
+            if self.poll_orders(context) {
+                return Poll::Ready(());
+            }
+            if self.draining != drained
+                && let Some(at) = next(self.connection.idle_since.get())
+            {
+                timer.as_mut().reset(at);
+            }
+            while timer.as_mut().poll(context).is_ready() {
+                let now = Instant::now();
+                let stats = &self.connection.manager.stats;
+                if end.is_some_and(|end| end <= now) {
+                    stats.inc(stats::downstream_cx_max_duration_reached);
+                    return Poll::Ready(());
+                }
+                let busy = self.connection.active.get() > 0;
+                let since = if busy { now } else { self.connection.idle_since.get() };
+                if let Some(idle) = idle
+                    && since + idle <= now
+                {
+                    stats.inc(stats::downstream_cx_idle_timeout);
+                    return Poll::Ready(());
+                }
+                let later = next(since).unwrap_or_else(|| (now + Duration::from_secs(86_400)).into());
+                timer.as_mut().reset(later);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether the connection is to end by order. An HTTP/1 client learns of a drain with its next response, so that
+    /// none of its requests meets a closed connection; an HTTP/2 client is told at once, which is as safe.
+    fn poll_orders(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.draining && self.drain.as_mut().poll(context).is_ready() {
+            self.draining = true;
+            self.connection.closing.set(true);
+            self.connection.manager.stats.inc(stats::downstream_cx_drain_close);
+            if self.connection.http2 {
+                return true;
+            }
+        }
+        if self.connection.http2 && self.connection.closing.get() {
+            return true;
+        }
+        if self.connection.http2 {
+            *self.connection.waker.borrow_mut() = Some(context.waker().clone());
+        }
+        self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Which codec the connection speaks. `None` if it ended before it spoke.
+async fn detect(manager: &Manager, accepted: &Accepted, mut stream: Stream) -> Option<(Stream, bool)> {
+    if let Some(http2) = manager.fixed_codec() {
+        return Some((stream, http2));
+    }
+    if let Some(alpn) = accepted.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref()) {
+        return Some((stream, alpn == "h2"));
+    }
+    let mut seen = BytesMut::with_capacity(4096);
+    let http2 = loop {
+        if !PREFACE.starts_with(&seen[..seen.len().min(PREFACE.len())]) {
+            break false;
+        }
+        if seen.len() >= PREFACE.len() {
+            break true;
+        }
+        match stream.read_buf(&mut seen).await {
+            Ok(count) if count > 0 => {}
+            _ if seen.is_empty() => return None,
+            // The codec will say what is wrong with it.
+            _ => break false,
+        }
+    };
+    Some((stream.rewound(seen.freeze()), http2))
+}

@@ -1,0 +1,385 @@
+//! One request and its response: its record, its bodies, its end.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use sail_proxy_decide::route::Action;
+use tokio::time::Sleep;
+
+use super::attributes::RequestAttributes;
+use super::body::{Body, BodyError};
+use super::conn::Connection;
+use super::head::Head;
+use crate::pool::lease::Lease;
+use crate::router::{self, Routed};
+use crate::stats::sets::http as stats;
+use crate::stream_info::{ResponseFlag, StreamInfo, details};
+use crate::worker::state::Active;
+
+/// What everybody who works on a request shares.
+pub(crate) struct Exchange {
+    pub(crate) connection: Rc<Connection>,
+    /// The configuration that the request began with.
+    pub(crate) active: Rc<Active>,
+    pub(crate) info: RefCell<StreamInfo>,
+    pub(crate) grpc: Cell<bool>,
+    /// The request's body was read to its end.
+    pub(crate) request_done: Cell<bool>,
+    /// Something moved; the idle timer looks at it.
+    pub(crate) moved: Cell<Instant>,
+    pub(crate) routed: Routed,
+    state: RefCell<crate::filters::State>,
+    /// Who waits for the request's end.
+    waiting: RefCell<Option<Waker>>,
+    random: u64,
+    request_host: RefCell<Option<Arc<str>>>,
+}
+
+impl Exchange {
+    pub(crate) fn begin(connection: &Rc<Connection>) -> Rc<Self> {
+        let mut info = StreamInfo::new(connection.downstream.clone());
+        info.captured.plan(connection.manager.observer.capture());
+        let stats = &connection.manager.stats;
+        stats.inc(stats::downstream_rq_total);
+        stats.inc(if connection.http2 {
+            stats::downstream_rq_http2_total
+        } else {
+            stats::downstream_rq_http1_total
+        });
+        stats.move_by(stats::downstream_rq_active, 1);
+        connection.active.set(connection.active.get() + 1);
+        connection.requests.set(connection.requests.get() + 1);
+        let moved = Cell::new(info.start);
+        Rc::new(Self {
+            connection: connection.clone(),
+            active: connection.worker.active(),
+            info: RefCell::new(info),
+            grpc: Cell::new(false),
+            request_done: Cell::new(false),
+            moved,
+            routed: Routed::default(),
+            state: RefCell::default(),
+            waiting: RefCell::default(),
+            random: connection.worker.random(),
+            request_host: RefCell::default(),
+        })
+    }
+
+    /// What filters keep of the request until its response.
+    pub(crate) fn state(&self) -> std::cell::RefMut<'_, crate::filters::State> {
+        self.state.borrow_mut()
+    }
+
+    /// Finds the request's route; filters may ask for it again after they changed the head.
+    pub(crate) fn find_route(&self, head: &Head) {
+        let host = head.authority();
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        if !host.is_empty() && self.active.wants_request_host() {
+            self.request_host.replace(Some(name.map_or(host, |(name, _)| name).into()));
+        }
+        let table = self.active.snapshot.route_table(&self.connection.manager.config);
+        self.routed.set(table.and_then(|table| router::find(self, head, table)));
+    }
+
+    /// The host that was asked for, without its port; kept only where a cluster may ask for it.
+    pub(crate) fn request_host(&self) -> Option<Arc<str>> {
+        self.request_host.borrow().clone()
+    }
+
+    /// The stream's random number.
+    pub(crate) fn random(&self) -> u64 {
+        self.random
+    }
+
+    /// What substitution operators read.
+    pub(crate) fn with_attributes<R>(
+        &self,
+        head: &Head,
+        call: impl FnOnce(&RequestAttributes<'_>) -> R,
+    ) -> R {
+        call(&RequestAttributes { head, info: &self.info.borrow() })
+    }
+
+    /// A head that stands for the request's when the response comes by: what was noted of it.
+    pub(crate) fn noted_head(&self) -> Head {
+        Head::noted(&self.info.borrow())
+    }
+
+    /// How long the stream may be silent: as the route says, else as the manager says.
+    pub(crate) fn stream_idle_timeout(&self) -> Option<Duration> {
+        let found = self.routed.get();
+        let of_route = match found.as_ref().and_then(|found| found.route.as_ref()).map(|route| &route.action)
+        {
+            Some(Action::Route(action)) => action.idle_timeout,
+            _ => None,
+        };
+        match of_route {
+            Some(limit) => (!limit.is_zero()).then_some(limit),
+            None => self.connection.manager.config.timeouts.stream_idle,
+        }
+    }
+
+    /// Wakes the task when the request's body has been read to its end.
+    pub(crate) fn wake_when_request_done(&self, waker: &Waker) {
+        self.waiting.replace(Some(waker.clone()));
+    }
+
+    fn note_request_done(&self) {
+        if !self.request_done.replace(true) {
+            self.info.borrow_mut().timing.last_downstream_rx = Some(Instant::now());
+            if let Some(waker) = self.waiting.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Notes a failure.
+    pub(crate) fn flag(&self, flag: ResponseFlag) {
+        self.info.borrow_mut().flag(flag);
+    }
+
+    fn end(&self, complete: bool) {
+        let now = Instant::now();
+        let connection = &self.connection;
+        let manager = &connection.manager;
+        let mut info = self.info.borrow_mut();
+        info.timing.end = Some(now);
+        if complete {
+            info.timing.last_downstream_tx = Some(now);
+        } else {
+            info.flag(ResponseFlag::DownstreamConnectionTermination);
+            info.code_details.get_or_insert(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+            manager.stats.inc(stats::downstream_rq_rx_reset);
+        }
+        manager.count_response(&info);
+        manager.observer.on_request_end(&mut info);
+        connection.active.set(connection.active.get() - 1);
+        connection.idle_since.set(now);
+    }
+}
+
+/// Whoever holds it answers for the exchange's end: the handler first, then the response's body.
+pub(crate) struct Guard {
+    exchange: Rc<Exchange>,
+    complete: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(exchange: Rc<Exchange>) -> Self {
+        Self { exchange, complete: false }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.exchange.end(self.complete);
+    }
+}
+
+/// A request's body on its way up.
+pub(crate) struct RequestBody {
+    inner: Incoming,
+    exchange: Rc<Exchange>,
+}
+
+impl RequestBody {
+    /// The body as the upstream gets it; one that is known to be empty costs nothing.
+    pub(crate) fn wrap(inner: Incoming, exchange: &Rc<Exchange>) -> Body {
+        if http_body::Body::is_end_stream(&inner) {
+            exchange.request_done.set(true);
+            let mut info = exchange.info.borrow_mut();
+            info.timing.last_downstream_rx = Some(info.start);
+            return Body::Empty;
+        }
+        Body::boxed(Self { inner, exchange: exchange.clone() })
+    }
+
+    fn note_end(&self) {
+        self.exchange.note_request_done();
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.exchange.info.borrow_mut().bytes.received += data.len() as u64;
+                    self.exchange.moved.set(Instant::now());
+                }
+                if self.inner.is_end_stream() {
+                    self.note_end();
+                }
+            }
+            Some(Err(_)) => {}
+            None => self.note_end(),
+        }
+        Poll::Ready(frame.map(|result| result.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// What bounds a response's body.
+#[derive(Default)]
+pub(crate) struct BodyTimers {
+    /// The route's timeout, which covers the whole response.
+    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    /// How long nothing may move.
+    pub(crate) idle: Option<std::time::Duration>,
+}
+
+/// A response's body on its way down. It gives the upstream connection back when it was read to its end.
+pub(crate) struct ResponseBody {
+    inner: Body,
+    lease: Option<Lease>,
+    timers: Option<Box<BodyTimers>>,
+    idle: Option<Pin<Box<Sleep>>>,
+    guard: Guard,
+}
+
+impl ResponseBody {
+    pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
+        let idle = timers.idle.map(|idle| Box::pin(tokio::time::sleep(idle)));
+        let timers = (timers.idle.is_some() || timers.deadline.is_some()).then(|| Box::new(timers));
+        let mut body = Self { inner, lease, timers, idle, guard };
+        if http_body::Body::is_end_stream(&body.inner) {
+            body.finish();
+        }
+        Body::boxed(body)
+    }
+
+    fn finish(&mut self) {
+        self.guard.complete = true;
+        self.timers = None;
+        if let Some(lease) = self.lease.take() {
+            self.guard.exchange.info.borrow_mut().timing.last_upstream_rx = Some(Instant::now());
+            lease.finish();
+        }
+    }
+
+    /// Whether a timer gave the response up.
+    fn poll_timers(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
+        let timers = self.timers.as_mut()?;
+        let exchange = &self.guard.exchange;
+        if let Some(deadline) = &mut timers.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            let mut info = exchange.info.borrow_mut();
+            info.flag(ResponseFlag::UpstreamRequestTimeout);
+            info.code_details = Some(details::RESPONSE_TIMEOUT.into());
+            return Some(BodyError::Reset("response timeout"));
+        }
+        if let (Some(limit), Some(idle)) = (timers.idle, &mut self.idle) {
+            while idle.as_mut().poll(context).is_ready() {
+                let end = exchange.moved.get() + limit;
+                if end <= Instant::now() {
+                    let mut info = exchange.info.borrow_mut();
+                    info.flag(ResponseFlag::StreamIdleTimeout);
+                    info.code_details = Some(details::STREAM_IDLE_TIMEOUT.into());
+                    exchange.connection.manager.stats.inc(stats::downstream_rq_idle_timeout);
+                    return Some(BodyError::Reset("stream idle timeout"));
+                }
+                idle.as_mut().reset(end.into());
+            }
+        }
+        None
+    }
+
+    fn note_data(&self, data: &Bytes) {
+        let exchange = &self.guard.exchange;
+        let mut info = exchange.info.borrow_mut();
+        info.bytes.sent += data.len() as u64;
+        if self.timers.is_some() {
+            exchange.moved.set(Instant::now());
+        }
+    }
+
+    fn note_trailers(&self, trailers: &HeaderMap) {
+        let mut info = self.guard.exchange.info.borrow_mut();
+        if let Some(status) = trailers.get("grpc-status").and_then(grpc_status) {
+            info.grpc_status = Some(status);
+        }
+        info.captured.take_trailers(trailers);
+    }
+
+    fn note_failure(&mut self) {
+        let mut info = self.guard.exchange.info.borrow_mut();
+        if info.flags.is_empty() {
+            info.flag(ResponseFlag::UpstreamConnectionTermination);
+            info.code_details =
+                Some(details::upstream_reset(details::reset::CONNECTION_TERMINATION, true, None).into());
+        }
+        drop(info);
+        // The client sees a broken response, which is an end, though not the client's doing.
+        self.guard.complete = true;
+    }
+}
+
+/// A `grpc-status` header's number.
+pub(crate) fn grpc_status(value: &HeaderValue) -> Option<u32> {
+    value.to_str().ok()?.parse().ok()
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let Some(error) = self.poll_timers(context) else { return Poll::Pending };
+                self.note_failure();
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.note_data(data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.note_trailers(trailers);
+                }
+                if http_body::Body::is_end_stream(&self.inner) {
+                    self.finish();
+                }
+            }
+            Some(Err(_)) => self.note_failure(),
+            None => self.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.inner)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.inner)
+    }
+}

@@ -1,0 +1,150 @@
+//! A request's head between the codecs: HTTP/1's target and `host`, or HTTP/2's pseudo-headers, taken apart.
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Uri, Version, request};
+use sail_proxy_decide::head::RequestHead;
+
+use crate::stream_info::StreamInfo;
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) scheme: &'static str,
+    /// Empty if the request has none.
+    pub(crate) authority: HeaderValue,
+    pub(crate) path: PathAndQuery,
+    /// What an upgrade or extended CONNECT asks for.
+    pub(crate) protocol: Option<String>,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Why a request has no usable head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadError {
+    MissingHost,
+    MissingPath,
+    /// Two `host` headers, or one that contradicts.
+    BadHost,
+}
+
+impl Head {
+    /// Takes a codec's request apart.
+    pub(crate) fn new(parts: request::Parts, tls: bool) -> Result<(Self, http::Extensions), HeadError> {
+        let request::Parts { method, uri, version, mut headers, extensions, .. } = parts;
+        let uri = uri.into_parts();
+        let host = headers.remove(HOST);
+        if headers.contains_key(HOST) {
+            return Err(HeadError::BadHost);
+        }
+        let authority = match (uri.authority, host) {
+            // The target's authority wins over the header.
+            (Some(authority), _) => value_of(authority),
+            (None, Some(host)) => host,
+            (None, None) if version == Version::HTTP_10 => HeaderValue::from_static(""),
+            (None, None) => return Err(HeadError::MissingHost),
+        };
+        if authority.to_str().is_err() {
+            return Err(HeadError::BadHost);
+        }
+        let scheme = match uri.scheme {
+            Some(scheme) if scheme == Scheme::HTTPS => "https",
+            Some(_) => "http",
+            None if tls => "https",
+            None => "http",
+        };
+        let path = match uri.path_and_query {
+            Some(path) => path,
+            None if method == Method::CONNECT => PathAndQuery::from_static("/"),
+            None => return Err(HeadError::MissingPath),
+        };
+        let protocol = extensions
+            .get::<hyper::ext::Protocol>()
+            .map(|protocol| protocol.as_str().to_ascii_lowercase())
+            .or_else(|| if version == Version::HTTP_2 { None } else { super::hop::upgrade_of(&headers) });
+        Ok((Self { method, scheme, authority, path, protocol, version, headers }, extensions))
+    }
+
+    /// What is left of a head once it went upstream.
+    pub(crate) fn noted(info: &StreamInfo) -> Self {
+        let request = &info.request;
+        Self {
+            method: request.method.clone().unwrap_or_default(),
+            scheme: request.scheme.unwrap_or("http"),
+            authority: HeaderValue::from_str(request.authority())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            path: request.path().try_into().unwrap_or_else(|_| PathAndQuery::from_static("/")),
+            protocol: None,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// As decisions read it.
+    pub(crate) fn view(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: self.method.as_str(),
+            scheme: self.scheme,
+            authority: self.authority(),
+            path: self.path.as_str(),
+            protocol: self.protocol.as_deref(),
+            headers: &self.headers,
+        }
+    }
+
+    pub(crate) fn authority(&self) -> &str {
+        // Checked when the head was made; whoever sets it sets text.
+        self.authority.to_str().unwrap_or_default()
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.view().is_grpc()
+    }
+
+    /// Bytes, near enough: names, values and four bytes a line.
+    pub(crate) fn wire_size(&self) -> u64 {
+        let line = self.method.as_str().len() + self.path.as_str().len() + self.authority.len() + 24;
+        line as u64 + headers_size(&self.headers)
+    }
+
+    /// The head of the request that goes out over HTTP/1.
+    pub(crate) fn to_http1(&self) -> request::Parts {
+        let mut parts = self.parts(Uri::from(self.path.clone()), Version::HTTP_11);
+        if !self.authority.is_empty() {
+            parts.headers.insert(HOST, self.authority.clone());
+        }
+        parts
+    }
+
+    /// The head of the request that goes out over HTTP/2; `None` if its authority cannot be one.
+    pub(crate) fn to_http2(&self) -> Option<request::Parts> {
+        let authority = Authority::try_from(self.authority.as_bytes()).ok()?;
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(if self.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(authority);
+        uri.path_and_query = Some(self.path.clone());
+        Some(self.parts(Uri::from_parts(uri).ok()?, Version::HTTP_2))
+    }
+
+    fn parts(&self, uri: Uri, version: Version) -> request::Parts {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = uri;
+        parts.version = version;
+        parts.headers = self.headers.clone();
+        parts
+    }
+}
+
+/// Header bytes, near enough.
+pub(crate) fn headers_size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() as u64
+}
+
+fn value_of(authority: Authority) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(authority.as_str().as_bytes()))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,87 @@
+//! Headers that speak of one connection and must not cross to the next.
+
+use http::HeaderMap;
+use http::header::{CONNECTION, EXPECT, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Strips a request; an upgrade's own headers are put back by whoever forwards the upgrade.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    let wants_trailers = headers.contains_key(TE)
+        && headers.get_all(TE).iter().any(|value| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
+        });
+    strip(headers);
+    if wants_trailers {
+        headers.insert(TE, http::HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(TE);
+    }
+    // The codec answers it when the body is asked for.
+    headers.remove(EXPECT);
+}
+
+/// Strips a response.
+pub(crate) fn strip_response(headers: &mut HeaderMap) {
+    strip(headers);
+}
+
+/// What an upgrade asks to become, lower-cased.
+pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
+    let asked = headers.get_all(CONNECTION).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
+    });
+    if !asked {
+        return None;
+    }
+    headers.get(UPGRADE)?.to_str().ok().map(str::to_ascii_lowercase)
+}
+
+fn strip(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(CONNECTION)
+        && let Ok(text) = connection.to_str()
+    {
+        for name in text.split(',').map(str::trim) {
+            let kept = ["close", "keep-alive", "upgrade", "te", "host", "http2-settings"];
+            if !name.is_empty() && !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept)) {
+                headers.remove(name);
+            }
+        }
+    }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn what_connection_names_goes_too() {
+        let mut map =
+            headers(&[("connection", "keep-alive, x-secret"), ("x-secret", "1"), ("te", "gzip, trailers")]);
+        strip_request(&mut map);
+        assert_eq!(map, headers(&[("te", "trailers")]));
+    }
+
+    #[test]
+    fn upgrades_need_both_headers() {
+        assert_eq!(upgrade_of(&headers(&[("upgrade", "websocket")])), None);
+        let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+        assert_eq!(upgrade_of(&both).as_deref(), Some("websocket"));
+    }
+}

@@ -1,0 +1,239 @@
+//! The HTTP connection manager of a filter chain: its configuration in the form that requests read, its statistics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use sail_proxy_config::hcm::{Codec, EscapedSlashes as ConfigSlashes, ForwardClientCert, Hcm, ServerHeader};
+use sail_proxy_config::http_filter::{HttpFilter, HttpFilterKind};
+use sail_proxy_config::listener::{FilterChain, Listener};
+use sail_proxy_decide::route::{Action, Route};
+
+use super::forwarded;
+use super::head::Head;
+use super::mutate::Server;
+use super::path::{EscapedSlashes, Rules};
+use super::xfcc::{Details, Mode};
+use crate::observe::HttpObserver;
+use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, http_rbac, listener_http};
+use crate::stream_info::StreamInfo;
+use crate::worker::Shared;
+
+/// HTTP/2 towards clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Http2Options {
+    pub(crate) stream_window: Option<u32>,
+    pub(crate) connection_window: Option<u32>,
+    pub(crate) max_streams: Option<u32>,
+    pub(crate) allow_connect: bool,
+}
+
+/// See the module's documentation.
+pub(crate) struct Manager {
+    pub(crate) config: Arc<Hcm>,
+    pub(crate) stats: stats::Scope,
+    pub(crate) observer: Arc<HttpObserver>,
+    listener_stats: listener_http::Scope,
+    fault: http_fault::Scope,
+    rbac: http_rbac::Scope,
+    rate_limit: http_local_rate_limit::Scope,
+    server: Server,
+    rules: Rules,
+    mode: Mode,
+    details: Details,
+    envoy_headers: bool,
+}
+
+impl Manager {
+    pub(crate) fn new(config: &Arc<Hcm>, listener: &Listener, chain: &FilterChain, shared: &Shared) -> Self {
+        let prefix = &config.stat_prefix;
+        let store = &shared.store;
+        let suppress = config.http_filters.iter().any(|filter| match &filter.kind {
+            HttpFilterKind::Router(router) => router.suppress_envoy_headers,
+            _ => false,
+        });
+        let path = config.path;
+        let details = config.client_cert_details;
+        Self {
+            stats: store.scope(prefix),
+            observer: shared.options.observers.http(listener, chain, config),
+            listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
+            fault: store.scope(prefix),
+            rbac: store.scope(prefix),
+            rate_limit: store.scope(prefix),
+            server: match config.server_header {
+                ServerHeader::Overwrite => Server::Overwrite(config.server_name.clone()),
+                ServerHeader::AppendIfAbsent => Server::AppendIfAbsent(config.server_name.clone()),
+                ServerHeader::PassThrough => Server::PassThrough,
+            },
+            rules: Rules {
+                normalize: path.normalize,
+                merge_slashes: path.merge_slashes,
+                escaped_slashes: match path.escaped_slashes {
+                    ConfigSlashes::KeepUnchanged => EscapedSlashes::Keep,
+                    ConfigSlashes::RejectRequest => EscapedSlashes::Reject,
+                    ConfigSlashes::UnescapeAndRedirect => EscapedSlashes::Redirect,
+                    ConfigSlashes::UnescapeAndForward => EscapedSlashes::Forward,
+                },
+            },
+            mode: match config.forward_client_cert {
+                ForwardClientCert::Sanitize => Mode::Sanitize,
+                ForwardClientCert::ForwardOnly => Mode::ForwardOnly,
+                ForwardClientCert::AppendForward => Mode::AppendForward,
+                ForwardClientCert::SanitizeSet => Mode::SanitizeSet,
+                ForwardClientCert::AlwaysForwardOnly => Mode::AlwaysForwardOnly,
+            },
+            details: Details {
+                subject: details.subject,
+                cert: details.cert,
+                chain: details.chain,
+                dns: details.dns,
+                uri: details.uri,
+            },
+            envoy_headers: !suppress,
+            config: config.clone(),
+        }
+    }
+
+    /// The codec, unless the connection's first bytes decide: whether it is HTTP/2.
+    pub(crate) fn fixed_codec(&self) -> Option<bool> {
+        match self.config.codec {
+            Codec::Auto => None,
+            Codec::Http1 => Some(false),
+            Codec::Http2 => Some(true),
+        }
+    }
+
+    pub(crate) fn filters(&self) -> &[HttpFilter] {
+        &self.config.http_filters
+    }
+
+    pub(crate) fn max_headers(&self) -> usize {
+        self.config.limits.max_headers_count
+    }
+
+    pub(crate) fn max_header_bytes(&self) -> usize {
+        self.config.limits.max_request_headers_bytes
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        self.config.timeouts.idle
+    }
+
+    pub(crate) fn max_connection_duration(&self) -> Option<Duration> {
+        self.config.timeouts.max_connection_duration
+    }
+
+    pub(crate) fn http2_options(&self) -> Http2Options {
+        let http2 = &self.config.http2;
+        let websocket = self.config.upgrades.iter().any(|upgrade| upgrade.enabled);
+        Http2Options {
+            stream_window: http2.initial_stream_window_size,
+            connection_window: http2.initial_connection_window_size,
+            max_streams: Some(http2.max_concurrent_streams.unwrap_or(1024)),
+            allow_connect: http2.allow_connect || websocket,
+        }
+    }
+
+    pub(crate) fn accepts_http10(&self) -> bool {
+        self.config.http1.accept_http_10
+    }
+
+    pub(crate) fn default_host(&self) -> Option<HeaderValue> {
+        self.config
+            .http1
+            .default_host_for_http_10
+            .as_deref()
+            .and_then(|host| HeaderValue::from_str(host).ok())
+    }
+
+    pub(crate) fn path_rules(&self) -> Rules {
+        self.rules
+    }
+
+    pub(crate) fn forwarded(&self) -> forwarded::Rules {
+        let client = &self.config.client_address;
+        forwarded::Rules {
+            use_remote_address: client.use_remote_address,
+            trusted_hops: client.xff_num_trusted_hops,
+            skip_append: client.skip_xff_append,
+        }
+    }
+
+    pub(crate) fn client_cert(&self) -> (Mode, Details) {
+        (self.mode, self.details)
+    }
+
+    pub(crate) fn generates_request_id(&self) -> bool {
+        self.config.request_id.generate
+    }
+
+    pub(crate) fn returns_request_id(&self) -> bool {
+        self.config.request_id.always_set_in_response
+    }
+
+    pub(crate) fn server_header(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn via(&self) -> Option<HeaderValue> {
+        self.config.via.clone()
+    }
+
+    pub(crate) fn sends_envoy_headers(&self) -> bool {
+        self.envoy_headers
+    }
+
+    pub(crate) fn fault_stats(&self) -> &http_fault::Scope {
+        &self.fault
+    }
+
+    pub(crate) fn rbac_stats(&self) -> &http_rbac::Scope {
+        &self.rbac
+    }
+
+    pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {
+        &self.rate_limit
+    }
+
+    /// Whether the route or the manager lets the request's upgrade through; a request without one always passes.
+    pub(crate) fn accepts_upgrade(&self, head: &Head, route: &Route) -> bool {
+        let wanted = match &head.protocol {
+            Some(protocol) => protocol.as_str(),
+            None if head.method == http::Method::CONNECT => "connect",
+            None => return true,
+        };
+        let of_route = match &route.action {
+            Action::Route(action) => {
+                action.upgrades.iter().find(|upgrade| upgrade.upgrade_type.eq_ignore_ascii_case(wanted))
+            }
+            _ => None,
+        };
+        if let Some(upgrade) = of_route {
+            return upgrade.enabled;
+        }
+        self.config
+            .upgrades
+            .iter()
+            .any(|upgrade| upgrade.enabled && upgrade.upgrade_type.eq_ignore_ascii_case(wanted))
+    }
+
+    /// Counts a finished exchange.
+    pub(crate) fn count_response(&self, info: &StreamInfo) {
+        let stats = &self.stats;
+        stats.move_by(stats::downstream_rq_active, -1);
+        stats.inc(stats::downstream_rq_completed);
+        self.listener_stats.inc(listener_http::downstream_rq_completed);
+        let (here, there) = match info.response_code.unwrap_or(0) / 100 {
+            1 => (stats::downstream_rq_1xx, listener_http::downstream_rq_1xx),
+            2 => (stats::downstream_rq_2xx, listener_http::downstream_rq_2xx),
+            3 => (stats::downstream_rq_3xx, listener_http::downstream_rq_3xx),
+            4 => (stats::downstream_rq_4xx, listener_http::downstream_rq_4xx),
+            5 => (stats::downstream_rq_5xx, listener_http::downstream_rq_5xx),
+            _ => return,
+        };
+        stats.inc(here);
+        self.listener_stats.inc(there);
+        stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
+    }
+}

@@ -1,0 +1,163 @@
+//! What the connection manager writes into requests and responses as they pass.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use sail_proxy_config::hcm::HostOptions;
+use sail_proxy_decide::route::{HostRewrite, Route, RouteAction};
+
+use super::body::Body;
+use super::exchange::Exchange;
+use super::head::Head;
+use super::{forwarded, request_id, xfcc};
+use crate::router::Found;
+
+/// Headers by which a request controls the router: they are read, and go no further.
+pub(crate) const ENVOY_REQUEST_CONTROLS: [&str; 12] = [
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-is-timeout-retry",
+];
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+
+/// Completes a request before it is routed.
+pub(crate) fn request(exchange: &Exchange, head: &mut Head) {
+    let connection = &exchange.connection;
+    let manager = &connection.manager;
+    let tls = connection.accepted.tls.as_deref();
+    forwarded::apply(
+        &mut head.headers,
+        manager.forwarded(),
+        connection.downstream.direct_remote_address,
+        &mut exchange.info.borrow_mut().downstream,
+    );
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let proto = head.headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+    head.scheme = if proto.as_bytes() == b"https" { "https" } else { "http" };
+    strip_host(manager.config.host, connection.downstream.local_address.port(), head);
+    let (mode, details) = manager.client_cert();
+    let chain = tls.map(|peer| &peer.chain[..]).unwrap_or_default();
+    xfcc::apply(&mut head.headers, mode, details, tls.map(|peer| &*peer.info), chain);
+    if manager.generates_request_id() && !head.headers.contains_key(request_id::REQUEST_ID) {
+        let id = request_id::generate(&mut *connection.worker.rng.borrow_mut());
+        head.headers.insert(request_id::REQUEST_ID, id);
+    }
+    let id = head.headers.get(request_id::REQUEST_ID);
+    exchange.info.borrow_mut().request_id = id.map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()));
+}
+
+/// Cuts off the host what the configuration does not want to see.
+fn strip_host(options: HostOptions, listening: u16, head: &mut Head) {
+    let host = head.authority();
+    let mut end = host.len();
+    if (options.strip_matching_port || options.strip_any_port)
+        && let Some((name, port)) = host.rsplit_once(':')
+        && (options.strip_any_port || port.parse() == Ok(listening))
+        && !port.is_empty()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        end = name.len();
+    }
+    if options.strip_trailing_dot && host[..end].ends_with('.') {
+        end -= 1;
+    }
+    if end < host.len()
+        && let Ok(host) = HeaderValue::from_str(&host[..end])
+    {
+        head.authority = host;
+    }
+}
+
+/// Path and host as the route rewrites them; the host that only the chosen upstream knows is written later.
+pub(crate) fn rewrite(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    action: &RouteAction,
+    head: &mut Head,
+) {
+    let keeps_original = exchange.connection.manager.sends_envoy_headers();
+    if let Some(rewrite) = &action.path_rewrite {
+        let path = head.path.as_str();
+        let new = exchange
+            .with_attributes(head, |attributes| rewrite.apply(path, &route.matching.path, attributes));
+        if new.path != path
+            && let Ok(new) = http::uri::PathAndQuery::try_from(new.path)
+        {
+            let old = std::mem::replace(&mut head.path, new);
+            exchange.info.borrow_mut().request.original_path =
+                Some(bytes::Bytes::copy_from_slice(old.as_str().as_bytes()));
+            if keeps_original && let Ok(old) = HeaderValue::from_str(old.as_str()) {
+                head.headers.insert(ORIGINAL_PATH, old);
+            }
+        }
+    }
+    let rewrite = found
+        .weighted
+        .as_ref()
+        .and_then(|weighted| weighted.host_rewrite.as_ref())
+        .or(action.host_rewrite.as_ref());
+    let Some(rewrite) = rewrite else { return };
+    let new = exchange.with_attributes(head, |attributes| {
+        sail_proxy_decide::route::rewrite_host(rewrite, &head.view(), None, attributes)
+    });
+    let changes = new.is_some() || matches!(rewrite, HostRewrite::Auto);
+    if changes && action.append_x_forwarded_host {
+        head.headers.append(FORWARDED_HOST, head.authority.clone());
+    }
+    if changes && keeps_original {
+        head.headers.insert(ORIGINAL_HOST, head.authority.clone());
+    }
+    if let Some(new) = new {
+        head.authority = new;
+    }
+}
+
+/// Completes a response before it is sent.
+pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
+    let manager = &exchange.connection.manager;
+    let headers = response.headers_mut();
+    manager.server_header().apply(headers);
+    if let Some(via) = manager.via() {
+        headers.append(http::header::VIA, via);
+    }
+    if manager.returns_request_id()
+        && let Some(id) = &exchange.info.borrow().request_id
+        && let Ok(id) = HeaderValue::from_bytes(id)
+    {
+        headers.insert(request_id::REQUEST_ID, id);
+    }
+}
+
+/// What becomes of the `server` header.
+#[derive(Clone, Debug)]
+pub(crate) enum Server {
+    Overwrite(HeaderValue),
+    AppendIfAbsent(HeaderValue),
+    PassThrough,
+}
+
+impl Server {
+    fn apply(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Overwrite(name) => {
+                headers.insert(http::header::SERVER, name.clone());
+            }
+            Self::AppendIfAbsent(name) => {
+                headers.entry(http::header::SERVER).or_insert_with(|| name.clone());
+            }
+            Self::PassThrough => {}
+        }
+    }
+}

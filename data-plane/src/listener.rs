@@ -1,0 +1,175 @@
+//! Listeners as a worker has them: the configuration in force, its filter chains ready for use, and its drain.
+
+pub(crate) mod accept;
+pub(crate) mod chain;
+pub(crate) mod connection;
+pub(crate) mod sockets;
+
+use std::cell::{Cell, OnceCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use sail_proxy_config::Snapshot;
+use sail_proxy_config::listener::{Listener as Config, TrafficDirection};
+use tokio_util::sync::CancellationToken;
+
+use crate::stats::sets::listener as stats;
+use crate::worker::state::Worker;
+use crate::worker::{Scope, Shared};
+use chain::Chain;
+
+/// One version of a listener.
+pub(crate) struct Listener {
+    pub(crate) config: Arc<Config>,
+    pub(crate) stats: stats::Scope,
+    /// Built when a connection first needs them: most of a sidecar's chains never see one.
+    chains: Box<[OnceCell<Rc<Chain>>]>,
+    default_chain: OnceCell<Rc<Chain>>,
+    pub(crate) drain: Drain,
+}
+
+/// A listener's end, as its connections see it.
+#[derive(Clone, Default)]
+pub(crate) struct Drain {
+    token: CancellationToken,
+    end: Rc<Cell<Option<Instant>>>,
+}
+
+impl Drain {
+    fn begin(&self, time: Duration) {
+        if self.end.get().is_none() {
+            self.end.set(Some(Instant::now() + time));
+            self.token.cancel();
+        }
+    }
+
+    /// Resolves when the drain begins.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Whether it has begun.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.end.get().is_some()
+    }
+
+    /// When it is over; `None` before it begins.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.end.get()
+    }
+}
+
+impl Listener {
+    fn new(config: &Arc<Config>, shared: &Shared) -> Rc<Self> {
+        Rc::new(Self {
+            stats: shared.store.scope(&stat_name(config)),
+            chains: config.filter_chains.iter().map(|_| OnceCell::new()).collect(),
+            default_chain: OnceCell::new(),
+            drain: Drain::default(),
+            config: config.clone(),
+        })
+    }
+
+    /// The chain that takes a connection.
+    pub(crate) fn chain(
+        &self,
+        connection: &sail_proxy_decide::filter_chain::Connection<'_>,
+        worker: &Rc<Worker>,
+    ) -> Option<Rc<Chain>> {
+        let (cell, config) = match self.config.index.find(connection) {
+            Some(index) => (&self.chains[index], &self.config.filter_chains[index]),
+            None => (&self.default_chain, self.config.default_filter_chain.as_ref()?),
+        };
+        Some(cell.get_or_init(|| Chain::new(config, &self.config, worker)).clone())
+    }
+}
+
+/// Makes the worker's listeners those of a configuration. What did not change stays as it is, with its connections;
+/// what changed or went is drained.
+pub(crate) fn update(worker: &Rc<Worker>, snapshot: &Snapshot) {
+    let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
+    let before = worker.listeners.take();
+    for config in &snapshot.listeners {
+        let name = &config.name;
+        let kept = before.get(name).filter(|listener| {
+            Arc::ptr_eq(&listener.config, config) || listener.config.version == config.version
+        });
+        let listener = kept.cloned().unwrap_or_else(|| Listener::new(config, &worker.shared));
+        listeners.insert(name.clone(), listener);
+    }
+    let time = worker.shared.options.drain_time;
+    for (name, listener) in &before {
+        if listeners.get(name).is_none_or(|now| !Rc::ptr_eq(now, listener)) {
+            listener.drain.begin(time);
+        }
+    }
+    worker.accepting.borrow_mut().retain(|name, tasks| {
+        let Some(listener) = listeners.get(name).filter(|listener| listener.config.bind_to_port) else {
+            return false;
+        };
+        tasks.retain(|task| listener.config.addresses.iter().any(|address| *address == task.address));
+        true
+    });
+    worker.by_address.replace(by_address(&listeners));
+    worker.listeners.replace(listeners);
+}
+
+/// Which listener a redirected connection is handed to: the one for its original destination's address and port, else
+/// the one for every address at that port.
+pub(crate) fn for_destination(worker: &Worker, destination: SocketAddr) -> Option<Rc<Listener>> {
+    let listeners = worker.by_address.borrow();
+    let any = |ip: IpAddr| listeners.get(&SocketAddr::new(ip, destination.port()));
+    listeners
+        .get(&destination)
+        .or_else(|| match destination.ip() {
+            IpAddr::V4(_) => any(Ipv4Addr::UNSPECIFIED.into()).or_else(|| any(Ipv6Addr::UNSPECIFIED.into())),
+            IpAddr::V6(_) => any(Ipv6Addr::UNSPECIFIED.into()),
+        })
+        .cloned()
+}
+
+/// Begins the drain of the connections that are open, and of those to come.
+pub(crate) fn drain(worker: &Worker, scope: Scope) {
+    let time = worker.shared.options.drain_time;
+    for listener in worker.listeners.borrow().values().filter(|listener| is_meant(&listener.config, scope)) {
+        listener.drain.begin(time);
+    }
+}
+
+/// Closes listening sockets.
+pub(crate) fn stop(worker: &Worker, scope: Scope) {
+    let listeners = worker.listeners.borrow();
+    worker
+        .accepting
+        .borrow_mut()
+        .retain(|name, _| !listeners.get(name).is_none_or(|listener| is_meant(&listener.config, scope)));
+}
+
+fn is_meant(config: &Config, scope: Scope) -> bool {
+    match scope {
+        Scope::All => true,
+        Scope::Inbound => config.traffic_direction == TrafficDirection::Inbound,
+    }
+}
+
+fn by_address(listeners: &HashMap<Arc<str>, Rc<Listener>>) -> HashMap<SocketAddr, Rc<Listener>> {
+    let addresses = |listener: &Rc<Listener>| {
+        listener.config.addresses.iter().filter_map(|address| address.socket_addr()).collect::<Vec<_>>()
+    };
+    listeners
+        .values()
+        .flat_map(|listener| addresses(listener).into_iter().map(|address| (address, listener.clone())))
+        .collect()
+}
+
+/// What a listener's statistics are called: its address with the colons that statistics cannot bear replaced, or the
+/// prefix that its configuration gives.
+pub(crate) fn stat_name(config: &Config) -> String {
+    if !config.stat_prefix.is_empty() {
+        return config.stat_prefix.to_string();
+    }
+    config.addresses.first().map(|address| address.to_string().replace(':', "_")).unwrap_or_default()
+}

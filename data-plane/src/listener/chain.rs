@@ -1,0 +1,93 @@
+//! A filter chain ready for connections: its TLS, the network filters that judge a connection, and what ends it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sail_proxy_config::listener::{FilterChain, Listener};
+use sail_proxy_config::network_filter::NetworkFilter;
+use sail_proxy_config::tls::{DownstreamSocket, DownstreamTls};
+use tokio::io::AsyncWriteExt;
+
+use super::connection::Accepted;
+use crate::http::manager::Manager;
+use crate::net::Stream;
+use crate::tcp::{self, proxy::TcpProxy};
+use crate::worker::state::Worker;
+
+/// How long a handshake may take where the configuration says nothing.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+enum Terminal {
+    Http(Rc<Manager>),
+    Tcp(Rc<TcpProxy>),
+    Respond(Bytes),
+    Echo,
+    /// A chain without an end closes the connection.
+    Close,
+}
+
+/// See the module's documentation.
+pub(crate) struct Chain {
+    config: Arc<FilterChain>,
+    terminal: Terminal,
+}
+
+impl Chain {
+    pub(crate) fn new(config: &Arc<FilterChain>, listener: &Listener, worker: &Worker) -> Rc<Self> {
+        let shared = &worker.shared;
+        let terminal = match config.filters.last() {
+            Some(NetworkFilter::HttpConnectionManager(hcm)) => {
+                Terminal::Http(Rc::new(Manager::new(hcm, listener, config, shared)))
+            }
+            Some(NetworkFilter::TcpProxy(proxy)) => {
+                Terminal::Tcp(Rc::new(TcpProxy::new(proxy, listener, config, shared)))
+            }
+            Some(NetworkFilter::DirectResponse(bytes)) => Terminal::Respond(bytes.clone()),
+            Some(NetworkFilter::Echo) => Terminal::Echo,
+            _ => Terminal::Close,
+        };
+        Rc::new(Self { config: config.clone(), terminal })
+    }
+
+    /// The TLS that clients are expected to speak.
+    pub(crate) fn tls(&self) -> Option<&Arc<DownstreamTls>> {
+        match &self.config.socket {
+            DownstreamSocket::Raw => None,
+            DownstreamSocket::Tls(tls) => Some(tls),
+        }
+    }
+
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.config.transport_socket_connect_timeout.unwrap_or(HANDSHAKE_TIMEOUT)
+    }
+
+    /// Serves a connection to its end.
+    pub(crate) async fn serve(&self, worker: Rc<Worker>, accepted: Accepted, mut stream: Stream) {
+        let Some(judged) = tcp::filters::judge(&self.config.filters, &worker, &accepted, &mut stream).await
+        else {
+            return;
+        };
+        match &self.terminal {
+            Terminal::Http(manager) => {
+                // The codec reads the connection from its first byte.
+                crate::http::conn::serve(worker, manager.clone(), accepted, stream).await;
+            }
+            Terminal::Tcp(proxy) => {
+                proxy.clone().serve(worker, accepted, self.config.name.clone(), judged, stream).await;
+            }
+            Terminal::Respond(bytes) => {
+                // The client may be gone; nothing is lost then.
+                let _ = stream.write_all(bytes).await;
+                let _ = stream.shutdown().await;
+            }
+            Terminal::Echo => {
+                let (mut read, mut write) = tokio::io::split(stream);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            }
+            Terminal::Close => {}
+        }
+    }
+}

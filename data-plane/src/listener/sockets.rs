@@ -1,0 +1,188 @@
+//! Listening sockets of the process, opened by the main thread, so that a port in use is known before anything changes.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use sail_proxy_config::Snapshot;
+use sail_proxy_config::listener::Listener as Config;
+use sail_proxy_decide::address::Address;
+
+use crate::net::socket::{self, ListenOptions};
+
+/// A socket for one worker.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A socket, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listener: Arc<str>,
+    /// As configured.
+    pub(crate) address: Address,
+    pub(crate) socket: Socket,
+}
+
+/// A listener's socket that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot bind {address}: {source}{}", hint(source))]
+pub struct BindError {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// Where it should listen.
+    pub address: Address,
+    /// What the kernel said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another process listens there: stop it or change the listener's port"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 and transparent sockets need a capability (CAP_NET_BIND_SERVICE, CAP_NET_ADMIN)"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; no interface of this host has that address",
+        _ => "",
+    }
+}
+
+/// Which sockets are open.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    workers: usize,
+    /// By listener: the address that was asked for, and the one that was got.
+    bound: HashMap<Arc<str>, Vec<(Address, Address)>>,
+}
+
+impl Sockets {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { workers, bound: HashMap::new() }
+    }
+
+    /// Opens what a configuration needs and is not open yet: a list for each worker.
+    pub(crate) fn open(&mut self, snapshot: &Snapshot) -> Result<Vec<Vec<Opened>>, Vec<BindError>> {
+        let mut opened: Vec<Vec<Opened>> = (0..self.workers).map(|_| Vec::new()).collect();
+        let mut bound = HashMap::new();
+        let mut errors = Vec::new();
+        for listener in snapshot.listeners.iter().filter(|listener| listener.bind_to_port) {
+            match self.open_listener(listener, &mut opened) {
+                Ok(addresses) => {
+                    bound.insert(listener.name.clone(), addresses);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        self.bound = bound;
+        Ok(opened)
+    }
+
+    /// Listeners and where they really listen.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&Arc<str>, &Address)> {
+        self.bound
+            .iter()
+            .flat_map(|(name, addresses)| addresses.iter().map(move |(_, address)| (name, address)))
+    }
+
+    fn open_listener(
+        &self,
+        listener: &Config,
+        opened: &mut [Vec<Opened>],
+    ) -> Result<Vec<(Address, Address)>, BindError> {
+        let fail = |address: &Address, source| BindError {
+            listener: listener.name.clone(),
+            address: address.clone(),
+            source,
+        };
+        let before = self.bound.get(&listener.name);
+        let mut addresses = Vec::new();
+        let mut seen = HashSet::new();
+        for address in &listener.addresses {
+            if !seen.insert(address) {
+                continue;
+            }
+            if let Some(open) = before.and_then(|before| before.iter().find(|(asked, _)| asked == address)) {
+                addresses.push(open.clone());
+                continue;
+            }
+            let sockets = self.open_address(listener, address).map_err(|source| fail(address, source))?;
+            let actual = match &sockets[..] {
+                [Socket::Tcp(socket), ..] => {
+                    socket.local_addr().map_or_else(|_| address.clone(), Address::Ip)
+                }
+                _ => address.clone(),
+            };
+            addresses.push((address.clone(), actual));
+            for (worker, socket) in opened.iter_mut().zip(sockets) {
+                worker.push(Opened { listener: listener.name.clone(), address: address.clone(), socket });
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn open_address(&self, listener: &Config, address: &Address) -> std::io::Result<Vec<Socket>> {
+        match address {
+            Address::Ip(address) => self.open_tcp(listener, *address),
+            Address::Pipe(path) => self.open_unix(path),
+            Address::Internal { .. } => Ok(Vec::new()),
+        }
+    }
+
+    fn open_tcp(&self, listener: &Config, address: SocketAddr) -> std::io::Result<Vec<Socket>> {
+        let options = ListenOptions {
+            reuse_port: listener.reuse_port,
+            transparent: listener.transparent,
+            dual_stack: address.ip().is_unspecified(),
+            backlog: listener
+                .tcp_backlog_size
+                .and_then(|backlog| i32::try_from(backlog).ok())
+                .unwrap_or(4096),
+        };
+        // With SO_REUSEPORT a second process would share the port unnoticed; a plain socket notices.
+        // Sockets of our own, of a listener that goes, are no obstacle.
+        let ours = || self.bound.values().flatten().any(|(_, open)| open.socket_addr() == Some(address));
+        if address.port() != 0 && options.reuse_port && !ours() {
+            socket::probe(address, options)?;
+        }
+        let first = socket::listen(address, options)?;
+        // Port 0: the others share the port that the first was given.
+        let address = first.local_addr()?;
+        let mut sockets = vec![Socket::Tcp(first)];
+        while sockets.len() < self.workers {
+            let next = match (&sockets[0], options.reuse_port) {
+                (Socket::Tcp(first), false) => first.try_clone()?,
+                _ => socket::listen(address, options)?,
+            };
+            sockets.push(Socket::Tcp(next));
+        }
+        Ok(sockets)
+    }
+
+    fn open_unix(&self, path: &Path) -> std::io::Result<Vec<Socket>> {
+        // A socket file that a process before us left behind.
+        if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+            && std::os::unix::net::UnixStream::connect(path).is_err()
+        {
+            std::fs::remove_file(path)?;
+        }
+        let first = UnixListener::bind(path)?;
+        first.set_nonblocking(true)?;
+        let mut sockets = Vec::with_capacity(self.workers);
+        for _ in 1..self.workers {
+            sockets.push(Socket::Unix(first.try_clone()?));
+        }
+        sockets.push(Socket::Unix(first));
+        Ok(sockets)
+    }
+}

@@ -1,0 +1,8 @@
+//! Sockets: bytes in and out of the kernel, and nothing about what they mean.
+
+pub(crate) mod original_dst;
+pub(crate) mod prefixed;
+pub(crate) mod socket;
+pub(crate) mod stream;
+
+pub(crate) use stream::{Raw, Stream};

@@ -1,0 +1,180 @@
+//! One type for every byte stream: TCP or Unix, plain or TLS, from either side. An enum rather than a trait object,
+//! so that the codecs above are compiled once and call without indirection.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+use super::prefixed::Prefixed;
+
+/// A socket.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection, possibly through TLS.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(Prefixed),
+    Server(Box<server::TlsStream<Prefixed>>),
+    Client(Box<client::TlsStream<Prefixed>>),
+    /// Bytes that were looked at above TLS, and the rest.
+    Rewound(Box<Rewound>),
+}
+
+/// See [`Stream::rewound`].
+#[derive(Debug)]
+pub(crate) struct Rewound {
+    prefix: Bytes,
+    rest: Stream,
+}
+
+macro_rules! raw {
+    ($self:expr, $io:ident => $call:expr) => {
+        match $self {
+            Raw::Tcp($io) => $call,
+            Raw::Unix($io) => $call,
+        }
+    };
+}
+
+macro_rules! stream {
+    ($self:expr, $io:ident => $call:expr) => {
+        match $self {
+            Stream::Plain($io) => $call,
+            Stream::Server($io) => $call,
+            Stream::Client($io) => $call,
+            Stream::Rewound(rewound) => {
+                let $io = &mut rewound.rest;
+                $call
+            }
+        }
+    };
+}
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        raw!(self, io => io.as_fd())
+    }
+}
+
+impl Stream {
+    /// The socket below any TLS.
+    pub(crate) fn raw(&self) -> &Raw {
+        match self {
+            Self::Plain(io) => io.raw(),
+            Self::Server(io) => io.get_ref().0.raw(),
+            Self::Client(io) => io.get_ref().0.raw(),
+            Self::Rewound(rewound) => rewound.rest.raw(),
+        }
+    }
+
+    /// The stream with bytes put back that were read from it.
+    pub(crate) fn rewound(self, prefix: Bytes) -> Self {
+        if prefix.is_empty() {
+            return self;
+        }
+        match self {
+            Self::Plain(io) => {
+                let (rest, raw) = io.into_parts();
+                // What was read came from the prefix first, so a rest of it follows.
+                let prefix = if rest.is_empty() { prefix } else { [prefix, rest].concat().into() };
+                Self::Plain(Prefixed::new(prefix, raw))
+            }
+            tls => Self::Rewound(Box::new(Rewound { prefix, rest: tls })),
+        }
+    }
+}
+
+impl AsyncRead for Raw {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        raw!(self.get_mut(), io => Pin::new(io).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Raw {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        raw!(self.get_mut(), io => Pin::new(io).poll_write(context, data))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        raw!(self.get_mut(), io => Pin::new(io).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        raw!(self.get_mut(), io => Pin::new(io).poll_shutdown(context))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        raw!(self.get_mut(), io => Pin::new(io).poll_write_vectored(context, data))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = self.get_mut();
+        if let Stream::Rewound(rewound) = stream
+            && !rewound.prefix.is_empty()
+        {
+            let count = rewound.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&rewound.prefix.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        stream!(stream, io => Pin::new(io).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        stream!(self.get_mut(), io => Pin::new(io).poll_write(context, data))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        stream!(self.get_mut(), io => Pin::new(io).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        stream!(self.get_mut(), io => Pin::new(io).poll_shutdown(context))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        stream!(self.get_mut(), io => Pin::new(io).poll_write_vectored(context, data))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(io) => io.is_write_vectored(),
+            Self::Server(io) => io.is_write_vectored(),
+            Self::Client(io) => io.is_write_vectored(),
+            Self::Rewound(rewound) => rewound.rest.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Upstream HTTP connections of one worker, by host: HTTP/1 connections are taken and given back, HTTP/2 ones shared.
+//!
+//! A request that finds no connection waits in line while connections are made; whichever becomes ready first serves
+//! the first in line. If a connection fails to come about, everybody in line is told, so that each can decide whether
+//! to try another host.
+
+pub(crate) mod connect;
+pub(crate) mod lease;
+pub(crate) mod limits;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+
+use crate::http::body::Body;
+use crate::net::Stream;
+use crate::rt::LocalExec;
+
+use crate::stats::sets::cluster;
+use connect::{Connector, Established, Protocol};
+use lease::{Connection, H1, H2, Lease};
+use limits::{Limits, Permit};
+
+/// Why no connection could be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// A circuit breaker is open.
+    #[error("overflow")]
+    Overflow,
+    /// Connecting failed, for the reason given in Envoy's words.
+    #[error("{0}")]
+    Connect(Rc<str>),
+    /// Connecting took longer than the cluster allows.
+    #[error("connection timeout")]
+    Timeout,
+}
+
+/// How connections of a pool are used.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolOptions {
+    /// Connections idle for longer are closed.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Requests after which a connection is not used again.
+    pub(crate) max_requests: Option<u32>,
+    /// Streams on one HTTP/2 connection.
+    pub(crate) max_streams: usize,
+}
+
+type Waiter = oneshot::Sender<Result<Lease, PoolError>>;
+
+/// Connections to one host, with one transport and one protocol.
+pub(crate) struct Pool {
+    connector: Connector,
+    options: PoolOptions,
+    limits: Rc<Limits>,
+    stats: cluster::Scope,
+    idle: RefCell<Vec<H1>>,
+    shared: RefCell<Vec<Rc<H2>>>,
+    waiting: RefCell<VecDeque<Waiter>>,
+    connecting: Cell<usize>,
+    open: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("connector", &self.connector)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(
+        connector: Connector,
+        options: PoolOptions,
+        limits: Rc<Limits>,
+        stats: cluster::Scope,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            connector,
+            options,
+            limits,
+            stats,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            connecting: Cell::new(0),
+            open: Cell::new(0),
+            closed: Cell::new(false),
+        })
+    }
+
+    /// A connection that is ready now, if there is one.
+    pub(crate) fn try_acquire(self: &Rc<Self>) -> Option<Lease> {
+        if let Some(h2) = self.pick_shared() {
+            return Some(Lease::shared(h2, self.clone()));
+        }
+        let mut idle = self.idle.borrow_mut();
+        let mut busy = None;
+        let found = loop {
+            match idle.pop() {
+                None => break None,
+                Some(h1) if h1.send.is_closed() => {}
+                Some(h1) if h1.send.is_ready() => break Some(h1),
+                // Its last response is read, but the codec has not come round yet. It goes back below.
+                Some(h1) => busy.get_or_insert_with(Vec::new).push(h1),
+            }
+        };
+        idle.extend(busy.into_iter().flatten());
+        found.map(|h1| Lease::exclusive(h1, self.clone()))
+    }
+
+    /// Waits for a connection.
+    pub(crate) async fn acquire(self: &Rc<Self>) -> Result<Lease, PoolError> {
+        if let Some(lease) = self.try_acquire() {
+            return Ok(lease);
+        }
+        self.stats.inc(cluster::upstream_rq_pending_total);
+        let Some(_pending) = self.limits.pending.acquire() else {
+            self.stats.inc(cluster::upstream_rq_pending_overflow);
+            return Err(PoolError::Overflow);
+        };
+        let _gauge = self.stats.hold(cluster::upstream_rq_pending_active);
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.borrow_mut().push_back(sender);
+        self.connect_for_waiting();
+        // The pool answers everybody in line, also when it is closed; a lost sender is a lost connection.
+        receiver.await.unwrap_or_else(|_| Err(PoolError::Connect("connection closed".into())))
+    }
+
+    /// Forgets what has been idle for too long. Called by the worker's clock.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let Some(limit) = self.options.idle_timeout else { return };
+        let expired = |since: Instant| now.saturating_duration_since(since) >= limit;
+        let mut idle = self.idle.borrow_mut();
+        let mut shared = self.shared.borrow_mut();
+        let before = idle.len() + shared.len();
+        idle.retain(|h1| !expired(h1.idle_since) && !h1.send.is_closed());
+        shared.retain(|h2| h2.streams.get() > 0 || !expired(h2.idle_since.get()));
+        let gone = before - idle.len() - shared.len();
+        self.stats.add(cluster::upstream_cx_idle_timeout, gone as u64);
+    }
+
+    /// Whether nothing uses it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.open.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty()
+    }
+
+    /// Closes idle connections now and the others after their last response.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+    }
+
+    /// The cluster's statistics.
+    pub(crate) fn stats(&self) -> &cluster::Scope {
+        &self.stats
+    }
+
+    /// The cluster's limits.
+    pub(crate) fn limits(&self) -> &Rc<Limits> {
+        &self.limits
+    }
+
+    fn pick_shared(&self) -> Option<Rc<H2>> {
+        let mut shared = self.shared.borrow_mut();
+        let mut index = 0;
+        while let Some(h2) = shared.get(index) {
+            if h2.send.is_closed() || h2.is_spent(self.options.max_requests) {
+                shared.swap_remove(index);
+            } else if h2.streams.get() < self.options.max_streams.min(h2.peer_streams.get()) {
+                return Some(h2.clone());
+            } else {
+                index += 1;
+            }
+        }
+        None
+    }
+
+    /// Makes as many connections as those in line need and the limits allow.
+    fn connect_for_waiting(self: &Rc<Self>) {
+        let multiplexed = !matches!(self.connector.protocol, Protocol::Http1);
+        loop {
+            let waiting = self.waiting.borrow().len();
+            let wanted = if multiplexed { usize::from(waiting > 0) } else { waiting };
+            if self.connecting.get() >= wanted {
+                return;
+            }
+            let permit = match self.limits.connections.acquire() {
+                Some(permit) => permit,
+                None => {
+                    self.stats.inc(cluster::upstream_cx_overflow);
+                    // A host without any connection gets one, or its requests would wait for ever.
+                    if self.open.get() + self.connecting.get() > 0 {
+                        return;
+                    }
+                    self.limits.connections.exceed()
+                }
+            };
+            self.spawn_connect(permit);
+        }
+    }
+
+    fn spawn_connect(self: &Rc<Self>, permit: Permit) {
+        self.connecting.set(self.connecting.get() + 1);
+        let pool = self.clone();
+        tokio::task::spawn_local(async move {
+            let started = Instant::now();
+            pool.stats.inc(cluster::upstream_cx_total);
+            let result = pool.connector.establish().await;
+            pool.connecting.set(pool.connecting.get() - 1);
+            match result {
+                Ok(established) => {
+                    pool.stats.record(cluster::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
+                    pool.adopt(established, permit);
+                }
+                Err(error) => {
+                    drop(permit);
+                    pool.fail(&error);
+                }
+            }
+        });
+    }
+
+    fn adopt(self: &Rc<Self>, established: Established, permit: Permit) {
+        self.open.set(self.open.get() + 1);
+        let guard = ConnectionGuard::new(self, permit);
+        match established {
+            Established::Http1 { send, connection, info } => {
+                self.stats.inc(cluster::upstream_cx_http1_total);
+                tokio::task::spawn_local(async move {
+                    // How it ended shows in the request that was on it; an idle connection's end is nobody's concern.
+                    let _ = connection.await;
+                    drop(guard);
+                });
+                self.offer(H1 { send, info, idle_since: Instant::now() });
+            }
+            Established::Http2 { send, connection, info } => {
+                self.stats.inc(cluster::upstream_cx_http2_total);
+                let h2 = Rc::new(H2::new(send, info));
+                tokio::task::spawn_local(drive_http2(connection, h2.clone(), guard));
+                if !self.closed.get() {
+                    self.shared.borrow_mut().push(h2.clone());
+                }
+                self.serve_waiting_from(&h2);
+            }
+        }
+    }
+
+    fn serve_waiting_from(self: &Rc<Self>, h2: &Rc<H2>) {
+        // The peer's own limit is not known before its settings arrive; the codec holds back what exceeds it.
+        while h2.streams.get() < self.options.max_streams {
+            let Some(waiter) = self.next_waiter() else { return };
+            let _ = waiter.send(Ok(Lease::shared(h2.clone(), self.clone())));
+        }
+        self.connect_for_waiting();
+    }
+
+    /// A stream's place on a shared connection is free.
+    pub(crate) fn stream_ended(self: &Rc<Self>, h2: &Rc<H2>) {
+        if !self.waiting.borrow().is_empty()
+            && !h2.send.is_closed()
+            && !h2.is_spent(self.options.max_requests)
+        {
+            self.serve_waiting_from(h2);
+        }
+    }
+
+    /// The first in line who still waits.
+    fn next_waiter(&self) -> Option<Waiter> {
+        let mut waiting = self.waiting.borrow_mut();
+        loop {
+            match waiting.pop_front() {
+                Some(waiter) if waiter.is_closed() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Hands a connection to the first in line, or keeps it.
+    pub(crate) fn offer(self: &Rc<Self>, mut h1: H1) {
+        if h1.send.is_closed() || h1.info.is_spent(self.options.max_requests) {
+            if !h1.send.is_closed() {
+                self.stats.inc(cluster::upstream_cx_max_requests);
+            }
+            return;
+        }
+        // A connection that is still finishing its last exchange cannot take a request at once.
+        if !h1.send.is_ready() && !self.waiting.borrow().is_empty() {
+            let pool = self.clone();
+            tokio::task::spawn_local(async move {
+                if h1.send.ready().await.is_ok() {
+                    pool.hand_over(h1);
+                }
+            });
+            return;
+        }
+        self.hand_over(h1);
+    }
+
+    fn hand_over(self: &Rc<Self>, h1: H1) {
+        if let Some(waiter) = self.next_waiter() {
+            // If the waiter leaves in this instant, the lease comes back through its drop.
+            let _ = waiter.send(Ok(Lease::exclusive(h1, self.clone())));
+        } else if !self.closed.get() {
+            self.idle.borrow_mut().push(H1 { idle_since: Instant::now(), ..h1 });
+        }
+    }
+
+    fn fail(self: &Rc<Self>, error: &PoolError) {
+        self.stats.inc(cluster::upstream_cx_connect_fail);
+        if *error == PoolError::Timeout {
+            self.stats.inc(cluster::upstream_cx_connect_timeout);
+        }
+        for waiter in self.waiting.take() {
+            self.stats.inc(cluster::upstream_rq_pending_failure_eject);
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+
+    fn connection_closed(self: &Rc<Self>) {
+        self.open.set(self.open.get() - 1);
+        if !self.waiting.borrow().is_empty() {
+            self.connect_for_waiting();
+        }
+    }
+}
+
+/// Runs an HTTP/2 connection, and notes how many streams its peer allows as it learns that.
+async fn drive_http2(
+    mut connection: http2::Connection<TokioIo<Stream>, Body, LocalExec>,
+    h2: Rc<H2>,
+    _guard: ConnectionGuard,
+) {
+    std::future::poll_fn(|context| {
+        let done = Pin::new(&mut connection).poll(context);
+        h2.peer_streams.set(connection.current_max_send_streams());
+        // How it ended shows in the requests that were on it.
+        done.map(|_| ())
+    })
+    .await;
+}
+
+/// Counts a connection for as long as its task runs.
+struct ConnectionGuard {
+    pool: Rc<Pool>,
+    permit: Option<Permit>,
+    since: Instant,
+}
+
+impl ConnectionGuard {
+    fn new(pool: &Rc<Pool>, permit: Permit) -> Self {
+        pool.stats.move_by(cluster::upstream_cx_active, 1);
+        Self { pool: pool.clone(), permit: Some(permit), since: Instant::now() }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let stats = &self.pool.stats;
+        stats.move_by(cluster::upstream_cx_active, -1);
+        stats.inc(cluster::upstream_cx_destroy);
+        stats.record(cluster::upstream_cx_length_ms, self.since.elapsed().as_millis() as u64);
+        // The place is free before the next in line asks for one.
+        self.permit = None;
+        self.pool.connection_closed();
+    }
+}
+
+/// A connection's own facts are the lease's to tell.
+pub(crate) type Facts = Rc<Connection>;

@@ -1,0 +1,183 @@
+//! Makes one upstream connection: socket, TLS, HTTP codec.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use sail_proxy_config::tls::UpstreamSocket;
+use sail_proxy_decide::host::Host;
+
+use super::lease::Connection;
+use super::{Facts, PoolError};
+use crate::http::body::Body;
+use crate::net::prefixed::Prefixed;
+use crate::net::socket::{self, ConnectOptions};
+use crate::net::{Raw, Stream};
+use crate::rt::LocalExec;
+use crate::tls::{self, UpstreamTls};
+use crate::worker::state::Worker;
+
+/// What a host is spoken to with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+    /// What ALPN gives, HTTP/1 without it.
+    Negotiated,
+}
+
+/// What carries the bytes to a host.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    pub(crate) socket: UpstreamSocket,
+    /// Protocols to offer in place of the configuration's.
+    pub(crate) alpn: Option<Arc<[Vec<u8>]>>,
+    /// The name to ask for in place of the configuration's.
+    pub(crate) sni: Option<Arc<str>>,
+    /// A name that the server must bear.
+    pub(crate) must_bear: Option<Arc<str>>,
+    /// The host's name.
+    pub(crate) hostname: Arc<str>,
+}
+
+/// How connections to a host are made.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    pub(crate) host: Arc<Host>,
+    pub(crate) options: Rc<ConnectOptions>,
+    pub(crate) timeout: Duration,
+    pub(crate) transport: Transport,
+    pub(crate) protocol: Protocol,
+    pub(crate) http2: Http2Options,
+    /// Whose secrets are used: those of the moment when a connection is made.
+    pub(crate) worker: Rc<Worker>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({}, {:?})", self.host.address, self.protocol)
+    }
+}
+
+/// HTTP/2 settings that a cluster may change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Http2Options {
+    pub(crate) stream_window: Option<u32>,
+    pub(crate) connection_window: Option<u32>,
+}
+
+/// A connection as bytes.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) info: Facts,
+}
+
+type Io = TokioIo<Stream>;
+
+/// A connection that takes requests. The second part is to be driven by a task.
+pub(crate) enum Established {
+    Http1 { send: http1::SendRequest<Body>, connection: http1::Connection<Io, Body>, info: Facts },
+    Http2 { send: http2::SendRequest<Body>, connection: http2::Connection<Io, Body, LocalExec>, info: Facts },
+}
+
+impl Connector {
+    /// Connects and does TLS's handshake, within the cluster's time.
+    pub(crate) async fn open(&self) -> Result<Opened, PoolError> {
+        tokio::time::timeout(self.timeout, self.open_unbounded()).await.unwrap_or(Err(PoolError::Timeout))
+    }
+
+    /// Connects up to a codec that takes requests.
+    pub(super) async fn establish(&self) -> Result<Established, PoolError> {
+        let Opened { stream, info } = self.open().await?;
+        let negotiated = info.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
+        let http2 = match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Negotiated => negotiated == Some("h2"),
+        };
+        let failed = |error: hyper::Error| PoolError::Connect(error.to_string().into());
+        if http2 {
+            let mut builder = http2::Builder::new(LocalExec);
+            builder
+                .timer(hyper_util::rt::TokioTimer::new())
+                .initial_stream_window_size(self.http2.stream_window)
+                .initial_connection_window_size(self.http2.connection_window);
+            let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+            Ok(Established::Http2 { send, connection, info })
+        } else {
+            let (send, connection) =
+                http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(failed)?;
+            Ok(Established::Http1 { send, connection, info })
+        }
+    }
+
+    async fn open_unbounded(&self) -> Result<Opened, PoolError> {
+        let address = &self.host.address;
+        let raw = socket::connect(address, &self.options).await.map_err(|error| {
+            PoolError::Connect(format!("delayed connect error: {}", os_reason(&error)).into())
+        })?;
+        let local = match &raw {
+            Raw::Tcp(tcp) => tcp.local_addr().ok(),
+            Raw::Unix(_) => None,
+        };
+        let plain = Prefixed::new(Bytes::new(), raw);
+        let (stream, tls) = match self.tls()? {
+            None => (Stream::Plain(plain), None),
+            Some(tls) => {
+                let (stream, peer) = tls
+                    .connect(plain)
+                    .await
+                    .map_err(|error| PoolError::Connect(format!("TLS_error: {error}").into()))?;
+                (stream, Some(Rc::new(peer)))
+            }
+        };
+        let id = self.worker.shared.next_connection.fetch_add(1, Relaxed);
+        let info = Rc::new(Connection { id, local, remote: address.clone(), tls, requests: Cell::new(0) });
+        Ok(Opened { stream, info })
+    }
+
+    /// TLS with the secrets of this moment; `None` for none.
+    fn tls(&self) -> Result<Option<UpstreamTls>, PoolError> {
+        let Transport { socket, alpn, sni, must_bear, hostname } = &self.transport;
+        let context = match socket {
+            UpstreamSocket::Raw => return Ok(None),
+            UpstreamSocket::Tls(context) => context,
+            UpstreamSocket::ProxyProtocol(_) | UpstreamSocket::Internal(_) => {
+                return Err(PoolError::Connect("this transport socket is not supported".into()));
+            }
+        };
+        let name: &str = match sni {
+            Some(sni) => sni,
+            None if context.auto_host_sni && !hostname.is_empty() => hostname,
+            None => &context.sni,
+        };
+        let bears = must_bear.clone().or_else(|| context.auto_sni_san_validation.then(|| name.into()));
+        let active = self.worker.active();
+        let client = self
+            .worker
+            .shared
+            .contexts
+            .client(context, &active.snapshot, bears.as_ref())
+            .map_err(|error| PoolError::Connect(format!("TLS_error: {error}").into()))?;
+        Ok(Some(UpstreamTls {
+            server_name: tls::context::server_name(name, self.host.address.ip()),
+            config: client.config,
+            alpn: alpn.clone(),
+            local: client.local,
+        }))
+    }
+}
+
+/// The system's words without the number that the standard library adds.
+fn os_reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

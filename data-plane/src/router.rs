@@ -1,0 +1,196 @@
+//! The router: carries out what the request's route says.
+
+pub(crate) mod attempt;
+pub(crate) mod failure;
+pub(crate) mod mirror;
+pub(crate) mod replay;
+pub(crate) mod request;
+pub(crate) mod upgrade;
+
+use std::borrow::Cow;
+use std::cell::{Ref, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+use sail_proxy_decide::route::{
+    Action, DirectResponse, Redirect, Route, RouteTable, VirtualHost, WeightedCluster,
+};
+
+use crate::http::body::Body;
+use crate::http::exchange::Exchange;
+use crate::http::handler::{self, Reply};
+use crate::http::head::Head;
+use crate::http::local_reply::LocalReply;
+use crate::stats::sets::http as stats;
+use crate::stream_info::{ResponseFlag, details};
+
+/// The route that was found for a request. Filters read their per-route configuration from it.
+#[derive(Clone, Default)]
+pub(crate) struct Routed(RefCell<Option<Found>>);
+
+/// See [`Routed`].
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) table: Arc<RouteTable>,
+    pub(crate) virtual_host: Arc<VirtualHost>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) weighted: Option<Arc<WeightedCluster>>,
+    pub(crate) cluster: Option<Arc<str>>,
+}
+
+impl Routed {
+    pub(crate) fn set(&self, found: Option<Found>) {
+        self.0.replace(found);
+    }
+
+    pub(crate) fn get(&self) -> Ref<'_, Option<Found>> {
+        self.0.borrow()
+    }
+}
+
+impl Found {
+    /// The most specific configuration of a filter for this request.
+    pub(crate) fn per_filter(&self, filter: &str) -> Option<&sail_proxy_decide::route::PerFilterConfig> {
+        let route = self.route.as_ref()?;
+        sail_proxy_decide::route::per_filter(
+            filter,
+            &self.table,
+            &self.virtual_host,
+            route,
+            self.weighted.as_deref(),
+        )
+    }
+}
+
+/// Looks the request's route up, and chooses among weighted clusters.
+pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) -> Option<Found> {
+    let view = head.view();
+    let random = exchange.random();
+    let tls = exchange.connection.accepted.tls.as_ref();
+    let presented = tls.is_some_and(|peer| peer.info.peer_certificate_presented);
+    let context = sail_proxy_decide::route::RouteContext {
+        random,
+        peer_presented: presented,
+        // A certificate that does not verify ends the handshake.
+        peer_validated: presented,
+        dynamic_metadata: None,
+    };
+    let found = table.find(&view, &context)?;
+    let mut routed = Found {
+        table: table.clone(),
+        virtual_host: found.virtual_host.clone(),
+        route: found.route.cloned(),
+        weighted: None,
+        cluster: None,
+    };
+    if let Some(Action::Route(action)) = routed.route.as_ref().map(|route| &route.action)
+        && let Some(choice) = action.cluster.choose(&view, random)
+    {
+        routed.cluster = Some(choice.name.to_arc());
+        routed.weighted = choice.weighted.cloned();
+    }
+    Some(routed)
+}
+
+/// Answers the request as its route says.
+pub(crate) async fn route(
+    exchange: &Rc<Exchange>,
+    head: Head,
+    extensions: http::Extensions,
+    body: Body,
+) -> Result<Reply, Box<LocalReply>> {
+    let found = exchange.routed.get().clone();
+    let Some(found) = found else { return Err(Box::new(handler::no_route(exchange))) };
+    let Some(route) = found.route.clone() else { return Err(Box::new(handler::no_route(exchange))) };
+    note_route(exchange, &found, &route);
+    let manager = &exchange.connection.manager;
+    match &route.action {
+        Action::Route(_) => {
+            if !manager.accepts_upgrade(&head, &route) {
+                let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
+                manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
+                return Err(Box::new(reply));
+            }
+            request::forward(exchange, &found, &route, head, extensions, body).await
+        }
+        Action::Redirect(redirect) => {
+            manager.stats.inc(stats::rq_redirect);
+            Err(Box::new(redirect_reply(redirect, &route, &head)))
+        }
+        Action::DirectResponse(direct) => {
+            manager.stats.inc(stats::rq_direct_response);
+            let mut reply = Reply::local(direct_response(exchange, direct, &head));
+            response_headers(exchange, &found, &route, &mut reply, &head);
+            Ok(reply)
+        }
+        Action::NonForwarding => Err(Box::new(handler::no_route(exchange))),
+    }
+}
+
+fn note_route(exchange: &Exchange, found: &Found, route: &Route) {
+    let mut info = exchange.info.borrow_mut();
+    if !route.name.is_empty() {
+        info.route_name = Some(route.name.clone());
+    }
+    info.virtual_host = Some(found.virtual_host.name.clone());
+}
+
+fn redirect_reply(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply {
+    let location = redirect.location(&head.view(), &route.matching.path);
+    let reply = LocalReply::new(redirect.status, "", details::DIRECT_RESPONSE);
+    match HeaderValue::try_from(location) {
+        Ok(location) => reply.header(http::header::LOCATION, location),
+        Err(_) => LocalReply::new(StatusCode::BAD_REQUEST, "", details::PATH_NORMALIZATION_FAILED),
+    }
+}
+
+fn direct_response(exchange: &Exchange, direct: &DirectResponse, head: &Head) -> http::Response<Body> {
+    exchange.info.borrow_mut().code_details = Some(details::DIRECT_RESPONSE.into());
+    let body = match &direct.body_format {
+        None => direct.body.clone(),
+        Some(format) => {
+            let mut text = String::new();
+            exchange.with_attributes(head, |attributes| {
+                format.write(attributes, sail_proxy_decide::format::Missing::Empty, &mut text);
+            });
+            text.into()
+        }
+    };
+    let mut response = http::Response::new(Body::text(body.clone()));
+    *response.status_mut() = direct.status;
+    if !body.is_empty() {
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response
+}
+
+/// The header operations that route, virtual host and table have for responses.
+pub(crate) fn response_headers(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    reply: &mut Reply,
+    head: &Head,
+) {
+    let mut operations =
+        found.table.response_header_ops(&found.virtual_host, route, found.weighted.as_deref()).peekable();
+    if operations.peek().is_none() {
+        return;
+    }
+    exchange.with_attributes(head, |attributes| {
+        for operation in operations {
+            operation.apply(reply.response.headers_mut(), attributes);
+        }
+    });
+}
+
+/// The answer to a request whose cluster is not there.
+pub(crate) fn no_cluster(exchange: &Exchange, status: StatusCode) -> LocalReply {
+    exchange.connection.manager.stats.inc(stats::no_cluster);
+    LocalReply {
+        body: Cow::Borrowed(""),
+        ..LocalReply::new(status, "", details::CLUSTER_NOT_FOUND).flag(ResponseFlag::NoClusterFound)
+    }
+}

@@ -1,0 +1,159 @@
+//! One try: a host, a connection, the request out, the response's head in.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Request};
+use sail_proxy_decide::host::Host;
+use sail_proxy_decide::route::hash::{HashContext, Hashed};
+use sail_proxy_decide::route::retry::{HostPredicate, RetryPolicy};
+use sail_proxy_decide::route::{HostRewrite, RouteAction};
+
+use super::Found;
+use super::failure::Failure;
+use super::request::Success;
+use crate::cluster::{Choice, Cluster, LbContext};
+use crate::http::body::Body;
+use crate::http::exchange::Exchange;
+use crate::http::head::Head;
+use crate::pool::lease::{Hold, Lease};
+use crate::stats::sets::cluster as stats;
+use crate::stream_info::{Protocol, UpstreamInfo};
+
+/// What a try needs to know.
+pub(super) struct Try<'a> {
+    pub(super) exchange: &'a Rc<Exchange>,
+    pub(super) cluster: &'a Rc<Cluster>,
+    pub(super) action: &'a RouteAction,
+    pub(super) found: &'a Found,
+    pub(super) policy: Option<&'a RetryPolicy>,
+    pub(super) hash: Option<u64>,
+    /// Hosts that were tried, this one to be added.
+    pub(super) tried: &'a mut Vec<Arc<Host>>,
+}
+
+/// The request's hash, where the route has hash policies.
+pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Hashed {
+    if action.hash_policy.is_empty() {
+        return Hashed::default();
+    }
+    let info = exchange.info.borrow();
+    let context = HashContext {
+        source_ip: Some(info.downstream.remote_address.ip()),
+        random: exchange.connection.worker.random(),
+        filter_state: &info.filter_state,
+    };
+    sail_proxy_decide::route::hash::hash(&action.hash_policy, &head.view(), &context)
+}
+
+impl Try<'_> {
+    pub(super) async fn run(mut self, head: &Head, body: Body) -> Result<Success, Failure> {
+        let stats = self.cluster.stats();
+        let limits = self.cluster.limits(self.action.priority);
+        let choice = self.choose().ok_or(Failure::NoHealthyHost)?;
+        let host = choice.host.clone();
+        self.tried.push(host.clone());
+        self.note_host(&host);
+        let Some(permit) = limits.requests.acquire() else {
+            stats.inc(stats::upstream_rq_pending_overflow);
+            return Err(Failure::Overflow);
+        };
+        let hold = Hold::new(stats, &host, permit);
+        let pool = self.cluster.pool(&choice, self.exchange, self.action.priority);
+        let mut lease = match pool.try_acquire() {
+            Some(lease) => lease,
+            None => pool.acquire().await.map_err(|error| {
+                let failure = Failure::from(error);
+                self.cluster.note_failure(&host, &failure);
+                failure
+            })?,
+        };
+        lease.hold(hold);
+        let request = self.request(head, &lease, &host, body)?;
+        self.note_connection(&lease, request.version() == http::Version::HTTP_2);
+        stats.inc(stats::upstream_rq_total);
+        match lease.send(request).await {
+            Ok(response) => Ok(Success { response, lease, host }),
+            Err(error) => {
+                let failure = Failure::of_codec(error.error(), error.message().is_some());
+                stats.inc(stats::upstream_rq_rx_reset);
+                self.cluster.note_failure(&host, &failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// A host that the retry policy does not rule out, or the last one looked at.
+    fn choose(&mut self) -> Option<Choice> {
+        let context = LbContext {
+            hash: self.hash,
+            original_destination: self.exchange.connection.accepted.original_destination,
+            metadata_match: self
+                .found
+                .weighted
+                .as_ref()
+                .and_then(|weighted| weighted.metadata_match.as_ref())
+                .or(self.action.metadata_match.as_ref()),
+        };
+        let worker = &self.exchange.connection.worker;
+        let mut choice = self.cluster.choose(&context, worker)?;
+        let avoid =
+            self.policy.is_some_and(|policy| policy.host_predicates.contains(&HostPredicate::PreviousHosts));
+        if avoid && !self.tried.is_empty() {
+            let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
+            for _ in 1..attempts {
+                if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &choice.host)) {
+                    break;
+                }
+                choice = self.cluster.choose(&context, worker)?;
+            }
+        }
+        Some(choice)
+    }
+
+    fn request(&self, head: &Head, lease: &Lease, host: &Host, body: Body) -> Result<Request<Body>, Failure> {
+        let rewritten;
+        let rewrite = self
+            .found
+            .weighted
+            .as_ref()
+            .and_then(|weighted| weighted.host_rewrite.as_ref())
+            .or(self.action.host_rewrite.as_ref());
+        let head = match rewrite {
+            Some(HostRewrite::Auto) if !host.hostname.is_empty() => {
+                let mut changed = head.clone();
+                changed.authority = HeaderValue::from_str(&host.hostname).unwrap_or(changed.authority);
+                rewritten = changed;
+                &rewritten
+            }
+            _ => head,
+        };
+        let mut parts =
+            if lease.is_http2() { head.to_http2().ok_or(Failure::BadAuthority)? } else { head.to_http1() };
+        if let Some(protocol) = &head.protocol {
+            super::upgrade::ask(&mut parts, protocol, lease.is_http2());
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+
+    fn note_host(&self, host: &Host) {
+        let mut info = self.exchange.info.borrow_mut();
+        info.upstream = Some(UpstreamInfo {
+            host: crate::cluster::upstream_address(&host.address),
+            workload: host.metadata("istio", "workload").and_then(serde_json::Value::as_str).map(Into::into),
+            hostname: (!host.hostname.is_empty()).then(|| host.hostname.clone()),
+            ..UpstreamInfo::default()
+        });
+    }
+
+    fn note_connection(&self, lease: &Lease, http2: bool) {
+        let mut info = self.exchange.info.borrow_mut();
+        info.timing.first_upstream_tx = Some(Instant::now());
+        let facts = lease.connection();
+        let upstream = info.upstream_mut();
+        upstream.local_address = facts.local;
+        upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
+        upstream.protocol = Some(if http2 { Protocol::Http2 } else { Protocol::Http11 });
+    }
+}

@@ -1,0 +1,199 @@
+//! Why a try brought no response, and what that means: for retries, for logs, for the client.
+
+use std::rc::Rc;
+
+use http::StatusCode;
+use sail_proxy_decide::route::retry::Reset;
+
+use crate::http::local_reply::LocalReply;
+use crate::pool::PoolError;
+use crate::stream_info::{ResponseFlag, details};
+
+/// The ways a try can fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No host is fit to be asked.
+    NoHealthyHost,
+    /// A circuit breaker is open.
+    Overflow,
+    /// No connection came about.
+    Connect(Rc<str>),
+    ConnectTimeout,
+    /// The connection ended before the response. `started`: a byte of the request may have reached the upstream.
+    Terminated {
+        started: bool,
+    },
+    /// The upstream reset the stream.
+    Reset,
+    /// The upstream refused the stream before working on it.
+    Refused,
+    /// What came was no HTTP.
+    Protocol,
+    /// This try, or the request as a whole, ran out of time.
+    PerTryTimeout,
+    Timeout,
+    /// The request's own body broke off.
+    Downstream,
+    /// The authority cannot be written as HTTP/2 asks.
+    BadAuthority,
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Overflow => Self::Overflow,
+            PoolError::Connect(reason) => Self::Connect(reason),
+            PoolError::Timeout => Self::ConnectTimeout,
+        }
+    }
+}
+
+impl Failure {
+    /// What the codec's error says.
+    pub(crate) fn of_codec(error: &hyper::Error, unsent: bool) -> Self {
+        if let Some(h2) = source::<h2::Error>(error) {
+            return match h2.reason() {
+                Some(h2::Reason::REFUSED_STREAM) => Self::Refused,
+                _ if h2.is_io() || h2.is_go_away() => Self::Terminated { started: !unsent },
+                Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => Self::Protocol,
+                _ => Self::Reset,
+            };
+        }
+        if error.is_parse() {
+            Self::Protocol
+        } else if error.is_user() && !error.is_canceled() {
+            Self::Downstream
+        } else {
+            Self::Terminated { started: !unsent }
+        }
+    }
+
+    /// As the retry decision takes it; `None` is never tried again.
+    pub(crate) fn reset(&self) -> Option<Reset> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(Reset::ConnectFailure),
+            Self::Terminated { .. } | Self::Reset | Self::Protocol => Some(Reset::Remote),
+            Self::Refused => Some(Reset::RefusedStream),
+            Self::PerTryTimeout => Some(Reset::PerTryTimeout),
+            Self::Overflow => Some(Reset::Overflow),
+            Self::NoHealthyHost | Self::Timeout | Self::Downstream | Self::BadAuthority => None,
+        }
+    }
+
+    /// Whether a byte of the request may have reached the upstream.
+    pub(crate) fn started(&self) -> bool {
+        !matches!(
+            self,
+            Self::Connect(_)
+                | Self::ConnectTimeout
+                | Self::Refused
+                | Self::Overflow
+                | Self::Terminated { started: false }
+        )
+    }
+
+    /// Whether it is the upstream's fault.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        !matches!(self, Self::NoHealthyHost | Self::Overflow | Self::Downstream | Self::BadAuthority)
+    }
+
+    /// The response flag.
+    pub(crate) fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::NoHealthyHost => ResponseFlag::NoHealthyUpstream,
+            Self::Overflow => ResponseFlag::UpstreamOverflow,
+            Self::Connect(_) | Self::ConnectTimeout => ResponseFlag::UpstreamConnectionFailure,
+            Self::Terminated { .. } => ResponseFlag::UpstreamConnectionTermination,
+            Self::Reset | Self::Refused => ResponseFlag::UpstreamRemoteReset,
+            Self::Protocol => ResponseFlag::UpstreamProtocolError,
+            Self::PerTryTimeout | Self::Timeout => ResponseFlag::UpstreamRequestTimeout,
+            Self::Downstream => ResponseFlag::DownstreamConnectionTermination,
+            Self::BadAuthority => ResponseFlag::DownstreamProtocolError,
+        }
+    }
+
+    /// What the client is told.
+    pub(crate) fn reply(&self) -> LocalReply {
+        let reset = |reason: &'static str, words: &str, cause: Option<&str>| {
+            let cause_text =
+                cause.map(|cause| format!(", transport failure reason: {cause}")).unwrap_or_default();
+            let mut reply = LocalReply::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "",
+                details::upstream_reset(reason, false, cause),
+            );
+            reply.body = format!(
+                "upstream connect error or disconnect/reset before headers. reset reason: {words}{cause_text}"
+            )
+            .into();
+            reply
+        };
+        use details::reset as reason;
+        let reply = match self {
+            Self::NoHealthyHost => LocalReply::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no healthy upstream",
+                details::NO_HEALTHY_UPSTREAM,
+            ),
+            Self::Overflow => reset(reason::OVERFLOW, "overflow", None).header(
+                http::HeaderName::from_static("x-envoy-overloaded"),
+                http::HeaderValue::from_static("true"),
+            ),
+            Self::Connect(cause) => {
+                reset(reason::REMOTE_CONNECTION_FAILURE, "remote connection failure", Some(cause))
+            }
+            Self::ConnectTimeout => reset(reason::CONNECTION_TIMEOUT, "connection timeout", None),
+            Self::Terminated { .. } => reset(reason::CONNECTION_TERMINATION, "connection termination", None),
+            Self::Reset => reset(reason::REMOTE_RESET, "remote reset", None),
+            Self::Refused => reset(reason::REMOTE_REFUSED_STREAM, "remote refused stream reset", None),
+            Self::Protocol => LocalReply {
+                status: StatusCode::BAD_GATEWAY,
+                ..reset(reason::PROTOCOL_ERROR, "protocol error", None)
+            },
+            Self::Timeout => LocalReply::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream request timeout",
+                details::RESPONSE_TIMEOUT,
+            ),
+            Self::PerTryTimeout => LocalReply::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream request timeout",
+                details::UPSTREAM_PER_TRY_TIMEOUT,
+            ),
+            Self::Downstream => {
+                LocalReply::new(StatusCode::BAD_REQUEST, "", details::DOWNSTREAM_REMOTE_DISCONNECT)
+            }
+            Self::BadAuthority => LocalReply::new(StatusCode::BAD_REQUEST, "", details::HTTP1_PROTOCOL_ERROR),
+        };
+        reply.flag(self.flag())
+    }
+}
+
+fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_read_envoys_words() {
+        let reply = Failure::Connect("delayed connect error: Connection refused".into()).reply();
+        assert_eq!(
+            reply.body,
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+             transport failure reason: delayed connect error: Connection refused"
+        );
+        assert_eq!(reply.flag, Some(ResponseFlag::UpstreamConnectionFailure));
+        assert_eq!(Failure::NoHealthyHost.reply().body, "no healthy upstream");
+        assert_eq!(Failure::Timeout.reply().status, StatusCode::GATEWAY_TIMEOUT);
+    }
+}

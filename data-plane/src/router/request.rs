@@ -1,0 +1,394 @@
+//! A request's tries: until one brings a response that may be passed on, or none is left.
+
+use std::cell::RefCell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Response};
+use hyper::body::Incoming;
+use sail_proxy_decide::host::Host;
+use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
+use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
+
+use super::attempt::{self, Try};
+use super::failure::Failure;
+use super::replay::Replay;
+use super::{Found, mirror, no_cluster, response_headers, upgrade};
+use crate::cluster::Cluster;
+use crate::http::body::Body;
+use crate::http::exchange::{BodyTimers, Exchange};
+use crate::http::handler::Reply;
+use crate::http::head::Head;
+use crate::http::local_reply::LocalReply;
+use crate::http::{hop, mutate};
+use crate::pool::lease::Lease;
+use crate::pool::limits::Permit;
+use crate::stats::sets::cluster as stats;
+use crate::stream_info::{ResponseFlag, details};
+
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// As much of a body as is kept for another try where nothing else is said.
+const REPLAY_LIMIT: u64 = 64 * 1024;
+
+/// What a successful try brought.
+pub(super) struct Success {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) host: Arc<Host>,
+}
+
+/// Forwards the request to its cluster.
+pub(super) async fn forward(
+    exchange: &Rc<Exchange>,
+    found: &Found,
+    route: &Route,
+    mut head: Head,
+    mut extensions: http::Extensions,
+    body: Body,
+) -> Result<Reply, Box<LocalReply>> {
+    let Action::Route(action) = &route.action else {
+        return Err(Box::new(crate::http::handler::no_route(exchange)));
+    };
+    let cluster = found.cluster.as_ref().and_then(|name| exchange.active.cluster(name)).cloned();
+    let Some(cluster) = cluster else {
+        return Err(Box::new(no_cluster(exchange, action.cluster_not_found_status)));
+    };
+    exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
+    let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
+    let timeouts = action.timeouts(&head.view(), policy);
+    let state = RetryState::new(policy, &head.view());
+    prepare(exchange, found, route, action, &mut head, &timeouts);
+    let mirrors = mirror::chosen(exchange, found, action);
+    let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
+    let mut tries = Tries {
+        exchange,
+        found,
+        action,
+        cluster: &cluster,
+        policy,
+        state,
+        timeouts,
+        body,
+        hash: attempt::hash(exchange, action, &head),
+        tried: Vec::new(),
+        retry_permit: None,
+    };
+    let result = {
+        let run = pin!(tries.run(&mut head));
+        match timeouts.global {
+            None => run.await,
+            Some(limit) => Bounded { run, timer: Timer::new(exchange, limit) }.await,
+        }
+    };
+    mirror::send(exchange, &mirrors, &head, &tries.body);
+    let set_cookie = tries.hash.set_cookie.take();
+    let deadline = timeouts.global;
+    drop(tries);
+    let success = match result {
+        Ok(success) => success,
+        Err(failure) => {
+            note_failure(exchange, &cluster, &failure);
+            return Err(Box::new(failed_reply(exchange, found, &failure)));
+        }
+    };
+    let mut reply = respond(exchange, &cluster, success, deadline, head.protocol.is_some(), &mut extensions);
+    let headers = reply.response.headers_mut();
+    if found.virtual_host.include_attempt_count_in_response {
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.info.borrow().attempt_count));
+    }
+    if let Some(cookie) = set_cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
+        headers.append(http::header::SET_COOKIE, cookie);
+    }
+    response_headers(exchange, found, route, &mut reply, &head);
+    Ok(reply)
+}
+
+/// The head as it goes upstream, but for what a single try adds.
+fn prepare(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    action: &RouteAction,
+    head: &mut Head,
+    timeouts: &Timeouts,
+) {
+    for name in mutate::ENVOY_REQUEST_CONTROLS {
+        head.headers.remove(name);
+    }
+    hop::strip_request(&mut head.headers);
+    if let Some(limit) =
+        timeouts.per_try.or(timeouts.global).filter(|_| exchange.connection.manager.sends_envoy_headers())
+    {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
+    let mut operations =
+        found.table.request_header_ops(&found.virtual_host, route, found.weighted.as_deref()).peekable();
+    if operations.peek().is_some() {
+        let mut headers = std::mem::take(&mut head.headers);
+        // Operators read the headers as they were before the operations.
+        let before = Head { headers: headers.clone(), ..head.clone() };
+        exchange.with_attributes(&before, |attributes| {
+            for operation in operations {
+                operation.apply(&mut headers, attributes);
+            }
+        });
+        head.headers = headers;
+    }
+    mutate::rewrite(exchange, found, route, action, head);
+}
+
+fn buffer_limit(found: &Found, route: &Route) -> usize {
+    let limit = route.request_body_buffer_limit.or(found.virtual_host.request_body_buffer_limit);
+    usize::try_from(limit.unwrap_or(REPLAY_LIMIT)).unwrap_or(usize::MAX)
+}
+
+/// The request's body: sent once, or kept for more.
+pub(super) enum Source {
+    Once(RefCell<Option<Body>>),
+    Replay(Replay),
+}
+
+impl Source {
+    fn new(body: Body, again: bool, limit: usize) -> Self {
+        match body {
+            Body::Empty => Self::Replay(Replay::new(Body::Empty, 0)),
+            body if again => Self::Replay(Replay::new(body, limit)),
+            body => Self::Once(RefCell::new(Some(body))),
+        }
+    }
+
+    fn reader(&self) -> Option<Body> {
+        match self {
+            Self::Once(body) => body.take(),
+            Self::Replay(replay) => replay.can_replay().then(|| replay.reader()),
+        }
+    }
+
+    fn can_send_again(&self) -> bool {
+        match self {
+            Self::Once(body) => body.borrow().is_some(),
+            Self::Replay(replay) => replay.can_replay(),
+        }
+    }
+
+    /// The whole body, where it was kept.
+    pub(super) fn whole(&self) -> Option<bytes::Bytes> {
+        match self {
+            Self::Once(_) => None,
+            Self::Replay(replay) => replay.whole(),
+        }
+    }
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    exchange: &'a Rc<Exchange>,
+    found: &'a Found,
+    action: &'a RouteAction,
+    cluster: &'a Rc<Cluster>,
+    policy: Option<&'a RetryPolicy>,
+    state: Option<RetryState>,
+    timeouts: Timeouts,
+    body: Source,
+    hash: sail_proxy_decide::route::hash::Hashed,
+    tried: Vec<Arc<Host>>,
+    retry_permit: Option<Permit>,
+}
+
+impl Tries<'_> {
+    async fn run(&mut self, head: &mut Head) -> Result<Success, Failure> {
+        loop {
+            let count = {
+                let mut info = self.exchange.info.borrow_mut();
+                info.attempt_count += 1;
+                info.attempt_count
+            };
+            if self.found.virtual_host.include_request_attempt_count {
+                head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
+            }
+            let result = self.once(head).await;
+            let Some(wait) = self.judge(&result) else {
+                if count > 1 && result.is_ok() {
+                    self.cluster.stats().inc(stats::upstream_rq_retry_success);
+                }
+                return result;
+            };
+            // The failed try's connection is given up before the next is looked for.
+            drop(result);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn once(&mut self, head: &Head) -> Result<Success, Failure> {
+        let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
+        let attempt = Try {
+            exchange: self.exchange,
+            cluster: self.cluster,
+            action: self.action,
+            found: self.found,
+            policy: self.policy,
+            hash: self.hash.hash,
+            tried: &mut self.tried,
+        };
+        match self.timeouts.per_try {
+            None => attempt.run(head, body).await,
+            Some(limit) => tokio::time::timeout(limit, attempt.run(head, body)).await.unwrap_or_else(|_| {
+                self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
+                if let Some(host) = self.tried.last() {
+                    self.cluster.note_failure(host, &Failure::PerTryTimeout);
+                }
+                Err(Failure::PerTryTimeout)
+            }),
+        }
+    }
+
+    /// Whether to try again, and after what wait.
+    fn judge(&mut self, result: &Result<Success, Failure>) -> Option<Duration> {
+        let state = self.state.as_mut()?;
+        let verdict = match result {
+            Ok(success) => {
+                let response = &success.response;
+                state.on_response(self.policy, response.status().as_u16(), response.headers())
+            }
+            Err(failure) => state.on_reset(failure.reset()?, failure.started()),
+        };
+        let stats = self.cluster.stats();
+        match verdict {
+            Verdict::No => return None,
+            Verdict::Exhausted => {
+                stats.inc(stats::upstream_rq_retry_limit_exceeded);
+                self.exchange.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+                return None;
+            }
+            Verdict::Retry => {}
+        }
+        if !self.body.can_send_again() {
+            return None;
+        }
+        // One place serves all retries of this request.
+        if self.retry_permit.is_none() {
+            self.retry_permit = self.cluster.limits(self.action.priority).retries.acquire();
+            if self.retry_permit.is_none() {
+                stats.inc(stats::upstream_rq_retry_overflow);
+                self.exchange.flag(ResponseFlag::UpstreamOverflow);
+                return None;
+            }
+        }
+        stats.inc(stats::upstream_rq_retry);
+        let retries = state.retries();
+        let random = self.exchange.connection.worker.random();
+        let asked =
+            result.as_ref().ok().zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));
+        if let Some((success, back_off)) = asked
+            && let Some(wait) = back_off.wait(success.response.headers(), unix_now(), random)
+        {
+            stats.inc(stats::upstream_rq_retry_backoff_ratelimited);
+            return Some(wait);
+        }
+        stats.inc(stats::upstream_rq_retry_backoff_exponential);
+        let back_off = self.policy.map(|policy| policy.back_off).unwrap_or_default();
+        Some(back_off.wait(retries, random))
+    }
+}
+
+fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Failure) {
+    if *failure == Failure::Timeout {
+        cluster.stats().inc(stats::upstream_rq_timeout);
+    }
+    if let Failure::Connect(reason) = failure {
+        exchange.info.borrow_mut().upstream_mut().transport_failure = Some((&**reason).into());
+    }
+}
+
+fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure) -> LocalReply {
+    let mut reply = failure.reply();
+    if found.virtual_host.include_attempt_count_in_response {
+        let count = exchange.info.borrow().attempt_count;
+        reply = reply.header(ATTEMPT_COUNT, HeaderValue::from(count));
+    }
+    reply
+}
+
+fn respond(
+    exchange: &Rc<Exchange>,
+    cluster: &Rc<Cluster>,
+    success: Success,
+    limit: Option<Duration>,
+    upgrading: bool,
+    extensions: &mut http::Extensions,
+) -> Reply {
+    let Success { mut response, lease, host } = success;
+    let switched = upgrading && upgrade::is_accepted(&response);
+    if switched {
+        upgrade::relay(exchange, extensions, &mut response);
+    } else {
+        hop::strip_response(response.headers_mut());
+    }
+    let start = exchange.info.borrow().start;
+    if exchange.connection.manager.sends_envoy_headers() {
+        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
+    }
+    {
+        let mut info = exchange.info.borrow_mut();
+        info.code_details = Some(details::VIA_UPSTREAM.into());
+        info.timing.first_upstream_rx = Some(Instant::now());
+    }
+    cluster.note_response(&host, &response, exchange);
+    let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
+    let timers =
+        BodyTimers { deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))), idle: None };
+    Reply { response: response.map(Body::Incoming), lease: Some(lease), timers }
+}
+
+/// The route's timeout: it runs from the request's end.
+struct Timer<'a> {
+    exchange: &'a Exchange,
+    limit: Duration,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl<'a> Timer<'a> {
+    fn new(exchange: &'a Exchange, limit: Duration) -> Self {
+        Self { exchange, limit, sleep: None }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.sleep.is_none() {
+            if !self.exchange.request_done.get() {
+                self.exchange.wake_when_request_done(context.waker());
+                return Poll::Pending;
+            }
+            self.sleep = Some(Box::pin(tokio::time::sleep(self.limit)));
+        }
+        self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(context))
+    }
+}
+
+struct Bounded<'a, F> {
+    run: Pin<&'a mut F>,
+    timer: Timer<'a>,
+}
+
+impl<F: Future<Output = Result<Success, Failure>>> Future for Bounded<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        if let Poll::Ready(result) = this.run.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        this.timer.poll(context).map(|()| Err(Failure::Timeout))
+    }
+}

@@ -1,0 +1,6 @@
+//! Connections that are not HTTP: network filters, and the TCP proxy.
+
+pub(crate) mod exchange_metadata;
+pub(crate) mod filters;
+pub(crate) mod proxy;
+pub(crate) mod relay;

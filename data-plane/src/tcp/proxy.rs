@@ -1,0 +1,318 @@
+//! `envoy.filters.network.tcp_proxy`: connects to a cluster's host and relays.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use sail_proxy_config::listener::{FilterChain, Listener};
+use sail_proxy_config::network_filter::{NetworkFilter, TcpProxy as Config};
+use sail_proxy_decide::rate_limit::TokenBucket;
+use sail_proxy_decide::route::Priority;
+
+use super::exchange_metadata;
+use super::filters::Judged;
+use super::relay::{self, End, Progress};
+use crate::cluster::{Cluster, LbContext, target, upstream_address};
+use crate::listener::connection::Accepted;
+use crate::net::Stream;
+use crate::observe::TcpObserver;
+use crate::pool::PoolError;
+use crate::pool::connect::Opened;
+use crate::pool::limits::Permit;
+use crate::router::failure::Failure;
+use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
+use crate::stream_info::{PeerMetadata, ResponseFlag, StreamInfo, UpstreamInfo};
+use crate::worker::Shared;
+use crate::worker::state::Worker;
+
+/// How often a long connection is reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+pub(crate) struct TcpProxy {
+    config: Arc<Config>,
+    stats: stats::Scope,
+    observer: Arc<TcpObserver>,
+}
+
+/// A connection to an upstream, and its place in the cluster's counts.
+struct Upstream {
+    opened: Opened,
+    cluster: Rc<Cluster>,
+    _permit: Permit,
+}
+
+impl TcpProxy {
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        listener: &Listener,
+        chain: &FilterChain,
+        shared: &Shared,
+    ) -> Self {
+        Self {
+            stats: shared.store.scope(&config.stat_prefix),
+            observer: shared.options.observers.tcp(listener, chain, config),
+            config: config.clone(),
+        }
+    }
+
+    /// Serves a connection to its end.
+    pub(crate) async fn serve(
+        self: Rc<Self>,
+        worker: Rc<Worker>,
+        accepted: Accepted,
+        chain: Arc<str>,
+        judged: Judged,
+        stream: Stream,
+    ) {
+        self.stats.inc(stats::downstream_cx_total);
+        let _active = self.stats.hold(stats::downstream_cx_active);
+        let mut info = StreamInfo::new(accepted.downstream.clone());
+        info.filter_chain = (!chain.is_empty()).then_some(chain);
+        info.downstream_peer = judged.downstream_peer.clone();
+        info.filter_state = judged.filter_state;
+        let info = RefCell::new(info);
+        self.run(&worker, &accepted, judged.sni_cluster, &info, stream).await;
+        let mut info = info.into_inner();
+        info.timing.end = Some(Instant::now());
+        self.observer.on_close(&mut info);
+    }
+
+    async fn run(
+        &self,
+        worker: &Rc<Worker>,
+        accepted: &Accepted,
+        sni_cluster: bool,
+        info: &RefCell<StreamInfo>,
+        mut downstream: Stream,
+    ) {
+        let Some(upstream) = self.connect(worker, accepted, sni_cluster, info).await else { return };
+        let Upstream { opened, cluster, _permit } = upstream;
+        let mut upstream = opened.stream;
+        let alpn = opened.info.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref());
+        if let Some(exchange) = &cluster.config.metadata_exchange
+            && alpn == Some(exchange.protocol.as_str())
+        {
+            match exchange_metadata::with_server(&mut upstream, worker).await {
+                Ok(peer) => info.borrow_mut().upstream_peer = peer.map(Arc::new),
+                Err(error) => {
+                    tracing::debug!(%error, "the upstream did not exchange metadata");
+                    info.borrow_mut().flag(ResponseFlag::UpstreamConnectionTermination);
+                    return;
+                }
+            }
+        }
+        self.observer.on_open(&mut info.borrow_mut());
+        self.relay(accepted, info, &mut downstream, &mut upstream).await;
+        cluster.stats().inc(cluster_stats::upstream_cx_destroy);
+        cluster.stats().move_by(cluster_stats::upstream_cx_active, -1);
+    }
+
+    async fn relay(
+        &self,
+        accepted: &Accepted,
+        info: &RefCell<StreamInfo>,
+        downstream: &mut Stream,
+        upstream: &mut Stream,
+    ) {
+        let progress = Progress::new();
+        let end = self.config.max_downstream_connection_duration.map(|limit| Instant::now() + limit);
+        let run = relay::relay(downstream, upstream, &progress);
+        tokio::pin!(run);
+        let mut clock = tokio::time::interval(REPORT_INTERVAL);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        clock.tick().await;
+        loop {
+            let idle_end = self.config.idle_timeout.map(|idle| progress.moved.get() + idle);
+            let drain_end = accepted.drain.end();
+            let deadline = [idle_end, end, drain_end].into_iter().flatten().min();
+            let far = || Instant::now() + Duration::from_secs(86_400);
+            tokio::select! {
+                biased;
+                how = &mut run => {
+                    note_end(&mut info.borrow_mut(), &how);
+                    break;
+                }
+                _ = clock.tick() => {
+                    self.report(info, &progress);
+                    self.observer.on_interval(&mut info.borrow_mut());
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(far).into()) => {
+                    let now = Instant::now();
+                    if end.is_some_and(|end| end <= now) {
+                        self.stats.inc(stats::max_downstream_connection_duration);
+                        info.borrow_mut().flag(ResponseFlag::DurationTimeout);
+                        break;
+                    }
+                    if drain_end.is_some_and(|end| end <= now) {
+                        break;
+                    }
+                    // Bytes may have moved since the timer was set.
+                    if self.config.idle_timeout.is_some_and(|idle| progress.moved.get() + idle <= now) {
+                        self.stats.inc(stats::idle_timeout);
+                        info.borrow_mut().flag(ResponseFlag::StreamIdleTimeout);
+                        break;
+                    }
+                }
+            }
+        }
+        self.report(info, &progress);
+    }
+
+    /// Brings the record's and the statistics' byte counts up to date.
+    fn report(&self, info: &RefCell<StreamInfo>, progress: &Progress) {
+        let mut info = info.borrow_mut();
+        let (received, sent) = (progress.received.get(), progress.sent.get());
+        self.stats.add(stats::downstream_cx_rx_bytes_total, received - info.bytes.received);
+        self.stats.add(stats::downstream_cx_tx_bytes_total, sent - info.bytes.sent);
+        info.bytes.received = received;
+        info.bytes.sent = sent;
+        info.bytes.upstream_sent = received;
+        info.bytes.upstream_received = sent;
+    }
+
+    /// Connects to a host, trying as often as the configuration allows.
+    async fn connect(
+        &self,
+        worker: &Rc<Worker>,
+        accepted: &Accepted,
+        sni_cluster: bool,
+        info: &RefCell<StreamInfo>,
+    ) -> Option<Upstream> {
+        let active = worker.active();
+        let chosen = self.config.cluster.choose(worker.random());
+        let name = match (&accepted.downstream.server_name, chosen) {
+            (Some(sni), _) if sni_cluster => sni.clone(),
+            (_, Some((name, _))) => name.clone(),
+            _ => return None,
+        };
+        let Some(cluster) = active.cluster(&name).cloned() else {
+            self.stats.inc(stats::downstream_cx_no_route);
+            info.borrow_mut().flag(ResponseFlag::NoClusterFound);
+            return None;
+        };
+        info.borrow_mut().cluster = Some(cluster.info().clone());
+        let limits = cluster.limits(Priority::Default).clone();
+        let Some(permit) = limits.connections.acquire() else {
+            cluster.stats().inc(cluster_stats::upstream_cx_overflow);
+            info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
+            return None;
+        };
+        let context = LbContext {
+            hash: self.hash(accepted.downstream.remote_address),
+            original_destination: accepted.original_destination,
+            metadata_match: self.config.metadata_match.as_ref(),
+        };
+        for _ in 0..self.config.max_connect_attempts.max(1) {
+            info.borrow_mut().attempt_count += 1;
+            let Some(choice) = cluster.choose(&context, worker) else {
+                info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
+                return None;
+            };
+            info.borrow_mut().upstream = Some(UpstreamInfo {
+                host: upstream_address(&choice.host.address),
+                workload: choice
+                    .host
+                    .metadata("istio", "workload")
+                    .and_then(serde_json::Value::as_str)
+                    .map(Into::into),
+                ..UpstreamInfo::default()
+            });
+            let started = Instant::now();
+            cluster.stats().inc(cluster_stats::upstream_cx_total);
+            match target::tcp_connector(&cluster, &choice.host, worker).open().await {
+                Ok(opened) => {
+                    let stats = cluster.stats();
+                    stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
+                    stats.move_by(cluster_stats::upstream_cx_active, 1);
+                    note_upstream(&mut info.borrow_mut(), &opened);
+                    return Some(Upstream { opened, cluster, _permit: permit });
+                }
+                Err(error) => {
+                    cluster.stats().inc(cluster_stats::upstream_cx_connect_fail);
+                    if error == PoolError::Timeout {
+                        cluster.stats().inc(cluster_stats::upstream_cx_connect_timeout);
+                    }
+                    info.borrow_mut().upstream_mut().transport_failure = Some(error.to_string().into());
+                    cluster.note_failure(&choice.host, &Failure::from(error));
+                }
+            }
+        }
+        cluster.stats().inc(cluster_stats::upstream_cx_connect_attempts_exceeded);
+        let mut info = info.borrow_mut();
+        info.flag(ResponseFlag::UpstreamConnectionFailure);
+        info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+        None
+    }
+
+    fn hash(&self, client: SocketAddr) -> Option<u64> {
+        if self.config.hash_policy.is_empty() {
+            return None;
+        }
+        let empty = http::HeaderMap::new();
+        let head = sail_proxy_decide::head::RequestHead {
+            method: "",
+            scheme: "",
+            authority: "",
+            path: "",
+            protocol: None,
+            headers: &empty,
+        };
+        let context = sail_proxy_decide::route::hash::HashContext {
+            source_ip: Some(client.ip()),
+            random: 0,
+            filter_state: &[],
+        };
+        sail_proxy_decide::route::hash::hash(&self.config.hash_policy, &head, &context).hash
+    }
+}
+
+fn note_upstream(info: &mut StreamInfo, opened: &Opened) {
+    let facts = &opened.info;
+    let peer = info.upstream.as_ref().and_then(|upstream| upstream.workload.as_deref());
+    if info.upstream_peer.is_none() {
+        info.upstream_peer = peer.and_then(PeerMetadata::from_endpoint).map(Arc::new);
+    }
+    let upstream = info.upstream_mut();
+    upstream.local_address = facts.local;
+    upstream.connection_id = Some(facts.id);
+    upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
+}
+
+fn note_end(info: &mut StreamInfo, end: &End) {
+    match end {
+        End::Finished => {}
+        End::Downstream(error) => {
+            tracing::debug!(%error, "the client's connection broke");
+            info.flag(ResponseFlag::DownstreamConnectionTermination);
+        }
+        End::Upstream(error) => {
+            tracing::debug!(%error, "the upstream's connection broke");
+            info.flag(ResponseFlag::UpstreamConnectionTermination);
+        }
+    }
+}
+
+thread_local! {
+    static BUCKETS: RefCell<HashMap<usize, TokenBucket>> = RefCell::default();
+}
+
+/// The filters that only count: a rate of new connections.
+pub(super) fn within_limits(filter: &NetworkFilter, worker: &Worker) -> bool {
+    match filter {
+        NetworkFilter::LocalRateLimit(limit) if limit.enabled => BUCKETS.with_borrow_mut(|buckets| {
+            let now = worker.started.elapsed();
+            let key = Arc::as_ptr(limit) as usize;
+            buckets.entry(key).or_insert_with(|| TokenBucket::new(limit.bucket, now)).take(now)
+        }),
+        NetworkFilter::ConnectionLimit(limit) if limit.enabled => {
+            // Counted over the process, which holds these connections among others.
+            (worker.shared.connections.load(std::sync::atomic::Ordering::Relaxed) as u64)
+                <= limit.max_connections
+        }
+        _ => true,
+    }
+}

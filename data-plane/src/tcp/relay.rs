@@ -1,0 +1,182 @@
+//! Moves bytes both ways between two streams until both ends have ended.
+//!
+//! A connection at rest holds no buffer: reads go to the worker's scratch space, and only what the other side does not
+//! take at once is kept. While something is kept nothing more is read, so a peer that stops reading stops the other.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::Stream;
+
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// What a relay did so far; read by timers and logs while it runs.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// From downstream to upstream.
+    pub(crate) received: Cell<u64>,
+    /// From upstream to downstream.
+    pub(crate) sent: Cell<u64>,
+    /// When the last byte moved.
+    pub(crate) moved: Cell<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self { received: Cell::new(0), sent: Cell::new(0), moved: Cell::new(Instant::now()) })
+    }
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Both sides finished in order.
+    Finished,
+    /// A side broke.
+    Downstream(io::Error),
+    /// The other did.
+    Upstream(io::Error),
+}
+
+#[derive(Default)]
+struct Direction {
+    kept: Vec<u8>,
+    start: usize,
+    state: State,
+    unflushed: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The reader's end was seen; what is kept is still to be written.
+    Ending,
+    Done,
+}
+
+enum Side {
+    Reader(io::Error),
+    Writer(io::Error),
+}
+
+/// Relays until the end.
+pub(crate) async fn relay(downstream: &mut Stream, upstream: &mut Stream, progress: &Progress) -> End {
+    let mut up = Direction::default();
+    let mut down = Direction::default();
+    std::future::poll_fn(|context| {
+        let first = up.poll(context, downstream, upstream, &progress.received, &progress.moved);
+        match first {
+            Poll::Ready(Err(Side::Reader(error))) => return Poll::Ready(End::Downstream(error)),
+            Poll::Ready(Err(Side::Writer(error))) => return Poll::Ready(End::Upstream(error)),
+            _ => {}
+        }
+        let second = down.poll(context, upstream, downstream, &progress.sent, &progress.moved);
+        match second {
+            Poll::Ready(Err(Side::Reader(error))) => return Poll::Ready(End::Upstream(error)),
+            Poll::Ready(Err(Side::Writer(error))) => return Poll::Ready(End::Downstream(error)),
+            _ => {}
+        }
+        if first.is_ready() && second.is_ready() { Poll::Ready(End::Finished) } else { Poll::Pending }
+    })
+    .await
+}
+
+impl Direction {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut Stream,
+        writer: &mut Stream,
+        count: &Cell<u64>,
+        moved: &Cell<Instant>,
+    ) -> Poll<Result<(), Side>> {
+        // Bounded, so that one busy connection does not hold up the worker's others.
+        for _ in 0..16 {
+            if self.state == State::Done {
+                return Poll::Ready(Ok(()));
+            }
+            if self.start < self.kept.len() {
+                ready!(self.poll_write_kept(context, writer)).map_err(Side::Writer)?;
+                moved.set(Instant::now());
+            }
+            if self.state == State::Ending {
+                ready!(Pin::new(&mut *writer).poll_shutdown(context)).map_err(Side::Writer)?;
+                self.state = State::Done;
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_move(context, reader, writer)? {
+                Poll::Ready(0) => self.state = State::Ending,
+                Poll::Ready(moved_bytes) => {
+                    count.set(count.get() + moved_bytes as u64);
+                    moved.set(Instant::now());
+                }
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *writer).poll_flush(context)).map_err(Side::Writer)?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read, and as much of a write as goes.
+    fn poll_move(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut Stream,
+        writer: &mut Stream,
+    ) -> Result<Poll<usize>, Side> {
+        BUFFER.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(reader).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(result) => result.map_err(Side::Reader)?,
+            }
+            let data = buffer.filled();
+            let mut written = 0;
+            while written < data.len() {
+                match Pin::new(&mut *writer).poll_write(context, &data[written..]) {
+                    Poll::Ready(Ok(0)) => return Err(Side::Writer(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => written += count,
+                    Poll::Ready(Err(error)) => return Err(Side::Writer(error)),
+                    Poll::Pending => {
+                        self.kept.clear();
+                        self.kept.extend_from_slice(&data[written..]);
+                        self.start = 0;
+                        break;
+                    }
+                }
+            }
+            self.unflushed = !data.is_empty();
+            Ok(Poll::Ready(data.len()))
+        })
+    }
+
+    fn poll_write_kept(&mut self, context: &mut Context<'_>, writer: &mut Stream) -> Poll<io::Result<()>> {
+        while self.start < self.kept.len() {
+            let count = ready!(Pin::new(&mut *writer).poll_write(context, &self.kept[self.start..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.start += count;
+        }
+        self.kept = Vec::new();
+        self.start = 0;
+        Poll::Ready(Ok(()))
+    }
+}

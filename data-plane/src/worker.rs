@@ -1,0 +1,177 @@
+//! Workers: threads that serve connections, and the main thread's handle on them.
+//!
+//! A worker is one thread with one single-threaded runtime. What it serves with (listeners, connection pools, random
+//! numbers) belongs to it alone; configuration and orders come as messages from the main thread.
+
+pub(crate) mod state;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use sail_proxy_config::Snapshot;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::listener::sockets::{BindError, Opened, Sockets};
+use crate::observe::Observers;
+use crate::stats::{self, Store};
+use state::Worker;
+
+/// What all workers share: read-only, or counted atomically.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<Store>,
+    pub(crate) options: Options,
+    pub(crate) clusters: crate::cluster::shared::Registry,
+    pub(crate) contexts: crate::tls::context::Contexts,
+    /// Downstream connections of the process.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) started: std::time::Instant,
+    pub(crate) next_connection: std::sync::atomic::AtomicU64,
+}
+
+/// How workers are run.
+#[derive(Debug)]
+pub struct Options {
+    /// How many.
+    pub concurrency: usize,
+    /// How long a drained connection is given.
+    pub drain_time: Duration,
+    /// The node's metadata, which peers are told.
+    pub node_metadata: xds_api::google::protobuf::Struct,
+    /// The node's id.
+    pub node_id: String,
+    /// Makes the observers of filter chains.
+    pub observers: Arc<Observers>,
+}
+
+/// Which listeners an order means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every listener.
+    All,
+    /// Those whose traffic direction is inbound.
+    Inbound,
+}
+
+enum Order {
+    Update(Arc<Snapshot>, Vec<Opened>),
+    Drain(Scope),
+    StopListening(Scope),
+    Exit,
+}
+
+/// The main thread's handle on the workers.
+pub struct Workers {
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    sockets: Sockets,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    /// Starts the threads; they serve nothing before the first [`Workers::apply`].
+    pub fn start(options: Options, store: Arc<Store>, snapshot: &Arc<Snapshot>) -> io::Result<Self> {
+        let concurrency = options.concurrency;
+        let shared = Arc::new(Shared {
+            store,
+            options,
+            clusters: Default::default(),
+            contexts: Default::default(),
+            connections: AtomicUsize::new(0),
+            started: std::time::Instant::now(),
+            next_connection: Default::default(),
+        });
+        let mut orders = Vec::with_capacity(concurrency);
+        let mut threads = Vec::with_capacity(concurrency);
+        for index in 0..concurrency {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (shared, snapshot) = (shared.clone(), snapshot.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread =
+                std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+                    stats::attach_worker(index);
+                    LocalSet::new().block_on(&runtime, run(shared, snapshot, receiver));
+                })?;
+            orders.push(sender);
+            threads.push(thread);
+        }
+        Ok(Self { orders, threads, sockets: Sockets::new(concurrency), shared })
+    }
+
+    /// Puts a configuration in force. Sockets are opened first: if one cannot be, nothing changes, and the error names
+    /// each listener that failed. Workers take the change over on their own time, each at once.
+    pub fn apply(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Vec<BindError>> {
+        let mut opened = self.sockets.open(snapshot)?;
+        for orders in self.orders.iter().rev() {
+            let sockets = opened.pop().unwrap_or_default();
+            // A worker only goes away when the process does.
+            let _ = orders.send(Order::Update(snapshot.clone(), sockets));
+        }
+        Ok(())
+    }
+
+    /// Tells clients to go elsewhere (`connection: close`, GOAWAY) and ends their connections within the drain time;
+    /// new connections are taken still, and told the same.
+    pub fn drain(&self, scope: Scope) {
+        self.tell(|| Order::Drain(scope));
+    }
+
+    /// Takes no more connections.
+    pub fn stop_listening(&self, scope: Scope) {
+        self.tell(|| Order::StopListening(scope));
+    }
+
+    /// Downstream connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Relaxed)
+    }
+
+    /// Drains and stops listening, waits until no connection is left or the time is over, and ends the threads.
+    pub async fn shutdown(mut self, bound: Duration) {
+        self.drain(Scope::All);
+        self.stop_listening(Scope::All);
+        let end = tokio::time::Instant::now() + bound;
+        while self.connections() > 0 && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.tell(|| Order::Exit);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
+    fn tell(&self, order: impl Fn() -> Order) {
+        for orders in &self.orders {
+            let _ = orders.send(order());
+        }
+    }
+}
+
+async fn run(shared: Arc<Shared>, snapshot: Arc<Snapshot>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let worker: Rc<Worker> = Worker::new(shared, snapshot);
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Update(snapshot, sockets)) => {
+                    worker.update(snapshot);
+                    crate::listener::accept::start(&worker, sockets);
+                }
+                Some(Order::Drain(scope)) => crate::listener::drain(&worker, scope),
+                Some(Order::StopListening(scope)) => crate::listener::stop(&worker, scope),
+                Some(Order::Exit) | None => return,
+            },
+            _ = clock.tick() => worker.tick(),
+        }
+    }
+}
