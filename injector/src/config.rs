@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_api::MeshConfig;
-use mesh_api::mesh_config::LabelSelector;
+use mesh_api::mesh_config::{LabelSelector, MeshConfigError};
+use mesh_api::proxy_config::ProxyConfigResource;
+use mesh_api::{Finding, MeshConfig, Object, Severity};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub struct InjectConfig {
     pub always_inject: Vec<LabelSelector>,
     /// Annotations for every injected pod.
     pub injected_annotations: BTreeMap<String, String>,
+    /// Objects of the kind ProxyConfig, of all namespaces.
+    pub proxy_configs: Vec<Arc<Object<ProxyConfigResource>>>,
 }
 
 impl Default for InjectConfig {
@@ -41,8 +44,43 @@ impl Default for InjectConfig {
             never_inject: Vec::new(),
             always_inject: Vec::new(),
             injected_annotations: BTreeMap::new(),
+            proxy_configs: Vec::new(),
         }
     }
+}
+
+impl InjectConfig {
+    /// Takes over what the key `config` of the ConfigMap `istio-sidecar-injector` says. The result is what could not be
+    /// taken over, in words for the operator.
+    pub fn apply_injector_config(&mut self, text: &str) -> Result<Vec<String>, Error> {
+        let value: Option<serde_json::Value> = serde_norway::from_str(text)?;
+        let mut warnings = Vec::new();
+        let mut cx = mesh_api::field::Cx::new();
+        for (key, value) in value.as_ref().and_then(|v| v.as_object()).into_iter().flatten() {
+            cx.field(key, |cx| match key.as_str() {
+                "policy" => match value.as_str() {
+                    Some("enabled") => self.policy = Policy::Enabled,
+                    Some("disabled") => self.policy = Policy::Disabled,
+                    _ => cx.error("must be enabled or disabled"),
+                },
+                "neverInjectSelector" => self.never_inject = decoded(value, cx),
+                "alwaysInjectSelector" => self.always_inject = decoded(value, cx),
+                "injectedAnnotations" => self.injected_annotations = decoded(value, cx),
+                // The templates are code here: these say what Istio's own would.
+                "templates" | "defaultTemplates" | "aliases" | "rawTemplates" => {
+                    warnings.push(format!("{key} has no effect: templates are built in"));
+                }
+                _ => warnings.push(format!("{key} is unknown and has no effect")),
+            });
+        }
+        let fields: Vec<Finding> =
+            cx.into_findings().into_iter().filter(|f| f.severity == Severity::Error).collect();
+        if fields.is_empty() { Ok(warnings) } else { Err(Error::InjectorConfig(MeshConfigError { fields })) }
+    }
+}
+
+fn decoded<T: mesh_api::Decode + Default>(value: &serde_json::Value, cx: &mut mesh_api::field::Cx) -> T {
+    T::decode(value, cx).unwrap_or_default()
 }
 
 /// Which pods are considered.

@@ -14,8 +14,11 @@ pub enum Error {
         expected: &'static str,
     },
     /// The proxy's configuration in the pod's annotation is wrong.
-    #[error("annotation proxy.istio.io/config: {0}")]
+    #[error("annotation proxy.istio.io/config")]
     ProxyConfig(#[from] mesh_api::mesh_config::MeshConfigError),
+    /// The injector's own configuration is wrong.
+    #[error("ConfigMap istio-sidecar-injector, key config")]
+    InjectorConfig(#[source] mesh_api::mesh_config::MeshConfigError),
     /// A template that does not exist.
     #[error("annotation inject.istio.io/templates: {0:?} is not supported: use sidecar or gateway")]
     Template(String),
@@ -30,10 +33,10 @@ pub enum Error {
         port: String,
     },
     /// The installation's values are wrong.
-    #[error("injection values: {0}")]
+    #[error("injection values")]
     Values(#[from] serde_norway::Error),
     /// Something made could not be written down.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Json {
         /// What.
         what: &'static str,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use agent_contract::annotations as names;
 use k8s_openapi::api::core::v1::{Pod, Volume, VolumeMount};
+use mesh_api::Object;
 use mesh_api::mesh_config::{InterceptionMode, ProxyConfig};
+use mesh_api::proxy_config::ProxyConfigResource;
 
 use crate::config::{InjectConfig, Resources, Values};
 use crate::error::Error;
@@ -72,9 +74,10 @@ impl<'a> Settings<'a> {
         let read = Annotations(&annotations);
         let values = &config.values;
         let template = template(&read)?;
+        let base = with_objects(pod, config);
         let proxy = match read.get(names::PROXY_CONFIG) {
-            Some(overlay) => config.mesh.default_config.overlaid(overlay)?,
-            None => config.mesh.default_config.clone(),
+            Some(overlay) => base.overlaid(overlay)?,
+            None => base,
         };
         let interception = match read.get(names::INTERCEPTION_MODE) {
             Some("REDIRECT") => InterceptionMode::Redirect,
@@ -202,6 +205,36 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 
 fn bad(name: &str, value: &str, expected: &'static str) -> Error {
     Error::Annotation { name: name.to_owned(), value: value.to_owned(), expected }
+}
+
+/// The mesh's proxy settings with the ProxyConfig objects for this pod: the root namespace's, its namespace's, then
+/// those that select it; of several equally wide ones the oldest has the last word.
+fn with_objects(pod: &Pod, config: &InjectConfig) -> ProxyConfig {
+    let empty = BTreeMap::new();
+    let labels = pod.metadata.labels.as_ref().unwrap_or(&empty);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let width = |object: &Object<ProxyConfigResource>| {
+        let selector = object.spec.selector.as_ref().filter(|s| !s.match_labels.is_empty());
+        match selector {
+            None if object.meta.namespace == config.mesh.root_namespace => Some(0),
+            None if object.meta.namespace == namespace => Some(1),
+            Some(selector) if object.meta.namespace == namespace && selector.matches(labels) => Some(2),
+            _ => None,
+        }
+    };
+    let mut chosen: Vec<_> =
+        config.proxy_configs.iter().filter_map(|object| Some((width(object)?, object))).collect();
+    chosen.sort_by(|(a, x), (b, y)| {
+        a.cmp(b).then_with(|| y.meta.creation_timestamp.cmp(&x.meta.creation_timestamp))
+    });
+    let mut proxy = config.mesh.default_config.clone();
+    for (_, object) in chosen {
+        let spec = &object.spec;
+        proxy.concurrency = spec.concurrency.or(proxy.concurrency);
+        proxy.image = spec.image.clone().or(proxy.image);
+        proxy.proxy_metadata.extend(spec.environment_variables.clone());
+    }
+    proxy
 }
 
 fn template(read: &Annotations<'_>) -> Result<Template, Error> {

@@ -39,11 +39,17 @@ fn config(case: &Path) -> (BTreeMap<String, String>, InjectConfig) {
     (labels, InjectConfig { mesh: Arc::new(mesh), values, ..InjectConfig::default() })
 }
 
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn check(case: &Path) {
     let before: Pod = serde_json::from_value(yaml(&case.join("in.yaml"))).expect("pod");
     let (labels, config) = config(case);
     let out = match inject(&before, &labels, &config) {
-        Err(error) => json!({"error": error.to_string()}),
+        Err(error) => json!({"error": chain(&error)}),
         Ok(Decision::Skip(reason)) => json!({"skip": reason.to_string()}),
         Ok(Decision::Inject(after)) => {
             let mut patched = serde_json::to_value(&before).expect("pod");
@@ -94,6 +100,60 @@ fn pods_become_what_the_goldens_say() {
     for case in cases() {
         check(&case);
     }
+}
+
+#[test]
+fn proxy_config_objects_reach_the_pods_they_select() {
+    let object = |namespace: &str, labels: &str, concurrency: i32| {
+        let text = format!(
+            "{{apiVersion: networking.istio.io/v1beta1, kind: ProxyConfig, metadata: {{name: x, namespace: {namespace}}}, \
+             spec: {{selector: {{matchLabels: {{{labels}}}}}, concurrency: {concurrency}, environmentVariables: {{N{concurrency}: x}}}}}}"
+        );
+        match mesh_api::parse(&serde_norway::from_str(&text).expect("yaml")).expect("ProxyConfig") {
+            mesh_api::MeshObject::ProxyConfig(object) => object,
+            other => panic!("{other:?}"),
+        }
+    };
+    let config = InjectConfig {
+        selection: injector::Selection::Always,
+        proxy_configs: vec![
+            object("default", "app: web", 3),
+            object("istio-system", "", 1),
+            object("default", "", 2),
+            object("default", "app: other", 4),
+        ],
+        ..InjectConfig::default()
+    };
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "a", "namespace": "default", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": "web"}]},
+    }))
+    .expect("pod");
+    let Decision::Inject(pod) = inject(&pod, &BTreeMap::new(), &config).expect("injection") else {
+        panic!("skipped")
+    };
+    let containers = pod.spec.expect("spec").containers;
+    let env = containers[1].env.as_ref().expect("env");
+    let value = |name: &str| env.iter().find(|e| e.name == name).and_then(|e| e.value.clone());
+    assert_eq!(
+        value("PROXY_CONFIG").as_deref(),
+        Some(r#"{"concurrency":3,"proxyMetadata":{"N1":"x","N2":"x","N3":"x"}}"#)
+    );
+    assert_eq!(value("N2").as_deref(), Some("x"));
+    assert_eq!(value("N4"), None);
+}
+
+#[test]
+fn the_injectors_own_configuration_is_read() {
+    let mut config = InjectConfig::default();
+    let text = "{policy: disabled, neverInjectSelector: [{matchExpressions: [{key: job, operator: Exists}]}], \
+                injectedAnnotations: {a: b}, templates: {x: y}}";
+    let warnings = config.apply_injector_config(text).expect("configuration");
+    assert_eq!(warnings, ["templates has no effect: templates are built in"]);
+    assert_eq!(config.policy, injector::Policy::Disabled);
+    assert_eq!(config.never_inject.len(), 1);
+    let error = config.apply_injector_config("policy: maybe").expect_err("must be refused");
+    assert!(chain(&error).ends_with("policy: must be enabled or disabled"), "{error}");
 }
 
 #[test]

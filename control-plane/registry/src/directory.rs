@@ -58,7 +58,7 @@ impl Statuses {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not there.
-    #[error("registry directory {path}: {source}")]
+    #[error("registry directory {path} cannot be read")]
     Read {
         /// The directory.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The kernel does not notify.
-    #[error("registry directory {path} cannot be watched: {source}")]
+    #[error("registry directory {path} cannot be watched")]
     Watch {
         /// The directory.
         path: PathBuf,

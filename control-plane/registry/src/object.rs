@@ -29,7 +29,7 @@ impl fmt::Display for Key {
 }
 
 /// An object. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[allow(missing_docs, reason = "variant names are the kinds")]
 pub enum Object {
     Namespace(Arc<Namespace>),
@@ -43,6 +43,13 @@ pub enum Object {
     Mesh(MeshObject),
 }
 
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only the name: Secrets hold keys, which must never reach a log.
+        write!(f, "{}", self.key())
+    }
+}
+
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,7 +57,7 @@ pub enum Error {
     #[error(transparent)]
     Mesh(#[from] mesh_api::Error),
     /// A kind of Kubernetes that does not fit its type.
-    #[error("{kind} {name}: {source}")]
+    #[error("{kind} {name}")]
     Kubernetes {
         /// The kind.
         kind: String,

@@ -31,7 +31,11 @@ fn examples_are_read() {
                 continue;
             }
             match Object::decode(&value) {
-                Err(error) => wrong.push(format!("{}: {error}", path.display())),
+                Err(error) => wrong.push(format!(
+                    "{}: {error}: {:?}",
+                    path.display(),
+                    std::error::Error::source(&error)
+                )),
                 Ok(decoded) => {
                     // Old spellings are shown on purpose.
                     let surprising = decoded.warnings.iter().filter(|w| !w.message.contains("deprecated"));

@@ -22,6 +22,12 @@ pub(super) fn is_manifest(path: &Path) -> bool {
     !hidden && matches!(ending, Some("yaml" | "yml" | "json"))
 }
 
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Reads all manifests of a text. The error names the document and, within it, object and field.
 pub(super) fn read(text: &str) -> Result<Content, String> {
     let mut content = Content::default();
@@ -31,7 +37,7 @@ pub(super) fn read(text: &str) -> Result<Content, String> {
         if value.is_null() {
             continue;
         }
-        let mut decoded = Object::decode(&value).map_err(|e| at(e.to_string()))?;
+        let mut decoded = Object::decode(&value).map_err(|e| at(chain(&e)))?;
         for warning in &decoded.warnings {
             let name = decoded.objects.first().map(|o| o.key().to_string()).unwrap_or_default();
             content.warnings.push(format!("{name}: {warning}"));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::file::{self, Content};
 use super::{FileStatus, SETTLE};
@@ -11,6 +11,8 @@ use crate::object::{Key, Object};
 
 /// How deep directories may nest: symbolic links may make circles.
 const MAX_DEPTH: usize = 16;
+/// How long a file that never rests is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ struct FileState {
 pub(super) struct Scanner {
     root: PathBuf,
     files: BTreeMap<PathBuf, FileState>,
+    /// Files that were being written, since when.
+    restless: HashMap<PathBuf, Instant>,
     root_error: Option<String>,
 }
 
@@ -71,7 +75,7 @@ impl Outcome {
 
 impl Scanner {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, files: BTreeMap::new(), root_error: None }
+        Self { root, files: BTreeMap::new(), restless: HashMap::new(), root_error: None }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -100,17 +104,21 @@ impl Scanner {
             }
         }
         let now = SystemTime::now();
+        let mut restless = HashMap::new();
         for (path, metadata) in found {
             let fingerprint = Fingerprint::of(&metadata);
             if self.files.get(&path).is_some_and(|f| f.fingerprint == fingerprint) {
                 continue;
             }
-            if is_fresh(&metadata, now) {
+            let since = self.restless.get(&path).copied();
+            if is_fresh(&metadata, now) && since.is_none_or(|since| since.elapsed() < PATIENCE) {
                 unsettled = true;
+                restless.insert(path, since.unwrap_or_else(Instant::now));
             } else {
                 changed |= self.read(path, fingerprint);
             }
         }
+        self.restless = restless;
         let (objects, conflicts) = self.merge();
         Outcome { changed, unsettled, objects, statuses: self.statuses(&conflicts) }
     }
