@@ -5,6 +5,7 @@ pub mod config;
 mod rules;
 mod service_entry;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +35,8 @@ pub struct MeshBuilder {
     pub objects: Vec<MeshObject>,
     /// MeshConfig.
     pub mesh_config: Arc<MeshConfig>,
+    /// JSON Web Key sets by the URI they were fetched from.
+    pub jwks: BTreeMap<String, String>,
     /// The domain of Kubernetes' services; empty stands for `cluster.local`.
     pub domain: String,
     /// A number that differs between snapshots.
@@ -79,6 +82,7 @@ impl MeshBuilder {
             objects: self.objects,
             config,
             settings: self.mesh_config,
+            jwks: self.jwks,
             scopes: Mutex::default(),
         }
     }
@@ -157,6 +161,7 @@ pub struct Mesh {
     config: Config,
     rules: rules::Rules,
     settings: Arc<MeshConfig>,
+    jwks: BTreeMap<String, String>,
     /// Derived on demand, once a namespace and Sidecar: proxies of a namespace see the same.
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
 }
@@ -177,6 +182,11 @@ impl Mesh {
     /// MeshConfig.
     pub fn settings(&self) -> &Arc<MeshConfig> {
         &self.settings
+    }
+
+    /// The JSON Web Key set of a URI, if it could be fetched.
+    pub fn jwks(&self, uri: &str) -> Option<&str> {
+        self.jwks.get(uri).map(String::as_str)
     }
 
     /// The namespace whose configuration is for the whole mesh.

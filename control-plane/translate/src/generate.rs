@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use saild_model::proxy::RawNode;
-use saild_model::{Locality, Mesh, ProxyView};
+use saild_model::{ChangeSet, ConfigKey, Locality, Mesh, ProxyType, ProxyView};
 use xds_api::envoy::config::core::v3::Node;
 use xds_api::google::protobuf::Any;
+use xds_api::type_url;
 
-use crate::{Cache, pb};
+use crate::{Cache, cluster, endpoint, listener, nametable, pb, route, secret, warning};
 
 /// Which resources a proxy asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,25 +72,68 @@ pub fn proxy_view(node: &Node) -> Result<ProxyView, NodeError> {
         id: &node.id,
         metadata: metadata.unwrap_or_default(),
         locality: Locality { region: locality.region, zone: locality.zone, subzone: locality.sub_zone },
-        extensions: node.extensions.iter().map(|extension| extension.name.clone()).collect(),
+        // Filters of different kinds share names: types tell them apart.
+        extensions: node
+            .extensions
+            .iter()
+            .flat_map(|extension| extension.type_urls.iter().map(|url| typed(url)).chain([extension.name.clone()]))
+            .collect(),
     };
     Ok(ProxyView::parse(raw)?)
 }
 
-/// The resources of a type for a proxy. An unknown type gives nothing.
-pub fn generate(mesh: &Mesh, proxy: &ProxyView, type_url: &str, names: &Names, cache: &Cache) -> Generated {
-    let _ = (mesh, proxy, type_url, names, cache);
-    Generated::default()
+/// A type with the prefix that type URLs have, which lists of extensions may leave out.
+fn typed(name: &str) -> String {
+    if name.contains('/') { name.to_owned() } else { format!("type.googleapis.com/{name}") }
 }
 
-/// Whether a change may alter a proxy's resources of a type.
-pub fn affected(change: &saild_model::ChangeSet, proxy: &ProxyView, type_url: &str) -> bool {
+/// The resources of a type for a proxy. An unknown type gives nothing.
+///
+/// Names asked for are honoured for endpoints, routes and secrets; the other types are given whole, as proxies subscribe
+/// to them with a wildcard.
+pub fn generate(mesh: &Mesh, proxy: &ProxyView, type_url: &str, names: &Names, cache: &Cache) -> Generated {
+    let mut out = Generated::default();
+    match type_url {
+        type_url::CLUSTER => out.resources = cluster::clusters(mesh, proxy, cache),
+        type_url::LISTENER => {
+            out.resources = listener::listeners(mesh, proxy, cache, &mut out.warnings);
+            out.warnings.extend(warning::unsupported(mesh, proxy));
+        }
+        type_url::ENDPOINT => out = endpoint::endpoints(mesh, proxy, names, cache),
+        type_url::ROUTE => out = route::routes(mesh, proxy, names, cache),
+        type_url::SECRET => out = secret::secrets(mesh, proxy, names),
+        type_url::NAME_TABLE => out.resources = vec![nametable::resource(mesh, proxy)],
+        _ => {}
+    }
+    out.warnings.sort();
+    out.warnings.dedup();
+    out
+}
+
+/// Whether a change may alter a proxy's resources of a type. It may say yes where nothing changed: resources carry versions
+/// that tell.
+pub fn affected(change: &ChangeSet, proxy: &ProxyView, type_url: &str) -> bool {
     if change.full {
         return true;
     }
-    let _ = proxy;
-    match type_url {
-        xds_api::type_url::ENDPOINT => true,
-        _ => !change.only_endpoints(),
-    }
+    let kind_matters = |kind: &str| match kind {
+        "Gateway" => proxy.kind == ProxyType::Router,
+        "Sidecar" => proxy.kind == ProxyType::Sidecar,
+        "Secret" | "ConfigMap" => type_url == type_url::SECRET,
+        // What proxies read of pods they read from endpoints, and of WorkloadGroups nothing.
+        "WorkloadGroup" | "ProxyConfig" | "ServiceAccount" | "Node" => false,
+        _ => true,
+    };
+    let local = |key: &ConfigKey| match key.kind.as_str() {
+        "Secret" => key.namespace == proxy.namespace,
+        _ => true,
+    };
+    let by_config = change.configs.iter().any(|key| kind_matters(&key.kind) && local(key));
+    let by_endpoints = !change.endpoints.is_empty()
+        && match type_url {
+            type_url::SECRET => false,
+            // Endpoints tell names of certificates (clusters), pods of headless services (listeners) and the own ports.
+            _ => true,
+        };
+    by_config || by_endpoints
 }

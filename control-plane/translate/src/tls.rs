@@ -159,15 +159,11 @@ pub(crate) fn mesh_parameters() -> tls::TlsParameters {
 }
 
 /// The mesh's mutual TLS towards servers.
-pub(crate) fn outbound_mutual(sni: &str, sans: &[String], http2: bool) -> core::TransportSocket {
-    let mut alpn = vec![ALPN_EXCHANGE.to_owned(), ALPN_ISTIO.to_owned()];
-    if http2 {
-        alpn.push("h2".to_owned());
-    }
+pub(crate) fn outbound_mutual(sni: &str, sans: &[String], alpn: Vec<&str>) -> core::TransportSocket {
     let context = tls::UpstreamTlsContext {
         sni: sni.to_owned(),
         common_tls_context: Some(tls::CommonTlsContext {
-            alpn_protocols: alpn,
+            alpn_protocols: alpn.into_iter().map(str::to_owned).collect(),
             tls_certificate_sds_secret_configs: vec![agent_secret("default")],
             validation_context_type: Some(validation(
                 agent_secret("ROOTCA"),

@@ -1,0 +1,64 @@
+//! Network filters of chains that carry bytes.
+
+use prost::{Message, Name};
+use xds_api::any::pack;
+use xds_api::envoy::config::listener::v3 as lds;
+use xds_api::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use xds_api::envoy::r#type::v3 as kinds;
+use xds_api::istio::metadata_exchange::MetadataExchange;
+
+use super::{Class, TcpInputs};
+use crate::pb;
+use crate::telemetry::{access_log, metrics};
+use crate::traits::{METADATA_EXCHANGE, STATS, Traits};
+
+/// The filters, in order.
+pub(super) fn filters(inputs: &TcpInputs, traits: Traits) -> Vec<lds::Filter> {
+    let mut out = Vec::new();
+    if inputs.exchange {
+        let config =
+            MetadataExchange { protocol: crate::tls::ALPN_EXCHANGE.to_owned(), ..Default::default() };
+        out.push(filter(METADATA_EXCHANGE, &config));
+    }
+    if inputs.class != Class::SidecarOutbound {
+        out.extend(inputs.authz.iter().map(|authz| filter("envoy.filters.network.rbac", &authz.tcp())));
+    }
+    if traits.stats {
+        out.push(filter(STATS, &metrics::plugin(&inputs.metrics)));
+    }
+    out.push(filter("envoy.filters.network.tcp_proxy", &tcp_proxy(inputs)));
+    out
+}
+
+pub(super) fn filter<M: Message + Name>(name: &str, config: &M) -> lds::Filter {
+    lds::Filter {
+        name: name.to_owned(),
+        config_type: Some(lds::filter::ConfigType::TypedConfig(pack(config))),
+    }
+}
+
+fn tcp_proxy(inputs: &TcpInputs) -> tcp::TcpProxy {
+    use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
+    let specifier = match inputs.clusters.as_slice() {
+        [] => ClusterSpecifier::Cluster(crate::naming::BLACK_HOLE.to_owned()),
+        [(cluster, _)] => ClusterSpecifier::Cluster(cluster.clone()),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|(name, weight)| ClusterWeight { name: name.clone(), weight: *weight, ..Default::default() })
+                .collect(),
+        }),
+    };
+    let source_ip = kinds::HashPolicy {
+        policy_specifier: Some(kinds::hash_policy::PolicySpecifier::SourceIp(Default::default())),
+    };
+    tcp::TcpProxy {
+        stat_prefix: inputs.stat_prefix.clone(),
+        cluster_specifier: Some(specifier),
+        access_log: inputs.logs.iter().map(access_log::access_log).collect(),
+        idle_timeout: inputs.idle_timeout.and_then(pb::duration),
+        max_downstream_connection_duration: inputs.max_duration.and_then(pb::duration),
+        hash_policy: if inputs.hash_source_ip { vec![source_ip] } else { Vec::new() },
+        ..Default::default()
+    }
+}
