@@ -73,11 +73,13 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, warnings: &mut Vec<Warning>
                     kind: "AuthorizationPolicy".to_owned(),
                     namespace: object.meta.namespace.clone(),
                     name: object.meta.name.clone(),
-                    message: "action CUSTOM is not supported yet: requests that it matches are refused".to_owned(),
+                    message: "action CUSTOM is not supported yet: requests that it matches are refused"
+                        .to_owned(),
                 });
             }
             let Some(filter) = filters.iter_mut().find(|f| f.action == object.spec.action) else { continue };
-            let list = if is_dry_run(&object.meta.annotations) { &mut filter.dry_run } else { &mut filter.enforced };
+            let list =
+                if is_dry_run(&object.meta.annotations) { &mut filter.dry_run } else { &mut filter.enforced };
             list.push(policy);
         }
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::destination_rule::TcpKeepalive;
-use saild_model::{Endpoint, Location, Mesh, Port, ProxyType, ProxyView, Resolution, Rule, Scope, Service, TlsMode};
+use saild_model::{
+    Endpoint, Location, Mesh, Port, ProxyType, ProxyView, Resolution, Rule, Scope, Service, TlsMode,
+};
 
 pub use inbound::{InboundClusterInputs, InboundTarget, inbound};
 pub use outbound::cluster;
@@ -103,7 +105,13 @@ impl MeshDefaults {
 /// Every cluster of a proxy.
 pub(crate) fn clusters(mesh: &Mesh, proxy: &ProxyView, cache: &Cache) -> Vec<Arc<NamedResource>> {
     let scope = mesh.scope(proxy);
-    let gather = Gather { mesh, proxy, traits: Traits::of(proxy), defaults: MeshDefaults::of(mesh) };
+    let gather = Gather {
+        mesh,
+        proxy,
+        traits: Traits::of(proxy),
+        defaults: MeshDefaults::of(mesh),
+        auto_passthrough: proxy.kind == ProxyType::Router && crate::gateway::auto_passthrough(mesh, proxy),
+    };
     let mut out = Vec::new();
     for service in &scope.services {
         gather.service(service, cache, &mut out);
@@ -130,17 +138,18 @@ struct Gather<'a> {
     proxy: &'a ProxyView,
     traits: Traits,
     defaults: MeshDefaults,
+    /// Clusters are needed under the names that other proxies write in TLS, too.
+    auto_passthrough: bool,
 }
 
 impl Gather<'_> {
     fn service(&self, service: &Arc<Service>, cache: &Cache, out: &mut Vec<Arc<NamedResource>>) {
         let rule = self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service);
         let subsets = rule.iter().flat_map(|rule| &rule.subsets).map(|subset| subset.name.as_str());
-        let auto_passthrough = self.proxy.kind == ProxyType::Router && crate::gateway::auto_passthrough(self.mesh, self.proxy);
         for subset in [""].into_iter().chain(subsets) {
             for port in service.ports.iter().filter(|port| port.protocol != saild_model::Protocol::Udp) {
                 let inputs = self.inputs(service, port, subset, rule.as_deref());
-                if auto_passthrough {
+                if self.auto_passthrough {
                     let name = naming::outbound_sni(port.number, subset, &service.hostname);
                     let inputs = ClusterInputs { sni_name: true, auto_tls: AutoTls::Off, ..inputs.clone() };
                     out.push(cache.clusters.get(&name, inputs, cluster));
@@ -185,7 +194,11 @@ impl Gather<'_> {
             rule: rule.map(|rule| rule.origin.clone()),
             auto_tls,
             sans: self.sans(service, &endpoints),
-            dns: if dns { endpoints.iter().filter(|e| in_subset(e, rule, subset)).cloned().collect() } else { Vec::new() },
+            dns: if dns {
+                endpoints.iter().filter(|e| in_subset(e, rule, subset)).cloned().collect()
+            } else {
+                Vec::new()
+            },
             policy,
             mesh: self.defaults.clone(),
             traits: self.traits,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use mesh_api::destination_rule::LocalityLbSetting;
 use saild_model::mesh::EndpointList;
-use saild_model::{Address, Endpoint, Health, Labels, Locality, Mesh, ProxyType, ProxyView, Resolution, TlsMode};
+use saild_model::{
+    Address, Endpoint, Health, Labels, Locality, Mesh, ProxyType, ProxyView, Resolution, TlsMode,
+};
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::endpoint::v3 as eds;
 
@@ -99,9 +101,10 @@ fn inputs(
     let policy = crate::cluster::policy_of(rule.as_deref(), parts.subset, parts.port, mesh);
     let endpoints = mesh.endpoints(service, &port.name);
     let any_disabled = crate::authn::any_disabled(mesh);
-    let plain = endpoints.iter().enumerate().filter(|(_, e)| {
-        any_disabled && crate::authn::disabled(mesh, &e.namespace, &e.labels, e.port)
-    });
+    let plain = endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| any_disabled && crate::authn::disabled(mesh, &e.namespace, &e.labels, e.port));
     let settings = &mesh.settings().locality_lb_setting;
     let preference = policy.locality_aware(settings.enabled.unwrap_or(true)).then(|| Preference {
         locality: proxy.locality.clone(),
@@ -225,13 +228,19 @@ impl Preference {
         let labels = &self.setting.failover_priority;
         let same = labels.iter().take_while(|label| match label.split_once('=') {
             Some((key, value)) => endpoint.labels.get(key).is_some_and(|v| v == value),
-            None => topology(&self.labels, &self.locality, label) == topology(&endpoint.labels, &endpoint.locality, label),
+            None => {
+                topology(&self.labels, &self.locality, label)
+                    == topology(&endpoint.labels, &endpoint.locality, label)
+            }
         });
         u32::try_from(labels.len() - same.count()).unwrap_or(u32::MAX)
     }
 
     /// The weight of each locality that `distribute` says for the client's.
-    fn distribution<'a>(&self, localities: impl Iterator<Item = &'a Locality>) -> Option<BTreeMap<Locality, u32>> {
+    fn distribution<'a>(
+        &self,
+        localities: impl Iterator<Item = &'a Locality>,
+    ) -> Option<BTreeMap<Locality, u32>> {
         let rule = self.setting.distribute.iter().find(|rule| self.locality.lies_in(&rule.from))?;
         let mut weights = BTreeMap::new();
         for locality in localities {
@@ -262,7 +271,8 @@ fn health(endpoint: &Endpoint, send_unhealthy: bool) -> Option<core::HealthStatu
 }
 
 fn lb_endpoint(endpoint: &Endpoint, health: core::HealthStatus, mutual: bool) -> eds::LbEndpoint {
-    let mut filter_metadata = vec![("istio".to_owned(), pb::fields([("workload", pb::text(workload(endpoint)))]))];
+    let mut filter_metadata =
+        vec![("istio".to_owned(), pb::fields([("workload", pb::text(workload(endpoint)))]))];
     if mutual {
         let fields = pb::fields([("tlsMode", pb::text("istio"))]);
         filter_metadata.push(("envoy.transport_socket_match".to_owned(), fields));
@@ -280,7 +290,10 @@ fn lb_endpoint(endpoint: &Endpoint, health: core::HealthStatus, mutual: bool) ->
             typed_filter_metadata: Default::default(),
         }),
         load_balancing_weight: pb::u32v(endpoint.weight.max(1)),
-        host_identifier: Some(eds::lb_endpoint::HostIdentifier::Endpoint(eds::Endpoint { address, ..Default::default() })),
+        host_identifier: Some(eds::lb_endpoint::HostIdentifier::Endpoint(eds::Endpoint {
+            address,
+            ..Default::default()
+        })),
     }
 }
 
@@ -296,7 +309,11 @@ fn workload(endpoint: &Endpoint) -> String {
 }
 
 /// The endpoints of a service that is resolved by DNS.
-pub(crate) fn inline(cluster: &str, endpoints: &[Arc<Endpoint>], only_one: bool) -> eds::ClusterLoadAssignment {
+pub(crate) fn inline(
+    cluster: &str,
+    endpoints: &[Arc<Endpoint>],
+    only_one: bool,
+) -> eds::ClusterLoadAssignment {
     let mut groups: BTreeMap<Locality, Group> = BTreeMap::new();
     let count = if only_one { 1 } else { usize::MAX };
     for endpoint in endpoints.iter().take(count) {
@@ -307,10 +324,13 @@ pub(crate) fn inline(cluster: &str, endpoints: &[Arc<Endpoint>], only_one: bool)
     }
     eds::ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: groups.into_iter().map(|(l, group)| {
-            let weight = group.weight;
-            group.into_locality(&l, weight, 0)
-        }).collect(),
+        endpoints: groups
+            .into_iter()
+            .map(|(l, group)| {
+                let weight = group.weight;
+                group.into_locality(&l, weight, 0)
+            })
+            .collect(),
         ..Default::default()
     }
 }

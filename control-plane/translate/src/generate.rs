@@ -76,7 +76,9 @@ pub fn proxy_view(node: &Node) -> Result<ProxyView, NodeError> {
         extensions: node
             .extensions
             .iter()
-            .flat_map(|extension| extension.type_urls.iter().map(|url| typed(url)).chain([extension.name.clone()]))
+            .flat_map(|extension| {
+                extension.type_urls.iter().map(|url| typed(url)).chain([extension.name.clone()])
+            })
             .collect(),
     };
     Ok(ProxyView::parse(raw)?)

@@ -1,12 +1,27 @@
 //! From the model to xDS resources: listeners, clusters, routes, endpoints, policies.
 //!
 //! Pure: no I/O, no clock, no state but a [`Cache`] that is handed in. Each resource is made by a function of its inputs
-//! alone, and the inputs are the cache's key.
+//! alone, and the inputs are the cache's key: what a resource depends on is what its inputs' type says.
 
+mod authn;
+mod authz;
 mod cache;
+pub mod cluster;
+pub mod endpoint;
+mod gateway;
 mod generate;
+pub mod listener;
+mod nametable;
 pub mod naming;
+mod outbound_policy;
 mod pb;
+pub mod route;
+mod secret;
+mod telemetry;
+mod tls;
+mod traits;
+mod warning;
+mod workload;
 
-pub use cache::Cache;
+pub use cache::{Cache, Usage};
 pub use generate::{Generated, NamedResource, Names, NodeError, Warning, affected, generate, proxy_view};

@@ -21,6 +21,7 @@ use saild_model::{Mesh, ProxyType, ProxyView};
 
 pub use build::listener;
 
+use crate::Cache;
 use crate::authn::JwtInputs;
 use crate::authz::AuthzInputs;
 use crate::generate::{NamedResource, Warning};
@@ -29,7 +30,6 @@ use crate::telemetry::access_log::LogInputs;
 use crate::telemetry::metrics::MetricsInputs;
 use crate::telemetry::tracing::TracingInputs;
 use crate::traits::Traits;
-use crate::Cache;
 
 /// What a listener is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -130,7 +130,7 @@ pub enum Tls {
         trust_domains: Vec<String>,
     },
     /// A server of a Gateway or Sidecar.
-    Server(ServerTlsInputs),
+    Server(Box<ServerTlsInputs>),
 }
 
 /// TLS of a Gateway's server.

@@ -45,8 +45,12 @@ fn table(mesh: &Mesh, proxy: &ProxyView) -> BTreeMap<String, Name> {
     let mut out = BTreeMap::new();
     for service in &mesh.scope(proxy).services {
         let kubernetes = service.source == Source::Kubernetes;
-        let mut addresses: Vec<IpAddr> =
-            service.addresses.iter().filter(|n| n.prefix_len() == n.max_prefix_len()).map(|n| n.addr()).collect();
+        let mut addresses: Vec<IpAddr> = service
+            .addresses
+            .iter()
+            .filter(|n| n.prefix_len() == n.max_prefix_len())
+            .map(|n| n.addr())
+            .collect();
         if addresses.is_empty() && proxy.dns_auto_allocate {
             addresses.extend(service.auto_address);
         }

@@ -7,8 +7,6 @@ mod retry;
 mod rule;
 mod table;
 
-use std::sync::Arc;
-
 use mesh_api::virtual_service::Retry;
 use saild_model::{Mesh, ProxyType, ProxyView};
 use xds_api::envoy::config::route::v3 as rds;
@@ -190,4 +188,3 @@ pub(crate) fn passthrough(cluster: &str) -> rds::RouteConfiguration {
         retry_policy: None,
     })
 }
-

@@ -93,7 +93,12 @@ fn roots_of(secret: &Secret) -> Result<tls::CertificateValidationContext, String
 fn first<'a>(secret: &'a Secret, keys: &[&str]) -> Result<&'a [u8], String> {
     let found = keys.iter().find_map(|key| secret.data.get(*key)).filter(|data| !data.is_empty());
     found.map(Vec::as_slice).ok_or_else(|| {
-        format!("Secret {} in namespace {} has none of the keys {}", secret.name, secret.namespace, keys.join(", "))
+        format!(
+            "Secret {} in namespace {} has none of the keys {}",
+            secret.name,
+            secret.namespace,
+            keys.join(", ")
+        )
     })
 }
 

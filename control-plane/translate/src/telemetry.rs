@@ -40,7 +40,9 @@ pub(crate) fn layers(mesh: &Mesh, proxy: &ProxyView) -> Vec<Arc<Object<Telemetry
     let all = &mesh.config().telemetries;
     let targeted = |o: &Telemetry| o.target_ref.is_some() || !o.target_refs.is_empty();
     let general = |namespace: &str| {
-        let found = all.in_namespace(namespace).find(|o| !is_selective(o.spec.selector.as_ref()) && !targeted(&o.spec));
+        let found = all
+            .in_namespace(namespace)
+            .find(|o| !is_selective(o.spec.selector.as_ref()) && !targeted(&o.spec));
         found.cloned()
     };
     let root = mesh.root_namespace();

@@ -63,7 +63,13 @@ pub(crate) fn validation(
     roots: tls::SdsSecretConfig,
     sans: Vec<StringMatcher>,
 ) -> tls::common_tls_context::ValidationContextType {
-    combined(roots, tls::CertificateValidationContext { match_typed_subject_alt_names: typed_sans(sans), ..Default::default() })
+    combined(
+        roots,
+        tls::CertificateValidationContext {
+            match_typed_subject_alt_names: typed_sans(sans),
+            ..Default::default()
+        },
+    )
 }
 
 /// A validation context whose roots come over SDS, with further conditions.
@@ -72,7 +78,7 @@ pub(crate) fn combined(
     default: tls::CertificateValidationContext,
 ) -> tls::common_tls_context::ValidationContextType {
     tls::common_tls_context::ValidationContextType::CombinedValidationContext(
-        tls::CombinedCertificateValidationContext {
+        tls::common_tls_context::CombinedCertificateValidationContext {
             default_validation_context: Some(default),
             validation_context_sds_secret_config: Some(roots),
             ..Default::default()

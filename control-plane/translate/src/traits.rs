@@ -1,8 +1,8 @@
 //! What a proxy can do: Istio's own filters are sent only to one that announces them.
 
+use prost::Name;
 use saild_model::{ProxyType, ProxyView};
 use xds_api::istio::{alpn, metadata_exchange, peer_metadata, stats};
-use prost::Name;
 
 /// The name of the filters that exchange metadata.
 pub(crate) const METADATA_EXCHANGE: &str = "istio.metadata_exchange";

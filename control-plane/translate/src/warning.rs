@@ -21,7 +21,12 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
         }
     }
     for object in config.destination_rules.all() {
-        let policies = object.spec.subsets.iter().map(|subset| &subset.traffic_policy).chain([&object.spec.traffic_policy]);
+        let policies = object
+            .spec
+            .subsets
+            .iter()
+            .map(|subset| &subset.traffic_policy)
+            .chain([&object.spec.traffic_policy]);
         for policy in policies.flatten() {
             if policy.tunnel.is_some() {
                 out.push(of("DestinationRule", &object.meta, "trafficPolicy.tunnel has no effect yet"));
@@ -35,7 +40,11 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
             }
             let codes = policy.outlier_detection.as_ref().map(|o| &o.outlier_detection_http_error_codes);
             if codes.is_some_and(|codes| !codes.is_empty()) {
-                out.push(of("DestinationRule", &object.meta, "outlierDetectionHttpErrorCodes has no effect yet"));
+                out.push(of(
+                    "DestinationRule",
+                    &object.meta,
+                    "outlierDetectionHttpErrorCodes has no effect yet",
+                ));
             }
         }
     }

@@ -43,19 +43,17 @@ impl Inbound {
         let scope = mesh.scope(proxy);
         let Some(sidecar) = &scope.sidecar else { return Self { ports: by_services } };
         let pool = &sidecar.spec.inbound_connection_pool;
-        let mut ports =
-            if sidecar.spec.ingress.is_empty() { by_services } else { of_sidecar(&sidecar.spec, &by_services) };
+        let mut ports = if sidecar.spec.ingress.is_empty() {
+            by_services
+        } else {
+            of_sidecar(&sidecar.spec, &by_services)
+        };
         for port in &mut ports {
             if port.connection_pool.is_none() {
                 port.connection_pool.clone_from(pool);
             }
         }
         Self { ports }
-    }
-
-    /// Services that lead to this workload, by any port.
-    pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.ports.iter().flat_map(|port| &port.services)
     }
 }
 
@@ -64,7 +62,9 @@ fn of_services(mesh: &Mesh, proxy: &ProxyView) -> Vec<InboundPort> {
     let mut found = Vec::new();
     for endpoint in proxy.addresses.iter().flat_map(|ip| mesh.endpoints_at(*ip)) {
         let services = mesh.services_of_host(&endpoint.service);
-        let Some(service) = services.into_iter().find(|s| s.namespace == endpoint.service_namespace) else { continue };
+        let Some(service) = services.into_iter().find(|s| s.namespace == endpoint.service_namespace) else {
+            continue;
+        };
         // Entries for hosts outside may carry a workload's address; they are no services of it.
         if service.location == saild_model::Location::External {
             continue;
@@ -104,7 +104,8 @@ fn of_sidecar(sidecar: &Sidecar, by_services: &[InboundPort]) -> Vec<InboundPort
             protocol: Protocol::parse(&port.protocol).unwrap_or_default(),
             services: known.map(|known| known.services.clone()).unwrap_or_default(),
             service_port: known.map_or(port.number, |known| known.service_port),
-            bind: own.then(|| if listener.bind.is_empty() { "0.0.0.0".to_owned() } else { listener.bind.clone() }),
+            bind: own
+                .then(|| if listener.bind.is_empty() { "0.0.0.0".to_owned() } else { listener.bind.clone() }),
             endpoint: Some(listener.default_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
             connection_pool: listener.connection_pool.clone(),
             tls: listener.tls.clone(),

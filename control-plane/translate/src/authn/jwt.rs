@@ -60,7 +60,10 @@ pub(crate) fn filter(inputs: &JwtInputs) -> jwt::JwtAuthentication {
             if rule.presence == JwtPresence::Required {
                 provider
             } else {
-                any(vec![provider, requires(jwt::jwt_requirement::RequiresType::AllowMissing(Default::default()))])
+                any(vec![
+                    provider,
+                    requires(jwt::jwt_requirement::RequiresType::AllowMissing(Default::default())),
+                ])
             }
         })
         .collect();

@@ -68,7 +68,11 @@ pub(super) fn permission(key: &str, value: &str) -> Option<rbac::Permission> {
         "connection.sni" => PermissionRule::RequestedServerName(string(value)),
         key => {
             let (filter, rest) = key.strip_prefix("experimental.")?.split_once('[')?;
-            PermissionRule::Metadata(metadata(filter, &[rest.trim_end_matches(']')], text_or_list(value)))
+            PermissionRule::SourcedMetadata(metadata(
+                filter,
+                &[rest.trim_end_matches(']')],
+                text_or_list(value),
+            ))
         }
     }))
 }
@@ -152,7 +156,7 @@ fn expanded(value: &str, trust_domains: &[String]) -> Vec<String> {
 fn request_principal(value: &str) -> rbac::Principal {
     let part = |name: &str, value: &str| {
         let matcher = matcher::value_matcher::MatchPattern::StringMatch(string(value));
-        principal(Identifier::Metadata(metadata(JWT, &["payload", name], of_pattern(matcher))))
+        principal(Identifier::SourcedMetadata(metadata(JWT, &["payload", name], of_pattern(matcher))))
     };
     if value == "*" {
         return and_ids(vec![part("iss", "*"), part("sub", "*")]);
@@ -167,7 +171,7 @@ fn request_principal(value: &str) -> rbac::Principal {
 
 fn claim(path: &[&str], value: &str) -> rbac::Principal {
     let path: Vec<&str> = ["payload"].into_iter().chain(path.iter().copied()).collect();
-    principal(Identifier::Metadata(metadata(JWT, &path, text_or_list(value))))
+    principal(Identifier::SourcedMetadata(metadata(JWT, &path, text_or_list(value))))
 }
 
 fn of_pattern(pattern: matcher::value_matcher::MatchPattern) -> matcher::ValueMatcher {
@@ -179,14 +183,24 @@ fn text_or_list(value: &str) -> matcher::ValueMatcher {
     use matcher::value_matcher::MatchPattern;
     let text = || of_pattern(MatchPattern::StringMatch(string(value)));
     let one_of = matcher::list_matcher::MatchPattern::OneOf(Box::new(text()));
-    let list = of_pattern(MatchPattern::ListMatch(Box::new(matcher::ListMatcher { match_pattern: Some(one_of) })));
+    let list =
+        of_pattern(MatchPattern::ListMatch(Box::new(matcher::ListMatcher { match_pattern: Some(one_of) })));
     of_pattern(MatchPattern::OrMatch(matcher::OrMatcher { value_matchers: vec![text(), list] }))
 }
 
-fn metadata(filter: &str, path: &[&str], value: matcher::ValueMatcher) -> matcher::MetadataMatcher {
+fn metadata(filter: &str, path: &[&str], value: matcher::ValueMatcher) -> rbac::SourcedMetadata {
     use matcher::metadata_matcher::{PathSegment, path_segment::Segment};
     let path = path.iter().map(|key| PathSegment { segment: Some(Segment::Key((*key).to_owned())) });
-    matcher::MetadataMatcher { filter: filter.to_owned(), path: path.collect(), value: Some(value), ..Default::default() }
+    let matcher = matcher::MetadataMatcher {
+        filter: filter.to_owned(),
+        path: path.collect(),
+        value: Some(value),
+        ..Default::default()
+    };
+    rbac::SourcedMetadata {
+        metadata_matcher: Some(matcher),
+        metadata_source: rbac::MetadataSource::Dynamic as i32,
+    }
 }
 
 #[cfg(test)]

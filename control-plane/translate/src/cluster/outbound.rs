@@ -45,6 +45,7 @@ pub fn cluster(inputs: &ClusterInputs) -> cds::Cluster {
     cluster
 }
 
+#[expect(deprecated, reason = "the extension that replaces these fields is newer than many proxies")]
 fn discovery(cluster: &mut cds::Cluster, inputs: &ClusterInputs) {
     let kind = |kind: DiscoveryType| Some(ClusterDiscoveryType::Type(kind as i32));
     match inputs.service.resolution {
@@ -85,7 +86,10 @@ fn metadata(inputs: &ClusterInputs) -> Struct {
     )]);
     let mut add = |key: &str, value| fields.fields.insert(key.to_owned(), value);
     if let Some((namespace, name)) = &inputs.rule {
-        add("config", pb::text(format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}")));
+        add(
+            "config",
+            pb::text(format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}")),
+        );
     }
     if !inputs.subset.is_empty() {
         add("subset", pb::text(&inputs.subset));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mesh_api::destination_rule::{
-    ClientTls, ConnectionPool, HashAlgorithm, HttpSettings, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget,
-    SimpleLb, TcpKeepalive, TrafficPolicy,
+    ClientTls, ConnectionPool, HashAlgorithm, HttpSettings, LoadBalancer, OutlierDetection, ProxyProtocol,
+    RetryBudget, SimpleLb, TcpKeepalive, TrafficPolicy,
 };
 use saild_model::{Mesh, Rule};
 use xds_api::envoy::config::cluster::v3 as cds;
@@ -42,7 +42,8 @@ impl Policy {
             ..Self::default()
         };
         let Some(rule) = rule else { return policy };
-        let of_subset = rule.subsets.iter().find(|s| s.name == subset).and_then(|s| s.traffic_policy.as_ref());
+        let of_subset =
+            rule.subsets.iter().find(|s| s.name == subset).and_then(|s| s.traffic_policy.as_ref());
         let layers: Vec<&TrafficPolicy> = rule.traffic_policy.iter().chain(of_subset).collect();
         for layer in &layers {
             overlay(&mut policy.load_balancer, &layer.load_balancer);
@@ -52,7 +53,8 @@ impl Policy {
             overlay(&mut policy.proxy_protocol, &layer.proxy_protocol);
             overlay(&mut policy.retry_budget, &layer.retry_budget);
         }
-        let of_port = layers.iter().rev().find_map(|l| l.port_level_settings.iter().find(|p| p.port == Some(port)));
+        let of_port =
+            layers.iter().rev().find_map(|l| l.port_level_settings.iter().find(|p| p.port == Some(port)));
         if let Some(own) = of_port {
             policy.load_balancer.clone_from(&own.load_balancer);
             policy.connection_pool.clone_from(&own.connection_pool);
@@ -110,7 +112,8 @@ pub(super) fn connection_pool(
         }),
         ..Default::default()
     };
-    cluster.circuit_breakers = Some(cds::CircuitBreakers { thresholds: vec![threshold], ..Default::default() });
+    cluster.circuit_breakers =
+        Some(cds::CircuitBreakers { thresholds: vec![threshold], ..Default::default() });
     if let Some(timeout) = tcp.and_then(|t| t.connect_timeout) {
         cluster.connect_timeout = pb::duration(timeout);
     }
@@ -180,7 +183,8 @@ pub(super) fn load_balancer(cluster: &mut cds::Cluster, lb: Option<&LoadBalancer
             HashAlgorithm::Maglev(maglev) => {
                 cluster.lb_policy = LbPolicy::Maglev as i32;
                 let table_size = maglev.table_size.and_then(pb::u64v);
-                cluster.lb_config = Some(LbConfig::MaglevLbConfig(cds::cluster::MaglevLbConfig { table_size }));
+                cluster.lb_config =
+                    Some(LbConfig::MaglevLbConfig(cds::cluster::MaglevLbConfig { table_size }));
             }
         }
         return;
@@ -189,14 +193,17 @@ pub(super) fn load_balancer(cluster: &mut cds::Cluster, lb: Option<&LoadBalancer
         SimpleLb::RoundRobin => {
             cluster.lb_policy = LbPolicy::RoundRobin as i32;
             cluster.lb_config = slow_start.map(|slow| {
-                LbConfig::RoundRobinLbConfig(cds::cluster::RoundRobinLbConfig { slow_start_config: Some(slow) })
+                LbConfig::RoundRobinLbConfig(cds::cluster::RoundRobinLbConfig {
+                    slow_start_config: Some(slow),
+                })
             });
         }
         SimpleLb::Random => cluster.lb_policy = LbPolicy::Random as i32,
         SimpleLb::Passthrough => {
             use cds::cluster::{ClusterDiscoveryType, DiscoveryType};
             cluster.lb_policy = LbPolicy::ClusterProvided as i32;
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
+            cluster.cluster_discovery_type =
+                Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32));
             cluster.eds_cluster_config = None;
             cluster.load_assignment = None;
         }

@@ -47,7 +47,8 @@ pub(super) fn version(inputs: &ClusterInputs) -> Version {
 pub(super) fn http_options(cluster: &mut cds::Cluster, inputs: &ClusterInputs) {
     let version = version(inputs);
     let settings = inputs.policy.http();
-    let max_duration = inputs.policy.connection_pool.as_ref().and_then(|p| p.tcp.as_ref()?.max_connection_duration);
+    let max_duration =
+        inputs.policy.connection_pool.as_ref().and_then(|p| p.tcp.as_ref()?.max_connection_duration);
     let common = core::HttpProtocolOptions {
         idle_timeout: settings.and_then(|s| s.idle_timeout).and_then(pb::duration),
         max_connection_duration: max_duration.and_then(pb::duration),
@@ -72,25 +73,34 @@ pub(super) fn http_options(cluster: &mut cds::Cluster, inputs: &ClusterInputs) {
         return;
     }
     let two = || core::Http2ProtocolOptions {
-        max_concurrent_streams: settings.map(|s| s.max_concurrent_streams).filter(|n| *n > 0).and_then(pb::u32v),
-        connection_keepalive: settings.and_then(|s| s.http2_keep_alive.as_ref()).map(|k| core::KeepaliveSettings {
-            interval: k.interval.and_then(pb::duration),
-            timeout: k.timeout.and_then(pb::duration),
-            ..Default::default()
+        max_concurrent_streams: settings
+            .map(|s| s.max_concurrent_streams)
+            .filter(|n| *n > 0)
+            .and_then(pb::u32v),
+        connection_keepalive: settings.and_then(|s| s.http2_keep_alive.as_ref()).map(|k| {
+            core::KeepaliveSettings {
+                interval: k.interval.and_then(pb::duration),
+                timeout: k.timeout.and_then(pb::duration),
+                ..Default::default()
+            }
         }),
         ..Default::default()
     };
     use http::http_protocol_options::explicit_http_config::ProtocolConfig;
     use http::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig};
-    let explicit = |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
     let options = match version {
         Version::One => explicit(ProtocolConfig::HttpProtocolOptions(Default::default())),
         Version::Two => explicit(ProtocolConfig::Http2ProtocolOptions(two())),
-        Version::Downstream => UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(Default::default()),
-            http2_protocol_options: Some(two()),
-            ..Default::default()
-        }),
+        Version::Downstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(Default::default()),
+                http2_protocol_options: Some(two()),
+                ..Default::default()
+            })
+        }
     };
     let config = http::HttpProtocolOptions {
         common_http_protocol_options: (common != Default::default()).then_some(common),
@@ -105,15 +115,15 @@ pub(super) fn http_options(cluster: &mut cds::Cluster, inputs: &ClusterInputs) {
 pub(super) fn use_downstream_protocol(cluster: &mut cds::Cluster, idle: Option<std::time::Duration>) {
     use http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
     let config = http::HttpProtocolOptions {
-        common_http_protocol_options: idle.map(|idle| core::HttpProtocolOptions {
-            idle_timeout: pb::duration(idle),
-            ..Default::default()
-        }),
-        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(Default::default()),
-            http2_protocol_options: Some(Default::default()),
-            ..Default::default()
-        })),
+        common_http_protocol_options: idle
+            .map(|idle| core::HttpProtocolOptions { idle_timeout: pb::duration(idle), ..Default::default() }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(
+            UseDownstreamHttpConfig {
+                http_protocol_options: Some(Default::default()),
+                http2_protocol_options: Some(Default::default()),
+                ..Default::default()
+            },
+        )),
         ..Default::default()
     };
     cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&config));
@@ -142,7 +152,8 @@ pub(super) fn sockets(cluster: &mut cds::Cluster, inputs: &ClusterInputs) {
         Some(tls) => match tls.mode {
             ClientTlsMode::Disable => {}
             ClientTlsMode::IstioMutual => {
-                let sans = if tls.subject_alt_names.is_empty() { &inputs.sans } else { &tls.subject_alt_names };
+                let sans =
+                    if tls.subject_alt_names.is_empty() { &inputs.sans } else { &tls.subject_alt_names };
                 cluster.transport_socket = Some(mutual(inputs, &tls.sni, sans));
             }
             ClientTlsMode::Simple | ClientTlsMode::Mutual => {

@@ -9,7 +9,10 @@ use xds_api::envoy::extensions::filters::listener as listener_filters;
 use xds_api::envoy::extensions::transport_sockets::tls::v3 as tls;
 use xds_api::envoy::r#type::v3::Int32Range;
 
-use super::{Chain, ChainMatch, Direction, Filters, Inspector, ListenerInputs, SecretRef, ServerTlsInputs, Tls, http, tcp};
+use super::{
+    Chain, ChainMatch, Direction, Filters, Inspector, ListenerInputs, SecretRef, ServerTlsInputs, Tls, http,
+    tcp,
+};
 use crate::pb;
 use crate::telemetry::access_log;
 
@@ -31,7 +34,11 @@ pub fn listener(inputs: &ListenerInputs) -> lds::Listener {
         continue_on_listener_filters_timeout: inputs.inspection_timeout.is_some(),
         filter_chains: inputs.chains.iter().map(|chain| filter_chain(chain, inputs)).collect(),
         default_filter_chain: inputs.default_chain.as_ref().map(|chain| filter_chain(chain, inputs)),
-        access_log: inputs.logs.iter().map(|log| access_log::only_unrouted(access_log::access_log(log))).collect(),
+        access_log: inputs
+            .logs
+            .iter()
+            .map(|log| access_log::only_unrouted(access_log::access_log(log)))
+            .collect(),
         ..Default::default()
     }
 }
@@ -153,7 +160,10 @@ fn server_tls(inputs: &ServerTlsInputs) -> core::TransportSocket {
         common_tls_context: Some(tls::CommonTlsContext {
             alpn_protocols: inputs.alpn.clone(),
             tls_certificate_sds_secret_configs: inputs.certificates.iter().map(secret).collect(),
-            validation_context_type: inputs.roots.as_ref().map(|roots| crate::tls::combined(secret(roots), conditions)),
+            validation_context_type: inputs
+                .roots
+                .as_ref()
+                .map(|roots| crate::tls::combined(secret(roots), conditions)),
             tls_params: Some(tls::TlsParameters {
                 tls_minimum_protocol_version: version(inputs.minimum, TlsProtocol::TlsV1_2),
                 tls_maximum_protocol_version: version(inputs.maximum, TlsProtocol::TlsV1_3),

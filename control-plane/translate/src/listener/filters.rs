@@ -56,7 +56,8 @@ fn filter<M: Message + Name>(name: &str, config: &M) -> hcm::HttpFilter {
 /// Who learns of whom: a server reads its client's headers and answers with its own, a client the other way round.
 fn exchange(class: Class) -> peer_metadata::Config {
     use peer_metadata::config::{
-        DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery, discovery_method, propagation_method,
+        DiscoveryMethod, IstioHeaders, PropagationMethod, WorkloadDiscovery, discovery_method,
+        propagation_method,
     };
     let headers = |skip_external_clusters| IstioHeaders { skip_external_clusters };
     let discover = |method| DiscoveryMethod { method_specifier: Some(method) };

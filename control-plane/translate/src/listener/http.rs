@@ -16,10 +16,9 @@ use crate::traits::Traits;
 /// The network filter that reads requests.
 pub(super) fn connection_manager(inputs: &HttpInputs, traits: Traits) -> lds::Filter {
     let routes = match &inputs.routes {
-        Routes::Rds(name) => part::RouteSpecifier::Rds(hcm::Rds {
-            config_source: pb::ads(),
-            route_config_name: name.clone(),
-        }),
+        Routes::Rds(name) => {
+            part::RouteSpecifier::Rds(hcm::Rds { config_source: pb::ads(), route_config_name: name.clone() })
+        }
         Routes::Inbound(route) => part::RouteSpecifier::RouteConfig(crate::route::inbound(route)),
         Routes::Passthrough(name) => part::RouteSpecifier::RouteConfig(crate::route::passthrough(name)),
     };
@@ -29,19 +28,26 @@ pub(super) fn connection_manager(inputs: &HttpInputs, traits: Traits) -> lds::Fi
         route_specifier: Some(routes),
         http_filters: filters::filters(inputs, traits),
         access_log: inputs.logs.iter().map(access_log::access_log).collect(),
-        tracing: inputs.tracing.as_ref().map(|settings| tracing::tracing(settings)),
+        tracing: inputs.tracing.as_ref().map(tracing::tracing),
         use_remote_address: pb::boolv(inputs.class == Class::Gateway),
         xff_num_trusted_hops: inputs.trusted_hops,
         stream_idle_timeout: pb::seconds(0),
         proxy_100_continue: true,
-        upgrade_configs: vec![part::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        upgrade_configs: vec![part::UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
         request_id_extension: Some(hcm::RequestIdExtension {
             typed_config: Some(pack(&UuidRequestIdConfig {
                 use_request_id_for_trace_sampling: pb::boolv(true),
                 ..Default::default()
             })),
         }),
-        server_name: if inputs.class == Class::SidecarOutbound { String::new() } else { "istio-envoy".to_owned() },
+        server_name: if inputs.class == Class::SidecarOutbound {
+            String::new()
+        } else {
+            "istio-envoy".to_owned()
+        },
         ..Default::default()
     };
     normalization(&mut manager, inputs.normalization);

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_api::sidecar::CaptureMode;
-use saild_model::{
-    Egress, InterceptionMode, Mesh, Port, Protocol, ProxyType, ProxyView, Scope, Service,
-};
+use saild_model::{Egress, InterceptionMode, Mesh, Port, Protocol, ProxyType, ProxyView, Scope, Service};
 
 use super::outbound_chains::ChainMaker;
 use super::{Chain, ChainMatch, Class, Common, Direction, Filters, Inspector, ListenerInputs, Routes};
@@ -136,13 +134,15 @@ impl Gather<'_> {
             .collect();
         addresses.sort();
         addresses.dedup();
-        let target = |ip: std::net::IpAddr| Target { bind: ip.to_string(), networks: Vec::new(), exact: true };
+        let target =
+            |ip: std::net::IpAddr| Target { bind: ip.to_string(), networks: Vec::new(), exact: true };
         addresses.into_iter().map(target).collect()
     }
 
     fn add(&mut self, service: &Service, port: &Port, egress: &Egress, target: Target, bound: bool) {
         let key = Key { address: target.bind.clone(), port: port.number };
-        let maker = ChainMaker { mesh: self.mesh, proxy: self.proxy, common: self.common, scope: self.scope, egress };
+        let maker =
+            ChainMaker { mesh: self.mesh, proxy: self.proxy, common: self.common, scope: self.scope, egress };
         let chains = if port.protocol.is_http() { Vec::new() } else { maker.chains(service, port, &target) };
         let slot = self.slots.entry(key).or_default();
         slot.bound |= bound;
@@ -177,7 +177,10 @@ impl Gather<'_> {
         listener.transparent = self.proxy.interception_mode == InterceptionMode::Tproxy && slot.bound;
         let wildcard = key.address == WILDCARD;
         let sniffs = slot.http.is_some() && (wildcard || slot.sniffed || !slot.tcp.is_empty());
-        let reads_tls = slot.tcp.iter().any(|chain| !chain.matches.server_names.is_empty() || !chain.matches.transport.is_empty());
+        let reads_tls = slot
+            .tcp
+            .iter()
+            .any(|chain| !chain.matches.server_names.is_empty() || !chain.matches.transport.is_empty());
         if sniffs || reads_tls {
             listener.inspectors.push(Inspector::Tls);
         }
@@ -197,13 +200,19 @@ impl Gather<'_> {
                     matches.alpn.insert(0, "http/1.0".to_owned());
                 }
             }
-            listener.chains.push(Chain { name: String::new(), matches, tls: None, filters: Filters::Http(Box::new(http)) });
+            listener.chains.push(Chain {
+                name: String::new(),
+                matches,
+                tls: None,
+                filters: Filters::Http(Box::new(http)),
+            });
         }
         listener.chains.extend(slot.tcp);
         let catches_all = listener.chains.iter().any(|chain| chain.matches == ChainMatch::default());
         if !catches_all {
             let cluster = outbound_policy::cluster(self.mesh, self.scope);
-            let mut chain = super::virtual_outbound::chain("PassthroughFilterChain", None, &cluster, self.common);
+            let mut chain =
+                super::virtual_outbound::chain("PassthroughFilterChain", None, &cluster, self.common);
             chain.matches = ChainMatch::default();
             listener.default_chain = Some(chain);
         }
@@ -222,7 +231,12 @@ impl Gather<'_> {
         let routes = Routes::Rds("http_proxy".to_owned());
         let http = self.common.http(Class::SidecarOutbound, "http_proxy".to_owned(), routes);
         let matches = ChainMatch::default();
-        listener.chains.push(Chain { name: String::new(), matches, tls: None, filters: Filters::Http(Box::new(http)) });
+        listener.chains.push(Chain {
+            name: String::new(),
+            matches,
+            tls: None,
+            filters: Filters::Http(Box::new(http)),
+        });
         Some(listener)
     }
 }

@@ -50,7 +50,13 @@ impl ChainMaker<'_> {
     }
 
     /// Chains of `tls` routes. Whether one of them is for every connection.
-    fn by_server_name(&self, service: &Service, target: &Target, caller: &Caller<'_>, out: &mut Vec<Chain>) -> bool {
+    fn by_server_name(
+        &self,
+        service: &Service,
+        target: &Target,
+        caller: &Caller<'_>,
+        out: &mut Vec<Chain>,
+    ) -> bool {
         let mut named = false;
         for object in &self.egress.virtual_services {
             if !object.spec.hosts.iter().any(|host| hostname::overlap(host, &service.hostname)) {
@@ -58,9 +64,14 @@ impl ChainMaker<'_> {
             }
             for route in &object.spec.tls {
                 for matches in &route.r#match {
-                    let caller_fits =
-                        caller.fits(&matches.gateways, matches.port, &matches.source_labels, &matches.source_namespace);
-                    let hosts = matches.sni_hosts.iter().filter(|sni| hostname::overlap(sni, &service.hostname));
+                    let caller_fits = caller.fits(
+                        &matches.gateways,
+                        matches.port,
+                        &matches.source_labels,
+                        &matches.source_namespace,
+                    );
+                    let hosts =
+                        matches.sni_hosts.iter().filter(|sni| hostname::overlap(sni, &service.hostname));
                     let hosts: Vec<String> = hosts.flat_map(|sni| server_names(sni)).collect();
                     if !caller_fits || hosts.is_empty() {
                         continue;
@@ -80,7 +91,13 @@ impl ChainMaker<'_> {
     }
 
     /// Chains of `tcp` routes. Whether one of them is for every connection.
-    fn by_address(&self, service: &Service, target: &Target, caller: &Caller<'_>, out: &mut Vec<Chain>) -> bool {
+    fn by_address(
+        &self,
+        service: &Service,
+        target: &Target,
+        caller: &Caller<'_>,
+        out: &mut Vec<Chain>,
+    ) -> bool {
         for object in &self.egress.virtual_services {
             if !object.spec.hosts.iter().any(|host| hostname::covers(host, &service.hostname)) {
                 continue;
@@ -93,8 +110,12 @@ impl ChainMaker<'_> {
                     return true;
                 }
                 for matches in &route.r#match {
-                    let fits =
-                        caller.fits(&matches.gateways, matches.port, &matches.source_labels, &matches.source_namespace);
+                    let fits = caller.fits(
+                        &matches.gateways,
+                        matches.port,
+                        &matches.source_labels,
+                        &matches.source_namespace,
+                    );
                     if !fits {
                         continue;
                     }
@@ -131,7 +152,14 @@ impl ChainMaker<'_> {
         self.tcp(service, subset, &prefix, clusters, caller.port)
     }
 
-    fn tcp(&self, service: &Service, subset: &str, prefix: &str, clusters: Vec<(String, u32)>, port: u16) -> TcpInputs {
+    fn tcp(
+        &self,
+        service: &Service,
+        subset: &str,
+        prefix: &str,
+        clusters: Vec<(String, u32)>,
+        port: u16,
+    ) -> TcpInputs {
         let mut tcp = self.common.tcp(Class::SidecarOutbound, prefix, clusters);
         let rule = self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service);
         let policy = crate::cluster::policy_of(rule.as_deref(), subset, port, self.mesh);

@@ -45,7 +45,11 @@ fn tcp_proxy(inputs: &TcpInputs) -> tcp::TcpProxy {
         several => ClusterSpecifier::WeightedClusters(WeightedCluster {
             clusters: several
                 .iter()
-                .map(|(name, weight)| ClusterWeight { name: name.clone(), weight: *weight, ..Default::default() })
+                .map(|(name, weight)| ClusterWeight {
+                    name: name.clone(),
+                    weight: *weight,
+                    ..Default::default()
+                })
                 .collect(),
         }),
     };

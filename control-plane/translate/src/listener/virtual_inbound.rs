@@ -4,8 +4,8 @@ use mesh_api::peer_authentication::MutualTlsMode;
 use saild_model::{InterceptionMode, Mesh, Protocol, ProxyView};
 
 use super::{
-    Chain, ChainMatch, Class, Common, Direction, Filters, HttpInputs, Inspector, ListenerInputs, Routes, TcpInputs, Tls,
-    virtual_outbound,
+    Chain, ChainMatch, Class, Common, Direction, Filters, HttpInputs, Inspector, ListenerInputs, Routes,
+    TcpInputs, Tls, virtual_outbound,
 };
 use crate::generate::Warning;
 use crate::route::InboundRouteInputs;
@@ -82,7 +82,11 @@ impl Gather<'_> {
         let mut blackhole =
             virtual_outbound::chain("virtualInbound-blackhole", Some(port), naming::BLACK_HOLE, self.common);
         if let Filters::Tcp(tcp) = &mut blackhole.filters {
-            **tcp = self.common.tcp(Class::SidecarInbound, naming::BLACK_HOLE, vec![(naming::BLACK_HOLE.to_owned(), 1)]);
+            **tcp = self.common.tcp(
+                Class::SidecarInbound,
+                naming::BLACK_HOLE,
+                vec![(naming::BLACK_HOLE.to_owned(), 1)],
+            );
             tcp.exchange = false;
         }
         listener.chains.push(blackhole);
@@ -142,7 +146,7 @@ impl Gather<'_> {
             chains.tcp.idle_timeout = pool.tcp.as_ref().and_then(|tcp| tcp.idle_timeout);
         }
         if let Some(tls) = &port.tls {
-            chains.tls = crate::gateway::server_tls(tls, self.proxy, chains.protocol.is_http(), &self.trust_domains);
+            chains.tls = crate::gateway::server_tls(tls, chains.protocol.is_http(), &self.trust_domains);
         }
         if chains.tls.is_none() {
             chains.tls = Some(Tls::Mesh { http: false, trust_domains: self.trust_domains.clone() });
@@ -235,7 +239,12 @@ impl PortChains {
         let mut http = self.http.clone();
         http.client_certificates = true;
         let filters = Filters::Http(Box::new(http));
-        Chain { name: self.http_name.clone(), matches: self.matches(TLS, alpn), tls: self.mutual(true), filters }
+        Chain {
+            name: self.http_name.clone(),
+            matches: self.matches(TLS, alpn),
+            tls: self.mutual(true),
+            filters,
+        }
     }
 
     fn tcp_mutual(&self, alpn: &[&str]) -> Chain {

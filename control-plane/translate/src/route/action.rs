@@ -46,11 +46,16 @@ pub(super) fn route(inputs: &RuleInputs) -> rds::Route {
         headers::of_route(&mut out, changes);
     }
     out.action = Some(match inputs.route.action() {
-        HttpAction::Redirect(redirect) => rds::route::Action::Redirect(redirect_action(redirect, inputs.port)),
+        HttpAction::Redirect(redirect) => {
+            rds::route::Action::Redirect(redirect_action(redirect, inputs.port))
+        }
         HttpAction::DirectResponse(response) => rds::route::Action::DirectResponse(direct_response(response)),
         HttpAction::Delegate(_) => {
             // The delegate does not exist: there is nobody to ask.
-            rds::route::Action::DirectResponse(rds::DirectResponseAction { status: 404, ..Default::default() })
+            rds::route::Action::DirectResponse(rds::DirectResponseAction {
+                status: 404,
+                ..Default::default()
+            })
         }
         HttpAction::Route(destinations) => {
             out.decorator = Some(rds::Decorator { operation: operation(inputs), ..Default::default() });
@@ -92,7 +97,8 @@ fn route_action(inputs: &RuleInputs, destinations: &[HttpRouteDestination]) -> r
             ..Default::default()
         });
     }
-    out.retry_policy = retry::policy(route.retries.as_ref(), inputs.mesh_retries.as_ref(), inputs.hash.is_some());
+    out.retry_policy =
+        retry::policy(route.retries.as_ref(), inputs.mesh_retries.as_ref(), inputs.hash.is_some());
     out.hash_policy = inputs.hash.iter().map(hash_policy).collect();
     out.request_mirror_policies = route
         .all_mirrors()
@@ -118,7 +124,8 @@ fn route_action(inputs: &RuleInputs, destinations: &[HttpRouteDestination]) -> r
             out.prefix_rewrite.clone_from(&rewrite.uri);
         }
         if !rewrite.authority.is_empty() {
-            out.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));
+            out.host_rewrite_specifier =
+                Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));
         }
     }
     if let Some(host) = route.headers.as_ref().and_then(|h| headers::authority(&h.request)) {
@@ -132,7 +139,11 @@ fn clusters(inputs: &RuleInputs, destinations: &[HttpRouteDestination]) -> Clust
     use rds::weighted_cluster::ClusterWeight;
     let default = HttpRouteDestination::default();
     // A rule that was made for a service has a cluster and no destination.
-    let listed = inputs.clusters.iter().enumerate().map(|(i, cluster)| (cluster, destinations.get(i).unwrap_or(&default)));
+    let listed = inputs
+        .clusters
+        .iter()
+        .enumerate()
+        .map(|(i, cluster)| (cluster, destinations.get(i).unwrap_or(&default)));
     let mut weighted: Vec<(&String, &HttpRouteDestination)> = listed.collect();
     if weighted.len() > 1 {
         weighted.retain(|(_, destination)| destination.weight > 0);
@@ -153,11 +164,16 @@ fn clusters(inputs: &RuleInputs, destinations: &[HttpRouteDestination]) -> Clust
         }
         weight
     });
-    ClusterSpecifier::WeightedClusters(rds::WeightedCluster { clusters: weights.collect(), ..Default::default() })
+    ClusterSpecifier::WeightedClusters(rds::WeightedCluster {
+        clusters: weights.collect(),
+        ..Default::default()
+    })
 }
 
 fn hash_policy(key: &ConsistentHashKey) -> route_action::HashPolicy {
-    use route_action::hash_policy::{ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter};
+    use route_action::hash_policy::{
+        ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
+    };
     let specifier = match key {
         ConsistentHashKey::HttpHeaderName(name) => {
             PolicySpecifier::Header(Header { header_name: name.clone(), ..Default::default() })

@@ -51,13 +51,16 @@ mod tests {
     #[test]
     fn names_of_the_own_namespace_are_shorter() {
         let own = of_host("reviews.default.svc.cluster.local", "default.svc.cluster.local");
-        assert_eq!(own, [
-            "reviews.default.svc.cluster.local",
-            "reviews.default.svc.cluster.local.",
-            "reviews",
-            "reviews.default",
-            "reviews.default.svc"
-        ]);
+        assert_eq!(
+            own,
+            [
+                "reviews.default.svc.cluster.local",
+                "reviews.default.svc.cluster.local.",
+                "reviews",
+                "reviews.default",
+                "reviews.default.svc"
+            ]
+        );
         let other = of_host("reviews.other.svc.cluster.local", "default.svc.cluster.local");
         assert_eq!(other[2..], ["reviews.other", "reviews.other.svc"]);
         assert_eq!(of_host("example.com", "default.svc.cluster.local"), ["example.com", "example.com."]);

@@ -35,7 +35,8 @@ pub(super) fn route_match(inputs: Option<&HttpMatch>) -> rds::RouteMatch {
     if inputs.ignore_uri_case {
         out.case_sensitive = pb::boolv(false);
     }
-    let pseudo = [(":method", &inputs.method), (":authority", &inputs.authority), (":scheme", &inputs.scheme)];
+    let pseudo =
+        [(":method", &inputs.method), (":authority", &inputs.authority), (":scheme", &inputs.scheme)];
     for (name, value) in pseudo {
         out.headers.extend(value.as_ref().map(|value| header(name, value)));
     }
@@ -78,7 +79,11 @@ fn header(name: &str, value: &StringMatch) -> rds::HeaderMatcher {
         Some(text) => HeaderMatchSpecifier::StringMatch(text),
         None => HeaderMatchSpecifier::PresentMatch(true),
     };
-    rds::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
+    rds::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(specifier),
+        ..Default::default()
+    }
 }
 
 /// A matcher of text; nothing where presence is enough.
@@ -104,10 +109,15 @@ fn claim(path: &str, value: &StringMatch, invert: bool) -> matcher::MetadataMatc
     let pattern = match string(value) {
         None => MatchPattern::PresentMatch(true),
         Some(text) => {
-            let one_of = matcher::list_matcher::MatchPattern::OneOf(Box::new(of(MatchPattern::StringMatch(text.clone()))));
+            let one_of = matcher::list_matcher::MatchPattern::OneOf(Box::new(of(MatchPattern::StringMatch(
+                text.clone(),
+            ))));
             let list = matcher::ListMatcher { match_pattern: Some(one_of) };
             MatchPattern::OrMatch(matcher::OrMatcher {
-                value_matchers: vec![of(MatchPattern::StringMatch(text)), of(MatchPattern::ListMatch(Box::new(list)))],
+                value_matchers: vec![
+                    of(MatchPattern::StringMatch(text)),
+                    of(MatchPattern::ListMatch(Box::new(list))),
+                ],
             })
         }
     };

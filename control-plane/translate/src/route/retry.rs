@@ -12,13 +12,18 @@ use crate::pb;
 const CONDITIONS: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 /// The policy of a route: its own, else the mesh's, else Istio's. Nothing where retries are turned off.
-pub(super) fn policy(own: Option<&Retry>, mesh: Option<&Retry>, consistent_hash: bool) -> Option<rds::RetryPolicy> {
+pub(super) fn policy(
+    own: Option<&Retry>,
+    mesh: Option<&Retry>,
+    consistent_hash: bool,
+) -> Option<rds::RetryPolicy> {
     let settings = own.or(mesh);
     let attempts = settings.map_or(2, |s| s.attempts.max(0));
     if attempts == 0 {
         return None;
     }
-    let conditions = settings.map(|s| s.retry_on.as_str()).filter(|text| !text.is_empty()).unwrap_or(CONDITIONS);
+    let conditions =
+        settings.map(|s| s.retry_on.as_str()).filter(|text| !text.is_empty()).unwrap_or(CONDITIONS);
     let mut retry_on = Vec::new();
     let mut codes = Vec::new();
     for condition in conditions.split(',').map(str::trim).filter(|c| !c.is_empty()) {

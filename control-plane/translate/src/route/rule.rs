@@ -49,11 +49,18 @@ impl Caller<'_> {
     }
 
     /// Whether conditions on the caller hold: those that HTTP, TLS and TCP matches have in common.
-    pub(crate) fn fits(&self, gateways: &[String], port: Option<u16>, labels: &Labels, namespace: &str) -> bool {
+    pub(crate) fn fits(
+        &self,
+        gateways: &[String],
+        port: Option<u16>,
+        labels: &Labels,
+        namespace: &str,
+    ) -> bool {
         let through = gateways.is_empty() || gateways.iter().any(|g| self.gateways.contains(g));
         // Labels and namespace are a sidecar's: a gateway passes on the calls of others.
         let sidecar = self.proxy.kind == saild_model::ProxyType::Sidecar;
-        let labelled = !sidecar || labels.iter().all(|(key, value)| self.proxy.labels.get(key) == Some(value));
+        let labelled =
+            !sidecar || labels.iter().all(|(key, value)| self.proxy.labels.get(key) == Some(value));
         through
             && port.is_none_or(|port| port == self.port)
             && labelled
@@ -131,7 +138,9 @@ fn rule(
     let first = route.route.first().map(|r| &r.destination);
     let operation = first.map_or_else(String::new, |d| {
         let cluster = caller.cluster(d);
-        naming::parse_outbound(&cluster).map(|parts| format!("{}:{}", parts.host, parts.port)).unwrap_or_default()
+        naming::parse_outbound(&cluster)
+            .map(|parts| format!("{}:{}", parts.host, parts.port))
+            .unwrap_or_default()
     });
     let mut own = route.clone();
     own.r#match = Vec::new();

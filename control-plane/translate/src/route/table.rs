@@ -19,7 +19,8 @@ pub(super) fn sidecar(mesh: &Mesh, proxy: &ProxyView, name: &str) -> Option<Rout
         let port: u16 = port.parse().ok()?;
         let service = scope.service(host)?;
         service.port(port)?;
-        let egress = scope.egress.iter().find(|e| e.services.iter().any(|s| s.hostname == service.hostname))?;
+        let egress =
+            scope.egress.iter().find(|e| e.services.iter().any(|s| s.hostname == service.hostname))?;
         let caller = Caller { mesh, scope: &scope, proxy, gateways: &gateways, port };
         let mut virtual_host = of_service(service, egress, &caller);
         // Nothing else can be meant on this listener.
@@ -30,7 +31,9 @@ pub(super) fn sidecar(mesh: &Mesh, proxy: &ProxyView, name: &str) -> Option<Rout
             otherwise: Otherwise::NotFound,
         });
     }
-    let (port, egress) = if name == "http_proxy" { (None, scope.egress.first()?) } else {
+    let (port, egress) = if name == "http_proxy" {
+        (None, scope.egress.first()?)
+    } else {
         let port: u16 = name.parse().ok()?;
         let own = scope.egress.iter().find(|e| e.port.as_ref().is_some_and(|p| p.number == port));
         (Some(port), own.or_else(|| scope.egress.iter().find(|e| e.port.is_none()))?)
@@ -69,7 +72,8 @@ impl Table<'_> {
                 let caller = self.caller(p.number);
                 let mut host = of_service(service, self.egress, &caller);
                 if port.is_none() {
-                    host.domains = host.domains.iter().map(|domain| format!("{domain}:{}", p.number)).collect();
+                    host.domains =
+                        host.domains.iter().map(|domain| format!("{domain}:{}", p.number)).collect();
                 }
                 add(host);
             }
@@ -128,13 +132,15 @@ fn of_service(service: &Service, egress: &Egress, caller: &Caller<'_>) -> Virtua
 
 /// The VirtualService with HTTP routes for a host: the one with the most specific host, of these the first.
 fn virtual_service(service: &Service, egress: &Egress) -> Option<Arc<Object<VirtualService>>> {
-    let mut best: Option<(&Arc<Object<VirtualService>>, (bool, usize))> = None;
+    let mut best: Option<(bool, usize)> = None;
+    let mut chosen = None;
     for object in egress.virtual_services.iter().filter(|o| !o.spec.http.is_empty()) {
         let hosts = object.spec.hosts.iter().filter(|host| hostname::covers(host, &service.hostname));
         let Some(found) = hosts.map(|host| hostname::specificity(host)).max() else { continue };
-        if best.is_none_or(|(_, known)| found > known) {
-            best = Some((object, found));
+        if best.is_none_or(|known| found > known) {
+            best = Some(found);
+            chosen = Some(object.clone());
         }
     }
-    best.map(|(object, _)| object.clone())
+    chosen
 }

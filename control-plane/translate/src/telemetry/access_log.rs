@@ -111,7 +111,12 @@ fn of_provider(mesh: &Mesh, name: &str, filter: &str) -> Option<LogInputs> {
         Some(FileAccessLogFormat { labels: Some(labels), .. }) => LogFormat::Json(labels),
         _ => of_mesh(mesh),
     };
-    Some(LogInputs { path: settings.path, format, omit_empty: settings.omit_empty_values, filter: filter.to_owned() })
+    Some(LogInputs {
+        path: settings.path,
+        format,
+        omit_empty: settings.omit_empty_values,
+        filter: filter.to_owned(),
+    })
 }
 
 /// The format of MeshConfig.
@@ -137,9 +142,9 @@ fn with_newline(mut text: String) -> String {
 /// What is logged of connections: only those that no filter chain is for, as the chains have logs of their own.
 pub(crate) fn only_unrouted(mut log: log::AccessLog) -> log::AccessLog {
     log.filter = Some(log::AccessLogFilter {
-        filter_specifier: Some(log::access_log_filter::FilterSpecifier::ResponseFlagFilter(log::ResponseFlagFilter {
-            flags: vec!["NR".to_owned()],
-        })),
+        filter_specifier: Some(log::access_log_filter::FilterSpecifier::ResponseFlagFilter(
+            log::ResponseFlagFilter { flags: vec!["NR".to_owned()] },
+        )),
     });
     log
 }
@@ -147,23 +152,26 @@ pub(crate) fn only_unrouted(mut log: log::AccessLog) -> log::AccessLog {
 /// The log as Envoy takes it.
 pub(crate) fn access_log(inputs: &LogInputs) -> log::AccessLog {
     use core::substitution_format_string::Format;
+    let line = |text: &str| {
+        let specifier = Some(core::data_source::Specifier::InlineString(text.to_owned()));
+        Format::TextFormatSource(core::DataSource { specifier, ..Default::default() })
+    };
     let format = match &inputs.format {
-        LogFormat::Text(text) => Format::TextFormatSource(core::DataSource {
-            specifier: Some(core::data_source::Specifier::InlineString(text.clone())),
-            ..Default::default()
-        }),
+        LogFormat::Text(text) => line(text),
         LogFormat::Json(fields) => match pb::json(fields).kind {
             Some(xds_api::google::protobuf::value::Kind::StructValue(fields)) => Format::JsonFormat(fields),
-            _ => Format::TextFormat(TEXT.to_owned()),
+            _ => line(TEXT),
         },
     };
     let config = file::FileAccessLog {
         path: inputs.path.clone(),
-        access_log_format: Some(file::file_access_log::AccessLogFormat::LogFormat(core::SubstitutionFormatString {
-            omit_empty_values: inputs.omit_empty,
-            format: Some(format),
-            ..Default::default()
-        })),
+        access_log_format: Some(file::file_access_log::AccessLogFormat::LogFormat(
+            core::SubstitutionFormatString {
+                omit_empty_values: inputs.omit_empty,
+                format: Some(format),
+                ..Default::default()
+            },
+        )),
     };
     log::AccessLog {
         name: "envoy.access_loggers.file".to_owned(),
@@ -175,9 +183,11 @@ pub(crate) fn access_log(inputs: &LogInputs) -> log::AccessLog {
 fn cel(expression: &str) -> log::AccessLogFilter {
     let config = ExpressionFilter { expression: expression.to_owned(), ..Default::default() };
     log::AccessLogFilter {
-        filter_specifier: Some(log::access_log_filter::FilterSpecifier::ExtensionFilter(log::ExtensionFilter {
-            name: "envoy.access_loggers.extension_filters.cel".to_owned(),
-            config_type: Some(log::extension_filter::ConfigType::TypedConfig(pack(&config))),
-        })),
+        filter_specifier: Some(log::access_log_filter::FilterSpecifier::ExtensionFilter(
+            log::ExtensionFilter {
+                name: "envoy.access_loggers.extension_filters.cel".to_owned(),
+                config_type: Some(log::extension_filter::ConfigType::TypedConfig(pack(&config))),
+            },
+        )),
     }
 }

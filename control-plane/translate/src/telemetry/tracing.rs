@@ -189,9 +189,15 @@ fn custom_tag(name: &str, value: &Tag) -> Option<tag::CustomTag> {
             if let Some(literal) = &custom.literal {
                 Type::Literal(Literal { value: literal.value.clone() })
             } else if let Some(env) = &custom.environment {
-                Type::Environment(Environment { name: env.name.clone(), default_value: env.default_value.clone() })
+                Type::Environment(Environment {
+                    name: env.name.clone(),
+                    default_value: env.default_value.clone(),
+                })
             } else if let Some(header) = &custom.header {
-                Type::RequestHeader(Header { name: header.name.clone(), default_value: header.default_value.clone() })
+                Type::RequestHeader(Header {
+                    name: header.name.clone(),
+                    default_value: header.default_value.clone(),
+                })
             } else {
                 Type::Value(custom.formatter.as_ref()?.value.clone())
             }
@@ -204,7 +210,8 @@ fn provider_config(collector: &Collector) -> trace::tracing::Http {
     let (name, config) = match collector {
         Collector::Zipkin { cluster, host, path, short_ids, w3c } => {
             use trace::zipkin_config::{CollectorEndpointVersion, TraceContextOption};
-            let option = if *w3c { TraceContextOption::UseB3WithW3cPropagation } else { TraceContextOption::UseB3 };
+            let option =
+                if *w3c { TraceContextOption::UseB3WithW3cPropagation } else { TraceContextOption::UseB3 };
             let config = trace::ZipkinConfig {
                 collector_cluster: cluster.clone(),
                 collector_endpoint: path.clone(),
@@ -218,14 +225,17 @@ fn provider_config(collector: &Collector) -> trace::tracing::Http {
             ("envoy.tracers.zipkin", pack(&config))
         }
         Collector::OpenTelemetry { cluster, http, service } => {
-            let mut config = trace::OpenTelemetryConfig { service_name: service.clone(), ..Default::default() };
+            let mut config =
+                trace::OpenTelemetryConfig { service_name: service.clone(), ..Default::default() };
             match http {
                 Some(uri) => {
                     config.http_service = Some(core::HttpService {
                         http_uri: Some(core::HttpUri {
                             uri: uri.clone(),
                             timeout: pb::seconds(5),
-                            http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(cluster.clone())),
+                            http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(
+                                cluster.clone(),
+                            )),
                         }),
                         ..Default::default()
                     });

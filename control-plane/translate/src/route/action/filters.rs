@@ -39,7 +39,7 @@ fn http_fault(settings: &Fault) -> fault::HttpFault {
     if let Some(abort) = &settings.abort {
         out.abort = Some(fault::FaultAbort {
             percentage: Some(pb::millionths(abort.percentage.unwrap_or_default().per_million())),
-            error_type: abort.code.as_ref().map(|code| match code {
+            error_type: Some(match &abort.code {
                 AbortCode::Http(status) => fault::fault_abort::ErrorType::HttpStatus(*status),
                 AbortCode::Grpc(name) => fault::fault_abort::ErrorType::GrpcStatus(grpc_status(name)),
             }),
@@ -75,7 +75,12 @@ fn grpc_status(name: &str) -> u32 {
 }
 
 fn cors_policy(policy: &CorsPolicy) -> cors::CorsPolicy {
-    let always = || Some(RuntimeFractionalPercent { default_value: Some(pb::millionths(1_000_000)), ..Default::default() });
+    let always = || {
+        Some(RuntimeFractionalPercent {
+            default_value: Some(pb::millionths(1_000_000)),
+            ..Default::default()
+        })
+    };
     let forward = match policy.unmatched_preflights {
         UnmatchedPreflights::Ignore => pb::boolv(false),
         UnmatchedPreflights::Forward => pb::boolv(true),

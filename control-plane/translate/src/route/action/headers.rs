@@ -4,7 +4,9 @@ use mesh_api::virtual_service::{HeaderOperations, Headers};
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds_api::envoy::config::route::v3 as rds;
-use xds_api::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight::HostRewriteSpecifier};
+use xds_api::envoy::config::route::v3::weighted_cluster::{
+    ClusterWeight, cluster_weight::HostRewriteSpecifier,
+};
 
 /// Writes the changes of a route.
 pub(super) fn of_route(route: &mut rds::Route, changes: &Headers) {
