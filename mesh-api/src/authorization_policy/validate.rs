@@ -120,7 +120,8 @@ fn path(path: &str, cx: &mut Cx) {
         return;
     }
     if !path.contains(['{', '}']) {
-        if path.len() > 1 && path[1..path.len() - last_len(path)].contains('*') {
+        let inner = path.strip_prefix('*').unwrap_or(path);
+        if inner.strip_suffix('*').unwrap_or(inner).contains('*') {
             cx.warn(format!("{path:?}: \"*\" in the middle is matched as it is"));
         }
         return;
@@ -142,11 +143,6 @@ fn path(path: &str, cx: &mut Cx) {
     } else if path.split('/').skip(rest.first().map_or(usize::MAX, |i| i + 1)).any(|s| s == "{*}") {
         cx.error(format!("{path:?}: {{*}} may not follow {{**}}"));
     }
-}
-
-/// Bytes of the last character.
-fn last_len(text: &str) -> usize {
-    text.chars().last().map_or(0, char::len_utf8)
 }
 
 /// Attributes without argument.
