@@ -35,8 +35,6 @@ pub struct MeshBuilder {
     pub objects: Vec<MeshObject>,
     /// MeshConfig.
     pub mesh_config: Arc<MeshConfig>,
-    /// JSON Web Key sets by the URI they were fetched from.
-    pub jwks: BTreeMap<String, String>,
     /// The domain of Kubernetes' services; empty stands for `cluster.local`.
     pub domain: String,
     /// A number that differs between snapshots.
@@ -82,7 +80,7 @@ impl MeshBuilder {
             objects: self.objects,
             config,
             settings: self.mesh_config,
-            jwks: self.jwks,
+            jwks: BTreeMap::new(),
             scopes: Mutex::default(),
         }
     }
@@ -182,6 +180,12 @@ impl Mesh {
     /// MeshConfig.
     pub fn settings(&self) -> &Arc<MeshConfig> {
         &self.settings
+    }
+
+    /// The same mesh with JSON Web Key sets, by the URI they were fetched from.
+    pub fn with_jwks(mut self, jwks: BTreeMap<String, String>) -> Self {
+        self.jwks = jwks;
+        self
     }
 
     /// The JSON Web Key set of a URI, if it could be fetched.
