@@ -1,4 +1,5 @@
 //! The status server: the application's probes and the merged metrics.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
