@@ -108,9 +108,9 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
     let files = directory.statuses();
     let (registry, mut updates) = Registry::start(directory, registry_options(&settings));
     let registry = Arc::new(registry);
-    let first = tokio::time::timeout(FIRST_UPDATE, updates.next())
-        .await
-        .with_context(|| format!("--registry-dir {} was not read in time", settings.registry_dir.display()))?;
+    let first = tokio::time::timeout(FIRST_UPDATE, updates.next()).await.with_context(|| {
+        format!("--registry-dir {} was not read in time", settings.registry_dir.display())
+    })?;
     let state = Arc::new(State::new(first.mesh));
 
     let trust = trust_domains(&state)?;
@@ -125,10 +125,10 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
         authenticators: authenticators.clone(),
         check_identity: settings.check_identity,
     };
-    let (ads, pusher) =
-        Ads::new(Arc::new(host), ads_options(&settings), Arc::clone(&metrics), watch.clone());
+    let (ads, pusher) = Ads::new(Arc::new(host), ads_options(&settings), Arc::clone(&metrics), watch.clone());
     let counters = Arc::new(Counters::default());
-    let certificates = CertificateService::new(Arc::clone(&ca), authenticators.clone(), Arc::clone(&counters));
+    let certificates =
+        CertificateService::new(Arc::clone(&ca), authenticators.clone(), Arc::clone(&counters));
     let webhooks = Arc::new(webhook::Counters::default());
     let injection = Arc::new(Injection {
         state: Arc::clone(&state),
@@ -169,7 +169,8 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
         let services = (ads.clone(), certificates.clone());
         Supervised::spawn(serve_grpc(incoming, services, watch.clone()))
     };
-    let http = |incoming, router| Supervised::spawn(saild_serve::http::serve(incoming, router, watch.clone()));
+    let http =
+        |incoming, router| Supervised::spawn(saild_serve::http::serve(incoming, router, watch.clone()));
     let tasks = vec![
         grpc(Incoming::new(sockets.grpc, None)),
         grpc(Incoming::new(sockets.secure_grpc, Some(secure))),
@@ -252,7 +253,9 @@ fn authenticators(settings: &Settings, trust: Vec<TrustDomain>) -> Authenticator
         Some(Tokens { keys, issuer }) => {
             list.push(Arc::new(Jwt::new(keys.clone(), issuer.clone(), vec![AUDIENCE.to_owned()])));
         }
-        None => warn!("without --token-jwks no token is taken: only callers with a certificate of the mesh are served"),
+        None => warn!(
+            "without --token-jwks no token is taken: only callers with a certificate of the mesh are served"
+        ),
     }
     Authenticators::new(list)
 }
@@ -299,13 +302,14 @@ impl Access {
         }
         let caller = match self.authenticators.authenticate(&caller::of_http(request)).await {
             Ok(caller) => Identity { namespace: caller.namespace, service_account: caller.service_account },
-            Err(refusal) => return Some(Response::of(http::StatusCode::UNAUTHORIZED, format!("{refusal}\n"))),
+            Err(refusal) => {
+                return Some(Response::of(http::StatusCode::UNAUTHORIZED, format!("{refusal}\n")));
+            }
         };
         let question = Question { query: request.query.clone() };
         let allowed = debug::allowed(Some(&caller), &self.system_namespace, page, &question);
-        (!allowed).then(|| {
-            Response::of(http::StatusCode::FORBIDDEN, format!("{caller} may not see this page\n"))
-        })
+        (!allowed)
+            .then(|| Response::of(http::StatusCode::FORBIDDEN, format!("{caller} may not see this page\n")))
     }
 }
 

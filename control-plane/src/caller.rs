@@ -20,7 +20,8 @@ pub(crate) fn attach(mut request: Request<()>) -> Result<Request<()>, tonic::Sta
 
 /// The credentials of an HTTP request.
 pub(crate) fn of_http(request: &saild_serve::http::Request) -> Credentials {
-    let authorization = request.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization =
+        request.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     of(Some(&request.peer), authorization, None)
 }
 

@@ -8,9 +8,9 @@ use saild_translate::{Cache, Warning};
 use serde_json::{Value, json};
 
 pub(crate) fn service(service: &Service) -> Value {
-    let ports = service.ports.iter().map(|port| {
-        json!({"name": port.name.as_ref(), "port": port.number, "protocol": port.protocol.as_str()})
-    });
+    let ports = service.ports.iter().map(
+        |port| json!({"name": port.name.as_ref(), "port": port.number, "protocol": port.protocol.as_str()}),
+    );
     json!({
         "hostname": service.hostname.as_ref(),
         "Attributes": {

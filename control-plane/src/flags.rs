@@ -73,7 +73,11 @@ pub(crate) struct Discovery {
     #[arg(long = "token-jwks", value_name = "FILE")]
     pub(crate) token_jwks: Option<PathBuf>,
     /// The issuer of service accounts' tokens.
-    #[arg(long = "token-issuer", default_value = "https://kubernetes.default.svc.cluster.local", value_name = "ISS")]
+    #[arg(
+        long = "token-issuer",
+        default_value = "https://kubernetes.default.svc.cluster.local",
+        value_name = "ISS"
+    )]
     pub(crate) token_issuer: String,
     /// The key of a root that is made here: ECDSA or RSA2048, RSA3072, RSA4096.
     #[arg(long = "root-key", default_value = "ECDSA", value_name = "KIND")]
@@ -127,8 +131,24 @@ mod tests {
     #[test]
     fn takes_istios_flags() {
         let flags = parse(&[
-            "--httpAddr", ":1", "--grpcAddr", "127.0.0.1:2", "--secureGRPCAddr", ":3", "--monitoringAddr", ":4",
-            "--httpsAddr", ":5", "--meshConfig", "/m", "--domain", "d", "--clusterID", "c", "--registries", "Directory",
+            "--httpAddr",
+            ":1",
+            "--grpcAddr",
+            "127.0.0.1:2",
+            "--secureGRPCAddr",
+            ":3",
+            "--monitoringAddr",
+            ":4",
+            "--httpsAddr",
+            ":5",
+            "--meshConfig",
+            "/m",
+            "--domain",
+            "d",
+            "--clusterID",
+            "c",
+            "--registries",
+            "Directory",
         ]);
         assert_eq!(flags.secure_grpc_addr, ":3");
         assert_eq!(flags.registries, Some(Registry::Directory));
@@ -136,7 +156,10 @@ mod tests {
 
     #[test]
     fn reads_levels_as_istio_writes_them() {
-        assert_eq!(parse(&["--log_output_level", "default:debug,saild_serve:trace"]).log_filter(), "debug,saild_serve=trace");
+        assert_eq!(
+            parse(&["--log_output_level", "default:debug,saild_serve:trace"]).log_filter(),
+            "debug,saild_serve=trace"
+        );
         assert_eq!(parse(&[]).log_filter(), "info");
     }
 }

@@ -101,7 +101,9 @@ impl Host for Translation {
 
     async fn authenticate(&self, extensions: &http::Extensions) -> Result<Option<Identity>, Status> {
         let credentials = extensions.get::<Credentials>();
-        let Some(credentials) = credentials.filter(|credentials| credentials.encrypted) else { return Ok(None) };
+        let Some(credentials) = credentials.filter(|credentials| credentials.encrypted) else {
+            return Ok(None);
+        };
         let caller = self.authenticators.authenticate(credentials).await.map_err(|refusal| {
             tracing::warn!(peer = ?credentials.peer, "stream refused: {refusal}");
             match refusal {
@@ -132,7 +134,9 @@ impl Host for Translation {
 #[expect(clippy::result_large_err, reason = "the type of gRPC's errors")]
 fn check(proxy: &ProxyView, identity: &Identity) -> Result<(), Status> {
     let deny = |what: &str, said: &str, is: &str| {
-        Status::permission_denied(format!("the node says that its {what} is {said:?}, its credentials say {is:?}"))
+        Status::permission_denied(format!(
+            "the node says that its {what} is {said:?}, its credentials say {is:?}"
+        ))
     };
     if proxy.namespace != identity.namespace {
         return Err(deny("namespace", &proxy.namespace, &identity.namespace));

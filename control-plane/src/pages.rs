@@ -12,7 +12,11 @@ use crate::dump;
 use crate::host::State;
 
 /// Pages of the model.
-pub(crate) fn pages(state: &Arc<State>, files: Statuses, injection: impl Fn() -> Value + Send + Sync + 'static) -> Vec<Page> {
+pub(crate) fn pages(
+    state: &Arc<State>,
+    files: Statuses,
+    injection: impl Fn() -> Value + Send + Sync + 'static,
+) -> Vec<Page> {
     let of_mesh = |name, help, render: fn(&saild_model::Mesh) -> Value| {
         let state = Arc::clone(state);
         Page::new(name, help, move |_| Response::json(&render(&state.snapshot().mesh)))
@@ -21,7 +25,9 @@ pub(crate) fn pages(state: &Arc<State>, files: Statuses, injection: impl Fn() ->
     let cache = Arc::clone(state);
     let version = Arc::clone(state);
     vec![
-        of_mesh("registryz", "Services.", |mesh| mesh.services().iter().map(|service| dump::service(service)).collect()),
+        of_mesh("registryz", "Services.", |mesh| {
+            mesh.services().iter().map(|service| dump::service(service)).collect()
+        }),
         of_mesh("endpointz", "Endpoints by service and port.", dump::endpoints),
         of_mesh("endpointShardz", "Endpoints by service, namespace and cluster.", dump::shards),
         of_mesh("instancesz", "Workloads and what they serve.", dump::instances),
@@ -37,7 +43,9 @@ pub(crate) fn pages(state: &Arc<State>, files: Statuses, injection: impl Fn() ->
             let all = warnings.known_warnings();
             Response::json(&all.iter().map(dump::warning).collect())
         }),
-        Page::new("cachez", "Use of the caches of resources.", move |_| Response::json(&dump::cache(&cache.cache))),
+        Page::new("cachez", "Use of the caches of resources.", move |_| {
+            Response::json(&dump::cache(&cache.cache))
+        }),
         Page::new("pushcontext", "The version that is pushed.", move |_| {
             Response::json(&json!({"version": version.snapshot().version}))
         }),

@@ -116,11 +116,17 @@ impl Settings {
 fn registry(flags: &Discovery) -> anyhow::Result<PathBuf> {
     match (flags.registries, &flags.registry_dir) {
         (Some(Registry::Kubernetes), _) => {
-            bail!("--registries Kubernetes is not available yet: use --registries Directory with --registry-dir DIR")
+            bail!(
+                "--registries Kubernetes is not available yet: use --registries Directory with --registry-dir DIR"
+            )
         }
         (_, Some(dir)) if dir.is_dir() => Ok(dir.clone()),
-        (_, Some(dir)) => bail!("--registry-dir {} is not a directory: create it, or name another", dir.display()),
-        (_, None) => bail!("there is nothing to serve: name a directory of manifests with --registry-dir DIR"),
+        (_, Some(dir)) => {
+            bail!("--registry-dir {} is not a directory: create it, or name another", dir.display())
+        }
+        (_, None) => {
+            bail!("there is nothing to serve: name a directory of manifests with --registry-dir DIR")
+        }
     }
 }
 

@@ -51,11 +51,13 @@ impl Injection {
     fn judge(&self, admission: &Admission, store: &Store) -> Result<Option<Verdict>, String> {
         let mut manifest = admission.object.clone();
         validate::set_namespace(&mut manifest, &admission.namespace);
-        let pod: Pod = serde_json::from_value(manifest).map_err(|error| format!("the object is no pod: {error}"))?;
+        let pod: Pod =
+            serde_json::from_value(manifest).map_err(|error| format!("the object is no pod: {error}"))?;
         let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let labels = namespace_labels(store, &namespace);
         let config = self.config(store)?;
-        let name = pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref()).cloned().unwrap_or_default();
+        let name =
+            pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref()).cloned().unwrap_or_default();
         match injector::inject(&pod, &labels, &config).map_err(|error| describe(&error))? {
             Decision::Skip(reason) => {
                 info!(namespace, pod = name, "not injected: {reason}");

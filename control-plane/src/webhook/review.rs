@@ -66,9 +66,10 @@ pub(crate) fn answer(request: &Request, judge: impl FnOnce(&Admission) -> Verdic
         return Response::bad_request("the AdmissionReview has no request\n");
     };
     let verdict = judge(&admission);
-    let status = verdict.refused.as_ref().map(|message| {
-        json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message})
-    });
+    let status = verdict
+        .refused
+        .as_ref()
+        .map(|message| json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": message}));
     let answer = Answer {
         uid: admission.uid,
         allowed: status.is_none(),

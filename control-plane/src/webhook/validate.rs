@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn other_kinds_and_deletions_pass() {
-        assert!(verdict(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})).refused.is_none());
+        assert!(
+            verdict(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}})).refused.is_none()
+        );
         assert!(verdict(Value::Null).refused.is_none());
     }
 }
