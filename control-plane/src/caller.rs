@@ -6,7 +6,6 @@ use tonic::Request;
 use tonic::metadata::MetadataMap;
 
 /// Puts [`Credentials`] into the extensions of a gRPC request.
-#[expect(clippy::result_large_err, reason = "the type of tonic's interceptors")]
 pub(crate) fn attach(mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
     let text = |metadata: &MetadataMap, key: &str| {
         metadata.get(key).and_then(|value| value.to_str().ok()).map(str::to_owned)

@@ -131,7 +131,6 @@ impl Host for Translation {
 }
 
 /// A proxy gets the configuration of the workload that it is, and of no other.
-#[expect(clippy::result_large_err, reason = "the type of gRPC's errors")]
 fn check(proxy: &ProxyView, identity: &Identity) -> Result<(), Status> {
     let deny = |what: &str, said: &str, is: &str| {
         Status::permission_denied(format!(

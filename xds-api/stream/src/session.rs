@@ -220,10 +220,8 @@ impl Session {
         let watch = self.watches.get_mut(type_url)?;
         let difference = watch.advance(demand, resources);
         let removal_counts = protocol == Protocol::Delta || complete;
-        if difference.changed.is_empty()
-            && !(removal_counts && !difference.removed.is_empty())
-            && !difference.awaited
-        {
+        let nothing = difference.changed.is_empty() && (difference.removed.is_empty() || !removal_counts);
+        if nothing && !difference.awaited {
             return None;
         }
         watch.status.sent = Some(stamp.clone());

@@ -1,3 +1,5 @@
+//! The client against messages of a server.
+
 use super::*;
 use bytes::Bytes;
 use prost::Message;

@@ -1,3 +1,5 @@
+//! The session against messages of a client.
+
 use super::*;
 use bytes::Bytes;
 use xds_api::google::rpc;

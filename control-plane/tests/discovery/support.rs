@@ -1,6 +1,6 @@
 //! A saild of a test's own: its directories, its process, and the clients that talk to it.
 
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;
