@@ -130,7 +130,6 @@ impl Adapter {
             secrets: self.secrets.values().cloned().collect(),
             objects: self.configs.values().cloned().collect(),
             mesh_config: self.mesh_config.clone(),
-            jwks: BTreeMap::new(),
             domain: self.options.domain.clone(),
             version: self.version,
         }

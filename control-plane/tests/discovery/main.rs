@@ -16,6 +16,7 @@ const RATINGS: &str = "outbound|9080||ratings.default.svc.cluster.local";
 async fn sends_only_what_changed() {
     let saild = Saild::start();
     saild.put_pod("reviews-v1", "reviews", "10.1.0.4");
+    wait_for("the pod is known", || saild.get("/debug/endpointz").contains("10.1.0.4").then_some(()));
     let mut xds =
         Xds::open(plain_channel(&saild).await, sidecar("ratings-v1", "10.1.0.9"), None).await.unwrap();
     let clusters = xds.until(CLUSTER).await;

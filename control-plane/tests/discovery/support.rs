@@ -15,15 +15,15 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-pub mod xds;
+pub(crate) mod xds;
 
-pub const ISSUER: &str = "https://issuer.test";
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const ISSUER: &str = "https://issuer.test";
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub struct Saild {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Saild {
+    pub(crate) dir: tempfile::TempDir,
     child: Child,
-    pub addresses: BTreeMap<String, SocketAddr>,
+    pub(crate) addresses: BTreeMap<String, SocketAddr>,
     issuer: EncodingKey,
 }
 
@@ -36,7 +36,7 @@ impl Drop for Saild {
 
 impl Saild {
     /// Starts with the bookinfo services.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("objects")).unwrap();
         let bookinfo = include_str!("../testdata/bookinfo.yaml");
@@ -53,7 +53,7 @@ impl Saild {
         saild
     }
 
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         fs::remove_file(self.dir.path().join("state/addresses.json")).unwrap();
@@ -72,19 +72,19 @@ impl Saild {
         self.addresses = serde_json::from_slice(&text).unwrap();
     }
 
-    pub fn objects(&self) -> PathBuf {
+    pub(crate) fn objects(&self) -> PathBuf {
         self.dir.path().join("objects")
     }
 
     /// Replaces a manifest file, as those who keep objects in a directory do.
-    pub fn put(&self, name: &str, text: &str) {
+    pub(crate) fn put(&self, name: &str, text: &str) {
         let path = self.objects().join(name);
         let beside = self.dir.path().join("new");
         fs::write(&beside, text).unwrap();
         fs::rename(beside, path).unwrap();
     }
 
-    pub fn put_pod(&self, name: &str, app: &str, address: &str) {
+    pub(crate) fn put_pod(&self, name: &str, app: &str, address: &str) {
         self.put(
             &format!("pod-{name}.yaml"),
             &format!(
@@ -96,11 +96,11 @@ impl Saild {
         );
     }
 
-    pub fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         fs::read_to_string(self.dir.path().join("state/root-cert.pem")).unwrap()
     }
 
-    pub fn token(&self, namespace: &str, account: &str) -> String {
+    pub(crate) fn token(&self, namespace: &str, account: &str) -> String {
         let claims = json!({
             "iss": ISSUER, "aud": ["istio-ca"], "exp": jiff::Timestamp::now().as_second() + 600,
             "sub": format!("system:serviceaccount:{namespace}:{account}"),
@@ -111,7 +111,7 @@ impl Saild {
     }
 
     /// A page as text.
-    pub fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(local(self.addresses["http"])).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -120,13 +120,13 @@ impl Saild {
         body(&text)
     }
 
-    pub fn get_json(&self, path: &str) -> Value {
+    pub(crate) fn get_json(&self, path: &str) -> Value {
         let text = self.get(path);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
 
     /// Sends an AdmissionReview to a webhook, over TLS that the mesh's root vouches for.
-    pub async fn review(&self, path: &str, object: Value) -> Value {
+    pub(crate) async fn review(&self, path: &str, object: Value) -> Value {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let review = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -158,7 +158,7 @@ impl Saild {
     }
 
     /// A certificate for a workload, as an agent gets it.
-    pub async fn certificate(&self, namespace: &str, account: &str) -> Result<Svid, tonic::Status> {
+    pub(crate) async fn certificate(&self, namespace: &str, account: &str) -> Result<Svid, tonic::Status> {
         use xds_api::istio::auth::IstioCertificateRequest;
         use xds_api::istio::auth::istio_certificate_service_client::IstioCertificateServiceClient;
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
@@ -209,7 +209,7 @@ fn spawn(dir: &Path) -> Child {
 }
 
 /// The address at which this machine reaches a socket that listens everywhere.
-pub fn local(address: SocketAddr) -> SocketAddr {
+pub(crate) fn local(address: SocketAddr) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], address.port()))
 }
 
@@ -218,7 +218,7 @@ fn body(response: &str) -> String {
 }
 
 /// Asks until there is an answer.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask() {

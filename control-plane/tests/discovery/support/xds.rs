@@ -1,6 +1,6 @@
 //! A delta client, as sail-proxy and Envoy are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use identity::Svid;
 use tokio::sync::mpsc;
@@ -19,12 +19,12 @@ use xds_stream::wire;
 
 use super::{Saild, TIMEOUT, local};
 
-pub async fn plain_channel(saild: &Saild) -> Channel {
+pub(crate) async fn plain_channel(saild: &Saild) -> Channel {
     let uri = format!("http://{}", local(saild.addresses["grpc"]));
     Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
 }
 
-pub async fn tls_channel(saild: &Saild, svid: Option<&Svid>) -> Channel {
+pub(crate) async fn tls_channel(saild: &Saild, svid: Option<&Svid>) -> Channel {
     let uri = format!("https://{}", local(saild.addresses["secureGrpc"]));
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(saild.root()))
@@ -35,7 +35,7 @@ pub async fn tls_channel(saild: &Saild, svid: Option<&Svid>) -> Channel {
     Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
 }
 
-pub fn sidecar(pod: &str, address: &str) -> Node {
+pub(crate) fn sidecar(pod: &str, address: &str) -> Node {
     let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
     let metadata = [("NAMESPACE", "default"), ("CLUSTER_ID", "Kubernetes"), ("ISTIO_VERSION", "1.30.0")];
     let fields = metadata.map(|(key, value)| (key.to_owned(), text(value)));
@@ -46,17 +46,17 @@ pub fn sidecar(pod: &str, address: &str) -> Node {
     }
 }
 
-pub struct Xds {
+pub(crate) struct Xds {
     client: Client,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<wire::DeltaResponse>,
     /// What the server has sent: type, name, version.
-    pub held: BTreeMap<(String, String), String>,
+    pub(crate) held: BTreeMap<(String, String), String>,
 }
 
 impl Xds {
     /// Opens a stream and asks for clusters and listeners.
-    pub async fn open(channel: Channel, node: Node, token: Option<&str>) -> Result<Self, Status> {
+    pub(crate) async fn open(channel: Channel, node: Node, token: Option<&str>) -> Result<Self, Status> {
         let mut client = Client::new(Protocol::Delta, node);
         client.watch(type_url::CLUSTER, Names::All);
         client.watch(type_url::LISTENER, Names::All);
@@ -76,7 +76,7 @@ impl Xds {
         Ok(Self { client, requests, responses, held: BTreeMap::new() })
     }
 
-    pub async fn watch(&mut self, type_url: &str, names: &[&str]) {
+    pub(crate) async fn watch(&mut self, type_url: &str, names: &[&str]) {
         self.client.watch(type_url, Names::Only(names.iter().map(|&name| name.to_owned()).collect()));
         self.say().await;
     }
@@ -88,7 +88,7 @@ impl Xds {
     }
 
     /// The next response, accepted.
-    pub async fn next(&mut self) -> Result<Received, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Received, Status> {
         loop {
             let message = tokio::time::timeout(TIMEOUT, self.responses.message()).await;
             let response =
@@ -106,7 +106,7 @@ impl Xds {
     }
 
     /// Receives until a type's answer is among what came.
-    pub async fn until(&mut self, type_url: &str) -> Received {
+    pub(crate) async fn until(&mut self, type_url: &str) -> Received {
         loop {
             let received = self.next().await.unwrap();
             if received.type_url == type_url {
@@ -114,15 +114,10 @@ impl Xds {
             }
         }
     }
-
-    pub fn names(&self, type_url: &str) -> BTreeSet<&str> {
-        let of_type = self.held.keys().filter(|(held, _)| held == type_url);
-        of_type.map(|(_, name)| name.as_str()).collect()
-    }
 }
 
 /// `+name` for what came, `-name` for what went.
-pub fn describe(received: &Received) -> Vec<String> {
+pub(crate) fn describe(received: &Received) -> Vec<String> {
     let came = received.resources.iter().map(|resource| format!("+{}", resource.name));
     came.chain(received.removed.iter().map(|name| format!("-{name}"))).collect()
 }
