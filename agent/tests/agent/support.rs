@@ -1,13 +1,12 @@
 //! A control plane of the tests' own, and an agent under test.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses a part of this")]
 
-pub mod agent;
-pub mod control_plane;
+pub(crate) mod agent;
+pub(crate) mod control_plane;
 
 use std::time::Duration;
 
 /// Waits until a condition holds, and fails the test when it does not within a bound.
-pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(value) = condition().await {
@@ -19,6 +18,6 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,15 +1,11 @@
 //! Certificates: issued, served over SDS, renewed, kept when the authority is away, read from files.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::agent::{Agent, Setup};
+use crate::support::control_plane::ControlPlane;
+use crate::support::until;
 use agent_contract::{paths, sds};
 use identity::{CertificateChain, San, Svid, TrustBundle};
-use support::agent::{Agent, Setup};
-use support::control_plane::ControlPlane;
-use support::until;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;

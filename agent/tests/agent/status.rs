@@ -1,12 +1,11 @@
 //! The status server: the application's probes and the merged metrics.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use crate::support::agent::{Agent, Setup};
+use crate::support::control_plane::ControlPlane;
+use crate::support::{free_port, until};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -14,9 +13,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::San;
 use identity::tls::{ClientAuth, ServerSide, Watched};
-use support::agent::{Agent, Setup};
-use support::control_plane::ControlPlane;
-use support::until;
 use tokio::net::TcpListener;
 
 /// What reached the application.
@@ -101,7 +97,7 @@ async fn http_probes_answer_for_the_application() {
             "/app-health/b/livez": get(port, "/circle"),
             "/app-health/b/readyz": get(port, "/elsewhere"),
             "/app-health/b/startupz": with_host,
-            "/app-health/c/livez": get(support::free_port(), "/"),
+            "/app-health/c/livez": get(free_port(), "/"),
         }),
     )
     .await;
@@ -181,7 +177,7 @@ async fn grpc_and_tcp_probes() {
             "/app-health/a/readyz": { "grpc": { "port": port }, "timeoutSeconds": 5 },
             "/app-health/a/livez": { "grpc": { "port": port, "service": "sick" }, "timeoutSeconds": 5 },
             "/app-health/b/readyz": { "tcpSocket": { "port": port } },
-            "/app-health/b/livez": { "tcpSocket": { "port": support::free_port() } },
+            "/app-health/b/livez": { "tcpSocket": { "port": free_port() } },
         }),
     )
     .await;

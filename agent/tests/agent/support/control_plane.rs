@@ -30,35 +30,35 @@ use xds_api::istio::auth::istio_certificate_service_server::{
 use xds_api::istio::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
 /// Resources by type URL, each with its name.
-pub type World = BTreeMap<String, Vec<(String, Any)>>;
+pub(crate) type World = BTreeMap<String, Vec<(String, Any)>>;
 
 /// What the control plane saw and what it answers.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// Sent to whoever subscribes.
-    pub world: World,
+    pub(crate) world: World,
     /// Certificate requests refused.
-    pub refuse_certificates: bool,
+    pub(crate) refuse_certificates: bool,
     /// Certificates issued.
-    pub issued: usize,
+    pub(crate) issued: usize,
     /// `authorization` headers of certificate requests and streams.
-    pub tokens: Vec<String>,
+    pub(crate) tokens: Vec<String>,
     /// `clusterid` headers.
-    pub clusters: Vec<String>,
+    pub(crate) clusters: Vec<String>,
     /// Ids of nodes that opened streams.
-    pub nodes: Vec<String>,
+    pub(crate) nodes: Vec<String>,
     /// Type URLs asked for.
-    pub subscribed: Vec<String>,
+    pub(crate) subscribed: Vec<String>,
     /// Type URLs acknowledged.
-    pub acknowledged: Vec<String>,
+    pub(crate) acknowledged: Vec<String>,
     /// Refusals.
-    pub refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
 }
 
 /// A control plane whose root and address survive a restart.
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     /// What it saw and answers.
-    pub state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
     root: Arc<Root>,
     address: SocketAddr,
     server: Option<Runtime>,
@@ -77,7 +77,7 @@ struct Root {
 
 impl ControlPlane {
     /// Starts on a port of the kernel's choice.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap().into_rcgen();
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -91,14 +91,14 @@ impl ControlPlane {
     }
 
     /// Ends at once, and with it all connections: they are tasks of a runtime of their own.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown_background();
         }
     }
 
     /// Starts again at the same address.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop();
         let listener =
             super::until("the port is free again", async || TcpListener::bind(self.address).await.ok());
@@ -106,22 +106,22 @@ impl ControlPlane {
         self.serve(listener);
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The root that agents must trust.
-    pub fn root_pem(&self) -> &str {
+    pub(crate) fn root_pem(&self) -> &str {
         &self.root.pem
     }
 
-    pub fn write_root(&self, path: &Path) {
+    pub(crate) fn write_root(&self, path: &Path) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, self.root_pem()).unwrap();
     }
 
     /// A certificate of this root.
-    pub fn svid(&self, san: &San) -> Svid {
+    pub(crate) fn svid(&self, san: &San) -> Svid {
         let key = KeyPair::generate(KeyAlgorithm::EcdsaP256).unwrap();
         let public = rcgen::SubjectPublicKeyInfo::from_der(&key.public_key_der()).unwrap();
         let chain = self.root.sign(&public, san, Duration::from_secs(3600));

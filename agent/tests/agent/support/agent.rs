@@ -16,25 +16,25 @@ use super::free_port;
 
 /// The ports of one agent.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    pub admin: u16,
-    pub status: u16,
-    pub health: u16,
-    pub prometheus: u16,
-    pub dns: u16,
+pub(crate) struct Ports {
+    pub(crate) admin: u16,
+    pub(crate) status: u16,
+    pub(crate) health: u16,
+    pub(crate) prometheus: u16,
+    pub(crate) dns: u16,
 }
 
 /// What to run.
-pub struct Setup {
-    pub dir: TempDir,
-    pub ports: Ports,
-    pub env: BTreeMap<String, String>,
-    pub proxy_config: serde_json::Value,
+pub(crate) struct Setup {
+    pub(crate) dir: TempDir,
+    pub(crate) ports: Ports,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) proxy_config: serde_json::Value,
 }
 
 impl Setup {
     /// A pod with the control plane's root and a token.
-    pub fn new(plane: &ControlPlane) -> Self {
+    pub(crate) fn new(plane: &ControlPlane) -> Self {
         let dir = tempfile::tempdir().unwrap();
         plane.write_root(&dir.path().join(agent_contract::paths::ISTIOD_ROOT_CERT));
         let ports = Ports {
@@ -67,27 +67,27 @@ impl Setup {
         setup
     }
 
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    pub fn proxy(mut self, field: &str, value: impl Into<serde_json::Value>) -> Self {
+    pub(crate) fn proxy(mut self, field: &str, value: impl Into<serde_json::Value>) -> Self {
         self.proxy_config[field] = value.into();
         self
     }
 
-    pub fn path(&self, relative: &str) -> PathBuf {
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.dir.path().join(relative)
     }
 
-    pub fn write_token(&self, token: &str) {
+    pub(crate) fn write_token(&self, token: &str) {
         let path = self.path(agent_contract::paths::TOKEN);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, format!("{token}\n")).unwrap();
     }
 
-    pub fn start(self) -> Agent {
+    pub(crate) fn start(self) -> Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sail-agent"));
         command
             .args(["proxy", "sidecar", "--domain", "default.svc.cluster.local"])
@@ -102,28 +102,28 @@ impl Setup {
 }
 
 /// A running agent; dropping it kills it.
-pub struct Agent {
-    pub child: Child,
-    pub setup: Setup,
+pub(crate) struct Agent {
+    pub(crate) child: Child,
+    pub(crate) setup: Setup,
 }
 
 impl Agent {
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    pub async fn exit(&mut self) -> ExitStatus {
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
         let wait = tokio::time::timeout(std::time::Duration::from_secs(20), self.child.wait());
         wait.await.expect("the agent did not end").unwrap()
     }
 
     /// Status and body; `None` while nobody answers.
-    pub async fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
         self.request(port, http::Method::GET, path).await
     }
 
-    pub async fn request(&self, port: u16, method: http::Method, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn request(&self, port: u16, method: http::Method, path: &str) -> Option<(u16, String)> {
         let timeout = std::time::Duration::from_secs(5);
         let fetch = sail_agent::http_client::Fetch::get("127.0.0.1", port, path, timeout).method(method);
         let answer = fetch.send().await.ok()?;
@@ -131,7 +131,7 @@ impl Agent {
     }
 
     /// A gRPC channel to one of the agent's sockets, as soon as it is there.
-    pub async fn socket(&self, relative: &str) -> Channel {
+    pub(crate) async fn socket(&self, relative: &str) -> Channel {
         let path = self.setup.path(relative);
         super::until("the agent's socket is there", async || connect(&path).await).await
     }

@@ -1,16 +1,12 @@
 //! The xDS relay and the DNS server that it feeds.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::agent::{Agent, Setup};
+use crate::support::control_plane::ControlPlane;
+use crate::support::until;
 use agent_contract::paths;
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use support::agent::{Agent, Setup};
-use support::control_plane::ControlPlane;
-use support::until;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

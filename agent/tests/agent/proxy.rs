@@ -1,21 +1,17 @@
 //! The proxy's process under the agent: a script in its place, and a stock Envoy where there is one.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::support::agent::{Agent, Setup};
+use crate::support::control_plane::ControlPlane;
+use crate::support::{free_port, until};
 use http::Method;
 use identity::tls::{ClientSide, PeerPolicy, Watched};
 use identity::{San, SanMatcher, TrustBundle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::agent::{Agent, Setup};
-use support::control_plane::ControlPlane;
-use support::{free_port, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use xds_api::any::pack;
