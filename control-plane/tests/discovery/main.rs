@@ -12,7 +12,7 @@ use xds_api::type_url::{CLUSTER, ENDPOINT, LISTENER};
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 const RATINGS: &str = "outbound|9080||ratings.default.svc.cluster.local";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_only_what_changed() {
     let saild = Saild::start();
     saild.put_pod("reviews-v1", "reviews", "10.1.0.4");
@@ -62,7 +62,7 @@ async fn sends_only_what_changed() {
     assert!(saild.get("/metrics").contains("pilot_xds 1\n"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serves_workloads_that_show_who_they_are() {
     let saild = Saild::start();
     let svid = saild.certificate("default", "bookinfo-reviews").await.unwrap();
@@ -90,7 +90,7 @@ async fn serves_workloads_that_show_who_they_are() {
     assert!(refused.message().contains("namespace"), "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_root_survives_a_restart() {
     let mut saild = Saild::start();
     let root = saild.root();
@@ -102,7 +102,7 @@ async fn the_root_survives_a_restart() {
     assert_eq!(xds.next().await.unwrap().type_url, CLUSTER);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_inject_and_validate() {
     let saild = Saild::start();
     let pod = json!({
