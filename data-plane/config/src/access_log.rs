@@ -1,11 +1,15 @@
 //! Access logs: where they go, what they say, which streams they are for.
 
+mod convert;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use sail_proxy_decide::format::Format;
 use sail_proxy_decide::fraction::RuntimeFraction;
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
+
+pub(crate) use convert::{all, filter, format, formatters, grpc_target};
 
 /// `AccessLog`
 #[derive(Debug)]

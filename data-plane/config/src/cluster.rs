@@ -1,5 +1,12 @@
 //! Clusters.
 
+pub(crate) mod convert;
+mod discovery;
+pub(crate) mod endpoint;
+mod health;
+mod http_options;
+mod lb;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,7 +196,7 @@ pub enum DnsFamily {
 #[derive(Clone, Debug, Default)]
 pub struct OriginalDst {
     /// A header that names the destination.
-    pub http_header: Option<http::HeaderName>,
+    pub http_header: Option<::http::HeaderName>,
     /// Another port than the destination's.
     pub port_override: Option<u16>,
     /// Metadata that name the destination: whose, namespace, path.
@@ -298,7 +305,7 @@ pub enum HealthChecker {
         /// The path.
         path: Arc<str>,
         /// The method.
-        method: http::Method,
+        method: ::http::Method,
         /// Statuses that are good, as half-open ranges; 200 by default.
         expected_statuses: Box<[std::ops::Range<u16>]>,
         /// Statuses that do not count at once.
@@ -359,7 +366,7 @@ pub struct UpstreamHttp {
     /// Whether the server's certificate must be for that host.
     pub auto_san_validation: bool,
     /// The header that is the SNI, in place of the host.
-    pub override_auto_sni_header: Option<http::HeaderName>,
+    pub override_auto_sni_header: Option<::http::HeaderName>,
 }
 
 /// Which version of HTTP is spoken upstream.

@@ -1,5 +1,9 @@
 //! The HTTP connection manager.
 
+mod client;
+pub(crate) mod convert;
+pub(crate) mod protocol;
+
 use std::sync::Arc;
 use std::time::Duration;
 

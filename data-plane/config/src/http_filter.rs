@@ -1,5 +1,7 @@
 //! HTTP filters of a connection manager.
 
+mod convert;
+
 use std::sync::Arc;
 
 use sail_proxy_decide::fault::FaultConfig;
@@ -10,6 +12,9 @@ use xds_api::istio::{peer_metadata, stats};
 
 use crate::access_log::AccessLog;
 use crate::network_filter::FilterStateValue;
+
+pub use convert::KNOWN;
+pub(crate) use convert::{all, local_rate_limit, mutations};
 
 /// An entry of `http_filters`.
 #[derive(Clone, Debug)]

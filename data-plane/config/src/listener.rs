@@ -1,5 +1,7 @@
 //! Listeners and their filter chains.
 
+pub(crate) mod convert;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;

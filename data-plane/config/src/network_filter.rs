@@ -1,5 +1,7 @@
 //! Network filters: what a filter chain does with a connection.
 
+mod convert;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use xds_api::istio::{metadata_exchange, stats};
 
 use crate::access_log::AccessLog;
 use crate::hcm::Hcm;
+
+pub(crate) use convert::{chain, filter_state, token_bucket};
 
 /// A network filter.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Secrets: certificates, keys, trust roots.
 
+mod convert;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +9,8 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::tls::SanMatcher;
+
+pub(crate) use convert::{certificate, secret, validation};
 
 /// `Secret`
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! TLS contexts, downstream and upstream.
 
+mod convert;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use sail_proxy_decide::matcher::StringMatcher;
 
 use crate::secret::{Certificate, ValidationContext};
 use crate::source::ResourceRef;
+
+pub(crate) use convert::{downstream_socket, upstream_socket};
 
 /// `DownstreamTlsContext`
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Traces of a connection manager.
 
+pub(crate) mod convert;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +42,7 @@ pub struct CustomTag {
 /// Where a tag's value comes from.
 #[derive(Clone, Debug)]
 pub enum CustomTagSource {
-    /// From here.
+    /// From here, or from the environment when configuration was read.
     Literal(Arc<str>),
     /// From an environment variable, read when it is used: name and default.
     Environment(Arc<str>, Arc<str>),

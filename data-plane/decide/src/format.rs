@@ -271,6 +271,22 @@ impl Format {
     }
 }
 
+impl FromIterator<Segment> for Format {
+    /// Text that meets is joined.
+    fn from_iter<T: IntoIterator<Item = Segment>>(segments: T) -> Self {
+        let mut joined: Vec<Segment> = Vec::new();
+        for segment in segments {
+            match (joined.last_mut(), segment) {
+                (Some(Segment::Literal(left)), Segment::Literal(right)) => {
+                    *left = format!("{left}{right}").into()
+                }
+                (_, segment) => joined.push(segment),
+            }
+        }
+        Self { segments: joined.into() }
+    }
+}
+
 impl Command {
     /// As much of the text as is kept.
     pub fn shorten<'a>(&self, text: &'a str) -> &'a str {

@@ -1,0 +1,299 @@
+//! `Cluster`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Bind, CircuitBreakers, Cluster, RetryBudget, SocketMatch, Thresholds, TrackStats, discovery, health,
+    http_options, lb,
+};
+use crate::convert::{Cx, address, arc, type_name, values};
+use crate::pb;
+use crate::pb::cluster as pc;
+use crate::tls::{self, UpstreamSocket};
+use sail_proxy_decide::host::Endpoints;
+
+/// `Cluster`; `version` is a hash of its bytes, `previous` has the hosts that an older version gave.
+#[expect(clippy::too_many_lines, reason = "one message of sixty fields, taken apart field by field")]
+pub(crate) fn cluster(
+    cx: &mut Cx<'_>,
+    value: pc::Cluster,
+    version: u64,
+    previous: Option<&Endpoints>,
+) -> Option<Cluster> {
+    let pc::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init: _,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = value;
+    if name.is_empty() {
+        cx.error("name", "it must be set");
+    }
+    cx.refuse("transport_socket_matcher", &transport_socket_matcher);
+    cx.refuse("stats_matcher", &stats_matcher);
+    cx.refuse("per_connection_buffer_high_watermark_timeout", &per_connection_buffer_high_watermark_timeout);
+    cx.refuse("lb_subset_config", &lb_subset_config);
+    cx.ignore("lrs_server", &lrs_server, "load is not reported");
+    cx.ignore("lrs_report_endpoint_metrics", &lrs_report_endpoint_metrics, "load is not reported");
+    cx.refuse("upstream_config", &upstream_config);
+    cx.ignore("preconnect_policy", &preconnect_policy, "connections are made when they are needed");
+    cx.refuse("queuing_policies", &queuing_policies);
+
+    let dns = discovery::DnsFields {
+        refresh_rate: dns_refresh_rate,
+        jitter: dns_jitter,
+        failure_refresh_rate: dns_failure_refresh_rate,
+        respect_ttl: respect_dns_ttl,
+        family: dns_lookup_family,
+        resolvers: dns_resolvers,
+        use_tcp: use_tcp_for_dns_lookups,
+        resolution_config: dns_resolution_config,
+        resolver: typed_dns_resolver_config,
+    };
+    let original_dst = match &lb_config {
+        Some(pc::cluster::LbConfig::OriginalDstLbConfig(config)) => Some(config.clone()),
+        _ => None,
+    };
+    let fields = discovery::Fields {
+        name: &name,
+        kind: cluster_discovery_type,
+        eds: eds_cluster_config,
+        assignment: load_assignment,
+        dns,
+        original_dst,
+        cleanup_interval,
+        previous,
+    };
+    let discovery = discovery::discovery(cx, fields);
+    let old = http_options::OldFields {
+        max_requests_per_connection,
+        upstream: upstream_http_protocol_options,
+        common: common_http_protocol_options,
+        http1: http_protocol_options,
+        http2: http2_protocol_options,
+        protocol_selection,
+    };
+    let http = http_options::options(cx, typed_extension_protocol_options, old);
+    let balancing = lb::policy(
+        cx,
+        lb::Fields {
+            policy: lb_policy,
+            config: lb_config,
+            common: common_lb_config,
+            extension: load_balancing_policy,
+        },
+    );
+    let socket = match transport_socket {
+        Some(socket) => cx.within("transport_socket", |cx| tls::upstream_socket(cx, socket)),
+        None => Some(UpstreamSocket::Raw),
+    };
+    let connection = upstream_connection_options.unwrap_or_default();
+    cx.ignore(
+        "upstream_connection_options.set_local_interface_name_on_upstream_connections",
+        &connection.set_local_interface_name_on_upstream_connections,
+        "the interface's name is not read anywhere",
+    );
+    cx.ignore(
+        "upstream_connection_options.happy_eyeballs_config",
+        &connection.happy_eyeballs_config,
+        "addresses are tried in their order",
+    );
+    let track = track_cluster_stats.unwrap_or_default();
+    let connect_timeout =
+        values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
+    let (lb, common_lb) = balancing?;
+    Some(Cluster {
+        stat_name: if alt_stat_name.is_empty() { Arc::from(&*name) } else { arc(alt_stat_name) },
+        connect_timeout,
+        per_connection_buffer_limit: values::u32_or(per_connection_buffer_limit_bytes, 1024 * 1024),
+        lb,
+        common_lb,
+        circuit_breakers: cx.option("circuit_breakers", circuit_breakers, breakers).unwrap_or_default(),
+        outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier),
+        health_checks: cx.each("health_checks", health_checks, health::check).into(),
+        socket_matches: cx.each("transport_socket_matches", transport_socket_matches, socket_match).into(),
+        http: http?,
+        bind: cx.option("upstream_bind_config", upstream_bind_config, bind),
+        tcp_keepalive: connection.tcp_keepalive.map(address::keepalive),
+        metadata_exchange: filters_of(cx, filters),
+        metadata: values::metadata(cx, "metadata", metadata),
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        connection_pool_per_downstream_connection,
+        track: TrackStats {
+            timeout_budgets: track_timeout_budgets || track.timeout_budgets,
+            request_response_sizes: track.request_response_sizes,
+            per_endpoint: track.per_endpoint_stats,
+        },
+        version,
+        name: arc(name),
+        discovery: discovery?,
+        socket: socket?,
+    })
+}
+
+fn filters_of(
+    cx: &mut Cx<'_>,
+    values: Vec<pc::Filter>,
+) -> Option<Arc<xds_api::istio::metadata_exchange::MetadataExchange>> {
+    let found = cx.each("filters", values, |cx, value| {
+        let pc::Filter { name, typed_config, config_discovery } = value;
+        cx.refuse("config_discovery", &config_discovery);
+        let any = cx.required("typed_config", typed_config, |_, any| Some(any))?;
+        if type_name(&any) != "envoy.tcp.metadataexchange.config.MetadataExchange" {
+            cx.error(
+                "typed_config",
+                format_args!("there is no upstream network filter {:?} ({name})", type_name(&any)),
+            );
+            return None;
+        }
+        cx.unpack(&any)
+    });
+    found.into_iter().next().map(Arc::new)
+}
+
+fn socket_match(cx: &mut Cx<'_>, value: pc::cluster::TransportSocketMatch) -> Option<SocketMatch> {
+    let pc::cluster::TransportSocketMatch { name, r#match, transport_socket } = value;
+    let socket = cx.required("transport_socket", transport_socket, tls::upstream_socket)?;
+    let criteria = values::object(r#match.unwrap_or_default());
+    Some(SocketMatch {
+        name: arc(name),
+        criteria: criteria.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+        socket,
+    })
+}
+
+fn breakers(cx: &mut Cx<'_>, value: pc::CircuitBreakers) -> Option<CircuitBreakers> {
+    let pc::CircuitBreakers { thresholds, per_host_thresholds } = value;
+    let mut result = CircuitBreakers::default();
+    for (priority, limits) in cx.each("thresholds", thresholds, limits) {
+        if priority == pb::core::RoutingPriority::High as i32 {
+            result.high = limits;
+        } else {
+            result.default = limits;
+        }
+    }
+    for value in &per_host_thresholds {
+        let pc::circuit_breakers::Thresholds { max_connections, .. } = value;
+        result.per_host_max_connections = max_connections.map(|value| value.value);
+        let rest = pc::circuit_breakers::Thresholds { max_connections: None, priority: 0, ..value.clone() };
+        cx.refuse("per_host_thresholds", &rest);
+    }
+    Some(result)
+}
+
+fn limits(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i32, Thresholds)> {
+    let pc::circuit_breakers::Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = value;
+    let default = Thresholds::default();
+    Some((
+        priority,
+        Thresholds {
+            max_connections: values::u32_or(max_connections, default.max_connections),
+            max_pending_requests: values::u32_or(max_pending_requests, default.max_pending_requests),
+            max_requests: values::u32_or(max_requests, default.max_requests),
+            max_retries: values::u32_or(max_retries, default.max_retries),
+            max_connection_pools: values::u32_or(max_connection_pools, default.max_connection_pools),
+            retry_budget: cx.option("retry_budget", retry_budget, |cx, value| {
+                let pc::circuit_breakers::thresholds::RetryBudget {
+                    budget_percent,
+                    budget_interval,
+                    min_retry_concurrency,
+                } = value;
+                cx.ignore(
+                    "budget_interval",
+                    &budget_interval,
+                    "requests under way are counted, not those of an interval",
+                );
+                Some(RetryBudget {
+                    budget_percent: values::percent(cx, "budget_percent", budget_percent, 20.0),
+                    min_retry_concurrency: values::u32_or(min_retry_concurrency, 3),
+                })
+            }),
+            track_remaining,
+        },
+    ))
+}
+
+fn bind(cx: &mut Cx<'_>, value: pb::core::BindConfig) -> Option<Bind> {
+    let pb::core::BindConfig {
+        source_address,
+        freebind,
+        socket_options,
+        extra_source_addresses,
+        additional_source_addresses,
+        local_address_selector,
+        validate_network_namespaces: _,
+    } = value;
+    cx.refuse("additional_source_addresses", &additional_source_addresses);
+    cx.refuse("local_address_selector", &local_address_selector);
+    Some(Bind {
+        source: cx.option("source_address", source_address, address::ip),
+        extra_sources: cx
+            .each("extra_source_addresses", extra_source_addresses, |cx, value| {
+                let pb::core::ExtraSourceAddress { address, socket_options } = value;
+                cx.refuse("socket_options", &socket_options);
+                cx.required("address", address, address::ip)
+            })
+            .into(),
+        freebind: values::bool_or(freebind, false),
+        socket_options: cx.each("socket_options", socket_options, address::socket_option).into(),
+    })
+}

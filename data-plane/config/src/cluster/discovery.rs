@@ -1,0 +1,282 @@
+//! How a cluster's hosts are found.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sail_proxy_decide::format::MetadataSource;
+use sail_proxy_decide::host::{AssignmentPolicy, Endpoints};
+
+use super::{Discovery, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint};
+use crate::convert::{Cx, address, arc, headers, type_name, values};
+use crate::pb;
+use crate::pb::cluster as pc;
+
+/// The cluster's fields about discovery.
+pub(super) struct Fields<'a> {
+    pub(super) name: &'a str,
+    pub(super) kind: Option<pc::cluster::ClusterDiscoveryType>,
+    pub(super) eds: Option<pc::cluster::EdsClusterConfig>,
+    pub(super) assignment: Option<pb::endpoint::ClusterLoadAssignment>,
+    pub(super) dns: DnsFields,
+    pub(super) original_dst: Option<pc::cluster::OriginalDstLbConfig>,
+    pub(super) cleanup_interval: Option<pb::Duration>,
+    pub(super) previous: Option<&'a Endpoints>,
+}
+
+/// The cluster's fields about DNS.
+pub(super) struct DnsFields {
+    pub(super) refresh_rate: Option<pb::Duration>,
+    pub(super) jitter: Option<pb::Duration>,
+    pub(super) failure_refresh_rate: Option<pc::cluster::RefreshRate>,
+    pub(super) respect_ttl: bool,
+    pub(super) family: i32,
+    pub(super) resolvers: Vec<pb::core::Address>,
+    pub(super) use_tcp: bool,
+    pub(super) resolution_config: Option<pb::core::DnsResolutionConfig>,
+    pub(super) resolver: Option<pb::core::TypedExtensionConfig>,
+}
+
+pub(super) fn discovery(cx: &mut Cx<'_>, fields: Fields<'_>) -> Option<Discovery> {
+    use pc::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let kind = match fields.kind {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(kind)) => cx.ok("type", DiscoveryType::try_from(kind))?,
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let pc::cluster::CustomClusterType { name, typed_config } = custom;
+            let any = typed_config.unwrap_or_default();
+            let assignment = fields.assignment;
+            return cx.within("cluster_type.typed_config", |cx| custom_type(cx, &name, &any, assignment));
+        }
+    };
+    if kind != DiscoveryType::Eds {
+        cx.ignore("eds_cluster_config", &fields.eds, "the cluster is not of type EDS");
+    }
+    match kind {
+        DiscoveryType::Static => {
+            let assignment = fields.assignment.unwrap_or_default();
+            let endpoints =
+                cx.within("load_assignment", |cx| endpoint::assignment(cx, assignment, 0, fields.previous))?;
+            Some(Discovery::Static(Arc::new(endpoints)))
+        }
+        DiscoveryType::Eds => {
+            let pc::cluster::EdsClusterConfig { eds_config, service_name } =
+                cx.required("eds_cluster_config", fields.eds, |_, eds| Some(eds))?;
+            let source = cx.required("eds_cluster_config.eds_config", eds_config, values::config_source)?;
+            let service_name = if service_name.is_empty() { fields.name } else { &service_name };
+            Some(Discovery::Eds { service_name: Arc::from(service_name), source })
+        }
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+            let dns = dns(cx, fields.dns, fields.assignment)?;
+            if kind == DiscoveryType::StrictDns {
+                return Some(Discovery::StrictDns(dns));
+            }
+            one_target(cx, &dns.groups);
+            Some(Discovery::LogicalDns(dns))
+        }
+        DiscoveryType::OriginalDst => {
+            let config = fields.original_dst.unwrap_or_default();
+            let mut found = cx.within("original_dst_lb_config", |cx| original_dst(cx, config))?;
+            let interval = values::duration(cx, "cleanup_interval", fields.cleanup_interval);
+            found.cleanup_interval = interval.unwrap_or(Duration::from_secs(5));
+            Some(Discovery::OriginalDst(found))
+        }
+    }
+}
+
+fn one_target(cx: &mut Cx<'_>, groups: &[DnsGroup]) {
+    if groups.len() != 1 || groups.iter().any(|group| group.targets.len() != 1) {
+        cx.error("load_assignment", "a cluster of type LOGICAL_DNS has one locality with one endpoint");
+    }
+}
+
+fn dns(
+    cx: &mut Cx<'_>,
+    fields: DnsFields,
+    assignment: Option<pb::endpoint::ClusterLoadAssignment>,
+) -> Option<DnsCluster> {
+    let (groups, policy) = names(cx, assignment);
+    let mut resolvers = cx.each("dns_resolvers", fields.resolvers, address::resolved);
+    let mut use_tcp = fields.use_tcp;
+    if let Some(pb::core::DnsResolutionConfig { resolvers: more, dns_resolver_options }) =
+        fields.resolution_config
+    {
+        resolvers.extend(cx.each("dns_resolution_config.resolvers", more, address::resolved));
+        use_tcp |= dns_resolver_options.is_some_and(|options| options.use_tcp_for_dns_lookups);
+    }
+    if let Some(found) = cx.option("typed_dns_resolver_config", fields.resolver, resolver) {
+        resolvers.extend(found.0);
+        use_tcp |= found.1;
+    }
+    let failure_refresh = cx.option("dns_failure_refresh_rate", fields.failure_refresh_rate, |cx, value| {
+        let pc::cluster::RefreshRate { base_interval, max_interval } = value;
+        failure_rate(cx, base_interval, max_interval)
+    });
+    Some(DnsCluster {
+        groups,
+        policy,
+        refresh_rate: refresh_rate(cx, fields.refresh_rate),
+        jitter: values::duration(cx, "dns_jitter", fields.jitter).unwrap_or_default(),
+        failure_refresh,
+        respect_ttl: fields.respect_ttl,
+        family: family(fields.family),
+        resolvers: resolvers.into(),
+        use_tcp,
+    })
+}
+
+fn names(
+    cx: &mut Cx<'_>,
+    value: Option<pb::endpoint::ClusterLoadAssignment>,
+) -> (Box<[DnsGroup]>, AssignmentPolicy) {
+    cx.within("load_assignment", |cx| endpoint::names(cx, value.unwrap_or_default()))
+}
+
+fn refresh_rate(cx: &mut Cx<'_>, value: Option<pb::Duration>) -> Duration {
+    let rate = values::duration(cx, "dns_refresh_rate", value).unwrap_or(Duration::from_secs(5));
+    rate.max(Duration::from_millis(1))
+}
+
+fn failure_rate(
+    cx: &mut Cx<'_>,
+    base: Option<pb::Duration>,
+    max: Option<pb::Duration>,
+) -> Option<(Duration, Duration)> {
+    let base = values::duration(cx, "base_interval", base)?.max(Duration::from_millis(1));
+    let max = values::duration(cx, "max_interval", max).unwrap_or(base.saturating_mul(10));
+    Some((base, max.max(base)))
+}
+
+fn resolver(
+    cx: &mut Cx<'_>,
+    value: pb::core::TypedExtensionConfig,
+) -> Option<(Vec<sail_proxy_decide::address::Address>, bool)> {
+    use xds_api::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
+    let any = value.typed_config.unwrap_or_default();
+    match type_name(&any) {
+        "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig" => None,
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig" => {
+            // Tries, timeouts and caches are the resolver's own business; they change no answer.
+            let config: CaresDnsResolverConfig = cx.unpack(&any)?;
+            let servers = cx.each("typed_config.resolvers", config.resolvers, address::resolved);
+            Some((
+                servers,
+                config.dns_resolver_options.is_some_and(|options| options.use_tcp_for_dns_lookups),
+            ))
+        }
+        other => {
+            cx.error("typed_config", format_args!("there is no DNS resolver {other:?}"));
+            None
+        }
+    }
+}
+
+fn family(value: i32) -> DnsFamily {
+    use pc::cluster::DnsLookupFamily;
+    match DnsLookupFamily::try_from(value) {
+        Ok(DnsLookupFamily::Auto) | Err(_) => DnsFamily::Auto,
+        Ok(DnsLookupFamily::V4Only) => DnsFamily::V4Only,
+        Ok(DnsLookupFamily::V6Only) => DnsFamily::V6Only,
+        Ok(DnsLookupFamily::V4Preferred) => DnsFamily::V4Preferred,
+        Ok(DnsLookupFamily::All) => DnsFamily::All,
+    }
+}
+
+fn original_dst(cx: &mut Cx<'_>, value: pc::cluster::OriginalDstLbConfig) -> Option<OriginalDst> {
+    use xds_api::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
+    let pc::cluster::OriginalDstLbConfig {
+        use_http_header,
+        http_header_name,
+        upstream_port_override,
+        metadata_key,
+    } = value;
+    let header = if http_header_name.is_empty() { "x-envoy-original-dst-host" } else { &http_header_name };
+    let metadata_key = cx.option("metadata_key", metadata_key, |cx, key| {
+        let path = cx.each("path", key.path, |cx, segment| match segment.segment {
+            Some(Segment::Key(key)) => Some(key.into()),
+            _ => {
+                cx.error("", "only keys are supported");
+                None
+            }
+        });
+        Some((MetadataSource::Dynamic, arc(key.key), path.into()))
+    });
+    Some(OriginalDst {
+        http_header: if use_http_header { headers::name(cx, "http_header_name", header) } else { None },
+        port_override: match upstream_port_override {
+            Some(value) => Some(values::port(cx, "upstream_port_override", value.value)?),
+            None => None,
+        },
+        metadata_key,
+        cleanup_interval: Duration::from_secs(5),
+    })
+}
+
+fn custom_type(
+    cx: &mut Cx<'_>,
+    name: &str,
+    any: &pb::Any,
+    assignment: Option<pb::endpoint::ClusterLoadAssignment>,
+) -> Option<Discovery> {
+    use xds_api::envoy::extensions::clusters::dns::v3::{DnsCluster as Dns, dns_cluster::RefreshRate};
+    use xds_api::envoy::extensions::clusters::dynamic_forward_proxy::v3 as forward;
+    match type_name(any) {
+        "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => {
+            use forward::cluster_config::ClusterImplementationSpecifier as Kind;
+            let config: forward::ClusterConfig = cx.unpack(any)?;
+            match config.cluster_implementation_specifier {
+                Some(Kind::DnsCacheConfig(cache)) => Some(Discovery::DynamicForwardProxy {
+                    cache: arc(cache.name),
+                    family: family(cache.dns_lookup_family),
+                }),
+                _ => {
+                    cx.error("", "only dns_cache_config is supported");
+                    None
+                }
+            }
+        }
+        "envoy.extensions.clusters.dns.v3.DnsCluster" => {
+            let Dns {
+                dns_refresh_rate,
+                dns_failure_refresh_rate,
+                respect_dns_ttl,
+                dns_jitter,
+                typed_dns_resolver_config,
+                dns_lookup_family,
+                all_addresses_in_single_endpoint,
+                dns_min_refresh_rate: _,
+            } = cx.unpack(any)?;
+            let (groups, policy) = names(cx, assignment);
+            let found = cx
+                .option("typed_dns_resolver_config", typed_dns_resolver_config, resolver)
+                .unwrap_or_default();
+            let cluster = DnsCluster {
+                groups,
+                policy,
+                refresh_rate: refresh_rate(cx, dns_refresh_rate),
+                jitter: values::duration(cx, "dns_jitter", dns_jitter).unwrap_or_default(),
+                failure_refresh: cx.option(
+                    "dns_failure_refresh_rate",
+                    dns_failure_refresh_rate,
+                    |cx, value| {
+                        let RefreshRate { base_interval, max_interval } = value;
+                        failure_rate(cx, base_interval, max_interval)
+                    },
+                ),
+                respect_ttl: respect_dns_ttl,
+                // This enumeration has a member for "unspecified" before the others.
+                family: family((dns_lookup_family - 1).max(0)),
+                resolvers: found.0.into(),
+                use_tcp: found.1,
+            };
+            if all_addresses_in_single_endpoint {
+                one_target(cx, &cluster.groups);
+                return Some(Discovery::LogicalDns(cluster));
+            }
+            Some(Discovery::StrictDns(cluster))
+        }
+        other => {
+            cx.error("", format_args!("there is no cluster type {name:?} ({other:?})"));
+            None
+        }
+    }
+}

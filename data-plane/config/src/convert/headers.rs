@@ -1,0 +1,117 @@
+//! Header operations and formats.
+
+use http::{HeaderName, HeaderValue};
+use sail_proxy_decide::format::{Command, Format, Operator, Segment};
+use sail_proxy_decide::headers::{AddValue, AppendAction, HeaderAdd, HeaderOps};
+
+use super::Cx;
+use crate::pb;
+
+/// Field names of one level's operations.
+pub(crate) struct Level {
+    add: &'static str,
+    remove: &'static str,
+}
+
+/// Operations on requests.
+pub(crate) const REQUEST: Level =
+    Level { add: "request_headers_to_add", remove: "request_headers_to_remove" };
+/// Operations on responses.
+pub(crate) const RESPONSE: Level =
+    Level { add: "response_headers_to_add", remove: "response_headers_to_remove" };
+
+/// The operations of one level.
+pub(crate) fn ops(
+    cx: &mut Cx<'_>,
+    level: &Level,
+    add: Vec<pb::core::HeaderValueOption>,
+    remove: Vec<String>,
+) -> HeaderOps {
+    HeaderOps {
+        add: cx.each(level.add, add, self::add).into(),
+        remove: cx.each(level.remove, remove, removed).into(),
+    }
+}
+
+/// A header's name that can be written.
+pub(crate) fn removed(cx: &mut Cx<'_>, name: String) -> Option<HeaderName> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        cx.error("", format_args!("{name:?}: pseudo-headers and host cannot be changed this way"));
+        return None;
+    }
+    self::name(cx, "", &name)
+}
+
+/// A header's name.
+pub(crate) fn name(cx: &mut Cx<'_>, field: &str, name: &str) -> Option<HeaderName> {
+    cx.ok(
+        field,
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header's name")),
+    )
+}
+
+/// A header's value.
+pub(crate) fn value(cx: &mut Cx<'_>, field: &str, value: &str) -> Option<HeaderValue> {
+    cx.ok(field, HeaderValue::from_str(value).map_err(|_| format!("{value:?} is not a header's value")))
+}
+
+/// `HeaderValueOption`
+pub(crate) fn add(cx: &mut Cx<'_>, option: pb::core::HeaderValueOption) -> Option<HeaderAdd> {
+    use pb::core::header_value_option::HeaderAppendAction as Action;
+    let pb::core::HeaderValueOption { header, append, append_action, keep_empty_value } = option;
+    let header = cx.required("header", header, |_, header| Some(header))?;
+    let pb::core::HeaderValue { key, value, raw_value } = header;
+    let name = cx.within("header.key", |cx| removed(cx, key))?;
+    let value = if raw_value.is_empty() {
+        cx.within("header.value", |cx| add_value(cx, &value))?
+    } else {
+        let raw = HeaderValue::from_bytes(&raw_value).map_err(|_| "it is not a header's value");
+        AddValue::Literal(cx.ok("header.raw_value", raw)?)
+    };
+    let action = match (append, Action::try_from(append_action)) {
+        (Some(append), Ok(Action::AppendIfExistsOrAdd)) => {
+            if append.value {
+                AppendAction::AppendIfExistsOrAdd
+            } else {
+                AppendAction::OverwriteIfExistsOrAdd
+            }
+        }
+        (Some(_), Ok(_)) => {
+            cx.error("append", "append and append_action exclude each other");
+            return None;
+        }
+        (None, Ok(Action::AppendIfExistsOrAdd)) => AppendAction::AppendIfExistsOrAdd,
+        (None, Ok(Action::AddIfAbsent)) => AppendAction::AddIfAbsent,
+        (None, Ok(Action::OverwriteIfExistsOrAdd)) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Ok(Action::OverwriteIfExists)) => AppendAction::OverwriteIfExists,
+        (_, Err(_)) => {
+            cx.error("append_action", "it is not known");
+            return None;
+        }
+    };
+    Some(HeaderAdd { name, value, action, keep_empty_value })
+}
+
+fn add_value(cx: &mut Cx<'_>, text: &str) -> Option<AddValue> {
+    let format = format(cx, text)?;
+    match format.as_literal() {
+        Some(literal) => value(cx, "", literal).map(AddValue::Literal),
+        None => Some(AddValue::Format(format)),
+    }
+}
+
+/// A format; environment variables are read here and now.
+pub(crate) fn format(cx: &mut Cx<'_>, text: &str) -> Option<Format> {
+    let format = cx.ok("", Format::parse(text))?;
+    if !format.operators().any(|operator| matches!(operator, Operator::Environment(_))) {
+        return Some(format);
+    }
+    let read = |segment: &Segment| match segment {
+        Segment::Operator(command @ Command { operator: Operator::Environment(name), .. }) => {
+            let value = cx.sources.environment(name).unwrap_or_else(|| "-".into());
+            Segment::Literal(command.shorten(&value).into())
+        }
+        other => other.clone(),
+    };
+    Some(format.segments().iter().map(read).collect())
+}

@@ -1,0 +1,104 @@
+//! Who the client is: addresses, certificates; and what becomes of its paths.
+
+use sail_proxy_decide::address::CidrSet;
+
+use super::{ClientAddress, ClientCertDetails, EscapedSlashes, ForwardClientCert};
+use crate::convert::{Cx, address as addresses, headers, type_name, values};
+use crate::pb;
+use crate::pb::hcm::http_connection_manager as manager;
+
+pub(super) fn address(
+    cx: &mut Cx<'_>,
+    use_remote_address: Option<pb::BoolValue>,
+    extensions: Vec<pb::core::TypedExtensionConfig>,
+    internal: Option<manager::InternalAddressConfig>,
+) -> Option<ClientAddress> {
+    let mut result = ClientAddress {
+        use_remote_address: values::bool_or(use_remote_address, false),
+        ..Default::default()
+    };
+    let extensions = cx.each("original_ip_detection_extensions", extensions, detection);
+    for detection in extensions {
+        match detection {
+            Detection::Xff(hops) => result.xff_num_trusted_hops = hops,
+            Detection::Header(name) => result.custom_header = Some(name),
+        }
+    }
+    if let Some(manager::InternalAddressConfig { unix_sockets, cidr_ranges }) = internal {
+        result.unix_sockets_internal = unix_sockets;
+        let ranges =
+            cx.within("internal_address_config", |cx| addresses::ranges(cx, "cidr_ranges", cidr_ranges));
+        result.internal = Some(CidrSet::new(ranges));
+    }
+    Some(result)
+}
+
+enum Detection {
+    Xff(u32),
+    Header(http::HeaderName),
+}
+
+fn detection(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Detection> {
+    use xds_api::envoy::extensions::http::original_ip_detection as detections;
+    let any = value.typed_config.unwrap_or_default();
+    match type_name(&any) {
+        "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig" => {
+            let detections::custom_header::v3::CustomHeaderConfig {
+                header_name,
+                allow_extension_to_set_address_as_trusted: _,
+                reject_with_status,
+            } = cx.unpack(&any)?;
+            cx.refuse("typed_config.reject_with_status", &reject_with_status);
+            headers::name(cx, "typed_config.header_name", &header_name).map(Detection::Header)
+        }
+        "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => {
+            let config: detections::xff::v3::XffConfig = cx.unpack(&any)?;
+            cx.refuse("typed_config.xff_trusted_cidrs", &config.xff_trusted_cidrs);
+            Some(Detection::Xff(config.xff_num_trusted_hops))
+        }
+        other => {
+            cx.error("typed_config", format_args!("there is no original IP detection {other:?}"));
+            None
+        }
+    }
+}
+
+pub(super) fn forward(cx: &mut Cx<'_>, value: i32) -> ForwardClientCert {
+    use manager::ForwardClientCertDetails as Kind;
+    match Kind::try_from(value) {
+        Ok(Kind::Sanitize) => ForwardClientCert::Sanitize,
+        Ok(Kind::ForwardOnly) => ForwardClientCert::ForwardOnly,
+        Ok(Kind::AppendForward) => ForwardClientCert::AppendForward,
+        Ok(Kind::SanitizeSet) => ForwardClientCert::SanitizeSet,
+        Ok(Kind::AlwaysForwardOnly) => ForwardClientCert::AlwaysForwardOnly,
+        Err(_) => {
+            cx.error("forward_client_cert_details", "it is not known");
+            ForwardClientCert::Sanitize
+        }
+    }
+}
+
+pub(super) fn details(
+    cx: &mut Cx<'_>,
+    value: Option<manager::SetCurrentClientCertDetails>,
+) -> ClientCertDetails {
+    let manager::SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } =
+        value.unwrap_or_default();
+    cx.refuse("set_current_client_cert_details.issuer", &issuer);
+    cx.refuse("set_current_client_cert_details.format", &format);
+    ClientCertDetails { subject: values::bool_or(subject, false), cert, chain, dns, uri }
+}
+
+pub(super) fn escaped_slashes(cx: &mut Cx<'_>, value: i32) -> EscapedSlashes {
+    use manager::PathWithEscapedSlashesAction as Kind;
+    match Kind::try_from(value) {
+        Ok(Kind::ImplementationSpecificDefault | Kind::KeepUnchanged) => EscapedSlashes::KeepUnchanged,
+        Ok(Kind::RejectRequest) => EscapedSlashes::RejectRequest,
+        Ok(Kind::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+        Ok(Kind::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+        Err(_) => {
+            cx.error("path_with_escaped_slashes_action", "it is not known");
+            EscapedSlashes::RejectRequest
+        }
+    }
+}

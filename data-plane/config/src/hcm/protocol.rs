@@ -1,0 +1,168 @@
+//! HTTP protocol options, of connection managers and of clusters.
+
+use std::time::Duration;
+
+use super::{HeaderCase, Http1Options, Http2Keepalive, Http2Options, Underscores};
+use crate::convert::{Cx, type_name, values};
+use crate::pb;
+
+/// `HttpProtocolOptions`
+pub(crate) struct Common {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connection_duration: Option<Duration>,
+    pub(crate) max_stream_duration: Option<Duration>,
+    pub(crate) max_headers_count: usize,
+    pub(crate) max_requests_per_connection: Option<u32>,
+    pub(crate) underscores: Underscores,
+}
+
+pub(crate) fn common(cx: &mut Cx<'_>, value: pb::core::HttpProtocolOptions) -> Common {
+    use pb::core::http_protocol_options::HeadersWithUnderscoresAction as Action;
+    let pb::core::HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = value;
+    cx.ignore(
+        "max_connection_duration_jitter",
+        &max_connection_duration_jitter,
+        "connections end without jitter",
+    );
+    cx.ignore("max_response_headers_kb", &max_response_headers_kb, "the codec's own limit holds");
+    Common {
+        idle_timeout: values::limit(cx, "idle_timeout", idle_timeout, Some(Duration::from_secs(3600))),
+        max_connection_duration: values::limit(cx, "max_connection_duration", max_connection_duration, None),
+        max_stream_duration: values::limit(cx, "max_stream_duration", max_stream_duration, None),
+        max_headers_count: values::u32_or(max_headers_count, 100) as usize,
+        max_requests_per_connection: max_requests_per_connection
+            .map(|value| value.value)
+            .filter(|limit| *limit > 0),
+        underscores: match Action::try_from(headers_with_underscores_action) {
+            Ok(Action::Allow) => Underscores::Allow,
+            Ok(Action::DropHeader) => Underscores::DropHeader,
+            _ => Underscores::RejectRequest,
+        },
+    }
+}
+
+/// `Http1ProtocolOptions`
+pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> Http1Options {
+    let pb::core::Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url,
+        use_balsa_parser: _,
+        allow_custom_methods: _,
+        ignore_http_11_upgrade,
+    } = value;
+    cx.refuse("ignore_http_11_upgrade", &ignore_http_11_upgrade);
+    Http1Options {
+        accept_http_10,
+        default_host_for_http_10: (!default_host_for_http_10.is_empty())
+            .then(|| default_host_for_http_10.into()),
+        allow_absolute_url: values::bool_or(allow_absolute_url, true),
+        enable_trailers,
+        allow_chunked_length,
+        header_case: cx
+            .option("header_key_format", header_key_format, header_case)
+            .unwrap_or(HeaderCase::Lower),
+        send_fully_qualified_url,
+        override_stream_error_on_invalid_http_message: override_stream_error_on_invalid_http_message
+            .map(|value| value.value),
+    }
+}
+
+fn header_case(
+    cx: &mut Cx<'_>,
+    value: pb::core::http1_protocol_options::HeaderKeyFormat,
+) -> Option<HeaderCase> {
+    use pb::core::http1_protocol_options::header_key_format::HeaderFormat;
+    match value.header_format {
+        Some(HeaderFormat::ProperCaseWords(_)) => Some(HeaderCase::Proper),
+        Some(HeaderFormat::StatefulFormatter(value)) => {
+            let any = value.typed_config.unwrap_or_default();
+            if type_name(&any)
+                != "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+            {
+                cx.error(
+                    "stateful_formatter",
+                    format_args!("there is no header formatter {:?}", type_name(&any)),
+                );
+            }
+            Some(HeaderCase::Preserve)
+        }
+        None => None,
+    }
+}
+
+/// `Http2ProtocolOptions`
+pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> Http2Options {
+    let pb::core::Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        // Limits of floods: the codec has its own.
+        max_outbound_frames: _,
+        max_outbound_control_frames: _,
+        max_consecutive_inbound_frames_with_empty_payload: _,
+        max_inbound_priority_frames_per_stream: _,
+        max_inbound_window_update_frames_per_data_frame_sent: _,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec: _,
+        max_metadata_size: _,
+        enable_huffman_encoding: _,
+        max_header_field_size_kb: _,
+        disallow_obs_text: _,
+        stream_reset_burst,
+        stream_reset_rate: _,
+    } = value;
+    cx.refuse("allow_metadata", &allow_metadata);
+    cx.refuse("custom_settings_parameters", &custom_settings_parameters);
+    let override_error = override_stream_error_on_invalid_http_message.map(|value| value.value);
+    Http2Options {
+        hpack_table_size: hpack_table_size.map(|value| value.value),
+        max_concurrent_streams: max_concurrent_streams.map(|value| value.value),
+        initial_stream_window_size: initial_stream_window_size.map(|value| value.value),
+        initial_connection_window_size: initial_connection_window_size.map(|value| value.value),
+        allow_connect,
+        keepalive: cx.option("connection_keepalive", connection_keepalive, keepalive),
+        override_stream_error_on_invalid_http_message: override_error
+            .or(stream_error_on_invalid_http_messaging.then_some(true)),
+        stream_reset_burst: stream_reset_burst.map(|value| value.value),
+    }
+}
+
+fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http2Keepalive> {
+    let pb::core::KeepaliveSettings { interval, timeout, interval_jitter: _, connection_idle_interval } =
+        value;
+    let Some(timeout) = values::duration(cx, "timeout", timeout) else {
+        cx.error("timeout", "it must be set");
+        return None;
+    };
+    Some(Http2Keepalive {
+        interval: values::limit(cx, "interval", interval, None),
+        timeout,
+        connection_idle_interval: values::limit(
+            cx,
+            "connection_idle_interval",
+            connection_idle_interval,
+            None,
+        ),
+    })
+}

@@ -1,0 +1,381 @@
+//! `Listener` and its filter chains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sail_proxy_decide::filter_chain::{FilterChainIndex, FilterChainMatch, SourceType};
+
+use super::{
+    DrainType, FilterChain, Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection,
+};
+use crate::convert::{Cx, address, arc, type_name, values};
+use crate::pb;
+use crate::tls::{DownstreamSocket, ProxyProtocolVersion};
+use crate::{access_log, network_filter, tls};
+
+const BUFFER_LIMIT: u32 = 1024 * 1024;
+
+/// `Listener`; `version` is a hash of its bytes.
+pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: u64) -> Option<Listener> {
+    let pb::listener::Listener {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix,
+        stats_matcher,
+        filter_chains,
+        fcds_config,
+        filter_chain_matcher,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata,
+        deprecated_v1,
+        drain_type,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction,
+        udp_listener_config,
+        api_listener,
+        connection_balance_config,
+        reuse_port,
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event,
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit,
+        bypass_overload_manager,
+        tcp_keepalive,
+        listener_specifier,
+    } = value;
+    cx.refuse("stats_matcher", &stats_matcher);
+    cx.refuse("fcds_config", &fcds_config);
+    cx.refuse("filter_chain_matcher", &filter_chain_matcher);
+    cx.refuse("per_connection_buffer_high_watermark_timeout", &per_connection_buffer_high_watermark_timeout);
+    cx.refuse("udp_listener_config", &udp_listener_config);
+    cx.refuse("api_listener", &api_listener);
+    cx.refuse("enable_mptcp", &enable_mptcp);
+    cx.refuse("listener_specifier", &listener_specifier);
+    cx.ignore("reuse_port", &reuse_port, "enable_reuse_port is read in its place");
+    cx.ignore("bypass_overload_manager", &bypass_overload_manager, "listeners are not stopped on overload");
+    let bind_to_port = values::bool_or(
+        bind_to_port,
+        deprecated_v1.and_then(|old| old.bind_to_port).is_none_or(|value| value.value),
+    );
+    let main = cx.required("address", address, address::resolved);
+    let more = cx.each("additional_addresses", additional_addresses, |cx, value| {
+        let pb::listener::AdditionalAddress { address, socket_options, tcp_keepalive } = value;
+        cx.refuse("socket_options", &socket_options);
+        cx.refuse("tcp_keepalive", &tcp_keepalive);
+        cx.required("address", address, address::resolved)
+    });
+    let (filter_chains, index) = chains(cx, filter_chains);
+    let default_filter_chain = cx.option("default_filter_chain", default_filter_chain, |cx, mut chain| {
+        cx.ignore(
+            "filter_chain_match",
+            &chain.filter_chain_match.take(),
+            "the default chain takes what is left",
+        );
+        self::chain(cx, chain)
+    });
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        cx.error("filter_chains", "there is neither a filter chain nor a default one");
+    }
+    Some(Listener {
+        stat_prefix: arc(stat_prefix),
+        addresses: std::iter::once(main?).chain(more).collect(),
+        bind_to_port,
+        use_original_dst: values::bool_or(use_original_dst, false),
+        transparent: values::bool_or(transparent, false),
+        freebind: values::bool_or(freebind, false),
+        reuse_port: values::bool_or(enable_reuse_port, true),
+        socket_options: cx.each("socket_options", socket_options, address::socket_option).into(),
+        tcp_keepalive: tcp_keepalive.map(address::keepalive),
+        tcp_fast_open_queue_length: tcp_fast_open_queue_length.map(|value| value.value),
+        tcp_backlog_size: tcp_backlog_size.map(|value| value.value),
+        traffic_direction: match pb::core::TrafficDirection::try_from(traffic_direction) {
+            Ok(pb::core::TrafficDirection::Inbound) => TrafficDirection::Inbound,
+            Ok(pb::core::TrafficDirection::Outbound) => TrafficDirection::Outbound,
+            _ => TrafficDirection::Unspecified,
+        },
+        listener_filters: cx.each("listener_filters", listener_filters, listener_filter).into(),
+        listener_filters_timeout: values::limit(
+            cx,
+            "listener_filters_timeout",
+            listener_filters_timeout,
+            Some(Duration::from_secs(15)),
+        ),
+        continue_on_listener_filters_timeout,
+        filter_chains: filter_chains.into(),
+        index,
+        default_filter_chain: default_filter_chain.map(Arc::new),
+        access_logs: access_log::all(cx, "access_log", access_log),
+        per_connection_buffer_limit: values::u32_or(per_connection_buffer_limit_bytes, BUFFER_LIMIT),
+        drain_type: if drain_type == pb::listener::listener::DrainType::ModifyOnly as i32 {
+            DrainType::ModifyOnly
+        } else {
+            DrainType::Default
+        },
+        max_connections_to_accept_per_socket_event: max_connections_to_accept_per_socket_event
+            .map(|value| value.value),
+        ignore_global_conn_limit,
+        exact_balance: cx
+            .option("connection_balance_config", connection_balance_config, exact_balance)
+            .is_some(),
+        metadata: values::metadata(cx, "metadata", metadata),
+        version,
+        name: arc(name),
+    })
+}
+
+fn exact_balance(cx: &mut Cx<'_>, value: pb::listener::listener::ConnectionBalanceConfig) -> Option<()> {
+    use pb::listener::listener::connection_balance_config::BalanceType;
+    match value.balance_type {
+        Some(BalanceType::ExactBalance(_)) => Some(()),
+        Some(_) => {
+            cx.error("", "only exact_balance is supported");
+            None
+        }
+        None => None,
+    }
+}
+
+fn chains(
+    cx: &mut Cx<'_>,
+    values: Vec<pb::listener::FilterChain>,
+) -> (Vec<Arc<FilterChain>>, FilterChainIndex) {
+    let mut matches = Vec::new();
+    let chains = cx.each("filter_chains", values, |cx, mut value| {
+        let matching = value.filter_chain_match.take().unwrap_or_default();
+        let matching = cx.within("filter_chain_match", |cx| chain_match(cx, matching))?;
+        let chain = chain(cx, value)?;
+        matches.push(matching);
+        Some(Arc::new(chain))
+    });
+    let index = cx.ok("filter_chains", FilterChainIndex::new(matches)).unwrap_or_default();
+    (chains, index)
+}
+
+fn chain_match(cx: &mut Cx<'_>, value: pb::listener::FilterChainMatch) -> Option<FilterChainMatch> {
+    use pb::listener::filter_chain_match::ConnectionSourceType;
+    let pb::listener::FilterChainMatch {
+        destination_port,
+        prefix_ranges,
+        address_suffix,
+        suffix_len,
+        direct_source_prefix_ranges,
+        source_type,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = value;
+    cx.refuse("address_suffix", &address_suffix);
+    cx.refuse("suffix_len", &suffix_len);
+    for (at, name) in server_names.iter().enumerate() {
+        if name.contains('*') && !name.starts_with("*.") && name != "*" || name.matches('*').count() > 1 {
+            cx.error(
+                &format!("server_names[{at}]"),
+                format_args!("{name:?}: a wildcard stands only for the leftmost labels"),
+            );
+        }
+    }
+    let destination_port = match destination_port {
+        Some(value) => Some(values::port(cx, "destination_port", value.value)?),
+        None => None,
+    };
+    Some(FilterChainMatch {
+        destination_port,
+        prefix_ranges: address::ranges(cx, "prefix_ranges", prefix_ranges),
+        server_names: server_names
+            .into_iter()
+            // `*` alone is any name, which is what no name at all means as well.
+            .filter(|name| name != "*")
+            .map(|name| name.to_ascii_lowercase().into())
+            .collect(),
+        transport_protocol: transport_protocol.into(),
+        application_protocols: application_protocols.into_iter().map(Box::from).collect(),
+        direct_source_prefix_ranges: address::ranges(
+            cx,
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+        ),
+        source_type: match ConnectionSourceType::try_from(source_type) {
+            Ok(ConnectionSourceType::SameIpOrLoopback) => SourceType::SameIpOrLoopback,
+            Ok(ConnectionSourceType::External) => SourceType::External,
+            _ => SourceType::Any,
+        },
+        source_prefix_ranges: address::ranges(cx, "source_prefix_ranges", source_prefix_ranges),
+        source_ports: cx.each("source_ports", source_ports, |cx, port| values::port(cx, "", port)).into(),
+    })
+}
+
+fn chain(cx: &mut Cx<'_>, value: pb::listener::FilterChain) -> Option<FilterChain> {
+    let pb::listener::FilterChain {
+        filter_chain_match: _,
+        filters,
+        use_proxy_proto,
+        metadata,
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = value;
+    if values::bool_or(use_proxy_proto, false) {
+        cx.error("use_proxy_proto", "it is not supported: use the listener filter proxy_protocol");
+    }
+    let socket = match transport_socket {
+        Some(socket) => cx.within("transport_socket", |cx| tls::downstream_socket(cx, socket)),
+        None => Some(DownstreamSocket::Raw),
+    };
+    let filters = network_filter::chain(cx, filters);
+    let metadata = values::metadata(cx, "metadata", metadata);
+    let timeout = transport_socket_connect_timeout;
+    let timeout = values::limit(cx, "transport_socket_connect_timeout", timeout, None);
+    Some(FilterChain {
+        name: arc(name),
+        socket: socket?,
+        transport_socket_connect_timeout: timeout,
+        filters,
+        metadata,
+    })
+}
+
+fn listener_filter(cx: &mut Cx<'_>, value: pb::listener::ListenerFilter) -> Option<ListenerFilter> {
+    use pb::listener::listener_filter::ConfigType;
+    let pb::listener::ListenerFilter { name, filter_disabled, config_type } = value;
+    let disabled = cx.option("filter_disabled", filter_disabled, predicate);
+    let kind = match config_type {
+        Some(ConfigType::TypedConfig(any)) => cx.within("typed_config", |cx| filter_kind(cx, &any))?,
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            cx.error("config_discovery", "it is not supported for listener filters");
+            return None;
+        }
+        None => {
+            cx.error("typed_config", "it must be set");
+            return None;
+        }
+    };
+    Some(ListenerFilter { name: arc(name), disabled, kind })
+}
+
+fn filter_kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
+    use pb::filters::listener as filters;
+    Some(match type_name(any) {
+        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => ListenerFilterKind::OriginalDst,
+        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+            ListenerFilterKind::HttpInspector
+        }
+        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
+            let filters::tls_inspector::v3::TlsInspector {
+                enable_ja3_fingerprinting,
+                enable_ja4_fingerprinting,
+                initial_read_buffer_size,
+                close_connection_on_client_hello_parsing_errors,
+                max_client_hello_size,
+            } = cx.unpack(any)?;
+            if values::bool_or(enable_ja3_fingerprinting, false)
+                || values::bool_or(enable_ja4_fingerprinting, false)
+            {
+                cx.error("enable_ja3_fingerprinting", "fingerprints are not taken");
+            }
+            cx.ignore("max_client_hello_size", &max_client_hello_size, "a hello may have 16 KiB");
+            ListenerFilterKind::TlsInspector {
+                initial_read_buffer_size: initial_read_buffer_size.map(|value| value.value),
+                close_on_parse_error: close_connection_on_client_hello_parsing_errors,
+            }
+        }
+        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
+            let filters::original_src::v3::OriginalSrc { bind_port, mark } = cx.unpack(any)?;
+            ListenerFilterKind::OriginalSrc { bind_port, mark }
+        }
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+            let value = cx.unpack(any)?;
+            return proxy_protocol(cx, value);
+        }
+        other => {
+            cx.error("", format_args!("there is no listener filter {other:?}"));
+            return None;
+        }
+    })
+}
+
+fn proxy_protocol(
+    cx: &mut Cx<'_>,
+    value: pb::filters::listener::proxy_protocol::v3::ProxyProtocol,
+) -> Option<ListenerFilterKind> {
+    use pb::filters::listener::proxy_protocol::v3 as pp;
+    let pp::ProxyProtocol {
+        rules,
+        allow_requests_without_proxy_protocol,
+        pass_through_tlvs,
+        disallowed_versions,
+        stat_prefix,
+        tlv_location,
+    } = value;
+    cx.refuse("pass_through_tlvs", &pass_through_tlvs);
+    cx.ignore("stat_prefix", &stat_prefix, "statistics of the filter have no prefix");
+    cx.refuse("tlv_location", &tlv_location);
+    let rules = cx.each("rules", rules, |cx, rule| {
+        let pp::proxy_protocol::Rule { tlv_type, on_tlv_present } = rule;
+        let kind = cx.ok("tlv_type", u8::try_from(tlv_type).map_err(|_| "it is above 255"))?;
+        let pp::proxy_protocol::KeyValuePair { metadata_namespace, key, value_string_encoding } =
+            on_tlv_present?;
+        cx.refuse("on_tlv_present.value_string_encoding", &value_string_encoding);
+        let namespace = if metadata_namespace.is_empty() {
+            "envoy.filters.listener.proxy_protocol".into()
+        } else {
+            metadata_namespace
+        };
+        Some((kind, arc(namespace), arc(key)))
+    });
+    let disallowed = disallowed_versions
+        .into_iter()
+        .map(|version| if version == 0 { ProxyProtocolVersion::V1 } else { ProxyProtocolVersion::V2 });
+    Some(ListenerFilterKind::ProxyProtocol {
+        allow_without: allow_requests_without_proxy_protocol,
+        disallowed: disallowed.collect(),
+        rules: rules.into(),
+    })
+}
+
+fn predicate(
+    cx: &mut Cx<'_>,
+    value: pb::listener::ListenerFilterChainMatchPredicate,
+) -> Option<ListenerPredicate> {
+    use pb::listener::listener_filter_chain_match_predicate::Rule;
+    match value.rule {
+        Some(Rule::OrMatch(set)) => {
+            Some(ListenerPredicate::Or(cx.each("or_match.rules", set.rules, predicate).into()))
+        }
+        Some(Rule::AndMatch(set)) => {
+            Some(ListenerPredicate::And(cx.each("and_match.rules", set.rules, predicate).into()))
+        }
+        Some(Rule::NotMatch(rule)) => cx
+            .within("not_match", |cx| predicate(cx, *rule))
+            .map(|rule| ListenerPredicate::Not(Box::new(rule))),
+        Some(Rule::AnyMatch(value)) => Some(ListenerPredicate::Any(value)),
+        Some(Rule::DestinationPortRange(range)) => {
+            let bound = |cx: &mut Cx<'_>, field, value: i32| {
+                cx.ok(field, u32::try_from(value).map_err(|_| "it is below 0"))
+            };
+            cx.within("destination_port_range", |cx| {
+                Some(ListenerPredicate::DestinationPort(
+                    bound(cx, "start", range.start)?..bound(cx, "end", range.end)?,
+                ))
+            })
+        }
+        None => {
+            cx.error("rule", "it must be set");
+            None
+        }
+    }
+}

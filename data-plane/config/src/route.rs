@@ -1,0 +1,243 @@
+//! `RouteConfiguration` into a route table.
+
+pub(crate) mod action;
+pub(crate) mod cors;
+pub(crate) mod fault;
+pub(crate) mod matching;
+mod per_filter;
+mod policies;
+
+use std::sync::Arc;
+
+use sail_proxy_decide::fraction::Fraction;
+use sail_proxy_decide::route::{
+    Decorator, HostIndex, RequireTls, Route, RouteTable, RouteTracing, VirtualHost,
+};
+
+use crate::convert::{Cx, arc, headers, values};
+use crate::pb;
+
+pub(crate) use policies::{hash_policy, mirror, retry};
+
+/// `RouteConfiguration`; `version` is a hash of its bytes.
+pub(crate) fn table(
+    cx: &mut Cx<'_>,
+    value: pb::route::RouteConfiguration,
+    version: u64,
+) -> Option<RouteTable> {
+    let pb::route::RouteConfiguration {
+        name,
+        virtual_hosts,
+        vhds,
+        internal_only_headers,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_add,
+        request_headers_to_remove,
+        most_specific_header_mutations_wins,
+        // Clusters may come and go; a route to one that is not there answers 503 whatever this says.
+        validate_clusters: _,
+        max_direct_response_body_size_bytes,
+        cluster_specifier_plugins,
+        request_mirror_policies,
+        ignore_port_in_host_matching,
+        vhost_header,
+        ignore_path_parameters_in_path_matching,
+        typed_per_filter_config,
+        metadata,
+        route_specifiers,
+    } = value;
+    cx.refuse("vhds", &vhds);
+    cx.refuse("cluster_specifier_plugins", &cluster_specifier_plugins);
+    cx.refuse("vhost_header", &vhost_header);
+    cx.refuse("route_specifiers", &route_specifiers);
+    cx.ignore("metadata", &metadata, "nothing here reads a route table's metadata");
+    let body_limit = values::u32_or(max_direct_response_body_size_bytes, 4096) as usize;
+    let mut hosts = HostIndex::default();
+    let mut names = hashbrown::HashSet::new();
+    let virtual_hosts = cx.each("virtual_hosts", virtual_hosts, |cx, host| {
+        for (at, domain) in host.domains.iter().enumerate() {
+            let inserted = hosts.insert(domain, names.len());
+            cx.ok(&format!("domains[{at}]"), inserted);
+        }
+        if host.domains.is_empty() {
+            cx.error("domains", "it must not be empty");
+        }
+        if !names.insert(host.name.clone()) {
+            cx.error("name", format_args!("there are two virtual hosts called {:?}", host.name));
+            return None;
+        }
+        virtual_host(cx, host, body_limit).map(Arc::new)
+    });
+    Some(RouteTable {
+        name: arc(name),
+        virtual_hosts: virtual_hosts.into(),
+        hosts,
+        ignore_port_in_host_matching,
+        request_headers: headers::ops(
+            cx,
+            &headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        ),
+        response_headers: headers::ops(
+            cx,
+            &headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        most_specific_header_mutations_wins,
+        internal_only_headers: cx
+            .each("internal_only_headers", internal_only_headers, |cx, name| headers::name(cx, "", &name))
+            .into(),
+        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        per_filter: per_filter::all(cx, typed_per_filter_config),
+        ignore_path_parameters: ignore_path_parameters_in_path_matching,
+        version,
+    })
+}
+
+fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usize) -> Option<VirtualHost> {
+    use pb::route::virtual_host::TlsRequirementType;
+    let pb::route::VirtualHost {
+        name,
+        domains: _,
+        routes,
+        matcher,
+        require_tls,
+        virtual_clusters,
+        rate_limits,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        cors,
+        typed_per_filter_config,
+        include_request_attempt_count,
+        include_attempt_count_in_response,
+        retry_policy,
+        retry_policy_typed_config,
+        hedge_policy,
+        include_is_timeout_retry_header,
+        per_request_buffer_limit_bytes,
+        request_body_buffer_limit,
+        request_mirror_policies,
+        metadata,
+        route_specifiers,
+    } = value;
+    cx.refuse("matcher", &matcher);
+    cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
+    cx.refuse("rate_limits", &rate_limits);
+    cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
+    cx.refuse("hedge_policy", &hedge_policy);
+    cx.refuse("route_specifiers", &route_specifiers);
+    let require_tls = match TlsRequirementType::try_from(require_tls) {
+        Ok(TlsRequirementType::None) => RequireTls::None,
+        Ok(TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
+        Ok(TlsRequirementType::All) => RequireTls::All,
+        Err(_) => {
+            cx.error("require_tls", "it is not known");
+            return None;
+        }
+    };
+    Some(VirtualHost {
+        routes: cx.each("routes", routes, |cx, value| route(cx, value, body_limit).map(Arc::new)).into(),
+        require_tls,
+        request_headers: headers::ops(
+            cx,
+            &headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        ),
+        response_headers: headers::ops(
+            cx,
+            &headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
+        include_request_attempt_count,
+        include_attempt_count_in_response,
+        include_is_timeout_retry_header,
+        request_body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
+        cors: cx.option("cors", cors, cors::route_policy).map(Arc::new),
+        per_filter: per_filter::all(cx, typed_per_filter_config),
+        metadata: values::metadata(cx, "metadata", metadata),
+        name: arc(name),
+    })
+}
+
+fn buffer_limit(old: Option<pb::UInt32Value>, new: Option<pb::UInt64Value>) -> Option<u64> {
+    new.map(|value| value.value).or(old.map(|value| value.value.into()))
+}
+
+fn route(cx: &mut Cx<'_>, value: pb::route::Route, body_limit: usize) -> Option<Route> {
+    let pb::route::Route {
+        name,
+        r#match,
+        metadata,
+        decorator,
+        typed_per_filter_config,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        tracing,
+        per_request_buffer_limit_bytes,
+        stat_prefix,
+        request_body_buffer_limit,
+        route_specifiers,
+        action,
+    } = value;
+    cx.refuse("route_specifiers", &route_specifiers);
+    let matching = cx.required("match", r#match, matching::route_match);
+    let action = action::action(cx, action, body_limit);
+    Some(Route {
+        name: arc(name),
+        request_headers: headers::ops(
+            cx,
+            &headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        ),
+        response_headers: headers::ops(
+            cx,
+            &headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        decorator: decorator.map(|decorator| {
+            let pb::route::Decorator { operation, propagate } = decorator;
+            Decorator { operation: arc(operation), propagate: values::bool_or(propagate, true) }
+        }),
+        tracing: cx.option("tracing", tracing, route_tracing),
+        request_body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
+        stat_prefix: arc(stat_prefix),
+        per_filter: per_filter::all(cx, typed_per_filter_config),
+        metadata: values::metadata(cx, "metadata", metadata),
+        matching: matching?,
+        action: action?,
+    })
+}
+
+fn route_tracing(cx: &mut Cx<'_>, value: pb::route::Tracing) -> Option<RouteTracing> {
+    let pb::route::Tracing {
+        client_sampling,
+        random_sampling,
+        overall_sampling,
+        custom_tags,
+        operation,
+        upstream_operation,
+    } = value;
+    cx.refuse("custom_tags", &custom_tags);
+    cx.refuse("operation", &operation);
+    cx.refuse("upstream_operation", &upstream_operation);
+    let mut sampling =
+        |field: &str, value| cx.option(field, value, values::fraction).unwrap_or(Fraction::ALWAYS);
+    Some(RouteTracing {
+        client_sampling: sampling("client_sampling", client_sampling),
+        random_sampling: sampling("random_sampling", random_sampling),
+        overall_sampling: sampling("overall_sampling", overall_sampling),
+    })
+}

@@ -1,0 +1,373 @@
+//! What a route does: `RouteAction`, `RedirectAction`, `DirectResponseAction`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use sail_proxy_decide::format::Format;
+use sail_proxy_decide::route::{
+    Action, ClusterSpecifier, ConnectConfig, DirectResponse, HostRewrite, MaxStreamDuration, PathRewrite,
+    Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster, WeightedClusters,
+};
+
+use super::{cors, hash_policy, mirror, per_filter, retry};
+use crate::access_log;
+use crate::convert::{Cx, arc, headers, matchers, values};
+use crate::pb;
+use crate::pb::route::route::Action as Kind;
+
+pub(super) fn action(cx: &mut Cx<'_>, value: Option<Kind>, body_limit: usize) -> Option<Action> {
+    match value {
+        Some(Kind::Route(value)) => {
+            cx.within("route", |cx| forward(cx, value)).map(|route| Action::Route(Box::new(route)))
+        }
+        Some(Kind::Redirect(value)) => cx.within("redirect", |cx| redirect(cx, value)).map(Action::Redirect),
+        Some(Kind::DirectResponse(value)) => cx
+            .within("direct_response", |cx| direct_response(cx, value, body_limit))
+            .map(Action::DirectResponse),
+        Some(Kind::NonForwardingAction(_)) => Some(Action::NonForwarding),
+        Some(Kind::FilterAction(_)) => {
+            cx.error("filter_action", "it is not supported");
+            None
+        }
+        None => {
+            cx.error("action", "it must be set");
+            None
+        }
+    }
+}
+
+fn direct_response(
+    cx: &mut Cx<'_>,
+    value: pb::route::DirectResponseAction,
+    limit: usize,
+) -> Option<DirectResponse> {
+    let pb::route::DirectResponseAction { status, body, body_format } = value;
+    let status = cx.ok("status", status_code(status));
+    let body = cx.option("body", body, values::data).map(|(bytes, _)| bytes).unwrap_or_default();
+    if body.len() > limit {
+        cx.error("body", format_args!("it has {} bytes, more than the {limit} that are allowed", body.len()));
+    }
+    let body_format =
+        cx.option("body_format", body_format, |cx, value| match access_log::format(cx, value)? {
+            access_log::LogFormat::Text { format, .. } => Some(format),
+            access_log::LogFormat::Json { .. } => {
+                cx.error("json_format", "it is not supported here");
+                None
+            }
+        });
+    Some(DirectResponse { status: status?, body: body.into(), body_format })
+}
+
+/// A status between 200 and 599.
+pub(crate) fn status_code(status: u32) -> Result<StatusCode, String> {
+    let code = u16::try_from(status).ok().filter(|code| (200..600).contains(code));
+    code.and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or_else(|| format!("{status} is not between 200 and 599"))
+}
+
+fn redirect(cx: &mut Cx<'_>, value: pb::route::RedirectAction) -> Option<Redirect> {
+    use pb::route::redirect_action::{
+        PathRewriteSpecifier, RedirectResponseCode as Code, SchemeRewriteSpecifier,
+    };
+    let pb::route::RedirectAction {
+        host_redirect,
+        port_redirect,
+        response_code,
+        strip_query,
+        scheme_rewrite_specifier,
+        path_rewrite_specifier,
+    } = value;
+    let scheme = match scheme_rewrite_specifier {
+        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some(Scheme::Https),
+        Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
+        Some(SchemeRewriteSpecifier::SchemeRedirect(name)) => {
+            Some(Scheme::Named(name.to_ascii_lowercase().into()))
+        }
+    };
+    let path = match path_rewrite_specifier {
+        None => None,
+        Some(PathRewriteSpecifier::PathRedirect(path)) => Some(RedirectPath::Full(path.into())),
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => Some(RedirectPath::Prefix(prefix.into())),
+        Some(PathRewriteSpecifier::RegexRewrite(value)) => {
+            cx.within("regex_rewrite", |cx| matchers::rewrite(cx, value)).map(RedirectPath::Regex)
+        }
+        Some(PathRewriteSpecifier::PathRewrite(path)) => {
+            cx.refuse("path_rewrite", &path);
+            None
+        }
+    };
+    let status = match Code::try_from(response_code) {
+        Ok(Code::MovedPermanently) => StatusCode::MOVED_PERMANENTLY,
+        Ok(Code::Found) => StatusCode::FOUND,
+        Ok(Code::SeeOther) => StatusCode::SEE_OTHER,
+        Ok(Code::TemporaryRedirect) => StatusCode::TEMPORARY_REDIRECT,
+        Ok(Code::PermanentRedirect) => StatusCode::PERMANENT_REDIRECT,
+        Err(_) => {
+            cx.error("response_code", "it is not known");
+            return None;
+        }
+    };
+    let port =
+        if port_redirect == 0 { None } else { Some(values::port(cx, "port_redirect", port_redirect)?) };
+    let host = (!host_redirect.is_empty()).then(|| host_redirect.into());
+    Some(Redirect { scheme, host, port, path, status, strip_query })
+}
+
+fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction> {
+    let pb::route::RouteAction {
+        cluster_not_found_response_code,
+        metadata_match,
+        prefix_rewrite,
+        regex_rewrite,
+        path_rewrite_policy,
+        path_rewrite,
+        append_x_forwarded_host,
+        timeout,
+        idle_timeout,
+        flush_timeout,
+        early_data_policy,
+        retry_policy,
+        retry_policy_typed_config,
+        request_mirror_policies,
+        priority,
+        rate_limits,
+        include_vh_rate_limits,
+        hash_policy: hash_policies,
+        cors,
+        max_grpc_timeout,
+        grpc_timeout_offset,
+        upgrade_configs,
+        internal_redirect_policy,
+        internal_redirect_action,
+        max_internal_redirects,
+        hedge_policy,
+        max_stream_duration,
+        cluster_specifier,
+        host_rewrite_specifier,
+    } = value;
+    cx.refuse("path_rewrite_policy", &path_rewrite_policy);
+    cx.ignore("flush_timeout", &flush_timeout, "the idle timeout holds while a response is flushed");
+    cx.refuse("early_data_policy", &early_data_policy);
+    cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
+    cx.refuse("rate_limits", &rate_limits);
+    cx.refuse("include_vh_rate_limits", &include_vh_rate_limits);
+    cx.refuse("internal_redirect_policy", &internal_redirect_policy);
+    cx.refuse("internal_redirect_action", &internal_redirect_action);
+    cx.ignore("max_internal_redirects", &max_internal_redirects, "internal redirects are off");
+    cx.refuse("hedge_policy", &hedge_policy);
+    let rewrites = [!prefix_rewrite.is_empty(), regex_rewrite.is_some(), !path_rewrite.is_empty()];
+    if rewrites.into_iter().filter(|set| *set).count() > 1 {
+        cx.error("", "prefix_rewrite, regex_rewrite and path_rewrite exclude each other");
+    }
+    let path_rewrite = if !prefix_rewrite.is_empty() {
+        Some(PathRewrite::Prefix(prefix_rewrite.into()))
+    } else if !path_rewrite.is_empty() {
+        cx.within("path_rewrite", |cx| headers::format(cx, &path_rewrite)).map(PathRewrite::Format)
+    } else {
+        cx.option("regex_rewrite", regex_rewrite, matchers::rewrite).map(PathRewrite::Regex)
+    };
+    let cluster = cluster(cx, cluster_specifier);
+    Some(RouteAction {
+        cluster_not_found_status: not_found(cx, cluster_not_found_response_code),
+        metadata_match: values::metadata(cx, "metadata_match", metadata_match),
+        path_rewrite,
+        host_rewrite: host_rewrite(cx, host_rewrite_specifier),
+        append_x_forwarded_host,
+        timeout: values::limit(cx, "timeout", timeout, Some(Duration::from_secs(15))),
+        idle_timeout: values::duration(cx, "idle_timeout", idle_timeout),
+        max_stream_duration: cx.option("max_stream_duration", max_stream_duration, stream_duration),
+        max_grpc_timeout: values::duration(cx, "max_grpc_timeout", max_grpc_timeout),
+        grpc_timeout_offset: values::duration(cx, "grpc_timeout_offset", grpc_timeout_offset),
+        retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
+        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        priority: if priority == pb::core::RoutingPriority::High as i32 {
+            Priority::High
+        } else {
+            Priority::Default
+        },
+        hash_policy: cx.each("hash_policy", hash_policies, hash_policy).into(),
+        cors: cx.option("cors", cors, cors::route_policy).map(Arc::new),
+        upgrades: cx.each("upgrade_configs", upgrade_configs, upgrade).into(),
+        cluster: cluster?,
+    })
+}
+
+fn not_found(cx: &mut Cx<'_>, code: i32) -> StatusCode {
+    use pb::route::route_action::ClusterNotFoundResponseCode as Code;
+    match Code::try_from(code) {
+        Ok(Code::ServiceUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(Code::NotFound) => StatusCode::NOT_FOUND,
+        Ok(Code::InternalServerError) => StatusCode::INTERNAL_SERVER_ERROR,
+        Err(_) => {
+            cx.error("cluster_not_found_response_code", "it is not known");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
+
+fn stream_duration(
+    cx: &mut Cx<'_>,
+    value: pb::route::route_action::MaxStreamDuration,
+) -> Option<MaxStreamDuration> {
+    let pb::route::route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = value;
+    Some(MaxStreamDuration {
+        max_stream_duration: values::duration(cx, "max_stream_duration", max_stream_duration),
+        grpc_timeout_header_max: values::duration(cx, "grpc_timeout_header_max", grpc_timeout_header_max),
+        grpc_timeout_header_offset: values::duration(
+            cx,
+            "grpc_timeout_header_offset",
+            grpc_timeout_header_offset,
+        ),
+    })
+}
+
+fn upgrade(cx: &mut Cx<'_>, value: pb::route::route_action::UpgradeConfig) -> Option<UpgradeConfig> {
+    let pb::route::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = value;
+    let connect = cx.option("connect_config", connect_config, |cx, value| {
+        let pb::route::route_action::upgrade_config::ConnectConfig { proxy_protocol_config, allow_post } =
+            value;
+        cx.refuse("proxy_protocol_config", &proxy_protocol_config);
+        Some(ConnectConfig { allow_post })
+    });
+    Some(UpgradeConfig {
+        upgrade_type: upgrade_type.to_ascii_lowercase().into(),
+        enabled: values::bool_or(enabled, true),
+        connect,
+    })
+}
+
+fn host_rewrite(
+    cx: &mut Cx<'_>,
+    value: Option<pb::route::route_action::HostRewriteSpecifier>,
+) -> Option<HostRewrite> {
+    use pb::route::route_action::HostRewriteSpecifier as Kind;
+    match value? {
+        Kind::HostRewriteLiteral(text) => headers::value(cx, "host_rewrite_literal", &text)
+            .map(HostRewrite::Literal)
+            .filter(|_| !text.is_empty()),
+        Kind::AutoHostRewrite(value) => value.value.then_some(HostRewrite::Auto),
+        Kind::HostRewriteHeader(name) => {
+            headers::name(cx, "host_rewrite_header", &name).map(HostRewrite::Header)
+        }
+        Kind::HostRewritePathRegex(value) => cx
+            .within("host_rewrite_path_regex", |cx| matchers::rewrite(cx, value))
+            .map(HostRewrite::PathRegex),
+        Kind::HostRewrite(text) => {
+            let format: Option<Format> = cx.within("host_rewrite", |cx| headers::format(cx, &text));
+            format.map(HostRewrite::Format)
+        }
+    }
+}
+
+fn cluster(
+    cx: &mut Cx<'_>,
+    value: Option<pb::route::route_action::ClusterSpecifier>,
+) -> Option<ClusterSpecifier> {
+    use pb::route::route_action::ClusterSpecifier as Kind;
+    match value {
+        Some(Kind::Cluster(name)) if !name.is_empty() => Some(ClusterSpecifier::Name(arc(name))),
+        Some(Kind::Cluster(_)) => {
+            cx.error("cluster", "it must not be empty");
+            None
+        }
+        Some(Kind::ClusterHeader(name)) => {
+            headers::name(cx, "cluster_header", &name).map(ClusterSpecifier::Header)
+        }
+        Some(Kind::WeightedClusters(value)) => {
+            cx.within("weighted_clusters", |cx| weighted(cx, value)).map(ClusterSpecifier::Weighted)
+        }
+        Some(Kind::ClusterSpecifierPlugin(_)) => {
+            cx.error("cluster_specifier_plugin", "it is not supported");
+            None
+        }
+        Some(Kind::InlineClusterSpecifierPlugin(_)) => {
+            cx.error("inline_cluster_specifier_plugin", "it is not supported");
+            None
+        }
+        None => {
+            cx.error("cluster_specifier", "it must be set");
+            None
+        }
+    }
+}
+
+fn weighted(cx: &mut Cx<'_>, value: pb::route::WeightedCluster) -> Option<WeightedClusters> {
+    use pb::route::weighted_cluster::RandomValueSpecifier;
+    // The sum is what the weights give, as in today's Envoy; the runtime has no keys for them.
+    let pb::route::WeightedCluster {
+        clusters,
+        total_weight: _,
+        runtime_key_prefix: _,
+        random_value_specifier,
+    } = value;
+    let random_header = match random_value_specifier {
+        None => None,
+        Some(RandomValueSpecifier::HeaderName(name)) => headers::name(cx, "header_name", &name),
+        Some(RandomValueSpecifier::UseHashPolicy(value)) => {
+            cx.refuse("use_hash_policy", &value.value);
+            None
+        }
+    };
+    let clusters = cx.each("clusters", clusters, |cx, value| weight(cx, value).map(Arc::new));
+    let total_weight = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    if total_weight == 0 {
+        cx.error("clusters", "the sum of the weights must be above 0");
+        return None;
+    }
+    if total_weight > u64::from(u32::MAX) {
+        cx.error("clusters", "the sum of the weights must be below 2^32");
+    }
+    Some(WeightedClusters { clusters: clusters.into(), total_weight, random_header })
+}
+
+fn weight(cx: &mut Cx<'_>, value: pb::route::weighted_cluster::ClusterWeight) -> Option<WeightedCluster> {
+    use pb::route::weighted_cluster::cluster_weight::HostRewriteSpecifier;
+    let pb::route::weighted_cluster::ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        metadata_match,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = value;
+    if name.is_empty() == cluster_header.is_empty() {
+        cx.error("name", "either name or cluster_header must be set");
+    }
+    let cluster_header =
+        if cluster_header.is_empty() { None } else { headers::name(cx, "cluster_header", &cluster_header) };
+    let host_rewrite = match host_rewrite_specifier {
+        Some(HostRewriteSpecifier::HostRewriteLiteral(text)) => {
+            headers::value(cx, "host_rewrite_literal", &text).map(HostRewrite::Literal)
+        }
+        None => None,
+    };
+    Some(WeightedCluster {
+        name: arc(name),
+        cluster_header,
+        weight: values::u32_or(weight, 0),
+        metadata_match: values::metadata(cx, "metadata_match", metadata_match),
+        request_headers: headers::ops(
+            cx,
+            &headers::REQUEST,
+            request_headers_to_add,
+            request_headers_to_remove,
+        ),
+        response_headers: headers::ops(
+            cx,
+            &headers::RESPONSE,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        per_filter: per_filter::all(cx, typed_per_filter_config),
+        host_rewrite,
+    })
+}
