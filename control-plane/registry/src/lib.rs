@@ -9,6 +9,7 @@
 
 pub mod adapt;
 pub mod directory;
+pub mod kubernetes;
 pub mod object;
 pub mod registry;
 pub mod source;
@@ -16,6 +17,7 @@ pub mod store;
 
 pub use adapt::Options;
 pub use directory::{Directory, FileStatus};
+pub use kubernetes::Kubernetes;
 pub use object::{Key, Object};
 pub use registry::{Registry, Update, Updates};
 pub use source::{Change, Source};

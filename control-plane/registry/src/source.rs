@@ -11,6 +11,13 @@ use crate::object::{Key, Object};
 pub enum Change {
     /// Everything that the source has now: what is not among it is gone.
     Replace(Vec<Object>),
+    /// Every object of one kind that the source has now.
+    ReplaceKind {
+        /// The kind.
+        kind: &'static str,
+        /// Its objects.
+        objects: Vec<Object>,
+    },
     /// An object that is new or changed.
     Upsert(Object),
     /// An object that is gone.

@@ -28,16 +28,9 @@ impl Store {
             match change {
                 Change::Upsert(object) => self.put(object, &mut touched),
                 Change::Delete(key) => self.remove(key, &mut touched),
-                Change::Replace(objects) => {
-                    let keep: BTreeSet<Key> = objects.iter().map(Object::key).collect();
-                    let gone: Vec<Key> =
-                        self.objects.keys().filter(|k| !keep.contains(*k)).cloned().collect();
-                    for key in gone {
-                        self.remove(key, &mut touched);
-                    }
-                    for object in objects {
-                        self.put(object, &mut touched);
-                    }
+                Change::Replace(objects) => self.replace(objects, |_| true, &mut touched),
+                Change::ReplaceKind { kind, objects } => {
+                    self.replace(objects, |key| key.kind == kind, &mut touched);
                 }
             }
         }
@@ -80,6 +73,24 @@ impl Store {
     /// All objects.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Object)> {
         self.objects.iter()
+    }
+
+    /// Makes `objects` all that there is of those keys that are meant.
+    fn replace(
+        &mut self,
+        objects: Vec<Object>,
+        meant: impl Fn(&Key) -> bool,
+        touched: &mut BTreeMap<Key, Option<Object>>,
+    ) {
+        let keep: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+        let gone: Vec<Key> =
+            self.objects.keys().filter(|key| meant(key) && !keep.contains(*key)).cloned().collect();
+        for key in gone {
+            self.remove(key, touched);
+        }
+        for object in objects {
+            self.put(object, touched);
+        }
     }
 
     fn put(&mut self, object: Object, touched: &mut BTreeMap<Key, Option<Object>>) {
