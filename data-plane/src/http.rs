@@ -13,4 +13,5 @@ pub(crate) mod manager;
 pub(crate) mod mutate;
 pub(crate) mod path;
 pub(crate) mod request_id;
+pub(crate) mod scan;
 pub(crate) mod xfcc;

@@ -27,7 +27,7 @@ use crate::stream_info::{ResponseFlag, details};
 
 /// The route that was found for a request. Filters read their per-route configuration from it.
 #[derive(Clone, Default)]
-pub(crate) struct Routed(RefCell<Option<Found>>);
+pub(crate) struct Routed(RefCell<Option<Rc<Found>>>);
 
 /// See [`Routed`].
 #[derive(Clone)]
@@ -41,10 +41,10 @@ pub(crate) struct Found {
 
 impl Routed {
     pub(crate) fn set(&self, found: Option<Found>) {
-        self.0.replace(found);
+        self.0.replace(found.map(Rc::new));
     }
 
-    pub(crate) fn get(&self) -> Ref<'_, Option<Found>> {
+    pub(crate) fn get(&self) -> Ref<'_, Option<Rc<Found>>> {
         self.0.borrow()
     }
 }
@@ -102,26 +102,26 @@ pub(crate) async fn route(
 ) -> Result<Reply, Box<LocalReply>> {
     let found = exchange.routed.get().clone();
     let Some(found) = found else { return Err(Box::new(handler::no_route(exchange))) };
-    let Some(route) = found.route.clone() else { return Err(Box::new(handler::no_route(exchange))) };
-    note_route(exchange, &found, &route);
+    let Some(route) = &found.route else { return Err(Box::new(handler::no_route(exchange))) };
+    note_route(exchange, &found, route);
     let manager = &exchange.connection.manager;
     match &route.action {
         Action::Route(_) => {
-            if !manager.accepts_upgrade(&head, &route) {
+            if !manager.accepts_upgrade(&head, route) {
                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
                 manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
                 return Err(Box::new(reply));
             }
-            request::forward(exchange, &found, &route, head, extensions, body).await
+            request::forward(exchange, &found, route, head, extensions, body).await
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_redirect);
-            Err(Box::new(redirect_reply(redirect, &route, &head)))
+            Err(Box::new(redirect_reply(redirect, route, &head)))
         }
         Action::DirectResponse(direct) => {
             manager.stats.inc(stats::rq_direct_response);
             let mut reply = Reply::local(direct_response(exchange, direct, &head));
-            response_headers(exchange, &found, &route, &mut reply, &head);
+            response_headers(exchange, &found, route, &mut reply, &head);
             Ok(reply)
         }
         Action::NonForwarding => Err(Box::new(handler::no_route(exchange))),

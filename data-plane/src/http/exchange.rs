@@ -242,10 +242,10 @@ impl http_body::Body for RequestBody {
 }
 
 /// What bounds a response's body.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct BodyTimers {
     /// The route's timeout, which covers the whole response.
-    pub(crate) deadline: Option<Pin<Box<Sleep>>>,
+    pub(crate) deadline: Option<Instant>,
     /// How long nothing may move.
     pub(crate) idle: Option<std::time::Duration>,
 }
@@ -254,16 +254,16 @@ pub(crate) struct BodyTimers {
 pub(crate) struct ResponseBody {
     inner: Body,
     lease: Option<Lease>,
-    timers: Option<Box<BodyTimers>>,
+    timers: Option<BodyTimers>,
+    deadline: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
     guard: Guard,
 }
 
 impl ResponseBody {
     pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
-        let idle = timers.idle.map(|idle| Box::pin(tokio::time::sleep(idle)));
-        let timers = (timers.idle.is_some() || timers.deadline.is_some()).then(|| Box::new(timers));
-        let mut body = Self { inner, lease, timers, idle, guard };
+        let timers = (timers.idle.is_some() || timers.deadline.is_some()).then_some(timers);
+        let mut body = Self { inner, lease, timers, deadline: None, idle: None, guard };
         if http_body::Body::is_end_stream(&body.inner) {
             body.finish();
         }
@@ -281,9 +281,12 @@ impl ResponseBody {
 
     /// Whether a timer gave the response up.
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
-        let timers = self.timers.as_mut()?;
+        let timers = self.timers?;
         let exchange = &self.guard.exchange;
-        if let Some(deadline) = &mut timers.deadline
+        let sleep = timers
+            .deadline
+            .map(|at| self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into()))));
+        if let Some(deadline) = sleep
             && deadline.as_mut().poll(context).is_ready()
         {
             let mut info = exchange.info.borrow_mut();
@@ -291,7 +294,9 @@ impl ResponseBody {
             info.code_details = Some(details::RESPONSE_TIMEOUT.into());
             return Some(BodyError::Reset("response timeout"));
         }
-        if let (Some(limit), Some(idle)) = (timers.idle, &mut self.idle) {
+        if let Some(limit) = timers.idle {
+            // Most bodies are there before anybody has to wait for them.
+            let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             while idle.as_mut().poll(context).is_ready() {
                 let end = exchange.moved.get() + limit;
                 if end <= Instant::now() {

@@ -6,6 +6,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
 
+use super::scan::Present;
 use crate::stream_info::StreamInfo;
 
 /// See the module's documentation.
@@ -20,6 +21,8 @@ pub(crate) struct Head {
     pub(crate) protocol: Option<String>,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
+    /// Which headers there were when the request came.
+    pub(crate) present: Present,
 }
 
 /// Why a request has no usable head.
@@ -61,11 +64,13 @@ impl Head {
             None if method == Method::CONNECT => PathAndQuery::from_static("/"),
             None => return Err(HeadError::MissingPath),
         };
+        let present = Present::of(&headers);
+        let hop = present.hop && version != Version::HTTP_2;
         let protocol = extensions
             .get::<hyper::ext::Protocol>()
             .map(|protocol| protocol.as_str().to_ascii_lowercase())
-            .or_else(|| if version == Version::HTTP_2 { None } else { super::hop::upgrade_of(&headers) });
-        Ok((Self { method, scheme, authority, path, protocol, version, headers }, extensions))
+            .or_else(|| if hop { super::hop::upgrade_of(&headers) } else { None });
+        Ok((Self { method, scheme, authority, path, protocol, version, headers, present }, extensions))
     }
 
     /// What is left of a head once it went upstream.
@@ -80,6 +85,7 @@ impl Head {
             protocol: None,
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
+            present: Present::default(),
         }
     }
 
@@ -110,33 +116,45 @@ impl Head {
         line as u64 + headers_size(&self.headers)
     }
 
-    /// The head of the request that goes out over HTTP/1.
-    pub(crate) fn to_http1(&self) -> request::Parts {
-        let mut parts = self.parts(Uri::from(self.path.clone()), Version::HTTP_11);
-        if !self.authority.is_empty() {
-            parts.headers.insert(HOST, self.authority.clone());
+    /// The head of the request that goes out over HTTP/1. The headers are moved out if this is the last try.
+    pub(crate) fn to_http1(&mut self, keep: Keep) -> request::Parts {
+        let authority = self.authority.clone();
+        let mut parts = self.parts(Uri::from(self.path.clone()), Version::HTTP_11, keep);
+        if !authority.is_empty() {
+            parts.headers.insert(HOST, authority);
         }
         parts
     }
 
     /// The head of the request that goes out over HTTP/2; `None` if its authority cannot be one.
-    pub(crate) fn to_http2(&self) -> Option<request::Parts> {
+    pub(crate) fn to_http2(&mut self, keep: Keep) -> Option<request::Parts> {
         let authority = Authority::try_from(self.authority.as_bytes()).ok()?;
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(if self.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
         uri.authority = Some(authority);
         uri.path_and_query = Some(self.path.clone());
-        Some(self.parts(Uri::from_parts(uri).ok()?, Version::HTTP_2))
+        let uri = Uri::from_parts(uri).ok()?;
+        Some(self.parts(uri, Version::HTTP_2, keep))
     }
 
-    fn parts(&self, uri: Uri, version: Version) -> request::Parts {
+    fn parts(&mut self, uri: Uri, version: Version, keep: Keep) -> request::Parts {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method.clone();
         parts.uri = uri;
         parts.version = version;
-        parts.headers = self.headers.clone();
+        parts.headers = match keep {
+            Keep::Headers => self.headers.clone(),
+            Keep::Nothing => std::mem::take(&mut self.headers),
+        };
         parts
     }
+}
+
+/// Whether a head is needed after its request went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Headers,
+    Nothing,
 }
 
 /// Header bytes, near enough.

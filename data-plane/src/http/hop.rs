@@ -3,30 +3,38 @@
 use http::HeaderMap;
 use http::header::{CONNECTION, EXPECT, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
+use super::scan::Present;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Strips a request; an upgrade's own headers are put back by whoever forwards the upgrade.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
-    let wants_trailers = headers.contains_key(TE)
+pub(crate) fn strip_request(headers: &mut HeaderMap, present: Present) {
+    let wants_trailers = present.te
         && headers.get_all(TE).iter().any(|value| {
             value
                 .to_str()
                 .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
         });
-    strip(headers);
+    if present.hop {
+        strip(headers);
+    }
     if wants_trailers {
         headers.insert(TE, http::HeaderValue::from_static("trailers"));
-    } else {
+    } else if present.te {
         headers.remove(TE);
     }
-    // The codec answers it when the body is asked for.
-    headers.remove(EXPECT);
+    if present.expect {
+        // The codec answers it when the body is asked for.
+        headers.remove(EXPECT);
+    }
 }
 
 /// Strips a response.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
-    strip(headers);
+    if Present::of(headers).hop {
+        strip(headers);
+    }
 }
 
 /// What an upgrade asks to become, lower-cased.
@@ -74,7 +82,8 @@ mod tests {
     fn what_connection_names_goes_too() {
         let mut map =
             headers(&[("connection", "keep-alive, x-secret"), ("x-secret", "1"), ("te", "gzip, trailers")]);
-        strip_request(&mut map);
+        let present = Present::of(&map);
+        strip_request(&mut map, present);
         assert_eq!(map, headers(&[("te", "trailers")]));
     }
 

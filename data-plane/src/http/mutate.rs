@@ -36,25 +36,33 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) {
     let connection = &exchange.connection;
     let manager = &connection.manager;
     let tls = connection.accepted.tls.as_deref();
-    forwarded::apply(
-        &mut head.headers,
-        manager.forwarded(),
-        connection.downstream.direct_remote_address,
-        &mut exchange.info.borrow_mut().downstream,
-    );
+    let rules = manager.forwarded();
+    if rules.use_remote_address || head.present.forwarded_for {
+        let peer = connection.downstream.direct_remote_address;
+        forwarded::apply(&mut head.headers, rules, peer, &mut exchange.info.borrow_mut().downstream);
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let proto = head.headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
     head.scheme = if proto.as_bytes() == b"https" { "https" } else { "http" };
     strip_host(manager.config.host, connection.downstream.local_address.port(), head);
     let (mode, details) = manager.client_cert();
     let chain = tls.map(|peer| &peer.chain[..]).unwrap_or_default();
-    xfcc::apply(&mut head.headers, mode, details, tls.map(|peer| &*peer.info), chain);
-    if manager.generates_request_id() && !head.headers.contains_key(request_id::REQUEST_ID) {
-        let id = request_id::generate(&mut *connection.worker.rng.borrow_mut());
-        head.headers.insert(request_id::REQUEST_ID, id);
+    if head.present.client_cert || tls.is_some() {
+        xfcc::apply(&mut head.headers, mode, details, tls.map(|peer| &*peer.info), chain);
     }
-    let id = head.headers.get(request_id::REQUEST_ID);
-    exchange.info.borrow_mut().request_id = id.map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()));
+    let id = if head.present.request_id {
+        head.headers.get(request_id::REQUEST_ID).map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()))
+    } else if manager.generates_request_id() {
+        let id = request_id::generate(&mut *connection.worker.rng.borrow_mut());
+        let value = HeaderValue::from_maybe_shared(id.clone());
+        value.ok().map(|value| {
+            head.headers.insert(request_id::REQUEST_ID, value);
+            id
+        })
+    } else {
+        None
+    };
+    exchange.info.borrow_mut().request_id = id;
 }
 
 /// Cuts off the host what the configuration does not want to see.

@@ -16,7 +16,7 @@ use super::request::Success;
 use crate::cluster::{Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::head::Head;
+use crate::http::head::{Head, Keep};
 use crate::pool::lease::{Hold, Lease};
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::{Protocol, UpstreamInfo};
@@ -31,6 +31,7 @@ pub(super) struct Try<'a> {
     pub(super) hash: Option<u64>,
     /// Hosts that were tried, this one to be added.
     pub(super) tried: &'a mut Vec<Arc<Host>>,
+    pub(super) keep: Keep,
 }
 
 /// The request's hash, where the route has hash policies.
@@ -48,7 +49,7 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
 }
 
 impl Try<'_> {
-    pub(super) async fn run(mut self, head: &Head, body: Body) -> Result<Success, Failure> {
+    pub(super) async fn run(mut self, head: &mut Head, body: Body) -> Result<Success, Failure> {
         let stats = self.cluster.stats();
         let limits = self.cluster.limits(self.action.priority);
         let choice = self.choose().ok_or(Failure::NoHealthyHost)?;
@@ -112,25 +113,30 @@ impl Try<'_> {
         Some(choice)
     }
 
-    fn request(&self, head: &Head, lease: &Lease, host: &Host, body: Body) -> Result<Request<Body>, Failure> {
-        let rewritten;
+    fn request(
+        &self,
+        head: &mut Head,
+        lease: &Lease,
+        host: &Host,
+        body: Body,
+    ) -> Result<Request<Body>, Failure> {
         let rewrite = self
             .found
             .weighted
             .as_ref()
             .and_then(|weighted| weighted.host_rewrite.as_ref())
             .or(self.action.host_rewrite.as_ref());
-        let head = match rewrite {
-            Some(HostRewrite::Auto) if !host.hostname.is_empty() => {
-                let mut changed = head.clone();
-                changed.authority = HeaderValue::from_str(&host.hostname).unwrap_or(changed.authority);
-                rewritten = changed;
-                &rewritten
-            }
-            _ => head,
+        if matches!(rewrite, Some(HostRewrite::Auto))
+            && let Ok(name) = HeaderValue::from_str(&host.hostname)
+            && !name.is_empty()
+        {
+            head.authority = name;
+        }
+        let mut parts = if lease.is_http2() {
+            head.to_http2(self.keep).ok_or(Failure::BadAuthority)?
+        } else {
+            head.to_http1(self.keep)
         };
-        let mut parts =
-            if lease.is_http2() { head.to_http2().ok_or(Failure::BadAuthority)? } else { head.to_http1() };
         if let Some(protocol) = &head.protocol {
             super::upgrade::ask(&mut parts, protocol, lease.is_http2());
         }

@@ -11,7 +11,7 @@ use super::request::Source;
 use crate::cluster::{Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::head::Head;
+use crate::http::head::{Head, Keep};
 use crate::pool::lease::Hold;
 use crate::stats::sets::cluster as stats;
 
@@ -65,7 +65,7 @@ pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: 
     }
 }
 
-async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, head: Head, body: bytes::Bytes) {
+async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, body: bytes::Bytes) {
     let context = LbContext { hash: None, original_destination: None, metadata_match: None };
     let Some(choice) = cluster.choose(&context, &exchange.connection.worker) else { return };
     let priority = sail_proxy_decide::route::Priority::Default;
@@ -76,7 +76,8 @@ async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, head: Head, body
     drop(exchange);
     let Ok(mut lease) = pool.acquire().await else { return };
     lease.hold(hold);
-    let parts = if lease.is_http2() { head.to_http2() } else { Some(head.to_http1()) };
+    let parts =
+        if lease.is_http2() { head.to_http2(Keep::Nothing) } else { Some(head.to_http1(Keep::Nothing)) };
     let Some(parts) = parts else { return };
     cluster.stats().inc(stats::upstream_rq_total);
     let Ok(response) = lease.send(http::Request::from_parts(parts, Body::text(body))).await else { return };

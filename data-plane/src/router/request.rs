@@ -21,8 +21,9 @@ use crate::cluster::Cluster;
 use crate::http::body::Body;
 use crate::http::exchange::{BodyTimers, Exchange};
 use crate::http::handler::Reply;
-use crate::http::head::Head;
+use crate::http::head::{Head, Keep};
 use crate::http::local_reply::LocalReply;
+use crate::http::scan::Present;
 use crate::http::{hop, mutate};
 use crate::pool::lease::Lease;
 use crate::pool::limits::Permit;
@@ -61,11 +62,13 @@ pub(super) async fn forward(
     };
     exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
-    let timeouts = action.timeouts(&head.view(), policy);
-    let state = RetryState::new(policy, &head.view());
+    let (timeouts, state) = plan(action, policy, &head);
     prepare(exchange, found, route, action, &mut head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
+    // Nobody asks for the head again: it may be moved.
+    let once = state.is_none() && mirrors.is_empty() && !has_response_operations(found, route);
+    let keep = if once { Keep::Nothing } else { Keep::Headers };
     let mut tries = Tries {
         exchange,
         found,
@@ -78,6 +81,7 @@ pub(super) async fn forward(
         hash: attempt::hash(exchange, action, &head),
         tried: Vec::new(),
         retry_permit: None,
+        keep,
     };
     let result = {
         let run = pin!(tries.run(&mut head));
@@ -109,6 +113,17 @@ pub(super) async fn forward(
     Ok(reply)
 }
 
+/// How long the request may take, and whether it is tried again. Most requests bring no header that has a say in it.
+fn plan(action: &RouteAction, policy: Option<&RetryPolicy>, head: &Head) -> (Timeouts, Option<RetryState>) {
+    let silent =
+        policy.is_none() && !Present::of(&head.headers).control && action.max_stream_duration.is_none();
+    if silent && action.max_grpc_timeout.is_none() {
+        let global = action.timeout.filter(|limit| !limit.is_zero());
+        return (Timeouts { global, ..Timeouts::default() }, None);
+    }
+    (action.timeouts(&head.view(), policy), RetryState::new(policy, &head.view()))
+}
+
 /// The head as it goes upstream, but for what a single try adds.
 fn prepare(
     exchange: &Exchange,
@@ -118,10 +133,13 @@ fn prepare(
     head: &mut Head,
     timeouts: &Timeouts,
 ) {
-    for name in mutate::ENVOY_REQUEST_CONTROLS {
-        head.headers.remove(name);
+    let present = Present::of(&head.headers);
+    if present.control {
+        for name in mutate::ENVOY_REQUEST_CONTROLS {
+            head.headers.remove(name);
+        }
     }
-    hop::strip_request(&mut head.headers);
+    hop::strip_request(&mut head.headers, present);
     if let Some(limit) =
         timeouts.per_try.or(timeouts.global).filter(|_| exchange.connection.manager.sends_envoy_headers())
     {
@@ -142,6 +160,11 @@ fn prepare(
         head.headers = headers;
     }
     mutate::rewrite(exchange, found, route, action, head);
+}
+
+fn has_response_operations(found: &Found, route: &Route) -> bool {
+    let weighted = found.weighted.as_deref();
+    found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
 }
 
 fn buffer_limit(found: &Found, route: &Route) -> usize {
@@ -200,6 +223,7 @@ struct Tries<'a> {
     hash: sail_proxy_decide::route::hash::Hashed,
     tried: Vec<Arc<Host>>,
     retry_permit: Option<Permit>,
+    keep: Keep,
 }
 
 impl Tries<'_> {
@@ -226,7 +250,7 @@ impl Tries<'_> {
         }
     }
 
-    async fn once(&mut self, head: &Head) -> Result<Success, Failure> {
+    async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
         let attempt = Try {
             exchange: self.exchange,
@@ -236,6 +260,7 @@ impl Tries<'_> {
             policy: self.policy,
             hash: self.hash.hash,
             tried: &mut self.tried,
+            keep: self.keep,
         };
         match self.timeouts.per_try {
             None => attempt.run(head, body).await,
@@ -347,8 +372,7 @@ fn respond(
     }
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
-    let timers =
-        BodyTimers { deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))), idle: None };
+    let timers = BodyTimers { deadline, idle: None };
     Reply { response: response.map(Body::Incoming), lease: Some(lease), timers }
 }
 
