@@ -40,7 +40,11 @@ pub(crate) fn send(stream: &mut UnixStream, request: &Request) -> anyhow::Result
 }
 
 /// Sends a request together with descriptors.
-pub(crate) fn send_with(stream: &UnixStream, request: &Request, fds: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
+pub(crate) fn send_with(
+    stream: &UnixStream,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> anyhow::Result<()> {
     let line = line(request)?;
     let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];

@@ -80,7 +80,8 @@ impl Kind {
         let lower = text.to_lowercase();
         let (word, group) = lower.split_once('.').unwrap_or((&lower, ""));
         let found = KNOWN.iter().find(|(known_group, name, plural, short)| {
-            let named = word == name.to_lowercase() || word == *plural || (!short.is_empty() && word == *short);
+            let named =
+                word == name.to_lowercase() || word == *plural || (!short.is_empty() && word == *short);
             named && (group.is_empty() || group == *known_group)
         });
         match found {
@@ -94,7 +95,8 @@ impl Kind {
 
     /// The kind of an object.
     pub(crate) fn of(object: &Value) -> anyhow::Result<Self> {
-        let name = object["kind"].as_str().filter(|kind| !kind.is_empty()).context("field kind is missing")?;
+        let name =
+            object["kind"].as_str().filter(|kind| !kind.is_empty()).context("field kind is missing")?;
         let version = object["apiVersion"].as_str().context("field apiVersion is missing")?;
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let kind = Self { group: group.to_owned(), name: name.to_owned() };
@@ -138,7 +140,9 @@ impl Key {
         for (field, value) in [("name", name), ("namespace", namespace)] {
             let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
             if value.is_empty() || value.len() > 253 || value.starts_with('.') || !value.chars().all(legal) {
-                bail!("{kind}: metadata.{field} {value:?} must be lower-case letters, digits, dashes and dots");
+                bail!(
+                    "{kind}: metadata.{field} {value:?} must be lower-case letters, digits, dashes and dots"
+                );
             }
         }
         Ok(Self::new(kind, namespace, name))
@@ -176,6 +180,9 @@ mod tests {
         let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "../x"}});
         assert!(Key::of(&object).is_err());
         let object = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}});
-        assert_eq!(Key::of(&object).unwrap_err().to_string(), "kind Job of batch/v1 is not one that the local mesh runs");
+        assert_eq!(
+            Key::of(&object).unwrap_err().to_string(),
+            "kind Job of batch/v1 is not one that the local mesh runs"
+        );
     }
 }

@@ -69,7 +69,12 @@ pub(crate) fn parse(source: &str, text: &str, namespace: Option<&str>) -> anyhow
     Ok(documents)
 }
 
-fn add(documents: &mut Vec<Document>, place: &str, mut object: Value, namespace: Option<&str>) -> anyhow::Result<()> {
+fn add(
+    documents: &mut Vec<Document>,
+    place: &str,
+    mut object: Value,
+    namespace: Option<&str>,
+) -> anyhow::Result<()> {
     if object.is_null() {
         return Ok(());
     }

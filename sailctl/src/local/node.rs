@@ -57,6 +57,7 @@ pub(crate) const NODE_NAME: &str = "local";
 
 /// What `up` hands over to the daemon.
 #[derive(Args, Clone, Debug)]
+#[group(id = "node")]
 pub(crate) struct Options {
     /// Port of 127.0.0.1 for the gateway's HTTP [default: 8080, or the next that is free]
     #[arg(long)]
@@ -108,15 +109,20 @@ pub(crate) struct Node {
 }
 
 /// Runs the daemon. The machine's ports and sockets are taken before its network is left.
-pub(crate) fn run(state: &StateDir, environment: &Environment, options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    state: &StateDir,
+    environment: &Environment,
+    options: &Options,
+) -> anyhow::Result<ExitCode> {
     // With the outer half dies the mesh.
     set_pdeathsig(Signal::SIGKILL).context("cannot tie the daemon to its parent")?;
     base::log::init(&environment.log, base::log::Format::Text)?;
     own_mounts(state)?;
     let listeners = Listeners::bind(options)?;
     let _ = std::fs::remove_file(state.socket());
-    let socket = UnixListener::bind(state.socket())
-        .with_context(|| format!("cannot listen on {} (a path may have 107 bytes)", state.socket().display()))?;
+    let socket = UnixListener::bind(state.socket()).with_context(|| {
+        format!("cannot listen on {} (a path may have 107 bytes)", state.socket().display())
+    })?;
     let host = HostNet::start()?;
     network::enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

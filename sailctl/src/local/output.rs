@@ -32,7 +32,8 @@ pub(crate) fn ready(pod: &Value) -> (usize, usize) {
         .filter(|container| container["restartPolicy"] == "Always")
         .collect();
     let init = pod["status"]["initContainerStatuses"].as_array();
-    let is_ready = |name: &Value| init.into_iter().flatten().any(|one| one["name"] == *name && one["ready"] == true);
+    let is_ready =
+        |name: &Value| init.into_iter().flatten().any(|one| one["name"] == *name && one["ready"] == true);
     (ready + sidecars.iter().filter(|one| is_ready(&one["name"])).count(), total + sidecars.len())
 }
 
@@ -71,7 +72,9 @@ pub(crate) fn pod_state(pod: &Value) -> String {
 
 /// Time since an object was made.
 fn age(object: &Value) -> String {
-    let made = object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let made = object["metadata"]["creationTimestamp"]
+        .as_str()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
     let Some(made) = made else { return String::new() };
     let seconds = (jiff::Timestamp::now().as_second() - made.as_second()).max(0);
     match seconds {
@@ -137,7 +140,8 @@ fn cell(object: &Value, column: &str) -> String {
     let spec = &object["spec"];
     let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",");
     let pairs = |value: &Value| {
-        let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value)));
+        let pairs =
+            value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value)));
         pairs.collect::<Vec<_>>().join(",")
     };
     match column {
@@ -145,7 +149,11 @@ fn cell(object: &Value, column: &str) -> String {
             let (ready, total) = ready(object);
             format!("{ready}/{total}")
         }
-        "READY" => format!("{}/{}", object["status"]["readyReplicas"].as_u64().unwrap_or(0), spec["replicas"].as_u64().unwrap_or(1)),
+        "READY" => format!(
+            "{}/{}",
+            object["status"]["readyReplicas"].as_u64().unwrap_or(0),
+            spec["replicas"].as_u64().unwrap_or(1)
+        ),
         "UP-TO-DATE" => text(&object["status"]["updatedReplicas"]),
         "STATUS" => pod_state(object),
         "RESTARTS" => restarts(object).to_string(),
@@ -158,7 +166,8 @@ fn cell(object: &Value, column: &str) -> String {
         "CLUSTER-IP" => text(&spec["clusterIP"]),
         "PORTS" => {
             let ports = spec["ports"].as_array().into_iter().flatten();
-            let port = |one: &Value| format!("{}/{}", text(&one["port"]), one["protocol"].as_str().unwrap_or("TCP"));
+            let port =
+                |one: &Value| format!("{}/{}", text(&one["port"]), one["protocol"].as_str().unwrap_or("TCP"));
             ports.map(port).collect::<Vec<_>>().join(",")
         }
         "SELECTOR" => pairs(&spec["selector"]),
@@ -193,7 +202,11 @@ pub(crate) fn summary(status: &Status) -> String {
     let mut out = pods(&status.pods);
     let has = |name: &str| status.pods.iter().any(|pod| pod.name.starts_with(name));
     out.push('\n');
-    let local = if status.name == "default" { "sailctl local".to_owned() } else { format!("sailctl local --name {}", status.name) };
+    let local = if status.name == "default" {
+        "sailctl local".to_owned()
+    } else {
+        format!("sailctl local --name {}", status.name)
+    };
     let commands = if has("productpage") {
         out.push_str(&format!("Product page:  {gateway}/productpage\n\n"));
         [
@@ -203,7 +216,11 @@ pub(crate) fn summary(status: &Status) -> String {
         ]
     } else {
         out.push_str(&format!("Gateway:  {gateway}  https://127.0.0.1:{}\n\n", status.ingress.https));
-        ["label namespace default istio-injection=enabled", "apply -f examples/bookinfo/platform/bookinfo.yaml --wait", "down"]
+        [
+            "label namespace default istio-injection=enabled",
+            "apply -f examples/bookinfo/platform/bookinfo.yaml --wait",
+            "down",
+        ]
     };
     out.push_str("Try:\n");
     for command in commands {

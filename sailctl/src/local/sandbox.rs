@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, chdir, execve, sethostname, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, chdir, execve, setgid, setgroups, sethostname, setuid};
 use serde::{Deserialize, Serialize};
 
 /// Where the mesh's programs are inside a container.
@@ -73,11 +73,13 @@ pub(crate) struct Mount {
 
 /// Runs; returns only when that fails.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let text = fs::read_to_string(&options.spec).with_context(|| format!("cannot read {}", options.spec.display()))?;
+    let text = fs::read_to_string(&options.spec)
+        .with_context(|| format!("cannot read {}", options.spec.display()))?;
     let spec: Spec = serde_json::from_str(&text)?;
     match &spec.place {
         Place::New(layout) => {
-            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).context("cannot make a mount namespace")?;
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
+                .context("cannot make a mount namespace")?;
             sethostname(&layout.hostname).context("cannot set the host name")?;
             root::build(layout)?;
         }
@@ -87,7 +89,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let program = find(&spec)?;
     become_user(&spec)?;
     let argv = spec.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
-    let env = spec.env.iter().map(|(name, value)| CString::new(format!("{name}={value}"))).collect::<Result<Vec<_>, _>>()?;
+    let env = spec
+        .env
+        .iter()
+        .map(|(name, value)| CString::new(format!("{name}={value}")))
+        .collect::<Result<Vec<_>, _>>()?;
     let path = CString::new(program.as_os_str().as_encoded_bytes())?;
     match execve(&path, &argv, &env) {
         Ok(never) => match never {},
@@ -125,6 +131,8 @@ fn find(spec: &Spec) -> anyhow::Result<PathBuf> {
         return if alias.exists() { Ok(alias) } else { Err(missing()) };
     }
     let path = spec.env.iter().find(|(key, _)| key == "PATH").map_or("/usr/bin:/bin", |(_, value)| value);
-    let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let runs = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
     path.split(':').map(|dir| Path::new(dir).join(name)).find(runs).ok_or_else(missing)
 }

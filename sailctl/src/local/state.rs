@@ -100,11 +100,13 @@ impl StateDir {
         };
         for dir in OWNED {
             let path = self.root.join(dir);
-            missing_is_fine(fs::remove_dir_all(&path)).with_context(|| format!("cannot remove {}", path.display()))?;
+            missing_is_fine(fs::remove_dir_all(&path))
+                .with_context(|| format!("cannot remove {}", path.display()))?;
         }
         for file in OWNED_FILES {
             let path = self.root.join(file);
-            missing_is_fine(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))?;
+            missing_is_fine(fs::remove_file(&path))
+                .with_context(|| format!("cannot remove {}", path.display()))?;
         }
         // It fails when somebody else's files are in it, and then it stays.
         let _ = fs::remove_dir(&self.root);

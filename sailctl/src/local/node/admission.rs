@@ -50,7 +50,8 @@ pub(crate) async fn mutate(node: &Node, key: &Key, pod: &mut Value) -> anyhow::R
     }
     let response = review(node, "/inject", key, pod).await.context("sidecar injection")?;
     if let Some(encoded) = response["patch"].as_str() {
-        let steps: Value = serde_json::from_slice(&STANDARD.decode(encoded)?).context("the injector's patch")?;
+        let steps: Value =
+            serde_json::from_slice(&STANDARD.decode(encoded)?).context("the injector's patch")?;
         patch::apply(pod, &steps).context("the injector's patch")?;
     }
     Ok(())
@@ -80,7 +81,8 @@ async fn review(node: &Node, path: &str, key: &Key, object: &Value) -> anyhow::R
     let uid = uuid::Uuid::new_v4().to_string();
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let version = version.rsplit('/').next().unwrap_or_default();
-    let plural = if key.kind.name == "Pod" { "pods".to_owned() } else { format!("{}s", key.kind.name.to_lowercase()) };
+    let plural =
+        if key.kind.name == "Pod" { "pods".to_owned() } else { format!("{}s", key.kind.name.to_lowercase()) };
     let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -97,7 +99,8 @@ async fn review(node: &Node, path: &str, key: &Key, object: &Value) -> anyhow::R
         },
     });
     let answer = tokio::time::timeout(LIMIT, post(node, path, &review)).await;
-    let answer = answer.context("the control plane does not answer")?.context("cannot ask the control plane")?;
+    let answer =
+        answer.context("the control plane does not answer")?.context("cannot ask the control plane")?;
     let response = answer["response"].clone();
     if response["allowed"] == true {
         return Ok(response);

@@ -81,7 +81,8 @@ fn receive(stream: &StdUnixStream) -> anyhow::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let mut buffer = vec![0; 64 * 1024];
         let mut control = nix::cmsg_space!([RawFd; 3]);
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message =
+            recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
         for part in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = part {
                 fds.extend(raw.into_iter().map(own));
@@ -114,7 +115,8 @@ async fn handle(node: &Arc<Node>, request: Request, fds: Vec<OwnedFd>) -> anyhow
         Request::Restart { key } => restart(node, &key).map(Reply::Done),
         Request::Status => Ok(Reply::Status(Box::new(status::of(node).await))),
         Request::Exec { pod, container, command } => {
-            let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(fds).ok().context("exec comes with three descriptors")?;
+            let [stdin, stdout, stderr] =
+                <[OwnedFd; 3]>::try_from(fds).ok().context("exec comes with three descriptors")?;
             let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
             exec(node, &pod, container.as_deref(), command, pipes).await.map(Reply::Exited)
         }
@@ -136,7 +138,10 @@ pub(crate) async fn apply(node: &Arc<Node>, key: &Key, object: Value) -> anyhow:
     if merged == *current {
         return Ok("unchanged".into());
     }
-    if key.kind.name == "Pod" && current["metadata"]["annotations"]["sidecar.istio.io/status"].is_null() && merged["spec"] != current["spec"] {
+    if key.kind.name == "Pod"
+        && current["metadata"]["annotations"]["sidecar.istio.io/status"].is_null()
+        && merged["spec"] != current["spec"]
+    {
         bail!("{key}: the spec of a pod cannot be changed; delete the pod first");
     }
     if key.kind.name == "Pod" {
@@ -275,7 +280,12 @@ fn empty_namespace(node: &Node, key: &Key) -> anyhow::Result<Vec<Key>> {
     Ok(pods)
 }
 
-fn label(node: &Node, key: &Key, labels: &serde_json::Map<String, Value>, overwrite: bool) -> anyhow::Result<String> {
+fn label(
+    node: &Node,
+    key: &Key,
+    labels: &serde_json::Map<String, Value>,
+    overwrite: bool,
+) -> anyhow::Result<String> {
     let current = node.store.get(key).with_context(|| format!("{key} not found"))?;
     for (name, value) in labels {
         let old = &current["metadata"]["labels"][name];
@@ -298,21 +308,31 @@ fn label(node: &Node, key: &Key, labels: &serde_json::Map<String, Value>, overwr
 fn restart(node: &Node, key: &Key) -> anyhow::Result<String> {
     let time = jiff::Timestamp::now().to_string();
     let updated = node.store.update(key, |object| {
-        object["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = time.into();
+        object["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] =
+            time.into();
     })?;
     updated.with_context(|| format!("{key} not found"))?;
     Ok("restarted".into())
 }
 
-async fn exec(node: &Node, key: &Key, container: Option<&str>, command: Vec<String>, pipes: Pipes) -> anyhow::Result<i32> {
+async fn exec(
+    node: &Node,
+    key: &Key,
+    container: Option<&str>,
+    command: Vec<String>,
+    pipes: Pipes,
+) -> anyhow::Result<i32> {
     let task = node.pods.get(key).with_context(|| format!("{key} does not run"))?;
     let pod = task.pod();
     let spec = pod.spec.clone().unwrap_or_default();
-    let default = pod.metadata.annotations.as_ref().and_then(|all| all.get("kubectl.kubernetes.io/default-container"));
+    let default =
+        pod.metadata.annotations.as_ref().and_then(|all| all.get("kubectl.kubernetes.io/default-container"));
     let first = spec.containers.iter().find(|one| one.name != "istio-proxy").or(spec.containers.first());
-    let name = container.or(default.map(String::as_str)).or(first.map(|one| one.name.as_str())).unwrap_or_default();
+    let name =
+        container.or(default.map(String::as_str)).or(first.map(|one| one.name.as_str())).unwrap_or_default();
     let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let found = all.find(|one| one.name == name).with_context(|| format!("{key} has no container {name:?}"))?;
+    let found =
+        all.find(|one| one.name == name).with_context(|| format!("{key} has no container {name:?}"))?;
     // A container that starts again in this moment is worth a short wait.
     for _ in 0..20 {
         if let Some(running) = task.running(name) {

@@ -55,7 +55,8 @@ impl Board {
     pub(crate) fn status(&self, pod: &Pod, address: Option<std::net::Ipv4Addr>, old: &Value) -> Value {
         let spec = pod.spec.clone().unwrap_or_default();
         let init = spec.init_containers.unwrap_or_default();
-        let ready_of = |container: &Container| self.entries.get(&container.name).is_some_and(|entry| entry.ready);
+        let ready_of =
+            |container: &Container| self.entries.get(&container.name).is_some_and(|entry| entry.ready);
         let sidecars = init.iter().filter(|container| is_sidecar(container));
         let ready = self.initialized && spec.containers.iter().chain(sidecars).all(ready_of);
         let conditions: Vec<Value> = [
@@ -67,7 +68,8 @@ impl Board {
         .into_iter()
         .map(|(name, holds)| condition(name, holds, old))
         .collect();
-        let statuses = |list: &[Container]| list.iter().map(|one| self.container_status(one)).collect::<Vec<_>>();
+        let statuses =
+            |list: &[Container]| list.iter().map(|one| self.container_status(one)).collect::<Vec<_>>();
         let mut status = json!({
             "phase": self.phase(&spec.containers, spec.restart_policy.as_deref().unwrap_or("Always")),
             "hostIP": network::GATEWAY.to_string(),
@@ -119,12 +121,15 @@ impl Board {
     fn container_status(&self, container: &Container) -> Value {
         let entry = self.entries.get(&container.name).cloned().unwrap_or_default();
         let state = match &entry.phase {
-            Phase::Waiting { reason, message } if message.is_empty() => json!({"waiting": {"reason": reason}}),
+            Phase::Waiting { reason, message } if message.is_empty() => {
+                json!({"waiting": {"reason": reason}})
+            }
             Phase::Waiting { reason, message } => json!({"waiting": {"reason": reason, "message": message}}),
             Phase::Running { since } => json!({"running": {"startedAt": since}}),
             Phase::Ended { exit, since } => json!({"terminated": ended(*exit, since)}),
         };
-        let last = entry.last.as_ref().map_or(json!({}), |(exit, at)| json!({"terminated": ended(*exit, at)}));
+        let last =
+            entry.last.as_ref().map_or(json!({}), |(exit, at)| json!({"terminated": ended(*exit, at)}));
         json!({
             "name": container.name,
             "image": container.image,

@@ -44,7 +44,11 @@ fn failed(reason: &'static str) -> impl Fn(anyhow::Error) -> StartError {
 }
 
 /// Starts a container for the nth time.
-pub(crate) async fn start(task: &PodTask, container: &Container, attempt: i32) -> Result<Running, StartError> {
+pub(crate) async fn start(
+    task: &PodTask,
+    container: &Container,
+    attempt: i32,
+) -> Result<Running, StartError> {
     let node = &task.node;
     let argv = command(node, container)?;
     let config = failed("CreateContainerConfigError");
@@ -53,7 +57,8 @@ pub(crate) async fn start(task: &PodTask, container: &Container, attempt: i32) -
     let argv = expand_all(argv, &env);
     let mounts = task.volumes.mounts(container).map_err(&config)?;
     let user = user(&pod, container);
-    let working_dir = PathBuf::from(container.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or("/"));
+    let working_dir =
+        PathBuf::from(container.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or("/"));
     let hostname = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
     let hostname = hostname.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
     let layout = Layout {
@@ -133,7 +138,13 @@ fn environment(node: &Node, pod: &Pod, container: &Container) -> anyhow::Result<
             env.push((name.to_owned(), value));
         }
     };
-    default("PATH", format!("{BIN_DIR}:{ALIAS_DIR}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{}", node.path));
+    default(
+        "PATH",
+        format!(
+            "{BIN_DIR}:{ALIAS_DIR}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{}",
+            node.path
+        ),
+    );
     default("HOSTNAME", pod.metadata.name.clone().unwrap_or_default());
     default("HOME", "/tmp".into());
     Ok(env)
@@ -147,8 +158,10 @@ fn expand_all(argv: Vec<String>, env: &[(String, String)]) -> Vec<String> {
 fn user(pod: &Pod, container: &Container) -> User {
     let pod_context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let own = container.security_context.as_ref();
-    let uid = own.and_then(|own| own.run_as_user).or_else(|| pod_context.and_then(|context| context.run_as_user));
-    let gid = own.and_then(|own| own.run_as_group).or_else(|| pod_context.and_then(|context| context.run_as_group));
+    let uid =
+        own.and_then(|own| own.run_as_user).or_else(|| pod_context.and_then(|context| context.run_as_user));
+    let gid =
+        own.and_then(|own| own.run_as_group).or_else(|| pod_context.and_then(|context| context.run_as_group));
     let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
     let mut groups: Vec<u32> = Vec::new();
     if let Some(context) = pod_context {
@@ -164,7 +177,8 @@ fn own_files(pod: &Pod, hostname: &str, address: Ipv4Addr) -> Vec<(PathBuf, Stri
         "search {namespace}.svc.cluster.local svc.cluster.local cluster.local\nnameserver {}\noptions ndots:5\n",
         network::DNS
     );
-    let mut hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n");
+    let mut hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n");
     for alias in pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
         hosts.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join(" ")));
     }
@@ -185,5 +199,9 @@ fn log_file(node: &Node, pod: &Pod, container: &str, attempt: i32) -> anyhow::Re
         let _ = fs::remove_file(dir.join(format!("{}.log", attempt - 2)));
     }
     let path = dir.join(format!("{attempt}.log"));
-    OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))
 }

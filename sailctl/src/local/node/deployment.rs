@@ -106,7 +106,8 @@ fn decide(wanted: usize, strategy: Option<&DeploymentStrategy>, members: &[Membe
     }
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), wanted, Round::Up);
-    let mut unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), wanted, Round::Down);
+    let mut unavailable =
+        share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), wanted, Round::Down);
     if surge == 0 && unavailable == 0 {
         unavailable = 1;
     }
@@ -205,7 +206,11 @@ mod tests {
         let members: Vec<Member> = members
             .iter()
             .enumerate()
-            .map(|(index, (current, ready))| Member { name: index.to_string(), current: *current, ready: *ready })
+            .map(|(index, (current, ready))| Member {
+                name: index.to_string(),
+                current: *current,
+                ready: *ready,
+            })
             .collect();
         let steps = decide(wanted, None, &members);
         let delete: Vec<String> = delete.iter().map(usize::to_string).collect();

@@ -114,7 +114,9 @@ fn find(node: &Node, name: &str) -> Found {
         return Found::Nothing;
     };
     let Some(spec) = &service.spec else { return Found::Nothing };
-    if let Some(target) = spec.external_name.as_ref().filter(|_| spec.type_.as_deref() == Some("ExternalName")) {
+    if let Some(target) =
+        spec.external_name.as_ref().filter(|_| spec.type_.as_deref() == Some("ExternalName"))
+    {
         return Found::Alias(format!("{}.", target.trim_end_matches('.')));
     }
     match spec.cluster_ip.as_deref().map(str::parse) {

@@ -30,7 +30,8 @@ pub(crate) async fn run(node: Arc<Node>) -> anyhow::Result<()> {
 
 async fn relay(node: &Node, mut stream: TcpStream) -> std::io::Result<()> {
     let raw = getsockopt(&stream.as_fd(), OriginalDst)?;
-    let address = SocketAddrV4::new(Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr)), u16::from_be(raw.sin_port));
+    let address =
+        SocketAddrV4::new(Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr)), u16::from_be(raw.sin_port));
     let mut out = node.host.connect(SocketAddr::V4(address)).await?;
     copy_bidirectional(&mut stream, &mut out).await?;
     Ok(())

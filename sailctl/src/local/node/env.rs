@@ -10,7 +10,11 @@ use super::store::Store;
 use crate::local::kind::Key;
 
 /// Resolves a container's variables, in their order.
-pub(crate) fn resolve(store: &Store, pod: &Pod, container: &Container) -> anyhow::Result<Vec<(String, String)>> {
+pub(crate) fn resolve(
+    store: &Store,
+    pod: &Pod,
+    container: &Container,
+) -> anyhow::Result<Vec<(String, String)>> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     for source in container.env_from.iter().flatten() {
@@ -22,8 +26,12 @@ pub(crate) fn resolve(store: &Store, pod: &Pod, container: &Container) -> anyhow
             add(keep_optional(config_map(store, namespace, &from.name), from.optional)?.unwrap_or_default());
         }
         if let Some(from) = &source.secret_ref {
-            let data = keep_optional(secret(store, namespace, &from.name), from.optional)?.unwrap_or_default();
-            add(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())).collect());
+            let data =
+                keep_optional(secret(store, namespace, &from.name), from.optional)?.unwrap_or_default();
+            add(data
+                .into_iter()
+                .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()))
+                .collect());
         }
     }
     for variable in container.env.iter().flatten() {
@@ -48,22 +56,37 @@ fn keep_optional<T>(result: anyhow::Result<T>, optional: Option<bool>) -> anyhow
 }
 
 /// A config map's entries.
-pub(crate) fn config_map(store: &Store, namespace: &str, name: &str) -> anyhow::Result<BTreeMap<String, String>> {
+pub(crate) fn config_map(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<BTreeMap<String, String>> {
     let object: Option<ConfigMap> = store.typed(&Key::core("ConfigMap", namespace, name));
     Ok(object.with_context(|| format!("configmap {name:?} not found"))?.data.unwrap_or_default())
 }
 
 /// A secret's entries, decoded.
-pub(crate) fn secret(store: &Store, namespace: &str, name: &str) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn secret(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let object: Option<Secret> = store.typed(&Key::core("Secret", namespace, name));
     let object = object.with_context(|| format!("secret {name:?} not found"))?;
     let mut data: BTreeMap<String, Vec<u8>> =
         object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-    data.extend(object.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes())));
+    data.extend(
+        object.string_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes())),
+    );
     Ok(data)
 }
 
-fn from_source(store: &Store, pod: &Pod, container: &Container, source: &EnvVarSource) -> anyhow::Result<Option<String>> {
+fn from_source(
+    store: &Store,
+    pod: &Pod,
+    container: &Container,
+    source: &EnvVarSource,
+) -> anyhow::Result<Option<String>> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     if let Some(field) = &source.field_ref {
         return field_value(pod, &field.field_path).map(Some);
@@ -73,13 +96,17 @@ fn from_source(store: &Store, pod: &Pod, container: &Container, source: &EnvVarS
     }
     if let Some(from) = &source.config_map_key_ref {
         let found = config_map(store, namespace, &from.name).and_then(|data| {
-            data.get(&from.key).cloned().with_context(|| format!("configmap {:?} has no key {:?}", from.name, from.key))
+            data.get(&from.key)
+                .cloned()
+                .with_context(|| format!("configmap {:?} has no key {:?}", from.name, from.key))
         });
         return keep_optional(found, from.optional);
     }
     if let Some(from) = &source.secret_key_ref {
         let found = secret(store, namespace, &from.name).and_then(|data| {
-            let value = data.get(&from.key).with_context(|| format!("secret {:?} has no key {:?}", from.name, from.key))?;
+            let value = data
+                .get(&from.key)
+                .with_context(|| format!("secret {:?} has no key {:?}", from.name, from.key))?;
             Ok(String::from_utf8_lossy(value).into_owned())
         });
         return keep_optional(found, from.optional);
@@ -124,7 +151,11 @@ fn key_values(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// A request or limit of a container, in units of the divisor, rounded up; the machine's own size when there is no limit.
-pub(crate) fn resource_value(pod: &Pod, container: &Container, wanted: &ResourceFieldSelector) -> anyhow::Result<String> {
+pub(crate) fn resource_value(
+    pod: &Pod,
+    container: &Container,
+    wanted: &ResourceFieldSelector,
+) -> anyhow::Result<String> {
     let named = wanted.container_name.as_deref().filter(|name| *name != container.name);
     let container = match named {
         None => container,
@@ -135,13 +166,16 @@ pub(crate) fn resource_value(pod: &Pod, container: &Container, wanted: &Resource
             .find(|one| one.name == name)
             .with_context(|| format!("resourceFieldRef: no container {name:?}"))?,
     };
-    let (what, resource) = wanted.resource.split_once('.').context("resourceFieldRef: want limits.cpu or the like")?;
+    let (what, resource) =
+        wanted.resource.split_once('.').context("resourceFieldRef: want limits.cpu or the like")?;
     let resources = container.resources.as_ref();
     let limits = resources.and_then(|resources| resources.limits.as_ref());
     let requests = resources.and_then(|resources| resources.requests.as_ref());
     let found = match what {
         "limits" => limits.and_then(|map| map.get(resource)),
-        "requests" => requests.and_then(|map| map.get(resource)).or_else(|| limits.and_then(|map| map.get(resource))),
+        "requests" => {
+            requests.and_then(|map| map.get(resource)).or_else(|| limits.and_then(|map| map.get(resource)))
+        }
         _ => bail!("resourceFieldRef: {:?} is neither limits nor requests", wanted.resource),
     };
     let amount = match (found, resource) {
@@ -160,16 +194,28 @@ pub(crate) fn resource_value(pod: &Pod, container: &Container, wanted: &Resource
 
 fn machine_memory() -> i128 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     total.unwrap_or(1 << 20) * 1024_i128
 }
 
 /// A quantity in thousandths.
 fn milli(quantity: &Quantity) -> anyhow::Result<i128> {
     const UNITS: [(&str, i128); 13] = [
-        ("Ki", 1000 << 10), ("Mi", 1000 << 20), ("Gi", 1000 << 30), ("Ti", 1000 << 40), ("Pi", 1000 << 50),
-        ("m", 1), ("k", 1_000_000), ("M", 1_000_000_000), ("G", 1_000_000_000_000), ("T", 1_000_000_000_000_000),
-        ("P", 1_000_000_000_000_000_000), ("E", 1_000_000_000_000_000_000_000), ("", 1000),
+        ("Ki", 1000 << 10),
+        ("Mi", 1000 << 20),
+        ("Gi", 1000 << 30),
+        ("Ti", 1000 << 40),
+        ("Pi", 1000 << 50),
+        ("m", 1),
+        ("k", 1_000_000),
+        ("M", 1_000_000_000),
+        ("G", 1_000_000_000_000),
+        ("T", 1_000_000_000_000_000),
+        ("P", 1_000_000_000_000_000_000),
+        ("E", 1_000_000_000_000_000_000_000),
+        ("", 1000),
     ];
     let text = quantity.0.trim();
     let wrong = || anyhow!("{text:?} is not a quantity");

@@ -101,6 +101,7 @@ fn resolve(node: &Node, target: &Key, port: u16) -> anyhow::Result<SocketAddr> {
         bail!("{target} has no ready pod");
     }
     let (pod, address) = endpoints[rand::random_range(0..endpoints.len())];
-    let port = kube_proxy::target_port(pod, found).with_context(|| format!("{target}: target port of {port}"))?;
+    let port =
+        kube_proxy::target_port(pod, found).with_context(|| format!("{target}: target port of {port}"))?;
     Ok(SocketAddr::new(address.into(), port))
 }

@@ -93,8 +93,10 @@ async fn ask(query: &[u8], servers: &[SocketAddr]) -> io::Result<Vec<u8>> {
 }
 
 fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
-    let addresses = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
-    let mut servers: Vec<SocketAddr> = addresses.map(|ip: std::net::IpAddr| SocketAddr::new(ip, 53)).collect();
+    let addresses =
+        resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
+    let mut servers: Vec<SocketAddr> =
+        addresses.map(|ip: std::net::IpAddr| SocketAddr::new(ip, 53)).collect();
     if servers.is_empty() {
         servers.push((Ipv4Addr::LOCALHOST, 53).into());
     }

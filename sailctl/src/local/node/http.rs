@@ -32,7 +32,11 @@ where
 }
 
 /// TLS to a server that must show a certificate of `roots` for `name`.
-pub(crate) async fn tls(stream: TcpStream, name: &'static str, roots: Arc<RootCertStore>) -> anyhow::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    stream: TcpStream,
+    name: &'static str,
+    roots: Arc<RootCertStore>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
     let config = ClientConfig::builder_with_provider(identity::tls::provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -49,7 +53,10 @@ pub(crate) async fn tls_unverified(stream: TcpStream) -> anyhow::Result<TlsStrea
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
         .with_no_client_auth();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("probe.invalid")?, stream).await.context("TLS")
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("probe.invalid")?, stream)
+        .await
+        .context("TLS")
 }
 
 #[derive(Debug)]

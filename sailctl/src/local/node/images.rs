@@ -45,8 +45,9 @@ impl Images {
             BUILT_IN.iter().map(|(name, command)| ((*name).to_owned(), words(command))).collect();
         match fs::read_to_string(file) {
             Ok(text) => {
-                let own: BTreeMap<String, Entrypoint> = serde_norway::from_str(&text)
-                    .with_context(|| format!("{}: want image names, each with a list of words", file.display()))?;
+                let own: BTreeMap<String, Entrypoint> = serde_norway::from_str(&text).with_context(|| {
+                    format!("{}: want image names, each with a list of words", file.display())
+                })?;
                 map.extend(own);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -58,7 +59,8 @@ impl Images {
     /// What an image runs. The whole name is looked for first, then without tag, then without registry.
     pub(crate) fn entrypoint(&self, image: &str) -> Option<&Entrypoint> {
         let name = repository(image);
-        let short = name.split_once('/').filter(|(host, _)| host.contains(['.', ':']) || *host == "localhost");
+        let short =
+            name.split_once('/').filter(|(host, _)| host.contains(['.', ':']) || *host == "localhost");
         let short = short.map_or(name, |(_, rest)| rest);
         [image, name, short].iter().find_map(|name| self.0.get(*name))
     }

@@ -25,17 +25,25 @@ pub(crate) fn outer(state: &StateDir, options: &Options) -> anyhow::Result<ExitC
     if !Uid::effective().is_root() {
         user_namespace()?;
     }
-    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
     unshare(flags).map_err(|error| {
         anyhow!("cannot make namespaces ({}): the capability CAP_SYS_ADMIN is missing; run as root with it, or as an ordinary user", error.desc())
     })?;
     let nothing: Option<&str> = None;
-    mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing).context("cannot make mounts private")?;
+    mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing)
+        .context("cannot make mounts private")?;
     if let Some(me) = Incarnation::of(getpid().as_raw()) {
         me.write(&state.pid_file())?;
     }
     let mut daemon = Command::new(std::env::current_exe()?);
-    daemon.args(["local", "--name", state.name(), "--state-dir"]).arg(state.root()).arg("node").args(options.arguments());
+    daemon
+        .args(["local", "--name", state.name(), "--state-dir"])
+        .arg(state.root())
+        .arg("node")
+        .args(options.arguments());
     let status = daemon.stdin(Stdio::null()).status().context("cannot start the daemon")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

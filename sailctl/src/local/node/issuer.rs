@@ -41,7 +41,11 @@ impl Issuer {
         };
         let public = pair.public_key_der();
         // The key ends with the point: a byte 4, then x, then y.
-        let point = public.len().checked_sub(64).map(|start| &public[start..]).context("the issuer's key is not P-256")?;
+        let point = public
+            .len()
+            .checked_sub(64)
+            .map(|start| &public[start..])
+            .context("the issuer's key is not P-256")?;
         let (x, y) = point.split_at(32);
         let key_id = hex::encode(&Sha256::digest(&public)[..8]);
         let text = |bytes| URL_SAFE_NO_PAD.encode(bytes);
@@ -54,7 +58,13 @@ impl Issuer {
     }
 
     /// A token bound to a pod, with the claims that Kubernetes gives.
-    pub(crate) fn token(&self, pod: &Pod, account: &Account, audience: &str, seconds: i64) -> anyhow::Result<String> {
+    pub(crate) fn token(
+        &self,
+        pod: &Pod,
+        account: &Account,
+        audience: &str,
+        seconds: i64,
+    ) -> anyhow::Result<String> {
         let now = jiff::Timestamp::now().as_second();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let claims = json!({

@@ -19,7 +19,10 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut applied = String::new();
     loop {
         changes.borrow_and_update();
-        let rules = render(&node.store.list_typed(&Kind::core("Service")), &node.store.list_typed(&Kind::core("Pod")));
+        let rules = render(
+            &node.store.list_typed(&Kind::core("Service")),
+            &node.store.list_typed(&Kind::core("Pod")),
+        );
         if rules != applied {
             let script = rules.clone();
             let done = tokio::task::spawn_blocking(move || {
@@ -39,7 +42,9 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Addresses of the pods that a service selects and that serve.
 pub(crate) fn endpoints<'p>(service: &Service, pods: &'p [Pod]) -> Vec<(&'p Pod, Ipv4Addr)> {
-    let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|map| !map.is_empty()) else {
+    let Some(selector) =
+        service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|map| !map.is_empty())
+    else {
         return Vec::new();
     };
     let selected = |pod: &&Pod| {
@@ -58,7 +63,8 @@ pub(crate) fn endpoints<'p>(service: &Service, pods: &'p [Pod]) -> Vec<(&'p Pod,
 /// Ready, and not on its way out.
 pub(crate) fn is_serving(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
+    let ready =
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -80,7 +86,9 @@ fn render(services: &[Service], pods: &[Pod]) -> String {
     let mut rules: BTreeMap<String, String> = BTreeMap::new();
     for service in services {
         let Some(spec) = &service.spec else { continue };
-        let Some(address) = spec.cluster_ip.as_ref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { continue };
+        let Some(address) = spec.cluster_ip.as_ref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
+            continue;
+        };
         let endpoints = endpoints(service, pods);
         for port in spec.ports.iter().flatten() {
             let protocol = match port.protocol.as_deref() {
@@ -100,7 +108,9 @@ fn render(services: &[Service], pods: &[Pod]) -> String {
             }
         }
     }
-    let mut out = String::from("add table ip ironsail\ndelete table ip ironsail\ntable ip ironsail {\n\tchain services {\n");
+    let mut out = String::from(
+        "add table ip ironsail\ndelete table ip ironsail\ntable ip ironsail {\n\tchain services {\n",
+    );
     for (what, action) in &rules {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "\t\t{what} {action}");
@@ -148,7 +158,11 @@ mod tests {
             "spec": {"clusterIP": "10.96.1.1", "selector": {"app": "a"}, "ports": [{"port": 80, "targetPort": "web"}]},
         }))
         .unwrap();
-        let pods = [pod("a1", "10.244.0.10", "True"), pod("a2", "10.244.0.11", "False"), pod("a3", "10.244.0.12", "True")];
+        let pods = [
+            pod("a1", "10.244.0.10", "True"),
+            pod("a2", "10.244.0.11", "False"),
+            pod("a3", "10.244.0.12", "True"),
+        ];
         let rules = render(&[service], &pods);
         let expect = "ip daddr 10.96.1.1 tcp dport 80 dnat ip to numgen random mod 2 map \
                       { 0 : 10.244.0.10 . 9080, 1 : 10.244.0.12 . 9080 }";

@@ -132,7 +132,10 @@ impl Network {
         let base = u32::from(GATEWAY) & 0xffff_0000;
         // The address after the last given: a new pod does not take the place of one that others still talk to.
         let last = used.last().map_or(base + 9, |last| u32::from(*last));
-        let free = (last + 1..base + 0xfffe).chain(base + 10..last).map(Ipv4Addr::from).find(|ip| !used.contains(ip));
+        let free = (last + 1..base + 0xfffe)
+            .chain(base + 10..last)
+            .map(Ipv4Addr::from)
+            .find(|ip| !used.contains(ip));
         let address = free.context("no pod address is left")?;
         used.insert(address);
         Ok(address)

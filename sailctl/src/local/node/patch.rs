@@ -16,7 +16,8 @@ struct Step {
 
 /// Applies a patch; the first step that cannot be done is named.
 pub(crate) fn apply(document: &mut Value, patch: &Value) -> anyhow::Result<()> {
-    let steps: Vec<Step> = serde_json::from_value(patch.clone()).context("the patch is not a list of steps")?;
+    let steps: Vec<Step> =
+        serde_json::from_value(patch.clone()).context("the patch is not a list of steps")?;
     for step in steps {
         one(document, &step).with_context(|| format!("patch: {} {}", step.op, step.path))?;
     }

@@ -79,7 +79,8 @@ pub(crate) async fn run(node: Arc<Node>) {
 pub(crate) async fn refresh(node: Arc<Node>) {
     loop {
         tokio::time::sleep(REFRESH).await;
-        let tasks: Vec<Arc<PodTask>> = node.pods.lock().values().filter_map(|handle| handle.task.clone()).collect();
+        let tasks: Vec<Arc<PodTask>> =
+            node.pods.lock().values().filter_map(|handle| handle.task.clone()).collect();
         for task in tasks {
             if let Err(error) = task.volumes.refresh(&node) {
                 tracing::warn!(pod = %task.key, "{error:#}");

@@ -52,18 +52,28 @@ impl Action {
     }
 
     /// Does it once.
-    pub(crate) async fn run(&self, node: &Node, pod: &Pod, container: &Container, running: &Running) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        &self,
+        node: &Node,
+        pod: &Pod,
+        container: &Container,
+        running: &Running,
+    ) -> anyhow::Result<()> {
         let address = running.address.to_string();
         match self {
             Self::Http(action) => http_get(action, &address, container).await,
             Self::Tcp { port, host } => {
                 let host = host.clone().filter(|host| !host.is_empty()).unwrap_or(address);
                 let port = number(port, container)?;
-                TcpStream::connect((host.as_str(), port)).await.map(drop).with_context(|| format!("tcp {host}:{port}"))
+                TcpStream::connect((host.as_str(), port))
+                    .await
+                    .map(drop)
+                    .with_context(|| format!("tcp {host}:{port}"))
             }
             Self::Grpc { port, service } => grpc(&address, u16::try_from(*port)?, service).await,
             Self::Exec(command) => {
-                let exit = super::container::exec(node, pod, container, running, command.clone(), None).await?;
+                let exit =
+                    super::container::exec(node, pod, container, running, command.clone(), None).await?;
                 if exit.code != 0 {
                     bail!("command {command:?} ended with {}", exit.code);
                 }
@@ -82,7 +92,8 @@ fn number(port: &IntOrString, container: &Container) -> anyhow::Result<u16> {
         IntOrString::Int(number) => u16::try_from(*number).with_context(|| format!("port {number}")),
         IntOrString::String(name) => {
             let found = container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
-            let found = found.with_context(|| format!("container {} has no port {name:?}", container.name))?;
+            let found =
+                found.with_context(|| format!("container {} has no port {name:?}", container.name))?;
             Ok(u16::try_from(found.container_port)?)
         }
     }
@@ -95,7 +106,8 @@ async fn http_get(action: &HTTPGetAction, address: &str, container: &Container) 
     let headers = action.http_headers.iter().flatten();
     let named = headers.clone().find(|header| header.name.eq_ignore_ascii_case("host"));
     let mut request = Request::get(path).header("user-agent", "kube-probe/1.33").header("accept", "*/*");
-    request = request.header("host", named.map_or_else(|| format!("{host}:{port}"), |header| header.value.clone()));
+    request =
+        request.header("host", named.map_or_else(|| format!("{host}:{port}"), |header| header.value.clone()));
     for header in headers.filter(|header| !header.name.eq_ignore_ascii_case("host")) {
         request = request.header(&header.name, &header.value);
     }
@@ -114,8 +126,10 @@ async fn http_get(action: &HTTPGetAction, address: &str, container: &Container) 
 
 /// `grpc.health.v1.Health/Check`, small enough to be written by hand: field 1 is the service, and in the answer the status.
 async fn grpc(address: &str, port: u16, service: &str) -> anyhow::Result<()> {
-    let stream = TcpStream::connect((address, port)).await.with_context(|| format!("grpc {address}:{port}"))?;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let stream =
+        TcpStream::connect((address, port)).await.with_context(|| format!("grpc {address}:{port}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     let _connection = base::task::Supervised::spawn(connection);
     let mut message = Vec::new();
     if !service.is_empty() {

@@ -46,8 +46,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a process in a pod's network namespace. With a new place it is the first process of a pid namespace, so that
     /// with it all that it started ends.
-    pub(crate) async fn start(netns: Arc<File>, spec: &Spec, file: PathBuf, pipes: Pipes) -> anyhow::Result<Self> {
-        std::fs::write(&file, serde_json::to_vec(spec)?).with_context(|| format!("cannot write {}", file.display()))?;
+    pub(crate) async fn start(
+        netns: Arc<File>,
+        spec: &Spec,
+        file: PathBuf,
+        pipes: Pipes,
+    ) -> anyhow::Result<Self> {
+        std::fs::write(&file, serde_json::to_vec(spec)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
         let join = match &spec.place {
             Place::New(_) => None,
             Place::Join(pid) => {
@@ -62,7 +68,8 @@ impl Process {
                 match join {
                     None => unshare(CloneFlags::CLONE_NEWPID).context("cannot make a pid namespace")?,
                     Some(namespace) => {
-                        setns(namespace, CloneFlags::CLONE_NEWPID).context("cannot enter the pid namespace")?;
+                        setns(namespace, CloneFlags::CLONE_NEWPID)
+                            .context("cannot enter the pid namespace")?;
                     }
                 }
                 let mut command = Command::new(std::env::current_exe()?);
@@ -119,7 +126,9 @@ impl Process {
 
     fn handles(&self, signal: Signal) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        let caught = status
+            .lines()
+            .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
         caught.is_some_and(|caught| caught & (1 << (signal as i32 - 1)) != 0)
     }
 }

@@ -19,15 +19,23 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Asks the store and the control plane.
 pub(crate) async fn of(node: &Node) -> Status {
     let synced = tokio::time::timeout(LIMIT, synced(node)).await.ok().flatten().unwrap_or_default();
-    let pods: Vec<PodStatus> = node.store.list(&Kind::core("Pod"), None).iter().map(|pod| pod_status(pod, &synced)).collect();
+    let pods: Vec<PodStatus> =
+        node.store.list(&Kind::core("Pod"), None).iter().map(|pod| pod_status(pod, &synced)).collect();
     let waiting_for = waiting_for(node, &pods);
-    Status { name: node.state.name().to_owned(), ready: waiting_for.is_empty(), waiting_for, ingress: node.ingress, pods }
+    Status {
+        name: node.state.name().to_owned(),
+        ready: waiting_for.is_empty(),
+        waiting_for,
+        ingress: node.ingress,
+        pods,
+    }
 }
 
 fn waiting_for(node: &Node, pods: &[PodStatus]) -> Vec<String> {
     let mut waiting = Vec::new();
     let serves = |app: &str| {
-        let mut own = pods.iter().filter(|pod| pod.namespace == system::NAMESPACE && pod.name.starts_with(app));
+        let mut own =
+            pods.iter().filter(|pod| pod.namespace == system::NAMESPACE && pod.name.starts_with(app));
         own.any(|pod| pod.ready.0 == pod.ready.1 && pod.ready.1 > 0)
     };
     for (app, what) in [(system::ISTIOD, "control plane"), (system::GATEWAY, "ingress gateway")] {
@@ -53,7 +61,9 @@ fn pod_status(pod: &Value, synced: &BTreeMap<String, String>) -> PodStatus {
     let init = pod["spec"]["initContainers"].as_array().into_iter().flatten();
     let has_proxy = containers.chain(init).any(|container| container["name"] == "istio-proxy");
     PodStatus {
-        synced: has_proxy.then(|| synced.get(&format!("{name}.{namespace}")).cloned().unwrap_or_else(|| "NOT CONNECTED".into())),
+        synced: has_proxy.then(|| {
+            synced.get(&format!("{name}.{namespace}")).cloned().unwrap_or_else(|| "NOT CONNECTED".into())
+        }),
         ready: output::ready(pod),
         restarts: output::restarts(pod),
         status: output::pod_state(pod),
@@ -80,7 +90,8 @@ fn read_syncz(page: &Value) -> BTreeMap<String, String> {
         let id = client["proxy"].as_str().unwrap_or_default();
         let name = id.split('~').nth(2).unwrap_or(id).to_owned();
         let fields = client.as_object().into_iter().flatten();
-        let states = fields.filter(|(name, _)| name.ends_with("_sync")).filter_map(|(_, state)| state.as_str());
+        let states =
+            fields.filter(|(name, _)| name.ends_with("_sync")).filter_map(|(_, state)| state.as_str());
         let bad = states.filter(|state| !matches!(*state, "SYNCED" | "NOT SENT")).last();
         all.insert(name, bad.unwrap_or("SYNCED").to_owned());
     }

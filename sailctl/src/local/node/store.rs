@@ -59,7 +59,8 @@ impl Store {
     /// All objects of a kind, of one namespace or of all.
     pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let inner = self.lock();
-        let here = |key: &Key| key.kind == *kind && namespace.is_none_or(|namespace| key.namespace == namespace);
+        let here =
+            |key: &Key| key.kind == *kind && namespace.is_none_or(|namespace| key.namespace == namespace);
         inner.map.iter().filter(|(key, _)| here(key)).map(|(_, object)| object.clone()).collect()
     }
 
@@ -94,7 +95,11 @@ impl Store {
     }
 
     /// Changes an object in place. `None` when there is none.
-    pub(crate) fn update(&self, key: &Key, change: impl FnOnce(&mut Value)) -> anyhow::Result<Option<Arc<Value>>> {
+    pub(crate) fn update(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<Option<Arc<Value>>> {
         let Some(current) = self.get(key) else { return Ok(None) };
         let mut object = (*current).clone();
         change(&mut object);
@@ -139,7 +144,9 @@ impl Store {
 
 pub(crate) fn typed<T: DeserializeOwned>(object: &Value) -> Option<T> {
     serde_json::from_value(object.clone())
-        .inspect_err(|error| tracing::warn!(object = %object["metadata"]["name"], %error, "object is not of its kind"))
+        .inspect_err(
+            |error| tracing::warn!(object = %object["metadata"]["name"], %error, "object is not of its kind"),
+        )
         .ok()
 }
 

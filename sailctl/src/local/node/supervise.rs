@@ -205,7 +205,9 @@ async fn watch(task: &PodTask, container: &Container, running: &Running, probe: 
                 Kind::Readiness => set_ready(task, container, true),
                 Kind::Liveness => {}
             }
-        } else if failures >= failures_allowed && (settled || began.elapsed() >= period * failures_allowed.cast_unsigned()) {
+        } else if failures >= failures_allowed
+            && (settled || began.elapsed() >= period * failures_allowed.cast_unsigned())
+        {
             match kind {
                 Kind::Readiness => set_ready(task, container, false),
                 Kind::Startup | Kind::Liveness => {

@@ -40,11 +40,24 @@ pub(crate) async fn install(node: &Arc<Node>) -> anyhow::Result<()> {
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     });
-    let objects = [node_object, mesh_config(), account(ISTIOD), account(GATEWAY), istiod_service(), istiod(&node.state), gateway_service(), gateway()];
+    let objects = [
+        node_object,
+        mesh_config(),
+        account(ISTIOD),
+        account(GATEWAY),
+        istiod_service(),
+        istiod(&node.state),
+        gateway_service(),
+        gateway(),
+    ];
     for object in objects {
         api::apply(node, &Key::of(&object)?, object).await?;
     }
     Ok(())
+}
+
+fn ports(numbers: &[u16]) -> Vec<Value> {
+    numbers.iter().map(|port| json!({"containerPort": port})).collect()
 }
 
 fn account(name: &str) -> Value {
@@ -78,9 +91,22 @@ fn istiod(state: &StateDir) -> Value {
     let host = |name: &str, path: PathBuf| json!({"name": name, "hostPath": {"path": path}});
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     let args = [
-        "discovery", "--domain", "cluster.local", "--clusterID", "Kubernetes", "--registries", "Directory",
-        "--registry-dir", "/var/lib/ironsail/objects", "--state-dir", "/var/lib/ironsail/state",
-        "--meshConfig", "/etc/istio/config/mesh", "--token-issuer", ISSUER, "--token-jwks",
+        "discovery",
+        "--domain",
+        "cluster.local",
+        "--clusterID",
+        "Kubernetes",
+        "--registries",
+        "Directory",
+        "--registry-dir",
+        "/var/lib/ironsail/objects",
+        "--state-dir",
+        "/var/lib/ironsail/state",
+        "--meshConfig",
+        "/etc/istio/config/mesh",
+        "--token-issuer",
+        ISSUER,
+        "--token-jwks",
     ];
     let mut args: Vec<String> = args.map(str::to_owned).into();
     args.push(format!("/var/lib/ironsail/issuer/{JWKS_FILE}"));
@@ -102,7 +128,7 @@ fn istiod(state: &StateDir) -> Value {
                         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                         {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
                     ],
-                    "ports": [8080, 15010, 15012, 15014, 15017].map(|port| json!({"containerPort": port})),
+                    "ports": ports(&[8080, 15010, 15012, 15014, 15017]),
                     "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}, "periodSeconds": 3},
                     "volumeMounts": [
                         mount("objects", "/var/lib/ironsail/objects"),
@@ -156,7 +182,7 @@ fn gateway() -> Value {
                 "containers": [{
                     "name": "istio-proxy",
                     "image": "auto",
-                    "ports": [8080, 8443, 31400, 15021, 15090].map(|port| json!({"containerPort": port})),
+                    "ports": ports(&[8080, 8443, 31400, 15021, 15090]),
                 }],
             },
         },

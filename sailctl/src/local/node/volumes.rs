@@ -69,7 +69,13 @@ impl Volumes {
     fn files(&self, node: &Node, volume: &Volume) -> anyhow::Result<Files> {
         let store = &node.store;
         if let Some(source) = &volume.config_map {
-            return config_map(store, self.namespace(), &source.name, source.items.as_deref(), source.optional);
+            return config_map(
+                store,
+                self.namespace(),
+                &source.name,
+                source.items.as_deref(),
+                source.optional,
+            );
         }
         if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
@@ -88,15 +94,29 @@ impl Volumes {
         if volume.empty_dir.is_some() || volume.host_path.is_some() {
             return Ok(Files::new());
         }
-        bail!("of a type that the local mesh does not have; there are configMap, secret, downwardAPI, projected, emptyDir, hostPath")
+        bail!(
+            "of a type that the local mesh does not have; there are configMap, secret, downwardAPI, projected, emptyDir, hostPath"
+        )
     }
 
     fn projection(&self, node: &Node, volume: &str, part: &VolumeProjection) -> anyhow::Result<Files> {
         if let Some(source) = &part.config_map {
-            return config_map(&node.store, self.namespace(), &source.name, source.items.as_deref(), source.optional);
+            return config_map(
+                &node.store,
+                self.namespace(),
+                &source.name,
+                source.items.as_deref(),
+                source.optional,
+            );
         }
         if let Some(source) = &part.secret {
-            return secret(&node.store, self.namespace(), &source.name, source.items.as_deref(), source.optional);
+            return secret(
+                &node.store,
+                self.namespace(),
+                &source.name,
+                source.items.as_deref(),
+                source.optional,
+            );
         }
         if let Some(source) = &part.downward_api {
             return self.downward(source.items.as_deref().unwrap_or_default());
@@ -108,7 +128,12 @@ impl Volumes {
     }
 
     /// A token, unless the one in place has more than a fifth of its life before it.
-    fn token(&self, node: &Node, volume: &str, source: &ServiceAccountTokenProjection) -> anyhow::Result<Option<Vec<u8>>> {
+    fn token(
+        &self,
+        node: &Node,
+        volume: &str,
+        source: &ServiceAccountTokenProjection,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
         let seconds = source.expiration_seconds.unwrap_or(3600).max(600);
         if let Ok(age) = fs::metadata(self.dir(volume).join(&source.path)).and_then(|meta| meta.modified()) {
             let age = age.elapsed().unwrap_or_default().as_secs();
@@ -116,7 +141,8 @@ impl Volumes {
                 return Ok(None);
             }
         }
-        let name = self.pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+        let name =
+            self.pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
         let account = node
             .store
             .get(&Key::core("ServiceAccount", self.namespace(), name))
@@ -171,17 +197,33 @@ impl Volumes {
     }
 }
 
-fn config_map(store: &Store, namespace: &str, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> anyhow::Result<Files> {
+fn config_map(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+) -> anyhow::Result<Files> {
     let data = env::config_map(store, namespace, name)
         .map(|data| data.into_iter().map(|(key, value)| (key, value.into_bytes())).collect());
     pick(data, items, optional)
 }
 
-fn secret(store: &Store, namespace: &str, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> anyhow::Result<Files> {
+fn secret(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+) -> anyhow::Result<Files> {
     pick(env::secret(store, namespace, name), items, optional)
 }
 
-fn pick(data: anyhow::Result<BTreeMap<String, Vec<u8>>>, items: Option<&[KeyToPath]>, optional: Option<bool>) -> anyhow::Result<Files> {
+fn pick(
+    data: anyhow::Result<BTreeMap<String, Vec<u8>>>,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+) -> anyhow::Result<Files> {
     let data = match data {
         Err(_) if optional == Some(true) => return Ok(Files::new()),
         other => other?,

@@ -23,9 +23,11 @@ const ALIASES: [(&str, &str); 2] = [("pilot-agent", "sail-agent"), ("pilot-disco
 
 pub(super) fn build(layout: &Layout) -> anyhow::Result<()> {
     let nothing: Option<&str> = None;
-    mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing).context("cannot make mounts private")?;
+    mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing)
+        .context("cannot make mounts private")?;
     let new = &layout.root;
-    mount(Some("tmpfs"), new, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).context("cannot mount a root")?;
+    mount(Some("tmpfs"), new, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+        .context("cannot mount a root")?;
     let mut mounts: Vec<Mount> = layout.mounts.clone();
     mounts.push(Mount { source: layout.bin_dir.clone(), path: BIN_DIR.into(), read_only: false });
     for mount in &mut mounts {
@@ -70,7 +72,8 @@ fn inside(new: &Path, path: &Path) -> PathBuf {
 
 /// Directories that are made anew, parents first.
 fn own_directories(mounts: &[Mount], layout: &Layout) -> BTreeSet<PathBuf> {
-    let mut dirs: BTreeSet<PathBuf> = ["/", "/etc", "/run", "/tmp", "/var", ALIAS_DIR].map(PathBuf::from).into();
+    let mut dirs: BTreeSet<PathBuf> =
+        ["/", "/etc", "/run", "/tmp", "/var", ALIAS_DIR].map(PathBuf::from).into();
     let files = layout.files.iter().map(|(path, _)| resolve(path));
     let paths = mounts.iter().map(|mount| mount.path.clone()).chain(files).chain([PathBuf::from(ALIAS_DIR)]);
     for path in paths {
@@ -122,7 +125,11 @@ fn bind(new: &Path, wanted: &Mount) -> anyhow::Result<()> {
     let nothing: Option<&str> = None;
     mount(Some(&wanted.source), &target, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?;
     if wanted.read_only {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let flags = MsFlags::MS_BIND
+            | MsFlags::MS_REMOUNT
+            | MsFlags::MS_RDONLY
+            | MsFlags::MS_NOSUID
+            | MsFlags::MS_NODEV;
         mount(nothing, &target, nothing, flags, nothing)?;
     }
     Ok(())
@@ -180,7 +187,13 @@ mod tests {
     #[test]
     fn parents_of_mounts_are_made_anew() {
         let mount = |path: &str| Mount { source: "/x".into(), path: path.into(), read_only: false };
-        let layout = Layout { hostname: String::new(), root: "/r".into(), bin_dir: "/b".into(), mounts: vec![], files: vec![] };
+        let layout = Layout {
+            hostname: String::new(),
+            root: "/r".into(),
+            bin_dir: "/b".into(),
+            mounts: vec![],
+            files: vec![],
+        };
         let dirs = own_directories(&[mount("/data"), mount("/data/deep/er"), mount("/srv/a/b")], &layout);
         assert!(dirs.contains(Path::new("/srv/a")));
         assert!(!dirs.contains(Path::new("/data/deep")));

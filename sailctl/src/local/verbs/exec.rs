@@ -29,7 +29,8 @@ pub(crate) struct Options {
 pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCode> {
     let pod = find_pod(state, &options.namespace, &options.pod)?;
     let stream = client::connect(state)?;
-    let request = Request::Exec { pod, container: options.container.clone(), command: options.command.clone() };
+    let request =
+        Request::Exec { pod, container: options.container.clone(), command: options.command.clone() };
     let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
     client::send_with(&stream, &request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     match client::receive(&mut BufReader::new(stream))? {

@@ -7,16 +7,16 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::list;
+use crate::local::StateDir;
 use crate::local::kind::Kind;
 use crate::local::output::{self, Detail};
-use crate::local::StateDir;
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// The kind, or KIND/NAME.
     kind: String,
     /// Only this object.
-    name: Option<String>,
+    object: Option<String>,
     /// The namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -38,7 +38,7 @@ enum Form {
 pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCode> {
     let (kind, name) = match options.kind.split_once('/') {
         Some((kind, name)) => (Kind::parse(kind)?, Some(name)),
-        None => (Kind::parse(&options.kind)?, options.name.as_deref()),
+        None => (Kind::parse(&options.kind)?, options.object.as_deref()),
     };
     let everywhere = options.all_namespaces || !kind.is_namespaced();
     let mut objects = list(state, &kind, (!everywhere).then_some(options.namespace.as_str()))?;
@@ -55,7 +55,9 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
     match options.output {
         Some(Form::Yaml) => print!("{}", serde_norway::to_string(&single(objects))?),
         Some(Form::Json) => println!("{:#}", single(objects)),
-        Some(Form::Wide) => print!("{}", output::objects(&kind, &objects, Detail::Wide, options.all_namespaces)),
+        Some(Form::Wide) => {
+            print!("{}", output::objects(&kind, &objects, Detail::Wide, options.all_namespaces))
+        }
         None if objects.is_empty() => eprintln!("no {kind} found"),
         None => print!("{}", output::objects(&kind, &objects, Detail::Short, options.all_namespaces)),
     }

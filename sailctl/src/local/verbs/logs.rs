@@ -53,7 +53,10 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
     let runs = runs(&dir);
     let wanted = if options.previous { runs.iter().rev().nth(1) } else { runs.last() };
     let Some((mut number, path)) = wanted.cloned() else {
-        bail!("container {container} of {key} has {}", if options.previous { "not been restarted" } else { "not started yet" });
+        bail!(
+            "container {container} of {key} has {}",
+            if options.previous { "not been restarted" } else { "not started yet" }
+        );
     };
     let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     print_start(&mut file, options.tail)?;

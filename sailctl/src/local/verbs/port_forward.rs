@@ -27,7 +27,9 @@ pub(crate) struct Options {
 
 pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCode> {
     let target = match options.target.split_once('/') {
-        Some((kind, name)) if Kind::parse(kind)?.name == "Service" => Key::core("Service", &options.namespace, name),
+        Some((kind, name)) if Kind::parse(kind)?.name == "Service" => {
+            Key::core("Service", &options.namespace, name)
+        }
         _ => find_pod(state, &options.namespace, &options.target)?,
     };
     let mut threads = Vec::new();
@@ -35,10 +37,13 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
         let (local, remote) = ports.split_once(':').unwrap_or((ports, ports));
         let number = |text: &str| text.parse::<u16>().with_context(|| format!("{ports}: want LOCAL:REMOTE"));
         let (local, remote) = (number(local)?, number(remote)?);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local)).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => anyhow!("port {local}: another program has it; choose another, or 0 for any"),
-            _ => anyhow!("port {local}: {error}"),
-        })?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, local)).map_err(|error| match error.kind() {
+                ErrorKind::AddrInUse => {
+                    anyhow!("port {local}: another program has it; choose another, or 0 for any")
+                }
+                _ => anyhow!("port {local}: {error}"),
+            })?;
         println!("127.0.0.1:{} -> {target}:{remote}", listener.local_addr()?.port());
         std::io::stdout().flush()?;
         let (state, target) = (state.clone(), target.clone());

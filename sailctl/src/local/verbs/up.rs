@@ -35,7 +35,11 @@ pub(crate) struct Options {
     no_wait: bool,
 }
 
-pub(crate) fn run(state: &StateDir, environment: &Environment, options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    state: &StateDir,
+    environment: &Environment,
+    options: &Options,
+) -> anyhow::Result<ExitCode> {
     check_machine(environment, &options.node)?;
     if Incarnation::read(&state.pid_file()).is_some_and(Incarnation::is_alive) {
         if client::status(state).is_ok() {
@@ -47,7 +51,8 @@ pub(crate) fn run(state: &StateDir, environment: &Environment, options: &Options
     state.create()?;
     // What an earlier daemon left would answer in its place.
     let _ = std::fs::remove_file(state.socket());
-    let log = File::create(state.node_log()).with_context(|| format!("cannot write {}", state.node_log().display()))?;
+    let log = File::create(state.node_log())
+        .with_context(|| format!("cannot write {}", state.node_log().display()))?;
     let child = Command::new(std::env::current_exe()?)
         .args(["local", "--name", state.name(), "--state-dir"])
         .arg(state.root())
@@ -73,7 +78,10 @@ fn check_machine(environment: &Environment, options: &NodeOptions) -> anyhow::Re
     let dir = options.programs()?;
     for program in PROGRAMS {
         if !dir.join(program).exists() {
-            bail!("{} is missing; build it (cargo build -p {program}) or say where it is with --bin-dir", dir.join(program).display());
+            bail!(
+                "{} is missing; build it (cargo build -p {program}) or say where it is with --bin-dir",
+                dir.join(program).display()
+            );
         }
     }
     Ok(())
