@@ -4,6 +4,6 @@
 mod grpc;
 mod target;
 
-pub use grpc::{GrpcError, H2Service, grpc};
+pub use grpc::{GrpcError, H2Service, grpc, grpc_over};
 pub(crate) use target::duration;
 pub use target::{Address, Connect, Target, TargetError};

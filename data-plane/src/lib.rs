@@ -6,6 +6,8 @@ pub mod admin;
 pub mod bootstrap;
 pub mod cli;
 pub mod dial;
+pub mod dns;
+pub mod health;
 pub mod logging;
 pub mod observe;
 mod run;

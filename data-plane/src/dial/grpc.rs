@@ -9,7 +9,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tonic::body::Body;
 
-use super::target::{Target, TargetError};
+use super::target::{Connect, Target, TargetError};
 
 /// Why a gRPC connection did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -41,18 +41,25 @@ pub async fn grpc(
     authority: Option<&str>,
 ) -> Result<tonic::client::Grpc<H2Service>, GrpcError> {
     let stream = target.connect().await?;
+    let over = grpc_over(stream, authority.unwrap_or(&target.cluster)).await;
+    over.map_err(|source| GrpcError::Handshake { cluster: target.cluster.to_string(), source })
+}
+
+/// Speaks HTTP/2 on a connection that stands.
+pub async fn grpc_over(
+    stream: Box<dyn Connect>,
+    authority: &str,
+) -> Result<tonic::client::Grpc<H2Service>, hyper::Error> {
     let (send, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(1 << 20)
         .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| GrpcError::Handshake { cluster: target.cluster.to_string(), source })?;
+        .await?;
     tokio::spawn(async move {
         // Its end is seen by whoever has a stream on it.
         let _ = connection.await;
     });
-    let authority = authority.unwrap_or(&target.cluster);
     // A cluster's name need not be a host's: `outbound|80||x` is none.
     let authority = authority.parse().unwrap_or_else(|_| Authority::from_static("cluster"));
     let service = H2Service { send, authority };
