@@ -3,7 +3,9 @@
 
 mod grpc;
 mod target;
+mod tls;
 
 pub use grpc::{GrpcError, H2Service, grpc, grpc_over};
 pub(crate) use target::duration;
-pub use target::{Address, Connect, Target, TargetError};
+pub use target::{Address, ClientTls, Connect, Target, TargetError};
+pub(crate) use tls::{client as client_tls, wrap};

@@ -9,7 +9,11 @@ use sail_proxy::cli::Cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match sail_proxy::run(Cli::parse()) {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read, once")]
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match sail_proxy::run(Cli::parse(), environment) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

@@ -1,7 +1,10 @@
 //! Start to end: reads the bootstrap, wires the main thread's parts, waits.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base::task::Supervised;
@@ -11,15 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use xds_api::envoy::config::bootstrap::v3::{Admin, Bootstrap};
 use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
 
+use crate::access_log::Sinks;
 use crate::cli::{Cli, Mode};
 use crate::logging::Levels;
+use crate::observe::{Environment, Observers};
 use crate::runtime::Runtime;
 use crate::server::{Main, Setup};
+use crate::trace::Exporters;
+use crate::worker::Workers;
 use crate::xds::{Manager, Parts};
-use crate::{admin, bootstrap};
+use crate::{admin, bootstrap, trace, worker};
 
 /// Runs what the command line asks for.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     if cli.version {
         println!("sail-proxy  version: {}", crate::VERSION);
         return Ok(());
@@ -43,12 +50,13 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         cli.config_path.as_ref().map_or("--config-yaml".to_owned(), |path| path.display().to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new()
-        .block_on(&runtime, serve(cli, loaded.bootstrap, levels, log))
+        .block_on(&runtime, serve(cli, environment, loaded.bootstrap, levels, log))
         .with_context(|| format!("cannot run {place}"))
 }
 
 async fn serve(
     cli: Cli,
+    environment: Environment,
     mut bootstrap: Bootstrap,
     levels: Levels,
     log: base::log::Handle,
@@ -63,7 +71,20 @@ async fn serve(
         log: Some(log),
         cli,
     });
-    let manager = Manager::new(&main, &bootstrap, Parts::default())?;
+    let sinks = Sinks::start(&main.stats, Duration::from_millis(main.cli.file_flush_interval_msec.max(1)))?;
+    let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
+    let observers =
+        Observers::new(main.stats.clone(), sinks.clone(), exporters, environment, main.node.clone());
+    let options = worker::Options {
+        concurrency: main.workers,
+        drain_time: Duration::from_secs(main.cli.drain_time_s),
+        node_metadata: main.node.metadata.clone().unwrap_or_default(),
+        node_id: main.node.id.clone(),
+        observers,
+    };
+    let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
+    let store = main.stats.clone();
+    let manager = Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, changed))?;
     if mode != Mode::Serve {
         println!("configuration OK");
         return Ok(());
@@ -72,12 +93,25 @@ async fn serve(
     let _admin = admin.map(|listener| Supervised::spawn_local(admin::serve(main.clone(), listener)));
     drop(bootstrap);
     main.discovery.set(manager.clone()).map_err(|_| anyhow::anyhow!("discovery is set up already"))?;
+    let target = manager.clone();
+    let target = Rc::new(move |cluster: &str| target.target(cluster));
+    let _exporters = Supervised::spawn_local(trace::run_all(started, target));
     let _discovery = Supervised::spawn_local(manager.run());
-    wait(&main).await
+    let ended = wait(&main, &sinks).await;
+    sinks.flush();
+    ended
+}
+
+/// The address that others reach us at, as spans tell it: where a packet to the outside would come from.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // No packet is sent: it only asks the kernel for a route.
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Until somebody ends the process.
-async fn wait(main: &Rc<Main>) -> anyhow::Result<()> {
+async fn wait(main: &Rc<Main>, sinks: &Sinks) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -86,10 +120,13 @@ async fn wait(main: &Rc<Main>) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break tracing::info!("terminated"),
             _ = interrupt.recv() => break tracing::info!("interrupted"),
-            () = main.quitting() => break tracing::info!("asked to quit"),
+            failure = main.quitting() => match failure {
+                Some(reason) => bail!(reason),
+                None => break tracing::info!("asked to quit"),
+            },
             // Envoy passes over it.
             _ = hangup.recv() => {}
-            _ = reopen.recv() => tracing::info!("reopening access logs"),
+            _ = reopen.recv() => sinks.reopen(),
         }
     }
     Ok(())

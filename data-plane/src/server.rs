@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use xds_api::envoy::admin::v3::server_info::State;
 use xds_api::envoy::config::core::v3::Node;
 
@@ -14,6 +14,7 @@ use crate::logging::Levels;
 use crate::runtime::Runtime;
 use crate::stats::sets::{listener_manager, server as stat};
 use crate::stats::{Rules, Store};
+use crate::worker::{Scope as DrainScope, Workers};
 
 /// What the main thread's parts share. Lives as long as the process.
 #[derive(Debug)]
@@ -44,8 +45,9 @@ pub struct Main {
     pub discovery: OnceCell<Rc<crate::xds::Manager>>,
     initialized: Cell<bool>,
     healthy: Cell<bool>,
-    drain: watch::Sender<DrainState>,
+    drain: Cell<DrainState>,
     quit: Notify,
+    failure: RefCell<Option<String>>,
     server: stat::Scope,
     listeners: listener_manager::Scope,
 }
@@ -63,15 +65,6 @@ pub struct Setup {
     pub bootstrap: Vec<u8>,
 }
 
-/// Which listeners drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DrainScope {
-    /// Those whose traffic direction is inbound.
-    Inbound,
-    /// All.
-    All,
-}
-
 /// An order to drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
@@ -83,13 +76,11 @@ pub enum Drain {
     Connections(DrainScope),
 }
 
-/// What workers follow.
+/// What drains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DrainState {
-    /// Connections of these listeners are asked to close (`connection: close`, GOAWAY) from then on.
-    pub closing: Option<(DrainScope, Instant)>,
-    /// These listeners accept nothing more.
-    pub stopped: Option<DrainScope>,
+struct DrainState {
+    closing: Option<DrainScope>,
+    stopped: Option<DrainScope>,
 }
 
 impl Main {
@@ -115,8 +106,9 @@ impl Main {
             discovery: OnceCell::new(),
             initialized: Cell::new(false),
             healthy: Cell::new(true),
-            drain: watch::Sender::new(DrainState::default()),
+            drain: Cell::default(),
             quit: Notify::new(),
+            failure: RefCell::default(),
             server,
             listeners,
         });
@@ -183,19 +175,21 @@ impl Main {
         self.publish_state();
     }
 
-    /// The drain, for workers.
-    pub fn drain_watch(&self) -> watch::Receiver<DrainState> {
-        self.drain.subscribe()
-    }
-
     /// Ends the process.
     pub fn quit(&self) {
         self.quit.notify_one();
     }
 
-    /// Waits for [`Main::quit`].
-    pub async fn quitting(&self) {
+    /// Ends the process with an error: it cannot do what its bootstrap says.
+    pub fn fail(&self, reason: String) {
+        self.failure.borrow_mut().get_or_insert(reason);
+        self.quit.notify_one();
+    }
+
+    /// Waits for [`Main::quit`] or [`Main::fail`], and says why it failed, if it did.
+    pub async fn quitting(&self) -> Option<String> {
         self.quit.notified().await;
+        self.failure.borrow_mut().take()
     }
 
     /// What initialization waits for.
@@ -218,8 +212,8 @@ impl Main {
 
     /// The whole server is draining only when all its listeners are.
     fn is_draining(&self) -> bool {
-        let drain = *self.drain.borrow();
-        drain.stopped == Some(DrainScope::All) || matches!(drain.closing, Some((DrainScope::All, _)))
+        let drain = self.drain.get();
+        drain.stopped == Some(DrainScope::All) || drain.closing == Some(DrainScope::All)
     }
 
     fn publish_state(&self) {
@@ -227,17 +221,28 @@ impl Main {
         self.server.set(stat::live, i64::from(self.is_live()));
     }
 
+    fn with_workers(&self, order: impl FnOnce(&Workers)) {
+        if let Some(discovery) = self.discovery.get() {
+            order(&discovery.parts().workers());
+        }
+    }
+
     fn close_connections(&self, scope: DrainScope) {
-        self.drain.send_modify(|drain| {
-            let (was, since) = drain.closing.unwrap_or((scope, Instant::now()));
-            drain.closing = Some((was.max(scope), since));
-        });
+        self.with_workers(|workers| workers.drain(scope));
+        let drain = self.drain.get();
+        self.drain.set(DrainState { closing: Some(wider(drain.closing, scope)), ..drain });
     }
 
     fn stop_listeners(&self, scope: DrainScope) {
-        self.drain.send_modify(|drain| drain.stopped = drain.stopped.max(Some(scope)));
+        self.with_workers(|workers| workers.stop_listening(scope));
+        let drain = self.drain.get();
+        self.drain.set(DrainState { stopped: Some(wider(drain.stopped, scope)), ..drain });
         self.publish_state();
     }
+}
+
+fn wider(before: Option<DrainScope>, now: DrainScope) -> DrainScope {
+    if before == Some(DrainScope::All) { DrainScope::All } else { now }
 }
 
 /// Memory as the kernel counts it, in bytes.

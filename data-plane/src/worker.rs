@@ -15,7 +15,8 @@ use sail_proxy_config::Snapshot;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::listener::sockets::{BindError, Opened, Sockets};
+pub use crate::listener::sockets::BindError;
+use crate::listener::sockets::{Opened, Sockets};
 use crate::observe::Observers;
 use crate::stats::{self, Store};
 use state::Worker;
@@ -128,6 +129,13 @@ impl Workers {
     /// Takes no more connections.
     pub fn stop_listening(&self, scope: Scope) {
         self.tell(|| Order::StopListening(scope));
+    }
+
+    /// Where listeners listen: the addresses that the kernel gave.
+    pub fn addresses(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<str>, &sail_proxy_config::decide::address::Address)> {
+        self.sockets.addresses()
     }
 
     /// Downstream connections that are open.

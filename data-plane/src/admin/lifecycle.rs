@@ -5,7 +5,8 @@ use std::rc::Rc;
 use http::StatusCode;
 
 use super::{Page, Params, text};
-use crate::server::{Drain, DrainScope, Main};
+use crate::server::{Drain, Main};
+use crate::worker::Scope as DrainScope;
 
 pub(super) fn drain_listeners(main: &Rc<Main>, params: &Params) -> Page {
     if params.has("skip_exit") && !params.has("graceful") {

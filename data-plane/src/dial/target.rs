@@ -40,6 +40,9 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// TLS's client side, and the name that is asked for.
+pub type ClientTls = (Arc<ClientConfig>, ServerName<'static>);
+
 /// A cluster that the main thread can call.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -48,7 +51,7 @@ pub struct Target {
     /// Its endpoints.
     pub addresses: Vec<Address>,
     /// TLS, if the cluster speaks it.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<ClientTls>,
     /// How long connecting may take.
     pub timeout: Duration,
 }

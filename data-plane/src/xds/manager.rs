@@ -12,6 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base::task::Supervised;
 use prost::Message;
+use sail_proxy_config::cluster::Cluster as RunCluster;
+use sail_proxy_config::listener::Listener as RunListener;
 use tokio::sync::Notify;
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
 use xds_api::envoy::config::cluster::v3::Cluster;
@@ -21,15 +23,17 @@ use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
 use xds_stream::client::{Client, Names, Received, Rejection};
 
+use super::convert;
 use super::files;
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
-use super::snapshot::{Converted, Parts};
+use super::snapshot::Parts;
 use super::stream::{self, Applier, Service, Subscription};
 use super::warm::Warm;
 use crate::dial::Target;
 use crate::server::Main;
-use crate::stats::sets::{cluster_manager, control_plane, lds, listener_manager};
+use crate::stats::sets::{cluster_manager, cluster_membership, control_plane, lds, listener_manager};
+use crate::worker::BindError;
 
 /// Why the bootstrap cannot be run: the field's path and what is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,11 @@ impl Error {
         Self { path: path.into(), reason: reason.into() }
     }
 }
+
+/// What stands in place of a type for names that are resolved.
+const DNS: &str = "dns";
+/// How long a cluster waits for its names.
+const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server, and what it is asked for. Secrets have a stream each, as Envoy has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,8 +92,8 @@ struct Whole {
 #[derive(Default)]
 struct Resources {
     kinds: BTreeMap<String, Kind>,
-    clusters: Warm<Converted<Cluster>>,
-    listeners: Warm<Converted<Listener>>,
+    clusters: Warm<RunCluster>,
+    listeners: Warm<RunListener>,
     /// Whence each CDS or LDS resource's own `self` sources are read.
     parents: BTreeMap<&'static str, Source>,
     /// What was asked for by name and does not exist.
@@ -94,8 +103,9 @@ struct Resources {
 /// See the module.
 pub struct Manager {
     main: Rc<Main>,
-    parts: Parts,
+    parts: Rc<Parts>,
     statics: BTreeMap<String, Cluster>,
+    statics_listen: BTreeSet<String>,
     ads: Option<Source>,
     ads_metadata: Vec<(String, String)>,
     phase: Cell<Phase>,
@@ -105,6 +115,7 @@ pub struct Manager {
     servers: RefCell<BTreeMap<ServerKey, Server>>,
     files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
     changed: Notify,
+    membership: RefCell<BTreeMap<Arc<str>, cluster_membership::Scope>>,
     this: Weak<Self>,
     stats: Stats,
 }
@@ -124,7 +135,11 @@ impl std::fmt::Debug for Manager {
 
 impl Manager {
     /// Takes the bootstrap's static resources and learns where the others come from. Nothing is asked for yet.
-    pub fn new(main: &Rc<Main>, bootstrap: &Bootstrap, parts: Parts) -> Result<Rc<Self>, Error> {
+    pub fn new(
+        main: &Rc<Main>,
+        bootstrap: &Bootstrap,
+        make: impl FnOnce(Box<dyn Fn()>) -> Parts,
+    ) -> Result<Rc<Self>, Error> {
         let dynamic = bootstrap.dynamic_resources.clone().unwrap_or_default();
         let ads = dynamic.ads_config.as_ref().map(needs::api_source).transpose();
         let ads = ads.map_err(|e| Error::new("dynamic_resources.ads_config", e))?;
@@ -149,8 +164,9 @@ impl Manager {
         let fixed = bootstrap.static_resources.as_ref().unwrap_or(&empty);
         let manager = Rc::new_cyclic(|this| Self {
             main: main.clone(),
-            parts,
+            parts: Rc::new(make(bell(this))),
             statics: fixed.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
+            statics_listen: fixed.listeners.iter().map(|listener| listener.name.clone()).collect(),
             ads,
             ads_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
             phase: Cell::new(Phase::Primary),
@@ -160,6 +176,7 @@ impl Manager {
             servers: RefCell::default(),
             files: RefCell::default(),
             changed: Notify::new(),
+            membership: RefCell::default(),
             this: this.clone(),
             stats: Stats {
                 clusters: main.stats.pinned(""),
@@ -176,7 +193,7 @@ impl Manager {
     /// Runs discovery until it is dropped.
     pub async fn run(self: Rc<Self>) {
         loop {
-            self.step();
+            let _ = self.step();
             let deadline = self.deadline();
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -188,7 +205,7 @@ impl Manager {
     /// What initialization waits for, in words.
     pub fn waiting_for(&self) -> Vec<String> {
         let resources = self.resources.borrow();
-        let has = |need: &Need| resources.has(need);
+        let has = |need: &Need| resources.has(need, &self.parts);
         let mut all = Vec::new();
         if self.phase.get() < Phase::Running {
             for (kind, whole) in [("CDS", &self.cds), ("LDS", &self.lds)] {
@@ -210,6 +227,11 @@ impl Manager {
     pub fn refresh_stats(&self) {
         let resources = self.resources.borrow();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        crate::health::membership_stats(
+            &self.main.stats,
+            &self.parts.current(),
+            &mut self.membership.borrow_mut(),
+        );
         let (clusters, listeners) = (&self.stats.clusters, &self.stats.listeners);
         clusters.set(cluster_manager::active_clusters, count(resources.clusters.active().len()));
         clusters.set(cluster_manager::warming_clusters, count(resources.clusters.warming()));
@@ -257,9 +279,19 @@ impl Manager {
         all
     }
 
+    /// Whether a cluster came by discovery.
+    pub fn added_via_api(&self, cluster: &str) -> bool {
+        !self.statics.contains_key(cluster)
+    }
+
     /// When static resources were taken.
     pub fn started(&self) -> SystemTime {
         self.main.started_at
+    }
+
+    /// A cluster, active or the only one there is.
+    fn cluster(&self, name: &str) -> Option<Arc<RunCluster>> {
+        self.resources.borrow().clusters.any(name).cloned()
     }
 
     /// The parts that build and hold the snapshot.
@@ -280,7 +312,15 @@ impl Manager {
         let endpoints =
             body(type_url::ENDPOINT, service).and_then(|body| ClusterLoadAssignment::decode(body).ok());
         let mut target = Target::new(&message, endpoints.as_ref());
-        target.tls = self.parts.client_tls(&message);
+        drop(resources);
+        target.tls = match self.cluster(cluster).map(|cluster| self.parts.client_tls(&cluster)) {
+            Some(Ok(tls)) => tls,
+            Some(Err(reason)) => {
+                tracing::warn!(cluster, reason, "cannot call the cluster");
+                return None;
+            }
+            None => None,
+        };
         Some(target)
     }
 
@@ -317,9 +357,17 @@ impl Manager {
                 .version
                 .clone_from(&received.version);
         }
-        self.count(received, failures.is_empty());
         self.settle(&received.type_url);
+        // What waits for nothing is in force before the server hears of it; if it cannot listen, the server hears that.
+        for error in self.step() {
+            if received.type_url == type_url::LISTENER
+                && received.resources.iter().any(|resource| resource.name == error.listener)
+            {
+                failures.push((error.listener.to_string(), error.to_string()));
+            }
+        }
         self.changed.notify_one();
+        self.count(received, failures.is_empty());
         match failures.as_slice() {
             [] => Ok(()),
             failures => Err(Rejection::of(&received.type_url, failures)),
@@ -334,23 +382,33 @@ impl Manager {
         let mut resources = self.resources.borrow_mut();
         for (place, secret) in fixed.secrets.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.secrets[{place}]"), reason);
-            self.parts.secret(&secret.name, secret).map_err(wrong)?;
+            self.parts.take_secret(&secret.name.as_str().into(), secret).map_err(wrong)?;
         }
         for (place, cluster) in fixed.clusters.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.clusters[{place}]"), reason);
             let needs = needs::of_cluster(cluster, &Source::Ads).map_err(wrong)?;
-            let built = self.parts.cluster(cluster, false).map_err(wrong)?;
-            resources.clusters.insert(&cluster.name.as_str().into(), Arc::new(built), needs, now);
+            let built = convert::cluster(cluster).map_err(wrong)?;
+            let needs = self.with_dns(&built, needs);
+            resources.clusters.insert(&built.name.clone(), built, needs, now);
         }
         for (place, listener) in fixed.listeners.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.listeners[{place}]"), reason);
             let needs = needs::of_listener(listener, &Source::Ads).map_err(wrong)?;
-            let built = self.parts.listener(listener, false).map_err(wrong)?;
-            let name =
-                if listener.name.is_empty() { format!("static-{place}") } else { listener.name.clone() };
-            resources.listeners.insert(&name.as_str().into(), Arc::new(built), needs, now);
+            let built = convert::listener(listener).map_err(wrong)?;
+            convert::check_listener(&built).map_err(wrong)?;
+            resources.listeners.insert(&built.name.clone(), built, needs, now);
         }
         Ok(())
+    }
+
+    /// A cluster of names waits until they were resolved once.
+    fn with_dns(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
+        self.parts.dns.ensure(cluster);
+        if convert::is_dns(cluster) {
+            let (name, source) = (cluster.name.to_string(), Source::Ads);
+            needs.push(Need { type_url: DNS, name, source, timeout: Some(DNS_TIMEOUT) });
+        }
+        needs
     }
 
     fn take(
@@ -374,9 +432,10 @@ impl Manager {
                 } else {
                     cluster_manager::cluster_added
                 };
-                let built = self.parts.cluster(&cluster, true)?;
+                let built = convert::cluster(&cluster)?;
+                let needs = self.with_dns(&built, needs);
                 self.stats.clusters.inc(counter);
-                resources.clusters.insert(name, Arc::new(built), needs, now);
+                resources.clusters.insert(name, built, needs, now);
             }
             type_url::LISTENER => {
                 let listener = Listener::decode(body).map_err(|e| e.to_string())?;
@@ -386,15 +445,16 @@ impl Manager {
                 } else {
                     listener_manager::listener_added
                 };
-                let built = self.parts.listener(&listener, true)?;
+                let built = convert::listener(&listener)?;
+                convert::check_listener(&built)?;
                 self.stats.listeners.inc(counter);
-                resources.listeners.insert(name, Arc::new(built), needs, now);
+                resources.listeners.insert(name, built, needs, now);
             }
-            type_url::ENDPOINT => self.parts.endpoints(name, body)?,
-            type_url::ROUTE => self.parts.route(name, body)?,
+            type_url::ENDPOINT => self.parts.take_endpoints(name, body)?,
+            type_url::ROUTE => self.parts.take_route(name, body)?,
             type_url::SECRET => {
                 let secret = Message::decode(body).map_err(|e: prost::DecodeError| e.to_string())?;
-                self.parts.secret(name, &secret)?;
+                self.parts.take_secret(name, &secret)?;
             }
             other => return Err(format!("resources of type {other} are not supported")),
         }
@@ -433,20 +493,29 @@ impl Manager {
     }
 
     /// Goes as far as it can: promotes, asks, publishes.
-    fn step(&self) {
+    fn step(&self) -> Vec<BindError> {
         let now = Instant::now();
         let changed = self.promote(now);
-        while self.advance(now) {}
+        let mut failed = Vec::new();
+        while self.advance(now, &mut failed) {}
         self.subscribe();
         if self.phase.get() == Phase::Running && (changed || self.parts.is_dirty()) {
-            self.publish();
+            failed.extend(self.publish());
         }
+        for error in &failed {
+            self.stats.listeners.inc(listener_manager::listener_create_failure);
+            // It may come again when the address is free.
+            if self.statics_listen.contains(&*error.listener) {
+                self.main.fail(error.to_string());
+            }
+        }
+        failed
     }
 
     fn promote(&self, now: Instant) -> bool {
         let mut guard = self.resources.borrow_mut();
         let Resources { kinds, clusters, listeners, absent, .. } = &mut *guard;
-        let has = |need: &Need| has(kinds, absent, need);
+        let has = |need: &Need| has(kinds, absent, need, &self.parts);
         let clusters = clusters.promote(now, &has);
         // Listeners refer to clusters: they follow.
         let ready = self.phase.get() >= Phase::Listeners;
@@ -455,7 +524,7 @@ impl Manager {
     }
 
     /// Enters the next phase if this one is over.
-    fn advance(&self, now: Instant) -> bool {
+    fn advance(&self, now: Instant, failed: &mut Vec<BindError>) -> bool {
         let settled = |whole: &RefCell<Option<Whole>>| {
             let mut whole = whole.borrow_mut();
             whole.as_mut().is_none_or(|whole| {
@@ -475,7 +544,7 @@ impl Manager {
                     return false;
                 }
                 self.phase.set(Phase::Running);
-                self.publish();
+                failed.extend(self.publish());
                 self.main.set_initialized();
                 return false;
             }
@@ -486,17 +555,18 @@ impl Manager {
         true
     }
 
-    fn publish(&self) {
+    fn publish(&self) -> Vec<BindError> {
         let resources = self.resources.borrow();
         self.parts.publish(
             &mut resources.clusters.active().map(|(_, value)| value),
             &mut resources.listeners.active().map(|(_, value)| value),
-        );
+        )
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let now = Instant::now();
         let resources = self.resources.borrow();
-        let has = |need: &Need| resources.has(need);
+        let has = |need: &Need| resources.has(need, &self.parts);
         let whole = |whole: &RefCell<Option<Whole>>| {
             let whole = whole.borrow();
             let whole = whole.as_ref().filter(|whole| !whole.settled)?;
@@ -505,8 +575,8 @@ impl Manager {
         let all = [
             whole(&self.cds),
             whole(&self.lds),
-            resources.clusters.deadline(&has),
-            resources.listeners.deadline(&has),
+            resources.clusters.deadline(now, &has),
+            resources.listeners.deadline(now, &has),
         ];
         all.into_iter().flatten().min()
     }
@@ -527,7 +597,8 @@ impl Manager {
         {
             let resources = self.resources.borrow();
             let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
-            for need in resources.clusters.needs().chain(listeners) {
+            let named = resources.clusters.needs().chain(listeners).filter(|need| need.type_url != DNS);
+            for need in named {
                 let key = ServerKey::new(&need.source, need.type_url, Some(&need.name));
                 let names = wanted.entry(key).or_default().entry(need.type_url);
                 if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
@@ -594,13 +665,16 @@ impl Manager {
 }
 
 impl Resources {
-    fn has(&self, need: &Need) -> bool {
-        has(&self.kinds, &self.absent, need)
+    fn has(&self, need: &Need, parts: &Parts) -> bool {
+        has(&self.kinds, &self.absent, need, parts)
     }
 
     fn gone(&mut self, type_url: &str, name: &str, parts: &Parts) {
         match type_url {
-            type_url::CLUSTER => self.clusters.remove(name),
+            type_url::CLUSTER => {
+                self.clusters.remove(name);
+                parts.dns.remove(name);
+            }
             type_url::LISTENER => self.listeners.remove(name),
             // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
             _ => {
@@ -615,7 +689,15 @@ impl Resources {
     }
 }
 
-fn has(kinds: &BTreeMap<String, Kind>, absent: &BTreeSet<(String, String)>, need: &Need) -> bool {
+fn has(
+    kinds: &BTreeMap<String, Kind>,
+    absent: &BTreeSet<(String, String)>,
+    need: &Need,
+    parts: &Parts,
+) -> bool {
+    if need.type_url == DNS {
+        return parts.dns.has(&need.name);
+    }
     kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
         || absent.contains(&(need.type_url.to_owned(), need.name.clone()))
 }
@@ -630,6 +712,16 @@ impl ServerKey {
             name: name.filter(|_| secret).map(str::to_owned),
         }
     }
+}
+
+/// Wakes the manager up.
+fn bell(manager: &Weak<Manager>) -> Box<dyn Fn()> {
+    let manager = manager.clone();
+    Box::new(move || {
+        if let Some(manager) = manager.upgrade() {
+            manager.changed.notify_one();
+        }
+    })
 }
 
 struct ServerApplier {

@@ -1,77 +1,101 @@
-//! The seam to the pure crates: protobuf is converted here, and the parts become a snapshot for workers.
+//! Converted parts, by name, and the snapshot that they make for workers.
 
-use std::cell::Cell;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use prost::Message;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use xds_api::envoy::config::cluster::v3::Cluster;
-use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use xds_api::envoy::config::listener::v3::Listener;
-use xds_api::envoy::config::route::v3::RouteConfiguration;
-use xds_api::envoy::extensions::transport_sockets::tls::v3::Secret;
+use sail_proxy_config::Snapshot;
+use sail_proxy_config::cluster::Cluster;
+use sail_proxy_config::listener::Listener;
+use sail_proxy_config::secret::Secret;
+use sail_proxy_decide::host::{Endpoints, Host};
+use sail_proxy_decide::route::RouteTable;
 
-/// An object, converted.
-#[derive(Debug)]
-pub struct Converted<T> {
-    /// As it came.
-    pub message: T,
-    /// Whether it came by discovery.
-    pub added_via_api: bool,
+use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::transport_sockets::tls::v3::Secret as SecretMessage;
+
+use super::convert;
+use crate::dial::{self, ClientTls, Connect};
+use crate::dns::Dns;
+use crate::health::{HealthChecks, Tls};
+use crate::stats::Store;
+use crate::tls::context::Contexts;
+use crate::worker::{BindError, Workers};
+
+/// What is converted and in force, and what the main thread does for it.
+pub struct Parts {
+    pub(super) endpoints: RefCell<BTreeMap<Arc<str>, Arc<Endpoints>>>,
+    pub(super) routes: RefCell<BTreeMap<Arc<str>, Arc<RouteTable>>>,
+    pub(super) secrets: RefCell<BTreeMap<Arc<str>, Secret>>,
+    pub(super) dns: Rc<Dns>,
+    health: HealthChecks,
+    contexts: Rc<Contexts>,
+    workers: RefCell<Workers>,
+    current: RefCell<Arc<Snapshot>>,
+    dirty: Rc<Cell<bool>>,
 }
 
-/// Everything converted, by name.
-#[derive(Debug, Default)]
-pub struct Parts {
-    endpoints: RefCell<BTreeMap<String, Arc<ClusterLoadAssignment>>>,
-    routes: RefCell<BTreeMap<String, Arc<RouteConfiguration>>>,
-    secrets: RefCell<BTreeMap<String, Arc<Secret>>>,
-    dirty: Cell<bool>,
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("version", &self.current.borrow().version).finish_non_exhaustive()
+    }
 }
 
 impl Parts {
-    pub(super) fn cluster(
-        &self,
-        message: &Cluster,
-        added_via_api: bool,
-    ) -> Result<Converted<Cluster>, String> {
-        Ok(Converted { message: message.clone(), added_via_api })
+    /// Nothing yet. `changed` is called when something is new that did not come by discovery.
+    pub fn new(store: Arc<Store>, workers: Workers, changed: impl Fn() + 'static) -> Self {
+        let dirty = Rc::new(Cell::new(false));
+        let flag = dirty.clone();
+        let dns = Dns::new(move || {
+            flag.set(true);
+            changed();
+        });
+        Self {
+            endpoints: RefCell::default(),
+            routes: RefCell::default(),
+            secrets: RefCell::default(),
+            dns,
+            health: HealthChecks::new(store),
+            contexts: Rc::new(Contexts::default()),
+            workers: RefCell::new(workers),
+            current: RefCell::default(),
+            dirty,
+        }
     }
 
-    pub(super) fn listener(
-        &self,
-        message: &Listener,
-        added_via_api: bool,
-    ) -> Result<Converted<Listener>, String> {
-        Ok(Converted { message: message.clone(), added_via_api })
+    /// What workers run.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.borrow().clone()
     }
 
-    pub(super) fn endpoints(&self, name: &str, body: &[u8]) -> Result<(), String> {
-        let endpoints = ClusterLoadAssignment::decode(body).map_err(|e| e.to_string())?;
-        self.endpoints.borrow_mut().insert(name.to_owned(), Arc::new(endpoints));
+    /// The workers.
+    pub fn workers(&self) -> std::cell::Ref<'_, Workers> {
+        self.workers.borrow()
+    }
+
+    pub(super) fn take_endpoints(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
+        let message = ClusterLoadAssignment::decode(body).map_err(|error| error.to_string())?;
+        let previous = self.endpoints.borrow().get(name).cloned();
+        let endpoints = convert::endpoints(&message, previous.as_deref())?;
+        self.endpoints.borrow_mut().insert(name.clone(), endpoints);
         self.set_dirty();
         Ok(())
     }
 
-    pub(super) fn route(&self, name: &str, body: &[u8]) -> Result<(), String> {
-        let route = RouteConfiguration::decode(body).map_err(|e| e.to_string())?;
-        self.routes.borrow_mut().insert(name.to_owned(), Arc::new(route));
+    pub(super) fn take_route(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
+        let message = RouteConfiguration::decode(body).map_err(|error| error.to_string())?;
+        self.routes.borrow_mut().insert(name.clone(), convert::route(&message)?);
         self.set_dirty();
         Ok(())
     }
 
-    pub(super) fn secret(&self, name: &str, secret: &Secret) -> Result<(), String> {
-        self.secrets.borrow_mut().insert(name.to_owned(), Arc::new(secret.clone()));
+    pub(super) fn take_secret(&self, name: &Arc<str>, message: &SecretMessage) -> Result<(), String> {
+        self.secrets.borrow_mut().insert(name.clone(), convert::secret(message)?);
         self.set_dirty();
         Ok(())
-    }
-
-    /// The TLS that this cluster is spoken to with, for the main thread's own calls.
-    pub(super) fn client_tls(&self, _cluster: &Cluster) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
-        None
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -82,12 +106,88 @@ impl Parts {
         self.dirty.set(true);
     }
 
+    /// The TLS that this cluster is spoken to with, for the main thread's own calls.
+    pub(super) fn client_tls(&self, cluster: &Cluster) -> Result<Option<ClientTls>, String> {
+        // A cluster may be called before there is a whole snapshot: to ask for one.
+        let secrets =
+            self.secrets.borrow().iter().map(|(name, secret)| (name.clone(), secret.clone())).collect();
+        let snapshot = Snapshot { secrets, ..Snapshot::default() };
+        dial::client_tls(&self.contexts, &snapshot, &cluster.socket, &cluster.name)
+    }
+
+    /// Puts clusters and listeners in force, with everything that they refer to. Listeners that cannot listen are left
+    /// out, and said.
     pub(super) fn publish(
         &self,
-        clusters: &mut dyn Iterator<Item = &Arc<Converted<Cluster>>>,
-        listeners: &mut dyn Iterator<Item = &Arc<Converted<Listener>>>,
-    ) {
+        clusters: &mut dyn Iterator<Item = &Arc<Cluster>>,
+        listeners: &mut dyn Iterator<Item = &Arc<Listener>>,
+    ) -> Vec<BindError> {
         self.dirty.set(false);
-        tracing::debug!(clusters = clusters.count(), listeners = listeners.count(), "a new snapshot");
+        let map = |parts: &RefCell<BTreeMap<Arc<str>, Arc<Endpoints>>>| {
+            parts.borrow().iter().map(|(name, part)| (name.clone(), part.clone())).collect::<Vec<_>>()
+        };
+        let before = self.current();
+        let mut snapshot = Snapshot {
+            version: before.version + 1,
+            listeners: listeners.cloned().collect(),
+            clusters: clusters.map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
+            assignments: map(&self.endpoints).into_iter().chain(self.dns.found()).collect(),
+            route_tables: self
+                .routes
+                .borrow()
+                .iter()
+                .map(|(name, table)| (name.clone(), table.clone()))
+                .collect(),
+            secrets: self
+                .secrets
+                .borrow()
+                .iter()
+                .map(|(name, secret)| (name.clone(), secret.clone()))
+                .collect(),
+        };
+        let mut failed = Vec::new();
+        loop {
+            let whole = Arc::new(snapshot);
+            match self.workers.borrow_mut().apply(&whole) {
+                Ok(()) => {
+                    self.health.update(&whole, &self.health_tls());
+                    self.current.replace(whole);
+                    return failed;
+                }
+                Err(errors) => {
+                    snapshot = Arc::unwrap_or_clone(whole);
+                    for error in errors {
+                        tracing::error!("{error}");
+                        let again = failed.iter().any(|known: &BindError| known.listener == error.listener);
+                        // The version before cannot listen either: without it, then.
+                        let old = if again { None } else { before.listener(&error.listener) };
+                        replace(&mut snapshot.listeners, &error.listener, old);
+                        failed.push(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a cluster's transport socket round a health check's connection.
+    fn health_tls(&self) -> Tls {
+        let contexts = self.contexts.clone();
+        let current = self.current();
+        Rc::new(move |cluster: Arc<Cluster>, host: Arc<Host>, stream: Box<dyn Connect>| {
+            let socket = cluster.socket_for(&host.metadata);
+            let tls = dial::client_tls(&contexts, &current, socket, &host.hostname);
+            Box::pin(async move { dial::wrap(stream, tls.map_err(std::io::Error::other)?).await })
+        })
+    }
+}
+
+/// Another version of a listener in its place, or nothing where there is none or where it is the same.
+fn replace(listeners: &mut Vec<Arc<Listener>>, name: &Arc<str>, with: Option<&Arc<Listener>>) {
+    let Some(place) = listeners.iter().position(|listener| listener.name == *name) else { return };
+    match with.filter(|old| !Arc::ptr_eq(old, &listeners[place])) {
+        Some(old) => listeners[place] = old.clone(),
+        None => {
+            listeners.remove(place);
+        }
     }
 }

@@ -61,15 +61,15 @@ impl<T> Warm<T> {
     }
 
     /// When the next wait ends.
-    pub(super) fn deadline(&self, has: &dyn Fn(&Need) -> bool) -> Option<Instant> {
-        // An object is promoted when its last need is there or expired: that need's deadline is the one to wait for,
-        // but an earlier one is harmless and simpler to find.
+    pub(super) fn deadline(&self, now: Instant, has: &dyn Fn(&Need) -> bool) -> Option<Instant> {
+        // What has passed is of no more interest: the object waits for something else then.
         self.warming
             .values()
             .flat_map(|warming| {
                 let missing = warming.needs.iter().filter(|need| !has(need));
                 missing.filter_map(|need| Some(warming.since + need.timeout?))
             })
+            .filter(|deadline| *deadline > now)
             .min()
     }
 
@@ -103,9 +103,10 @@ impl<T> Warm<T> {
         self.active.iter().map(|(name, (value, _))| (name, value))
     }
 
-    /// An active object.
-    pub(super) fn get(&self, name: &str) -> Option<&Arc<T>> {
-        self.active.get(name).map(|(value, _)| value)
+    /// The active object of this name, or the one that waits where there is none.
+    pub(super) fn any(&self, name: &str) -> Option<&Arc<T>> {
+        let active = self.active.get(name).map(|(value, _)| value);
+        active.or_else(|| self.warming.get(name).map(|warming| &warming.value))
     }
 
     /// Whether there is an object of this name in any state.
@@ -147,9 +148,9 @@ mod tests {
         assert!(warm.promote(now, &|_| false));
         warm.insert(&name, Arc::new(2), vec![need("a", None)], now);
         assert!(!warm.promote(now, &|_| false));
-        assert_eq!(warm.get("a").map(|v| **v), Some(1));
+        assert_eq!(warm.any("a").map(|v| **v), Some(1));
         assert!(warm.promote(now, &|need| need.name == "a"));
-        assert_eq!(warm.get("a").map(|v| **v), Some(2));
+        assert_eq!(warm.any("a").map(|v| **v), Some(2));
     }
 
     #[test]
@@ -157,10 +158,14 @@ mod tests {
         let now = Instant::now();
         let mut warm = Warm::default();
         warm.insert(&"a".into(), Arc::new(()), vec![need("a", Some(15))], now);
-        let deadline = warm.deadline(&|_| false).unwrap();
+        let deadline = warm.deadline(now, &|_| false).unwrap();
         assert_eq!(deadline, now + Duration::from_secs(15));
         assert!(!warm.promote(now, &|_| false));
         assert!(warm.promote(deadline, &|_| false));
         assert!(warm.is_settled());
+
+        warm.insert(&"b".into(), Arc::new(()), vec![need("b", Some(15)), need("c", None)], now);
+        assert!(!warm.promote(deadline, &|_| false));
+        assert_eq!(warm.deadline(deadline, &|_| false), None, "nothing is left that time could bring");
     }
 }

@@ -1,0 +1,43 @@
+//! A cluster's transport socket round the main thread's own connections.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use sail_proxy_config::Snapshot;
+use sail_proxy_config::tls::UpstreamSocket;
+
+use super::target::{ClientTls, Connect};
+use crate::tls::context::Contexts;
+
+/// TLS for this socket, if it has any.
+pub(crate) fn client(
+    contexts: &Contexts,
+    snapshot: &Snapshot,
+    socket: &UpstreamSocket,
+    name: &str,
+) -> Result<Option<ClientTls>, String> {
+    match socket {
+        UpstreamSocket::Raw => Ok(None),
+        UpstreamSocket::Internal(inner) => client(contexts, snapshot, inner, name),
+        UpstreamSocket::ProxyProtocol(_) => {
+            Err("the proxy's own calls do not speak the PROXY protocol upstream".to_owned())
+        }
+        UpstreamSocket::Tls(tls) => {
+            let built = contexts.client(tls, snapshot, None).map_err(|error| error.to_string())?;
+            let sni = if tls.sni.is_empty() { name } else { &tls.sni };
+            // Something that is no name is asked for by no name.
+            let name = ServerName::try_from(sni.to_owned())
+                .or_else(|_| ServerName::try_from("cluster".to_owned()))
+                .map_err(|error| error.to_string())?;
+            Ok(Some((built.config, name)))
+        }
+    }
+}
+
+/// Does the client's side of a handshake, if there is one.
+pub(crate) async fn wrap(stream: Box<dyn Connect>, tls: Option<ClientTls>) -> io::Result<Box<dyn Connect>> {
+    let Some((config, name)) = tls else { return Ok(stream) };
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
+    Ok(Box::new(connector.connect(name, stream).await?))
+}

@@ -1,0 +1,179 @@
+//! Discovery against a delta server that answers step by step.
+
+mod support;
+
+use serde_json::json;
+use support::xds::Server;
+use support::{Backend, Proxy, call, wait};
+use xds_api::codec::Codec;
+use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::type_url;
+
+fn bootstrap(server: &Server) -> String {
+    format!(
+        r#"
+node: {{id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local", cluster: a.default}}
+dynamic_resources:
+  ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  cds_config: {{ads: {{}}, initial_fetch_timeout: 0s, resource_api_version: V3}}
+  lds_config: {{ads: {{}}, initial_fetch_timeout: 0s, resource_api_version: V3}}
+static_resources:
+  clusters:
+  - name: xds
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: xds
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}]}}]
+"#,
+        server.address.port()
+    )
+}
+
+struct Resources(Codec);
+
+impl Resources {
+    fn cluster(&self, name: &str) -> Cluster {
+        let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+        let text = json!({ "name": name, "type": "EDS", "eds_cluster_config": { "eds_config": ads } });
+        self.0.from_json_value(&text).unwrap()
+    }
+
+    fn endpoints(&self, name: &str, backend: &Backend) -> ClusterLoadAssignment {
+        let address = json!({ "address": "127.0.0.1", "port_value": backend.address.port() });
+        let endpoint = json!({ "endpoint": { "address": { "socket_address": address } } });
+        let text = json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [endpoint] }] });
+        self.0.from_json_value(&text).unwrap()
+    }
+
+    fn listener(&self, name: &str, prefix: &str) -> Listener {
+        let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+        let router = json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" });
+        let hcm = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
+                      HttpConnectionManager",
+            "stat_prefix": prefix,
+            "rds": { "route_config_name": "80", "config_source": ads },
+            "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": router }],
+        });
+        let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": hcm });
+        let text = json!({
+            "name": name,
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+            "filter_chains": [{ "filters": [filter] }],
+        });
+        self.0.from_json_value(&text).unwrap()
+    }
+
+    fn routes(&self, cluster: &str) -> RouteConfiguration {
+        let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": cluster } });
+        let host = json!({ "name": "all", "domains": ["*"], "routes": [route] });
+        let text = json!({ "name": "80", "virtual_hosts": [host], "validate_clusters": false });
+        self.0.from_json_value(&text).unwrap()
+    }
+}
+
+/// Brings a proxy up to a listener that leads to the cluster `one`.
+fn bring_up(server: &mut Server, proxy: &Proxy, resources: &Resources, backend: &Backend) {
+    let first = server.subscription(type_url::CLUSTER);
+    let node = first.node.expect("the first request has the node");
+    assert_eq!(node.user_agent_name, "envoy");
+    assert!(node.extensions.iter().any(|extension| extension.name == "istio.stats"));
+    let answer = server.send(&[("one", resources.cluster("one"))], &[]);
+    assert_eq!(answer.error_detail, None);
+    assert_eq!(server.subscription(type_url::ENDPOINT).resource_names_subscribe, ["one"]);
+    assert_eq!(proxy.admin("GET", "/ready").status, 503, "listeners are missing still");
+    server.send(&[("one", resources.endpoints("one", backend))], &[]);
+    server.subscription(type_url::LISTENER);
+    server.send(&[("in", resources.listener("in", "ingress"))], &[]);
+    assert_eq!(server.subscription(type_url::ROUTE).resource_names_subscribe, ["80"]);
+    assert_eq!(proxy.admin("GET", "/ready").status, 503, "routes are missing still");
+    server.send(&[("80", resources.routes("one"))], &[]);
+    wait("readiness", || (proxy.admin("GET", "/ready").status == 200).then_some(()));
+}
+
+#[test]
+fn warms_up_in_order_and_follows_changes() {
+    let (resources, one, two) = (Resources(Codec::new()), Backend::start("one"), Backend::start("two"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let listener = proxy.listener("in");
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    assert_eq!(proxy.stat("cluster_manager.cds.update_success"), Some(1));
+    assert_eq!(proxy.stat("listener_manager.lds.update_success"), Some(1));
+
+    server.send(&[("one", resources.endpoints("one", &two))], &[]);
+    wait("the new endpoint", || (call(listener, "GET", "/", &[]).ok()?.body == "two").then_some(()));
+
+    server.send(&[("two", resources.cluster("two"))], &[]);
+    assert_eq!(server.subscription(type_url::ENDPOINT).resource_names_subscribe, ["two"]);
+    server.send(&[("two", resources.endpoints("two", &one))], &[]);
+    server.send(&[("80", resources.routes("two"))], &[]);
+    wait("the new route", || (call(listener, "GET", "/", &[]).ok()?.body == "one").then_some(()));
+    server.send::<Cluster>(&[], &["one"]);
+    assert_eq!(server.subscription(type_url::ENDPOINT).resource_names_unsubscribe, ["one"]);
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+}
+
+#[test]
+fn what_cannot_run_is_refused_by_name_and_the_last_good_one_stays() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let listener = proxy.listener("in");
+
+    let mut bad = resources.cluster("one");
+    bad.eds_cluster_config = None;
+    bad.lb_policy = 77;
+    let answer = server.send(&[("one", bad), ("three", resources.cluster("three"))], &[]);
+    let error = answer.error_detail.expect("a refusal").message;
+    assert!(error.contains("one: ") && !error.contains("three: "), "{error}");
+    assert_eq!(proxy.stat("cluster_manager.cds.update_rejected"), Some(1));
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    assert_eq!(
+        server.subscription(type_url::ENDPOINT).resource_names_subscribe,
+        ["three"],
+        "the good one is taken"
+    );
+    let dump = proxy.admin("GET", "/config_dump?resource=dynamic_active_clusters").body;
+    assert!(dump.contains("error_state"), "{dump}");
+
+    let mut bad = resources.listener("in", "ingress");
+    bad.filter_chains[0].filters[0].name.clear();
+    bad.filter_chains[0].filters[0].config_type = None;
+    let answer = server.send(&[("in", bad)], &[]);
+    let error = answer.error_detail.expect("a refusal").message;
+    assert!(error.contains("in: ") && error.contains("filter_chains[0].filters[0]"), "{error}");
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+}
+
+#[test]
+fn losing_the_server_loses_no_traffic_and_the_next_stream_says_what_is_held() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let listener = proxy.listener("in");
+    let address = server.address;
+    drop(server);
+    wait("the stream's end", || (proxy.stat("control_plane.connected_state")? == 0).then_some(()));
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+
+    let server = Server::start(Some(address));
+    let again = server.subscription(type_url::CLUSTER);
+    assert!(again.node.is_some());
+    assert_eq!(again.initial_resource_versions.keys().collect::<Vec<_>>(), ["one"]);
+    let again = server.subscription(type_url::ENDPOINT);
+    assert_eq!(again.resource_names_subscribe, ["one"]);
+    assert_eq!(again.initial_resource_versions.len(), 1);
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+}
