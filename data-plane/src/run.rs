@@ -74,7 +74,7 @@ async fn serve(
     let sinks = Sinks::start(&main.stats, Duration::from_millis(main.cli.file_flush_interval_msec.max(1)))?;
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =
-        Observers::new(main.stats.clone(), sinks.clone(), exporters, environment, main.node.clone());
+        Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
     let options = worker::Options {
         concurrency: main.workers,
         drain_time: Duration::from_secs(main.cli.drain_time_s),
@@ -84,7 +84,7 @@ async fn serve(
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
     let store = main.stats.clone();
-    let manager = Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, changed))?;
+    let manager = Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, environment, changed))?;
     if mode != Mode::Serve {
         println!("configuration OK");
         return Ok(());

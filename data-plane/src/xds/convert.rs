@@ -1,16 +1,104 @@
 //! The seam to `sail-proxy-config`: protobuf in, runtime types out, or why not.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
+use sail_proxy_config::secret::Secret;
+use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State};
+use sail_proxy_decide::host::Endpoints;
+use sail_proxy_decide::route::RouteTable;
+use xds_api::google::protobuf::Any;
 
-use crate::observe::check_istio_stats;
+use crate::observe::{Environment, check_istio_stats};
+
+/// What conversions read besides messages.
+struct Files(Environment);
+
+impl Sources for Files {
+    fn file(&self, path: &str) -> Result<Vec<u8>, String> {
+        std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}"))
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+/// Converts resources, and remembers what it converted: what did not change is not converted again, and hosts keep
+/// their state.
+#[derive(Debug)]
+pub(super) struct Converter(RefCell<State>);
+
+impl Converter {
+    pub(super) fn new(environment: Environment) -> Self {
+        Self(RefCell::new(State::new(Box::new(Files(environment)))))
+    }
+
+    /// `None`: it is what it was.
+    pub(super) fn cluster(&self, body: &[u8]) -> Result<Option<Arc<Cluster>>, String> {
+        let accepted = self.put(Kind::Cluster, body)?;
+        let state = self.0.borrow();
+        Ok(state.current().clusters.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    /// `None`: it is what it was.
+    pub(super) fn listener(&self, body: &[u8]) -> Result<Option<Arc<Listener>>, String> {
+        let accepted = self.put(Kind::Listener, body)?;
+        let found = self.0.borrow().current().listener(&accepted.name).filter(|_| accepted.changed).cloned();
+        if let Some(listener) = &found
+            && let Err(reason) = check_listener(listener)
+        {
+            // So that the same thing is refused again.
+            self.remove(Kind::Listener, &accepted.name);
+            return Err(reason);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn endpoints(&self, body: &[u8]) -> Result<Option<Arc<Endpoints>>, String> {
+        let accepted = self.put(Kind::Assignment, body)?;
+        let state = self.0.borrow();
+        Ok(state.current().assignments.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    pub(super) fn route(&self, body: &[u8]) -> Result<Option<Arc<RouteTable>>, String> {
+        let accepted = self.put(Kind::RouteTable, body)?;
+        let state = self.0.borrow();
+        Ok(state.current().route_tables.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    pub(super) fn secret(&self, body: &[u8]) -> Result<Option<Secret>, String> {
+        let accepted = self.put(Kind::Secret, body)?;
+        let state = self.0.borrow();
+        Ok(state.current().secrets.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    pub(super) fn remove(&self, kind: Kind, name: &str) {
+        self.0.borrow_mut().remove(kind, name);
+    }
+
+    fn put(&self, kind: Kind, body: &[u8]) -> Result<Accepted, String> {
+        let any = Any { type_url: kind.type_url().to_owned(), value: body.to_vec() };
+        let accepted = self.0.borrow_mut().put(&any).map_err(|diagnostics| errors(&diagnostics))?;
+        for warning in &accepted.warnings {
+            tracing::debug!(resource = &*accepted.name, %kind, "{warning}");
+        }
+        Ok(accepted)
+    }
+}
+
+/// What is wrong, field by field; the name stands before it already.
+fn errors(diagnostics: &Diagnostics) -> String {
+    let all: Vec<String> = diagnostics.errors().map(ToString::to_string).collect();
+    all.join("; ")
+}
 
 /// What the conversion leaves to this crate to check: configurations that stay messages.
-pub(super) fn check_listener(listener: &Listener) -> Result<(), String> {
+fn check_listener(listener: &Listener) -> Result<(), String> {
     let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
     for chain in chains {
         for filter in chain.filters.iter() {
@@ -37,37 +125,4 @@ pub(super) fn check_listener(listener: &Listener) -> Result<(), String> {
 pub(super) fn is_dns(cluster: &Arc<Cluster>) -> bool {
     use sail_proxy_config::cluster::Discovery;
     matches!(cluster.discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_))
-}
-
-const PENDING: &str = "conversion is not there yet";
-
-pub(super) fn cluster(
-    _message: &xds_api::envoy::config::cluster::v3::Cluster,
-) -> Result<Arc<Cluster>, String> {
-    Err(PENDING.to_owned())
-}
-
-pub(super) fn listener(
-    _message: &xds_api::envoy::config::listener::v3::Listener,
-) -> Result<Arc<Listener>, String> {
-    Err(PENDING.to_owned())
-}
-
-pub(super) fn endpoints(
-    _message: &xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment,
-    _previous: Option<&sail_proxy_decide::host::Endpoints>,
-) -> Result<Arc<sail_proxy_decide::host::Endpoints>, String> {
-    Err(PENDING.to_owned())
-}
-
-pub(super) fn route(
-    _message: &xds_api::envoy::config::route::v3::RouteConfiguration,
-) -> Result<Arc<sail_proxy_decide::route::RouteTable>, String> {
-    Err(PENDING.to_owned())
-}
-
-pub(super) fn secret(
-    _message: &xds_api::envoy::extensions::transport_sockets::tls::v3::Secret,
-) -> Result<sail_proxy_config::secret::Secret, String> {
-    Err(PENDING.to_owned())
 }

@@ -382,20 +382,28 @@ impl Manager {
         let mut resources = self.resources.borrow_mut();
         for (place, secret) in fixed.secrets.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.secrets[{place}]"), reason);
-            self.parts.take_secret(&secret.name.as_str().into(), secret).map_err(wrong)?;
+            self.parts.take_secret(&secret.name.as_str().into(), &secret.encode_to_vec()).map_err(wrong)?;
         }
         for (place, cluster) in fixed.clusters.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.clusters[{place}]"), reason);
             let needs = needs::of_cluster(cluster, &Source::Ads).map_err(wrong)?;
-            let built = convert::cluster(cluster).map_err(wrong)?;
+            let Some(built) = self.parts.convert.cluster(&cluster.encode_to_vec()).map_err(wrong)? else {
+                continue;
+            };
             let needs = self.with_dns(&built, needs);
             resources.clusters.insert(&built.name.clone(), built, needs, now);
         }
         for (place, listener) in fixed.listeners.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.listeners[{place}]"), reason);
             let needs = needs::of_listener(listener, &Source::Ads).map_err(wrong)?;
-            let built = convert::listener(listener).map_err(wrong)?;
-            convert::check_listener(&built).map_err(wrong)?;
+            let mut listener = listener.clone();
+            if listener.name.is_empty() {
+                // A static listener may go without; its statistics are called by its address in any case.
+                listener.name = format!("static-{place}");
+            }
+            let Some(built) = self.parts.convert.listener(&listener.encode_to_vec()).map_err(wrong)? else {
+                continue;
+            };
             resources.listeners.insert(&built.name.clone(), built, needs, now);
         }
         Ok(())
@@ -432,7 +440,7 @@ impl Manager {
                 } else {
                     cluster_manager::cluster_added
                 };
-                let built = convert::cluster(&cluster)?;
+                let Some(built) = self.parts.convert.cluster(body)? else { return Ok(()) };
                 let needs = self.with_dns(&built, needs);
                 self.stats.clusters.inc(counter);
                 resources.clusters.insert(name, built, needs, now);
@@ -445,16 +453,14 @@ impl Manager {
                 } else {
                     listener_manager::listener_added
                 };
-                let built = convert::listener(&listener)?;
-                convert::check_listener(&built)?;
+                let Some(built) = self.parts.convert.listener(body)? else { return Ok(()) };
                 self.stats.listeners.inc(counter);
                 resources.listeners.insert(name, built, needs, now);
             }
             type_url::ENDPOINT => self.parts.take_endpoints(name, body)?,
             type_url::ROUTE => self.parts.take_route(name, body)?,
             type_url::SECRET => {
-                let secret = Message::decode(body).map_err(|e: prost::DecodeError| e.to_string())?;
-                self.parts.take_secret(name, &secret)?;
+                self.parts.take_secret(name, body)?;
             }
             other => return Err(format!("resources of type {other} are not supported")),
         }
@@ -674,8 +680,12 @@ impl Resources {
             type_url::CLUSTER => {
                 self.clusters.remove(name);
                 parts.dns.remove(name);
+                parts.convert.remove(sail_proxy_config::Kind::Cluster, name);
             }
-            type_url::LISTENER => self.listeners.remove(name),
+            type_url::LISTENER => {
+                self.listeners.remove(name);
+                parts.convert.remove(sail_proxy_config::Kind::Listener, name);
+            }
             // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
             _ => {
                 self.absent.insert((type_url.to_owned(), name.to_owned()));

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use prost::Message;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::listener::Listener;
@@ -13,14 +12,12 @@ use sail_proxy_config::secret::Secret;
 use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::route::RouteTable;
 
-use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use xds_api::envoy::config::route::v3::RouteConfiguration;
-use xds_api::envoy::extensions::transport_sockets::tls::v3::Secret as SecretMessage;
 
-use super::convert;
+use super::convert::Converter;
 use crate::dial::{self, ClientTls, Connect};
 use crate::dns::Dns;
 use crate::health::{HealthChecks, Tls};
+use crate::observe::Environment;
 use crate::stats::Store;
 use crate::tls::context::Contexts;
 use crate::worker::{BindError, Workers};
@@ -31,6 +28,7 @@ pub struct Parts {
     pub(super) routes: RefCell<BTreeMap<Arc<str>, Arc<RouteTable>>>,
     pub(super) secrets: RefCell<BTreeMap<Arc<str>, Secret>>,
     pub(super) dns: Rc<Dns>,
+    pub(super) convert: Converter,
     health: HealthChecks,
     contexts: Rc<Contexts>,
     workers: RefCell<Workers>,
@@ -46,7 +44,12 @@ impl std::fmt::Debug for Parts {
 
 impl Parts {
     /// Nothing yet. `changed` is called when something is new that did not come by discovery.
-    pub fn new(store: Arc<Store>, workers: Workers, changed: impl Fn() + 'static) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        workers: Workers,
+        environment: Environment,
+        changed: impl Fn() + 'static,
+    ) -> Self {
         let dirty = Rc::new(Cell::new(false));
         let flag = dirty.clone();
         let dns = Dns::new(move || {
@@ -58,6 +61,7 @@ impl Parts {
             routes: RefCell::default(),
             secrets: RefCell::default(),
             dns,
+            convert: Converter::new(environment),
             health: HealthChecks::new(store),
             contexts: Rc::new(Contexts::default()),
             workers: RefCell::new(workers),
@@ -77,24 +81,26 @@ impl Parts {
     }
 
     pub(super) fn take_endpoints(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        let message = ClusterLoadAssignment::decode(body).map_err(|error| error.to_string())?;
-        let previous = self.endpoints.borrow().get(name).cloned();
-        let endpoints = convert::endpoints(&message, previous.as_deref())?;
-        self.endpoints.borrow_mut().insert(name.clone(), endpoints);
-        self.set_dirty();
+        if let Some(endpoints) = self.convert.endpoints(body)? {
+            self.endpoints.borrow_mut().insert(name.clone(), endpoints);
+            self.set_dirty();
+        }
         Ok(())
     }
 
     pub(super) fn take_route(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        let message = RouteConfiguration::decode(body).map_err(|error| error.to_string())?;
-        self.routes.borrow_mut().insert(name.clone(), convert::route(&message)?);
-        self.set_dirty();
+        if let Some(table) = self.convert.route(body)? {
+            self.routes.borrow_mut().insert(name.clone(), table);
+            self.set_dirty();
+        }
         Ok(())
     }
 
-    pub(super) fn take_secret(&self, name: &Arc<str>, message: &SecretMessage) -> Result<(), String> {
-        self.secrets.borrow_mut().insert(name.clone(), convert::secret(message)?);
-        self.set_dirty();
+    pub(super) fn take_secret(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
+        if let Some(secret) = self.convert.secret(body)? {
+            self.secrets.borrow_mut().insert(name.clone(), secret);
+            self.set_dirty();
+        }
         Ok(())
     }
 
