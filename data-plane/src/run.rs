@@ -84,7 +84,8 @@ async fn serve(
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
     let store = main.stats.clone();
-    let manager = Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, environment, changed))?;
+    let manager =
+        Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, environment, changed))?;
     if mode != Mode::Serve {
         println!("configuration OK");
         return Ok(());

@@ -122,6 +122,11 @@ impl State {
         Arc::new(self.snapshot.clone())
     }
 
+    /// The same, to look at.
+    pub fn current(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// Takes a resource as xDS or the bootstrap brings it.
     pub fn put(&mut self, resource: &Any) -> Result<Accepted, Diagnostics> {
         let bytes = resource.value.as_slice();

@@ -12,7 +12,6 @@ use sail_proxy_config::secret::Secret;
 use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::route::RouteTable;
 
-
 use super::convert::Converter;
 use crate::dial::{self, ClientTls, Connect};
 use crate::dns::Dns;
