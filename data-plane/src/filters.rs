@@ -8,9 +8,12 @@ mod header_mutation;
 mod local_rate_limit;
 mod peer_metadata;
 mod rbac;
+mod refused;
+mod set_filter_state;
 
 use std::pin::Pin;
 
+use http::StatusCode;
 use sail_proxy_config::http_filter::{HttpFilter as Config, HttpFilterKind};
 
 use crate::http::exchange::Exchange;
@@ -72,12 +75,27 @@ fn with_filter<R>(filter: &Config, call: impl FnOnce(&dyn HttpFilter) -> R) -> O
         HttpFilterKind::Alpn(config) => call(&**config),
         HttpFilterKind::LocalRateLimit(config) => call(&local_rate_limit::Filter(config)),
         HttpFilterKind::HeaderMutation(config) => call(&**config),
-        HttpFilterKind::Router(_)
-        | HttpFilterKind::IstioStats(_)
-        | HttpFilterKind::GrpcStats(_)
-        | HttpFilterKind::GrpcWeb
-        | HttpFilterKind::Buffer(_)
-        | HttpFilterKind::SetFilterState(_)
-        | HttpFilterKind::JwtAuthn(_) => return None,
+        HttpFilterKind::SetFilterState(values) => call(&set_filter_state::Filter(values)),
+        HttpFilterKind::JwtAuthn(_) => call(&refused::Refused {
+            status: StatusCode::UNAUTHORIZED,
+            body: "Jwt verification is not available",
+            details: "jwt_authn_access_denied{not_available}",
+            content_type: None,
+        }),
+        HttpFilterKind::GrpcWeb => call(&refused::Refused {
+            status: StatusCode::NOT_IMPLEMENTED,
+            body: "gRPC-Web is not available",
+            details: "filter_not_available",
+            content_type: Some("application/grpc-web"),
+        }),
+        HttpFilterKind::Buffer(_) => call(&refused::Refused {
+            status: StatusCode::NOT_IMPLEMENTED,
+            body: "the buffer filter is not available",
+            details: "filter_not_available",
+            content_type: None,
+        }),
+        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) | HttpFilterKind::GrpcStats(_) => {
+            return None;
+        }
     })
 }

@@ -4,3 +4,4 @@ pub(crate) mod exchange_metadata;
 pub(crate) mod filters;
 pub(crate) mod proxy;
 pub(crate) mod relay;
+mod splice;

@@ -13,7 +13,7 @@ use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, gr
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::{mutate, path};
-use crate::filters::{self, Flow};
+use crate::filters::{self, Flow, grpc_stats};
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
@@ -60,8 +60,12 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
     mutate::request(exchange, &mut head);
     exchange.find_route(&head);
     trace(exchange, &mut head);
-    let body = RequestBody::wrap(body, exchange);
+    let mut body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
+    let counts_messages = exchange.grpc.get() && manager.counts_grpc_messages();
+    if counts_messages {
+        body = grpc_stats::count(body, exchange, grpc_stats::Direction::Request);
+    }
     let mut passed = 0;
     let mut early = None;
     for filter in manager.filters() {
@@ -88,6 +92,10 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
     };
     for filter in manager.filters()[..passed].iter().rev() {
         filters::on_response(filter, exchange, &mut reply);
+    }
+    if counts_messages {
+        let body = std::mem::replace(reply.response.body_mut(), Body::Empty);
+        *reply.response.body_mut() = grpc_stats::count(body, exchange, grpc_stats::Direction::Response);
     }
     reply
 }

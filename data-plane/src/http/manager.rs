@@ -42,6 +42,7 @@ pub(crate) struct Manager {
     mode: Mode,
     details: Details,
     envoy_headers: bool,
+    grpc_stats: bool,
 }
 
 impl Manager {
@@ -91,6 +92,10 @@ impl Manager {
                 uri: details.uri,
             },
             envoy_headers: !suppress,
+            grpc_stats: config
+                .http_filters
+                .iter()
+                .any(|filter| matches!(filter.kind, HttpFilterKind::GrpcStats(_))),
             config: config.clone(),
         }
     }
@@ -194,6 +199,11 @@ impl Manager {
 
     pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {
         &self.rate_limit
+    }
+
+    /// Whether messages of gRPC streams are counted.
+    pub(crate) fn counts_grpc_messages(&self) -> bool {
+        self.grpc_stats
     }
 
     /// Whether the route or the manager lets the request's upgrade through; a request without one always passes.

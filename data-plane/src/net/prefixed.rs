@@ -26,6 +26,11 @@ impl Prefixed {
         (self.prefix, self.raw)
     }
 
+    /// Whether everything that was read ahead has been read again.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
     pub(crate) fn raw(&self) -> &Raw {
         &self.raw
     }

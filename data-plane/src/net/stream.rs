@@ -77,6 +77,17 @@ impl Stream {
         }
     }
 
+    /// The socket, where bytes pass it as they are and none was read ahead.
+    pub(crate) fn bare_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(io) if io.is_drained() => match io.raw() {
+                Raw::Tcp(tcp) => Some(tcp),
+                Raw::Unix(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The stream with bytes put back that were read from it.
     pub(crate) fn rewound(self, prefix: Bytes) -> Self {
         if prefix.is_empty() {

@@ -12,9 +12,13 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::splice::{Failed, Splice};
 use crate::net::Stream;
 
 const SCRATCH: usize = 64 * 1024;
+
+/// A read of this size is a sign of bulk.
+const SPLICE_FROM: usize = 32 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -54,6 +58,7 @@ struct Direction {
     start: usize,
     state: State,
     unflushed: bool,
+    splice: Option<Splice>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -115,7 +120,12 @@ impl Direction {
                 self.state = State::Done;
                 return Poll::Ready(Ok(()));
             }
-            match self.poll_move(context, reader, writer)? {
+            let moving = if self.splice.is_some() {
+                self.poll_splice(context, reader, writer)?
+            } else {
+                self.poll_move(context, reader, writer)?
+            };
+            match moving {
                 Poll::Ready(0) => self.state = State::Ending,
                 Poll::Ready(moved_bytes) => {
                     count.set(count.get() + moved_bytes as u64);
@@ -134,6 +144,26 @@ impl Direction {
         Poll::Pending
     }
 
+    /// The same through a pipe.
+    fn poll_splice(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &Stream,
+        writer: &Stream,
+    ) -> Result<Poll<usize>, Side> {
+        let (Some(splice), Some(reader), Some(writer)) =
+            (&mut self.splice, reader.bare_tcp(), writer.bare_tcp())
+        else {
+            return Ok(Poll::Pending);
+        };
+        match splice.poll_move(context, reader, writer) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(count)) => Ok(Poll::Ready(count)),
+            Poll::Ready(Err(Failed::Reader(error))) => Err(Side::Reader(error)),
+            Poll::Ready(Err(Failed::Writer(error))) => Err(Side::Writer(error)),
+        }
+    }
+
     /// One read, and as much of a write as goes.
     fn poll_move(
         &mut self,
@@ -141,30 +171,39 @@ impl Direction {
         reader: &mut Stream,
         writer: &mut Stream,
     ) -> Result<Poll<usize>, Side> {
-        BUFFER.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(reader).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(result) => result.map_err(Side::Reader)?,
-            }
-            let data = buffer.filled();
-            let mut written = 0;
-            while written < data.len() {
-                match Pin::new(&mut *writer).poll_write(context, &data[written..]) {
-                    Poll::Ready(Ok(0)) => return Err(Side::Writer(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(count)) => written += count,
-                    Poll::Ready(Err(error)) => return Err(Side::Writer(error)),
-                    Poll::Pending => {
-                        self.kept.clear();
-                        self.kept.extend_from_slice(&data[written..]);
-                        self.start = 0;
-                        break;
+        let bare = reader.bare_tcp().is_some() && writer.bare_tcp().is_some();
+        BUFFER
+            .with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                match Pin::new(reader).poll_read(context, &mut buffer) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(result) => result.map_err(Side::Reader)?,
+                }
+                let data = buffer.filled();
+                let mut written = 0;
+                while written < data.len() {
+                    match Pin::new(&mut *writer).poll_write(context, &data[written..]) {
+                        Poll::Ready(Ok(0)) => return Err(Side::Writer(io::ErrorKind::WriteZero.into())),
+                        Poll::Ready(Ok(count)) => written += count,
+                        Poll::Ready(Err(error)) => return Err(Side::Writer(error)),
+                        Poll::Pending => {
+                            self.kept.clear();
+                            self.kept.extend_from_slice(&data[written..]);
+                            self.start = 0;
+                            break;
+                        }
                     }
                 }
-            }
-            self.unflushed = !data.is_empty();
-            Ok(Poll::Ready(data.len()))
-        })
+                self.unflushed = !data.is_empty();
+                Ok(Poll::Ready(data.len()))
+            })
+            .inspect(|moved| {
+                // Much at a time: from here on the kernel moves it, if both ends are bare sockets.
+                let much = matches!(moved, Poll::Ready(count) if *count >= SPLICE_FROM);
+                if much && self.kept.is_empty() && bare && self.splice.is_none() {
+                    self.splice = Splice::new().ok();
+                }
+            })
     }
 
     fn poll_write_kept(&mut self, context: &mut Context<'_>, writer: &mut Stream) -> Poll<io::Result<()>> {
