@@ -16,7 +16,7 @@ use saild_ca::authenticate::{Authenticator, Authenticators};
 use saild_ca::service::{CertificateService, Counters};
 use saild_ca::serving::{Serving, istiod_names};
 use saild_ca::{Ca, Options};
-use saild_registry::{Directory, Registry, Updates};
+use saild_registry::{Registry, Updates};
 use saild_serve::debug::{self, Page, Question};
 use saild_serve::http::{Response, Router};
 use saild_serve::metrics::Metrics;
@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use crate::host::{State, Translation};
 use crate::measure::Measured;
 use crate::settings::{Settings, Tokens, VERSION};
+use crate::source::{self, Started};
 use crate::webhook::inject::Injection;
 use crate::{caller, pages, upkeep, webhook};
 
@@ -37,8 +38,6 @@ use crate::{caller, pages, upkeep, webhook};
 const MAX_STREAMS: u32 = 100_000;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long objects are waited for at the start.
-const FIRST_UPDATE: Duration = Duration::from_secs(30);
 
 /// Where saild listens.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -104,18 +103,12 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
     let addresses = sockets.addresses()?;
     let (drain, watch) = drain::channel();
 
-    let directory = Directory::open(&settings.registry_dir)?;
-    let files = directory.statuses();
-    let (registry, mut updates) = Registry::start(directory, registry_options(&settings));
-    let registry = Arc::new(registry);
-    let first = tokio::time::timeout(FIRST_UPDATE, updates.next()).await.with_context(|| {
-        format!("--registry-dir {} was not read in time", settings.registry_dir.display())
-    })?;
-    let state = Arc::new(State::new(first.mesh));
+    let Started { registry, updates, mesh, files, tokens } = source::start(&settings).await?;
+    let state = Arc::new(State::new(mesh));
 
     let trust = trust_domains(&state)?;
     let ca = Arc::new(open_ca(&settings, &trust)?);
-    let authenticators = authenticators(&settings, trust);
+    let authenticators = authenticators(&settings, trust, tokens);
     let names = istiod_names(&settings.system_namespace, &settings.domain, &settings.revision);
     let serving = Arc::new(Serving::new(&ca, names, Timestamp::now())?);
 
@@ -202,17 +195,6 @@ fn tell(settings: &Settings, addresses: &Addresses) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn registry_options(settings: &Settings) -> saild_registry::Options {
-    saild_registry::Options {
-        domain: settings.domain.clone(),
-        cluster: settings.cluster_id.clone(),
-        mesh_config: Arc::clone(&settings.mesh_config),
-        system_namespace: settings.system_namespace.clone(),
-        revision: settings.revision.clone(),
-        ..saild_registry::Options::default()
-    }
-}
-
 fn ads_options(settings: &Settings) -> saild_serve::Options {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut options = saild_serve::Options::for_cores(cores);
@@ -247,15 +229,21 @@ fn open_ca(settings: &Settings, trust: &[TrustDomain]) -> anyhow::Result<Ca> {
     Ok(ca)
 }
 
-fn authenticators(settings: &Settings, trust: Vec<TrustDomain>) -> Authenticators {
+/// Certificates first, as they are checked here; then tokens by the keys that were given, or by Kubernetes.
+fn authenticators(
+    settings: &Settings,
+    trust: Vec<TrustDomain>,
+    kubernetes: Option<Arc<dyn Authenticator>>,
+) -> Authenticators {
     let mut list: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificate::new(trust))];
-    match &settings.tokens {
-        Some(Tokens { keys, issuer }) => {
-            list.push(Arc::new(Jwt::new(keys.clone(), issuer.clone(), vec![AUDIENCE.to_owned()])));
-        }
-        None => warn!(
+    if let Some(Tokens { keys, issuer }) = &settings.tokens {
+        list.push(Arc::new(Jwt::new(keys.clone(), issuer.clone(), vec![AUDIENCE.to_owned()])));
+    } else if let Some(kubernetes) = kubernetes {
+        list.push(kubernetes);
+    } else {
+        warn!(
             "without --token-jwks no token is taken: only callers with a certificate of the mesh are served"
-        ),
+        );
     }
     Authenticators::new(list)
 }

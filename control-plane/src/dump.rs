@@ -114,5 +114,9 @@ pub(crate) fn warning(warning: &Warning) -> Value {
 }
 
 pub(crate) fn cache(cache: &Cache) -> Value {
-    json!({"cache": format!("{cache:?}").len()})
+    let entries = cache.usage().map(|(kind, usage)| {
+        let numbers = json!({"entries": usage.entries, "hits": usage.hits, "misses": usage.misses});
+        (kind.to_owned(), numbers)
+    });
+    Value::Object(entries.into_iter().collect())
 }

@@ -126,7 +126,7 @@ impl Host for Translation {
             proxy.namespace.clone_from(&identity.namespace);
             proxy.service_account.clone_from(&identity.service_account);
         }
-        Ok(Arc::new(Proxy { state: Arc::clone(&self.state), proxy }))
+        Ok(Arc::new(Proxy { state: Arc::clone(&self.state), proxy, verified: identity.is_some() }))
     }
 }
 
@@ -149,6 +149,8 @@ fn check(proxy: &ProxyView, identity: &Identity) -> Result<(), Status> {
 struct Proxy {
     state: Arc<State>,
     proxy: ProxyView,
+    /// Whether it showed who it is. Secrets are for those alone.
+    verified: bool,
 }
 
 impl View for Proxy {
@@ -191,6 +193,10 @@ impl Generator for Moment<'_> {
             Demand::Everything => Names::Wildcard,
             Demand::Names(names) => Names::Set(names.clone()),
         };
+        if type_url == type_url::SECRET && !self.view.verified {
+            tracing::warn!(proxy = self.view.proxy.id, "no secrets over a connection without credentials");
+            return Vec::new();
+        }
         let state = &self.view.state;
         let made =
             saild_translate::generate(&self.snapshot.mesh, &self.view.proxy, type_url, &names, &state.cache);

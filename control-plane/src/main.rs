@@ -8,6 +8,8 @@ mod host;
 mod measure;
 mod pages;
 mod settings;
+mod source;
+mod token_review;
 mod upkeep;
 mod webhook;
 

@@ -34,11 +34,20 @@ pub(crate) struct Tokens {
     pub(crate) issuer: String,
 }
 
+/// Where the mesh's objects come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A directory of manifests.
+    Directory(PathBuf),
+    /// The API server that the environment names.
+    Kubernetes,
+}
+
 /// All that saild runs by.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: Listen,
-    pub(crate) registry_dir: PathBuf,
+    pub(crate) source: Source,
     pub(crate) state_dir: PathBuf,
     pub(crate) cacerts: PathBuf,
     pub(crate) mesh_config: Arc<MeshConfig>,
@@ -65,7 +74,7 @@ impl Settings {
     /// Checks the flags, and reads the environment under Istio's names.
     pub(crate) fn resolve(flags: &Discovery, lookup: Lookup<'_>) -> anyhow::Result<Self> {
         let environment = Environment(lookup);
-        let registry_dir = registry(flags)?;
+        let source = source(flags)?;
         let defaults = Lifetimes::default();
         let tokens = flags
             .token_jwks
@@ -80,7 +89,7 @@ impl Settings {
                 secure_grpc: parse_address("--secureGRPCAddr", &flags.secure_grpc_addr)?,
                 monitoring: parse_address("--monitoringAddr", &flags.monitoring_addr)?,
             },
-            registry_dir,
+            source,
             state_dir: flags.state_dir.clone(),
             cacerts: environment.text("ROOT_CA_DIR").map_or_else(|| "./etc/cacerts".into(), PathBuf::from),
             mesh_config: Arc::new(mesh_config(&flags.mesh_config)?),
@@ -113,19 +122,18 @@ impl Settings {
     }
 }
 
-fn registry(flags: &Discovery) -> anyhow::Result<PathBuf> {
+fn source(flags: &Discovery) -> anyhow::Result<Source> {
     match (flags.registries, &flags.registry_dir) {
-        (Some(Registry::Kubernetes), _) => {
-            bail!(
-                "--registries Kubernetes is not available yet: use --registries Directory with --registry-dir DIR"
-            )
+        (Some(Registry::Kubernetes), None) => Ok(Source::Kubernetes),
+        (Some(Registry::Kubernetes), Some(_)) => {
+            bail!("--registry-dir is for --registries Directory: leave out one of the two")
         }
-        (_, Some(dir)) if dir.is_dir() => Ok(dir.clone()),
+        (_, Some(dir)) if dir.is_dir() => Ok(Source::Directory(dir.clone())),
         (_, Some(dir)) => {
             bail!("--registry-dir {} is not a directory: create it, or name another", dir.display())
         }
         (_, None) => {
-            bail!("there is nothing to serve: name a directory of manifests with --registry-dir DIR")
+            bail!("nothing to serve: give --registry-dir DIR with manifests, or --registries Kubernetes")
         }
     }
 }

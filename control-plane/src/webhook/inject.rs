@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use injector::{Decision, InjectConfig, Values};
 use k8s_openapi::api::core::v1::Pod;
+use mesh_api::MeshObject;
 use saild_registry::{Object, Store};
 use saild_serve::http::{Request, Response};
 use serde_json::Value;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::review::{self, Admission, Verdict};
 use super::{Counters, count, validate};
@@ -76,34 +77,49 @@ impl Injection {
         }
     }
 
+    /// The mesh's settings, and what the installation's ConfigMap says.
     fn config(&self, store: &Store) -> Result<InjectConfig, String> {
-        let mesh = Arc::clone(self.state.snapshot().mesh.settings());
-        let revision = if self.revision.is_empty() { "default".to_owned() } else { self.revision.clone() };
-        Ok(InjectConfig { mesh, values: self.values(store)?, revision, ..InjectConfig::default() })
+        let mesh = Arc::clone(&self.state.snapshot().mesh);
+        let proxy_configs = mesh.objects().iter().filter_map(|object| match object {
+            MeshObject::ProxyConfig(config) => Some(Arc::clone(config)),
+            _ => None,
+        });
+        let mut config = InjectConfig {
+            mesh: Arc::clone(mesh.settings()),
+            revision: if self.revision.is_empty() { "default".to_owned() } else { self.revision.clone() },
+            proxy_configs: proxy_configs.collect(),
+            ..InjectConfig::default()
+        };
+        let name = self.config_map();
+        let Some(Object::ConfigMap(map)) = store.get("ConfigMap", &self.system_namespace, &name) else {
+            return Ok(config);
+        };
+        let wrong = |key: &str, error: &injector::Error| {
+            format!("ConfigMap {}/{name} {key}: {}", self.system_namespace, describe(error))
+        };
+        let text = |key: &str| map.data.as_ref().and_then(|data| data.get(key));
+        if let Some(values) = text("values") {
+            config.values = Values::from_yaml(values).map_err(|error| wrong("values", &error))?;
+        }
+        if let Some(settings) = text("config") {
+            let unused = config.apply_injector_config(settings).map_err(|error| wrong("config", &error))?;
+            for unused in unused {
+                debug!("ConfigMap {}/{name} config: {unused}", self.system_namespace);
+            }
+        }
+        Ok(config)
     }
 
-    /// The installation's values: those of the ConfigMap, or the defaults.
-    fn values(&self, store: &Store) -> Result<Values, String> {
-        let name = match self.revision.as_str() {
+    fn config_map(&self) -> String {
+        match self.revision.as_str() {
             "" | "default" => CONFIG_MAP.to_owned(),
             revision => format!("{CONFIG_MAP}-{revision}"),
-        };
-        let Some(Object::ConfigMap(map)) = store.get("ConfigMap", &self.system_namespace, &name) else {
-            return Ok(Values::default());
-        };
-        let values = map.data.as_ref().and_then(|data| data.get("values"));
-        values.map_or_else(
-            || Ok(Values::default()),
-            |text| {
-                Values::from_yaml(text)
-                    .map_err(|error| format!("ConfigMap {}/{name} values: {error}", self.system_namespace))
-            },
-        )
+        }
     }
 
     /// For the debug page: what the ConfigMap says.
     pub(crate) fn shown(&self, store: &Store) -> Value {
-        match store.get("ConfigMap", &self.system_namespace, CONFIG_MAP) {
+        match store.get("ConfigMap", &self.system_namespace, &self.config_map()) {
             Some(Object::ConfigMap(map)) => serde_json::json!(map.data),
             _ => Value::Null,
         }

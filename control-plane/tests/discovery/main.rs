@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 use support::xds::{Xds, describe, plain_channel, sidecar, tls_channel};
 use support::{Saild, wait_for};
-use xds_api::type_url::{CLUSTER, ENDPOINT, LISTENER};
+use xds_api::type_url::{CLUSTER, ENDPOINT, LISTENER, SECRET};
 
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 const RATINGS: &str = "outbound|9080||ratings.default.svc.cluster.local";
@@ -147,4 +147,22 @@ fn what_is_missing_or_taken_is_one_clear_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     check(&["--registry-dir", ".", "--httpAddr", &address], "choose another with --httpAddr");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_go_only_to_those_who_show_who_they_are() {
+    let saild = Saild::start();
+    let key = "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: shop, namespace: default}, \
+        data: {tls.crt: Y2hhaW4=, tls.key: a2V5}}";
+    saild.put("secret.yaml", key);
+    let token = saild.token("default", "gateway");
+    let node = || sidecar("gateway-1", "10.1.0.7");
+    let mut plain = Xds::open(plain_channel(&saild).await, node(), None).await.unwrap();
+    plain.watch(SECRET, &["kubernetes://shop"]).await;
+    assert_eq!(describe(&plain.until(SECRET).await), ["-kubernetes://shop"]);
+
+    let mut secure = Xds::open(tls_channel(&saild, None).await, node(), Some(&token)).await.unwrap();
+    secure.watch(SECRET, &["kubernetes://shop"]).await;
+    // A refusal at first means that the file had not been read yet.
+    while describe(&secure.until(SECRET).await) != ["+kubernetes://shop"] {}
 }
