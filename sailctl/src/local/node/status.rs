@@ -6,9 +6,11 @@ use std::time::Duration;
 use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::issuer::Account;
 use super::{Node, admission, http, system};
 use crate::local::kind::Kind;
 use crate::local::output;
@@ -77,10 +79,23 @@ fn pod_status(pod: &Value, synced: &BTreeMap<String, String>) -> PodStatus {
 async fn synced(node: &Node) -> Option<BTreeMap<String, String>> {
     let address = admission::control_plane(node)?;
     let stream = TcpStream::connect((address, 8080)).await.ok()?;
-    let request = Request::get("/debug/syncz").header("host", "istiod").body(Empty::<Bytes>::new()).ok()?;
+    let request = Request::get("/debug/syncz")
+        .header("host", "istiod")
+        .header("authorization", format!("Bearer {}", token(node)?))
+        .body(Empty::<Bytes>::new())
+        .ok()?;
     let (_, body) = http::send(stream, request).await.ok()?;
     let page: Value = serde_json::from_slice(&body).ok()?;
     Some(read_syncz(&page))
+}
+
+/// The page is open to callers of the system namespace.
+fn token(node: &Node) -> Option<String> {
+    let mut pod = Pod::default();
+    pod.metadata.name = Some(super::NODE_NAME.to_owned());
+    pod.metadata.namespace = Some(system::NAMESPACE.to_owned());
+    let account = Account { name: "sailctl".to_owned(), uid: String::new() };
+    node.issuer.token(&pod, &account, "istio-ca", 60).ok()
 }
 
 /// The page is a list of clients, each with its name and the state of each type that it watches (`cluster_sync`, …).
