@@ -17,6 +17,7 @@ use sail_proxy_config::cluster::{Cluster as Config, Discovery, OriginalDst};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, Health, HealthStatus, Host, HostState};
+use sail_proxy_decide::outlier::{self, Outcome};
 use sail_proxy_decide::route::{Metadata, Priority};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -25,7 +26,7 @@ use crate::http::exchange::Exchange;
 use crate::pool::Pool;
 use crate::pool::limits::Limits;
 use crate::router::failure::Failure;
-use crate::stats::sets::cluster as stats;
+use crate::stats::sets::{cluster as stats, cluster_outlier};
 use crate::stream_info::{ClusterInfo, UpstreamAddress};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
@@ -50,6 +51,7 @@ pub(crate) struct Cluster {
     pub(crate) config: Arc<Config>,
     info: Arc<ClusterInfo>,
     stats: stats::Scope,
+    outliers: Option<cluster_outlier::Scope>,
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
     balancer: balance::Balancer,
@@ -64,6 +66,7 @@ impl Cluster {
         Rc::new(Self {
             info: info(config),
             stats: shared.store.scope(&config.stat_name),
+            outliers: config.outlier_detection.as_ref().map(|_| shared.store.scope(&config.stat_name)),
             limits: [Priority::Default, Priority::High].map(|priority| {
                 let index = usize::from(priority == Priority::High);
                 Rc::new(Limits::new(&counts[index], config.limits(priority)))
@@ -198,17 +201,23 @@ impl Cluster {
             _ => stats::upstream_rq_5xx,
         });
         self.stats.code(status);
-        if let Some(detection) = &self.config.outlier_detection {
-            shared::note_status(detection, host, status);
-        }
+        self.note_outcome(host, Outcome::Status(status));
     }
 
     /// Counts a try that brought no response.
     pub(crate) fn note_failure(&self, host: &Host, failure: &Failure) {
-        if let Some(detection) = &self.config.outlier_detection
-            && failure.is_upstreams()
-        {
-            shared::note_failure(detection, host, failure);
+        if failure.is_upstreams() {
+            self.note_outcome(host, Outcome::LocalFailure);
+        }
+    }
+
+    /// Counts an outcome for outlier detection, which may eject the host.
+    fn note_outcome(&self, host: &Host, outcome: Outcome) {
+        let (Some(detection), Some(stats)) = (&self.config.outlier_detection, &self.outliers) else { return };
+        let endpoints = self.endpoints.borrow();
+        let Some(endpoints) = &*endpoints else { return };
+        if let Some(found) = outlier::note(detection, endpoints, host, outcome, crate::outlier::chance()) {
+            crate::outlier::count(stats, found);
         }
     }
 

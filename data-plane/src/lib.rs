@@ -10,6 +10,7 @@ pub mod dns;
 pub mod health;
 pub mod logging;
 pub mod observe;
+pub mod outlier;
 mod run;
 pub mod runtime;
 pub mod server;

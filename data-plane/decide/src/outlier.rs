@@ -1,9 +1,12 @@
 //! Outlier detection: which hosts fail so often that they are left alone for a while.
 //!
-//! Workers count outcomes on the hosts; the main thread calls [`Detector::consecutive`] when a count runs full and
-//! [`Detector::sweep`] once an interval.
+//! Workers count outcomes on the hosts, and eject a host whose count runs full ([`note`]); the main thread calls
+//! [`sweep`] once an interval, which ends ejections and looks at success rates.
 
-use std::sync::atomic::AtomicU32;
+mod detect;
+
+pub use detect::{Cause, Chance, Ejection, HostCounters, Outcome, Swept, note, sweep};
+
 use std::time::Duration;
 
 /// `OutlierDetection`
@@ -78,16 +81,4 @@ pub struct FailurePercentage {
     pub minimum_hosts: u32,
     /// So many requests in an interval are enough.
     pub request_volume: u32,
-}
-
-/// What is counted of a host.
-#[derive(Debug, Default)]
-pub struct HostCounters {
-    pub(crate) consecutive_5xx: AtomicU32,
-    pub(crate) consecutive_gateway_failure: AtomicU32,
-    pub(crate) consecutive_local_origin_failure: AtomicU32,
-    pub(crate) success: AtomicU32,
-    pub(crate) total: AtomicU32,
-    pub(crate) local_success: AtomicU32,
-    pub(crate) local_total: AtomicU32,
 }

@@ -470,7 +470,8 @@ impl Manager {
 
     fn count(&self, received: &Received, whole: bool) {
         let (clusters, listeners) = (&self.stats.clusters, &self.stats.lds);
-        let version = i64::from_ne_bytes(hash(&received.version).to_ne_bytes()) >> 1;
+        // A gauge has one bit less, and is shown with its sign.
+        let version = (hash(&received.version) >> 2) as i64;
         match (received.type_url.as_str(), whole) {
             (type_url::CLUSTER, true) => {
                 clusters.inc(cluster_manager::cds_update_success);

@@ -17,6 +17,7 @@ use crate::dial::{self, ClientTls, Connect};
 use crate::dns::Dns;
 use crate::health::{HealthChecks, Tls};
 use crate::observe::Environment;
+use crate::outlier::Outliers;
 use crate::stats::Store;
 use crate::tls::context::Contexts;
 use crate::worker::{BindError, Workers};
@@ -29,6 +30,7 @@ pub struct Parts {
     pub(super) dns: Rc<Dns>,
     pub(super) convert: Converter,
     health: HealthChecks,
+    outliers: Outliers,
     contexts: Rc<Contexts>,
     workers: RefCell<Workers>,
     current: RefCell<Arc<Snapshot>>,
@@ -61,7 +63,8 @@ impl Parts {
             secrets: RefCell::default(),
             dns,
             convert: Converter::new(environment),
-            health: HealthChecks::new(store),
+            health: HealthChecks::new(store.clone()),
+            outliers: Outliers::new(store),
             contexts: Rc::new(Contexts::default()),
             workers: RefCell::new(workers),
             current: RefCell::default(),
@@ -156,6 +159,7 @@ impl Parts {
             match self.workers.borrow_mut().apply(&whole) {
                 Ok(()) => {
                     self.health.update(&whole, &self.health_tls());
+                    self.outliers.update(&whole);
                     self.current.replace(whole);
                     return failed;
                 }
