@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let ours = protox::compile(&files, ["proto"])?;
     let mut names = prost_build::Config::new();
     names.enable_type_names();
+    // Type URLs as Envoy writes them; without this they would begin with the slash.
+    names.type_name_domain(["."], "type.googleapis.com");
     tonic_prost_build::configure()
         .extern_path(".google.protobuf", "::envoy_types::pb::google::protobuf")
         .compile_well_known_types(true)

@@ -1,5 +1,7 @@
 //! A stock Envoy accepts what every case of the golden tests gives: its own validation, on a bootstrap with all of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::io::ErrorKind;

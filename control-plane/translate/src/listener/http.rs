@@ -52,13 +52,9 @@ pub(super) fn connection_manager(inputs: &HttpInputs, traits: Traits) -> lds::Fi
     };
     normalization(&mut manager, inputs.normalization);
     client_certificates(&mut manager, inputs);
-    if inputs.http10 || inputs.class == Class::Gateway {
+    if inputs.http10 {
         manager.http_protocol_options =
-            Some(core::Http1ProtocolOptions { accept_http_10: inputs.http10, ..Default::default() });
-    }
-    if inputs.class == Class::SidecarOutbound {
-        // What the application wrote reaches the other side: its own server header, if it set one.
-        manager.server_header_transformation = part::ServerHeaderTransformation::Overwrite as i32;
+            Some(core::Http1ProtocolOptions { accept_http_10: true, ..Default::default() });
     }
     tcp::filter("envoy.filters.network.http_connection_manager", &manager)
 }
