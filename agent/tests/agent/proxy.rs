@@ -119,7 +119,7 @@ async fn a_missing_proxy_is_said_in_one_line() {
     assert!(line.contains("/nonexistent/proxy was not found") && line.contains("binaryPath"), "{text}");
 }
 
-// What follows runs a stock Envoy.
+// What follows runs the proxies themselves.
 
 fn envoy() -> Option<()> {
     let version = Command::new("envoy").arg("--version").output().ok()?;
@@ -178,9 +178,13 @@ fn give_listener(plane: &ControlPlane, port: u16) {
 
 async fn ready(agent: &Agent) {
     let port = agent.setup.ports.health;
+    let mut last = None;
     until("the proxy is ready", async || {
-        let (code, _) = agent.get(port, "/healthz/ready").await?;
-        (code == 200).then_some(())
+        let answer = agent.get(port, "/healthz/ready").await;
+        if std::mem::replace(&mut last, answer.clone()) != answer {
+            eprintln!("ready: {answer:?}");
+        }
+        (answer?.0 == 200).then_some(())
     })
     .await;
 }
@@ -210,10 +214,24 @@ async fn call(plane: &ControlPlane, port: u16) -> Option<(String, String)> {
 #[tokio::test]
 async fn a_stock_envoy_gets_configuration_and_certificates_and_survives_trouble() {
     let Some(()) = envoy() else { return eprintln!("skipped: there is no envoy here") };
+    survives_trouble("envoy").await;
+}
+
+#[tokio::test]
+async fn sail_proxy_gets_configuration_and_certificates_and_survives_trouble() {
+    // Cargo builds the binaries of this package only.
+    let beside = Path::new(env!("CARGO_BIN_EXE_sail-agent")).with_file_name("sail-proxy");
+    if !beside.exists() {
+        return eprintln!("skipped: {} is not built", beside.display());
+    }
+    survives_trouble("").await;
+}
+
+async fn survives_trouble(binary: &str) {
     let mut plane = ControlPlane::start().await;
     let port = free_port();
     give_listener(&plane, port);
-    let setup = Setup::new(&plane).proxy("binaryPath", "envoy").env("SECRET_TTL", "6s");
+    let setup = Setup::new(&plane).proxy("binaryPath", binary).env("SECRET_TTL", "6s");
     let mut agent = setup.start();
     ready(&agent).await;
     assert_eq!(plane.state.lock().unwrap().refused, [""; 0]);
@@ -256,6 +274,54 @@ async fn a_stock_envoy_gets_configuration_and_certificates_and_survives_trouble(
     agent.signal(Signal::SIGTERM);
     assert!(agent.exit().await.success());
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the proxy still listens");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_last_connection_where_that_is_asked_for() {
+    let Some(()) = envoy() else { return eprintln!("skipped: there is no envoy here") };
+    let plane = ControlPlane::start().await;
+    let port = free_port();
+    give_listener(&plane, port);
+    let setup = Setup::new(&plane)
+        .proxy("binaryPath", "envoy")
+        .proxy("proxyStatsMatcher", serde_json::json!({ "inclusionPrefixes": ["listener."] }))
+        .env("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true")
+        .env("MINIMUM_DRAIN_DURATION", "100ms");
+    let mut agent = setup.start();
+    ready(&agent).await;
+    let connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    until("the connection is counted", async || {
+        let (_, stats) = agent.get(agent.setup.ports.admin, "/stats?filter=downstream_cx_active").await?;
+        stats.contains(&format!("listener.127.0.0.1_{port}.downstream_cx_active: 1")).then_some(())
+    })
+    .await;
+    agent.signal(Signal::SIGTERM);
+    let early = tokio::time::timeout(std::time::Duration::from_secs(2), agent.child.wait()).await;
+    assert!(early.is_err(), "the agent did not wait for the connection");
+    drop(connection);
+    assert!(agent.exit().await.success());
+}
+
+#[tokio::test]
+async fn wait_and_request_speak_to_the_agent() {
+    let plane = ControlPlane::start().await;
+    let agent = Setup::new(&plane).env("DISABLE_ENVOY", "true").start();
+    let port = agent.setup.ports.status;
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sail-agent"));
+        command.args(args).output().await.unwrap()
+    };
+    let url = format!("http://localhost:{port}/healthz/ready");
+    assert!(run(&["wait", "--periodMillis=20", "--url", &url]).await.status.success());
+    let output = run(&["request", &format!("--debug-port={port}"), "GET", "metrics"]).await;
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("istio_agent_"));
+    assert!(!run(&["request", &format!("--debug-port={port}"), "GET", "nothing"]).await.status.success());
+
+    let url = format!("http://localhost:{}/healthz/ready", free_port());
+    let output = run(&["wait", "--timeoutSeconds=1", "--periodMillis=100", "--url", &url]).await;
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("not ready within 1 s"), "{text}");
 }
 
 #[tokio::test]
