@@ -13,6 +13,8 @@ use crate::{Answer, eventually, get_with, root};
 /// A mesh of this process's own.
 pub struct Mesh {
     name: String,
+    /// What stands for the whole file, as paths.
+    base: Vec<String>,
     state: tempfile::TempDir,
     ingress: String,
     ingress_tls: u16,
@@ -90,19 +92,14 @@ impl Mesh {
         let state = tempfile::Builder::new().prefix("ironsail-e2e-").tempdir().unwrap();
         let mut mesh = Self {
             name: format!("{name}-{}", std::process::id()),
+            base: manifests.iter().map(|manifest| root().join(manifest).display().to_string()).collect(),
             state,
             ingress: String::new(),
             ingress_tls: 0,
         };
         mesh.run(&["up"]);
         mesh.run(&["label", "namespace", "default", "istio-injection=enabled"]);
-        if !manifests.is_empty() {
-            let mut arguments = vec!["apply".to_owned(), "--wait".to_owned()];
-            for manifest in manifests {
-                arguments.extend(["-f".to_owned(), root().join(manifest).display().to_string()]);
-            }
-            mesh.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        }
+        mesh.apply_base();
         let status: serde_json::Value = serde_json::from_str(&mesh.run(&["status", "-o", "json"])).unwrap();
         let port = |name: &str| {
             status["ingress"][name].as_u64().unwrap_or_else(|| panic!("no ingress port: {status}"))
@@ -110,6 +107,14 @@ impl Mesh {
         mesh.ingress = format!("http://127.0.0.1:{}", port("http"));
         mesh.ingress_tls = u16::try_from(port("https")).unwrap();
         mesh
+    }
+
+    /// Applies what stands for the whole file, and waits for its pods.
+    fn apply_base(&self) {
+        let files = self.base.iter().flat_map(|path| ["-f", path.as_str()]);
+        let arguments: Vec<_> = ["apply", "--wait"].into_iter().chain(files).collect();
+        let output = self.sailctl(if self.base.is_empty() { &["status"] } else { &arguments });
+        assert!(output.status.success() || std::thread::panicking(), "{}", text(&output));
     }
 
     /// `sailctl local` on this mesh, unchecked.
@@ -261,6 +266,8 @@ impl Drop for Turn {
         for manifest in self.applied.iter().rev() {
             self.mesh.sailctl(&["delete", "-f", &manifest.display().to_string(), "--ignore-not-found"]);
         }
+        // What the test changed of it is as it was, what it deleted is back.
+        self.mesh.apply_base();
     }
 }
 

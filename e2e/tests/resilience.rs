@@ -43,7 +43,6 @@ fn more_than_the_limit_is_refused() {
     // One after the other stays within the limit.
     let one_by_one = mesh.call("deploy/client", &["-n", "20", "http://echo:8080/"]).unwrap();
     assert_eq!(one_by_one.status("200"), 20, "{one_by_one:?}");
-    mesh.run(&["apply", "-f", "examples/tasks/echo.yaml"]);
 }
 
 #[test]
@@ -55,7 +54,6 @@ fn an_endpoint_that_fails_is_ejected() {
     mesh.call_until("deploy/client", &arguments, |summary| {
         summary.status("200") == 40 && summary.versions.len() == 2
     });
-    mesh.run(&["apply", "-f", "examples/tasks/echo.yaml"]);
 }
 
 /// An endpoint of the echo service that has nothing but failures to give.
