@@ -58,7 +58,9 @@ fn check_routing(mesh: &mut Turn) {
         summary.status("101") == 5
     });
     mesh.apply("examples/tasks/authorization-deny.yaml");
-    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/admin"], |summary| summary.status("403") == 10);
+    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/admin"], |summary| {
+        summary.status("403") == 10
+    });
     mesh.apply("examples/tasks/strict.yaml");
     mesh.call_until("deploy/client", &all, |summary| summary.status("200") == 40);
 }

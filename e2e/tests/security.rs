@@ -32,7 +32,9 @@ fn strict_refuses_plain_text_and_permissive_takes_it() {
     outside(&mesh, true);
     mesh.apply("examples/tasks/strict.yaml");
     outside(&mesh, false);
-    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/"], |summary| summary.status("200") == 10);
+    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/"], |summary| {
+        summary.status("200") == 10
+    });
     mesh.apply("examples/tasks/permissive.yaml");
     outside(&mesh, true);
 }
@@ -62,7 +64,9 @@ fn only_the_allowed_principal_method_and_path_pass() {
 fn deny_goes_before_allow() {
     let mut mesh = turn();
     mesh.apply("examples/tasks/authorization-deny.yaml");
-    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/admin/x"], |summary| summary.status("403") == 10);
+    mesh.call_until("deploy/client", &["-n", "10", "http://echo:8080/admin/x"], |summary| {
+        summary.status("403") == 10
+    });
     for path in ["/admin", "/public/../admin/x", "/%61dmin"] {
         let summary = mesh.call("deploy/client", &[&format!("http://echo:8080{path}")]).unwrap();
         assert_eq!(summary.status("403"), 1, "{path} passed: {summary:?}");
