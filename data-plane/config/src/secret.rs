@@ -92,7 +92,6 @@ impl fmt::Debug for ValidationContext {
         f.debug_struct("ValidationContext")
             .field("trusted_ca", &self.trusted_ca.len())
             .field("match_subject_alt_names", &self.match_subject_alt_names)
-            .field("version", &self.version)
             .finish_non_exhaustive()
     }
 }

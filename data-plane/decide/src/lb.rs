@@ -1,6 +1,13 @@
 //! Load balancing: policies as data, and the choice of a host.
 
+mod balancer;
+mod edf;
+mod priority;
+mod ring;
+
 use std::time::Duration;
+
+pub use balancer::{Balancer, Context};
 
 /// Which host a request goes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,3 +113,6 @@ pub enum LocalityLb {
         fail_traffic_on_panic: bool,
     },
 }
+
+#[cfg(test)]
+mod tests;

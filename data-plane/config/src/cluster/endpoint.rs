@@ -117,7 +117,12 @@ fn groups(cx: &mut Cx<'_>, value: pe::ClusterLoadAssignment) -> (Vec<RawGroup>, 
     let pe::ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = value;
     cx.refuse("named_endpoints", &named_endpoints);
     let policy = cx.option("policy", policy, self::policy).unwrap_or_default();
-    (cx.each("endpoints", endpoints, group), policy)
+    let mut at = 0;
+    let groups = cx.each("endpoints", endpoints, |cx, value| {
+        at += 1;
+        group(cx, value, at - 1)
+    });
+    (groups, policy)
 }
 
 fn policy(cx: &mut Cx<'_>, value: pe::cluster_load_assignment::Policy) -> Option<AssignmentPolicy> {
@@ -139,7 +144,7 @@ fn policy(cx: &mut Cx<'_>, value: pe::cluster_load_assignment::Policy) -> Option
     })
 }
 
-fn group(cx: &mut Cx<'_>, value: pe::LocalityLbEndpoints) -> Option<RawGroup> {
+fn group(cx: &mut Cx<'_>, value: pe::LocalityLbEndpoints, group: usize) -> Option<RawGroup> {
     use pe::locality_lb_endpoints::LbConfig;
     let pe::LocalityLbEndpoints {
         locality,
@@ -169,7 +174,7 @@ fn group(cx: &mut Cx<'_>, value: pe::LocalityLbEndpoints) -> Option<RawGroup> {
     let mut at = 0;
     let entries = cx.each("lb_endpoints", endpoints, |cx, value| {
         at += 1;
-        entry(cx, value, at - 1)
+        entry(cx, value, format!("endpoints[{group}].lb_endpoints[{}]", at - 1))
     });
     Some(RawGroup {
         locality: Arc::new(locality),
@@ -179,7 +184,7 @@ fn group(cx: &mut Cx<'_>, value: pe::LocalityLbEndpoints) -> Option<RawGroup> {
     })
 }
 
-fn entry(cx: &mut Cx<'_>, value: pe::LbEndpoint, at: usize) -> Option<Entry> {
+fn entry(cx: &mut Cx<'_>, value: pe::LbEndpoint, field: String) -> Option<Entry> {
     use pe::lb_endpoint::HostIdentifier;
     let pe::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = value;
     let endpoint = match host_identifier {
@@ -200,7 +205,7 @@ fn entry(cx: &mut Cx<'_>, value: pe::LbEndpoint, at: usize) -> Option<Entry> {
         cx.required("address", value.address, address::resolved)
     });
     Some(Entry {
-        field: format!("lb_endpoints[{at}].endpoint.address"),
+        field: field + ".endpoint.address",
         address,
         additional,
         hostname,

@@ -52,7 +52,13 @@ impl PartialEq for FullRegex {
 fn compile(source: &str) -> Result<Regex, InvalidRegex> {
     let build = |unicode| RegexBuilder::new(source).unicode(unicode).size_limit(1 << 20).build();
     // Bytes first, for RE2's ASCII classes; Unicode for what only it has, such as `\p{Greek}`.
-    build(false).or_else(|_| build(true)).map_err(|error| InvalidRegex { message: error.to_string() })
+    build(false).or_else(|_| build(true)).map_err(|error| invalid(source, &error.to_string()))
+}
+
+/// The compiler draws its error over several lines; the last one says it.
+fn invalid(source: &str, drawn: &str) -> InvalidRegex {
+    let problem = drawn.lines().last().unwrap_or_default();
+    InvalidRegex { message: format!("{source:?}: {}", problem.strip_prefix("error: ").unwrap_or(problem)) }
 }
 
 /// `RegexMatchAndSubstitute`: every match replaced, with `\1` for groups.
