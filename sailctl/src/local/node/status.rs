@@ -42,6 +42,11 @@ fn waiting_for(node: &Node, pods: &[PodStatus]) -> Vec<String> {
     };
     for (app, what) in [(system::ISTIOD, "control plane"), (system::GATEWAY, "ingress gateway")] {
         if !serves(app) {
+            // The gateway cannot come before the control plane: that it waits is no news.
+            if app == system::GATEWAY && !waiting.is_empty() {
+                waiting.push(what.to_owned());
+                continue;
+            }
             let pod = pods.iter().find(|pod| pod.namespace == system::NAMESPACE && pod.name.starts_with(app));
             let why = pod.map_or_else(|| deployment_trouble(node, app), |pod| Some(pod.status.clone()));
             waiting.push(why.map_or_else(|| what.to_owned(), |why| format!("{what} ({why})")));
@@ -107,8 +112,8 @@ fn read_syncz(page: &Value) -> BTreeMap<String, String> {
         let fields = client.as_object().into_iter().flatten();
         let states =
             fields.filter(|(name, _)| name.ends_with("_sync")).filter_map(|(_, state)| state.as_str());
-        let bad = states.filter(|state| !matches!(*state, "SYNCED" | "NOT SENT")).last();
-        all.insert(name, bad.unwrap_or("SYNCED").to_owned());
+        let mut bad = states.filter(|state| !matches!(*state, "SYNCED" | "NOT SENT"));
+        all.insert(name, bad.next().unwrap_or("SYNCED").to_owned());
     }
     all
 }

@@ -60,7 +60,10 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
     };
     let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     print_start(&mut file, options.tail)?;
-    while options.follow && !options.previous {
+    if !options.follow || options.previous {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(200));
         copy(&mut file)?;
         let next = dir.join(format!("{}.log", number + 1));
@@ -70,10 +73,9 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
             number += 1;
         }
         if !dir.exists() {
-            break;
+            return Ok(ExitCode::SUCCESS);
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs whose output is kept, oldest first.
