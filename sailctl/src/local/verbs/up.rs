@@ -94,7 +94,7 @@ fn finish(state: &StateDir, options: &Options, mut child: Option<Child>) -> anyh
         if let Some(ended) = child.as_mut().and_then(|child| child.try_wait().transpose()) {
             ended?;
             progress.end();
-            bail!("{}", last_error(state));
+            bail!("{}", first_error(state));
         }
         match client::status(state) {
             Ok(status) if status.ready || options.no_wait => break status,
@@ -121,9 +121,9 @@ fn late(state: &StateDir, seconds: u64) -> anyhow::Error {
     )
 }
 
-/// What the daemon said last.
-fn last_error(state: &StateDir) -> String {
+/// What the daemon, or its helper before it, said first.
+fn first_error(state: &StateDir) -> String {
     let log = std::fs::read_to_string(state.node_log()).unwrap_or_default();
-    let line = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
+    let line = log.lines().find_map(|line| line.strip_prefix("error: "));
     line.map_or_else(|| format!("the daemon ended; its log is {}", state.node_log().display()), str::to_owned)
 }
