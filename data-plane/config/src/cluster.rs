@@ -192,6 +192,9 @@ pub enum DnsFamily {
     All,
 }
 
+/// Where metadata are: whose, namespace, path.
+pub type MetadataKey = (MetadataSource, Arc<str>, Box<[Box<str>]>);
+
 /// `OriginalDstLbConfig`
 #[derive(Clone, Debug, Default)]
 pub struct OriginalDst {
@@ -200,7 +203,7 @@ pub struct OriginalDst {
     /// Another port than the destination's.
     pub port_override: Option<u16>,
     /// Metadata that name the destination: whose, namespace, path.
-    pub metadata_key: Option<(MetadataSource, Arc<str>, Box<[Box<str>]>)>,
+    pub metadata_key: Option<MetadataKey>,
     /// How long an unused host is kept; 5 s by default.
     pub cleanup_interval: Duration,
 }

@@ -106,6 +106,9 @@ pub struct GrpcStats {
     pub methods: GrpcMethods,
 }
 
+/// A gRPC service and methods of it.
+pub type GrpcService = (Box<str>, Box<[Box<str>]>);
+
 /// Which gRPC methods have statistics of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum GrpcMethods {
@@ -115,5 +118,5 @@ pub enum GrpcMethods {
     /// All.
     All,
     /// These, by service.
-    Listed(Box<[(Box<str>, Box<[Box<str>]>)]>),
+    Listed(Box<[GrpcService]>),
 }

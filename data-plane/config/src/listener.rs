@@ -178,9 +178,12 @@ pub enum ListenerFilterKind {
         /// Versions that are not let through.
         disallowed: Box<[ProxyProtocolVersion]>,
         /// TLVs that become dynamic metadata: type, namespace, key.
-        rules: Box<[(u8, Arc<str>, Arc<str>)]>,
+        rules: Box<[TlvRule]>,
     },
 }
+
+/// A PROXY protocol TLV that becomes dynamic metadata: type, namespace, key.
+pub type TlvRule = (u8, Arc<str>, Arc<str>);
 
 /// `ListenerFilterChainMatchPredicate`
 #[derive(Clone, Debug, PartialEq, Eq)]

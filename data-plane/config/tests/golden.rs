@@ -1,6 +1,8 @@
 //! Resources in YAML against what becomes of them: `testdata/<case>/in.yaml` and `out.txt`.
 //! `UPDATE_GOLDENS=1` rewrites the outputs.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

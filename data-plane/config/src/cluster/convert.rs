@@ -225,7 +225,7 @@ fn breakers(cx: &mut Cx<'_>, value: pc::CircuitBreakers) -> Option<CircuitBreake
     for value in &per_host_thresholds {
         let pc::circuit_breakers::Thresholds { max_connections, .. } = value;
         result.per_host_max_connections = max_connections.map(|value| value.value);
-        let rest = pc::circuit_breakers::Thresholds { max_connections: None, priority: 0, ..value.clone() };
+        let rest = pc::circuit_breakers::Thresholds { max_connections: None, priority: 0, ..*value };
         cx.refuse("per_host_thresholds", &rest);
     }
     Some(result)

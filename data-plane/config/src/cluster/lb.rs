@@ -114,8 +114,10 @@ fn ring(
 
 fn table(cx: &mut Cx<'_>, field: &str, size: Option<pb::UInt64Value>) -> u64 {
     let size = size.map_or(MAGLEV, |value| value.value);
-    let prime =
-        size > 1 && (2..).take_while(|divisor| divisor * divisor <= size).all(|divisor| size % divisor != 0);
+    let prime = size > 1
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= size)
+            .all(|divisor: u64| !size.is_multiple_of(divisor));
     if size > 5_000_011 || !prime {
         cx.error(field, "it must be a prime, 5000011 at most");
         return MAGLEV;

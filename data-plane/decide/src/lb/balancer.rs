@@ -117,7 +117,7 @@ impl Balancer {
         {
             return None;
         }
-        let endpoints = Arc::clone(&view.endpoints);
+        let View { endpoints, groups, .. } = view;
         let set = endpoints.priorities.get(priority)?;
         let locality = match (self.common.locality, source) {
             (LocalityLb::Weighted, Source::Healthy | Source::Degraded) => {
@@ -126,15 +126,15 @@ impl Balancer {
             _ => None,
         };
         let key = Key { priority, source, locality };
-        let at = match view.groups.iter().position(|(other, _)| *other == key) {
+        let at = match groups.iter().position(|(other, _)| *other == key) {
             Some(at) => at,
             None => {
                 let group = Group::new(&self.policy, &self.common, set, key, context.now_ms);
-                view.groups.push((key, group));
-                view.groups.len() - 1
+                groups.push((key, group));
+                groups.len() - 1
             }
         };
-        let (_, group) = view.groups.get_mut(at)?;
+        let (_, group) = groups.get_mut(at)?;
         let index = group.pick(
             &Pick { policy: &self.policy, common: &self.common, set, context },
             &mut self.turn,
