@@ -239,7 +239,7 @@ impl Pool {
                 self.stats.inc(cluster::upstream_cx_http1_total);
                 tokio::task::spawn_local(async move {
                     // How it ended shows in the request that was on it; an idle connection's end is nobody's concern.
-                    let _ = connection.await;
+                    let _ = connection.with_upgrades().await;
                     drop(guard);
                 });
                 self.offer(H1 { send, info, idle_since: Instant::now() });
