@@ -1,6 +1,5 @@
 //! Clusters as a worker has them: hosts to choose from, connection pools, limits, statistics.
 
-pub(crate) mod balance;
 pub(crate) mod shared;
 pub(crate) mod target;
 
@@ -17,9 +16,9 @@ use sail_proxy_config::cluster::{Cluster as Config, Discovery, OriginalDst};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, Health, HealthStatus, Host, HostState};
+use sail_proxy_decide::lb::{Balancer, Context};
 use sail_proxy_decide::outlier::{self, Outcome};
 use sail_proxy_decide::route::{Metadata, Priority};
-use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use crate::http::exchange::Exchange;
@@ -37,7 +36,8 @@ use target::PoolKey;
 pub(crate) struct LbContext<'a> {
     pub(crate) hash: Option<u64>,
     pub(crate) original_destination: Option<SocketAddr>,
-    pub(crate) metadata_match: Option<&'a Arc<Map<String, Value>>>,
+    /// Hosts that a retry avoids, and how often another is looked for.
+    pub(crate) avoid: Option<(&'a dyn Fn(&Host) -> bool, u32)>,
 }
 
 /// The host that was chosen.
@@ -54,7 +54,7 @@ pub(crate) struct Cluster {
     outliers: Option<cluster_outlier::Scope>,
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
-    balancer: balance::Balancer,
+    balancer: RefCell<Balancer>,
     pools: RefCell<HashMap<Address, SmallVec<[(PoolKey, Rc<Pool>); 1]>>>,
     /// Hosts that original destinations made.
     found: RefCell<HashMap<SocketAddr, (Arc<Host>, Cell<Instant>)>>,
@@ -72,7 +72,7 @@ impl Cluster {
                 Rc::new(Limits::new(&counts[index], config.limits(priority)))
             }),
             endpoints: RefCell::new(endpoints),
-            balancer: balance::Balancer::default(),
+            balancer: RefCell::new(Balancer::new(config.lb.clone(), config.common_lb.clone())),
             pools: RefCell::default(),
             found: RefCell::default(),
             config: config.clone(),
@@ -149,9 +149,13 @@ impl Cluster {
             return self.choose_destination(config, context);
         }
         let endpoints = self.endpoints.borrow();
-        let host = endpoints
-            .as_ref()
-            .and_then(|endpoints| self.balancer.choose(&self.config, endpoints, context, || worker.random()));
+        let host = endpoints.as_ref().and_then(|endpoints| {
+            let (avoid, attempts) =
+                context.avoid.map_or((None, 0), |(avoid, attempts)| (Some(avoid), attempts));
+            let now_ms = worker.started.elapsed().as_millis() as u64;
+            let context = Context { hash: context.hash, now_ms, avoid, attempts };
+            self.balancer.borrow_mut().choose(endpoints, &context, || worker.random())
+        });
         if host.is_none() {
             self.stats.inc(stats::upstream_cx_none_healthy);
         }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use support::{Backend, Proxy, call, wait};
 
-const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const HCM: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {\"@type\": \
     type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
 
@@ -87,7 +88,9 @@ fn a_request_is_completed_and_a_response_too() {
     let proxy = Proxy::ready(&text, &[]);
     let answer = call(proxy.listener("l"), "GET", "/x/../old/y?q=1", &[("te", "gzip")]).unwrap();
     assert_eq!((answer.status, &*answer.body), (200, "a"));
-    assert!(answer.head.contains("server: me\r\n") && answer.head.contains("x-envoy-upstream-service-time: "));
+    assert!(
+        answer.head.contains("server: me\r\n") && answer.head.contains("x-envoy-upstream-service-time: ")
+    );
     let seen = backend.next().to_lowercase();
     assert!(seen.starts_with("get /new/y?q=1 http/1.1\r\n"), "{seen}");
     for expect in
@@ -122,7 +125,13 @@ fn what_goes_wrong_is_told_in_envoys_words() {
     let address = proxy.listener("l");
     let reset = "upstream connect error or disconnect/reset before headers. reset reason: ";
     for (path, status, body) in [
-        ("/dead", 503, format!("{reset}remote connection failure, transport failure reason: delayed connect error: Connection refused")),
+        (
+            "/dead",
+            503,
+            format!(
+                "{reset}remote connection failure, transport failure reason: delayed connect error: Connection refused"
+            ),
+        ),
         ("/empty", 503, "no healthy upstream".to_owned()),
         ("/none", 503, String::new()),
         ("/close", 503, format!("{reset}connection termination")),
@@ -195,7 +204,9 @@ fn an_upgrade_becomes_a_tunnel_where_it_is_allowed() {
     let upstream = server(|mut stream| {
         assert!(read_head(&mut stream).to_lowercase().contains("upgrade: websocket"));
         stream
-            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            )
             .unwrap();
         let mut bytes = [0; 64];
         while let Ok(count @ 1..) = stream.read(&mut bytes) {

@@ -49,7 +49,7 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
 }
 
 impl Try<'_> {
-    pub(super) async fn run(mut self, head: &mut Head, body: Body) -> Result<Success, Failure> {
+    pub(super) async fn run(self, head: &mut Head, body: Body) -> Result<Success, Failure> {
         let stats = self.cluster.stats();
         let limits = self.cluster.limits(self.action.priority);
         let choice = self.choose().ok_or(Failure::NoHealthyHost)?;
@@ -86,31 +86,17 @@ impl Try<'_> {
     }
 
     /// A host that the retry policy does not rule out, or the last one looked at.
-    fn choose(&mut self) -> Option<Choice> {
+    fn choose(&self) -> Option<Choice> {
+        let omits = |predicate| self.policy.is_some_and(|policy| policy.host_predicates.contains(&predicate));
+        let tried = |host: &Host| self.tried.iter().any(|tried| std::ptr::eq(&**tried, host));
+        let avoids = omits(HostPredicate::PreviousHosts) && !self.tried.is_empty();
+        let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
-            metadata_match: self
-                .found
-                .weighted
-                .as_ref()
-                .and_then(|weighted| weighted.metadata_match.as_ref())
-                .or(self.action.metadata_match.as_ref()),
+            avoid: avoids.then_some((&tried as &dyn Fn(&Host) -> bool, attempts)),
         };
-        let worker = &self.exchange.connection.worker;
-        let mut choice = self.cluster.choose(&context, worker)?;
-        let avoid =
-            self.policy.is_some_and(|policy| policy.host_predicates.contains(&HostPredicate::PreviousHosts));
-        if avoid && !self.tried.is_empty() {
-            let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
-            for _ in 1..attempts {
-                if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &choice.host)) {
-                    break;
-                }
-                choice = self.cluster.choose(&context, worker)?;
-            }
-        }
-        Some(choice)
+        self.cluster.choose(&context, &self.exchange.connection.worker)
     }
 
     fn request(

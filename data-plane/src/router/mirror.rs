@@ -66,7 +66,7 @@ pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: 
 }
 
 async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, body: bytes::Bytes) {
-    let context = LbContext { hash: None, original_destination: None, metadata_match: None };
+    let context = LbContext::default();
     let Some(choice) = cluster.choose(&context, &exchange.connection.worker) else { return };
     let priority = sail_proxy_decide::route::Priority::Default;
     let Some(permit) = cluster.limits(priority).requests.acquire() else { return };

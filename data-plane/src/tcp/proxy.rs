@@ -204,7 +204,7 @@ impl TcpProxy {
         let context = LbContext {
             hash: self.hash(accepted.downstream.remote_address),
             original_destination: accepted.original_destination,
-            metadata_match: self.config.metadata_match.as_ref(),
+            avoid: None,
         };
         for _ in 0..self.config.max_connect_attempts.max(1) {
             info.borrow_mut().attempt_count += 1;
