@@ -1,6 +1,8 @@
 //! The local mesh from outside: pods without sidecars, on programs of this machine. Each test has a mesh of its own, which
 //! goes away with it. The control plane is a stand-in that never gets ready; with the real one, e2e/ tests the same.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something goes wrong")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

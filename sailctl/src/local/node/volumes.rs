@@ -256,7 +256,7 @@ fn write_files(dir: &Path, files: Files) -> anyhow::Result<()> {
     for (name, content) in files {
         let Some(content) = content else { continue };
         let path = dir.join(below(&name)?);
-        if fs::read(&path).is_ok_and(|current| current == content) && !name.contains("token") {
+        if fs::read(&path).is_ok_and(|current| current == content) {
             continue;
         }
         let parent = path.parent().unwrap_or(dir);
