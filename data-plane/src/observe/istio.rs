@@ -36,8 +36,11 @@ const TCP: [&str; 4] = [
 thread_local! {
     static HTTP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_http::Set>>> = RefCell::default();
     static TCP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_tcp::Set>>> = RefCell::default();
-    static ENDPOINTS: RefCell<HashMap<usize, (Arc<str>, Arc<PeerMetadata>)>> = RefCell::default();
+    static ENDPOINTS: RefCell<HashMap<usize, Endpoint>> = RefCell::default();
 }
+
+/// An endpoint's text and what it says.
+type Endpoint = (Arc<str>, Arc<PeerMetadata>);
 
 /// The scopes that a set of labels leads to: one for all metrics, or one for each where they differ.
 type Entry<S> = Arc<[Option<Scope<S>>]>;

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use sail_proxy_config::access_log::{AccessLog, AccessLogFilter, AccessLogSink};
 use sail_proxy_config::cluster::Cluster;
+use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
@@ -97,28 +99,58 @@ fn errors(diagnostics: &Diagnostics) -> String {
     all.join("; ")
 }
 
-/// What the conversion leaves to this crate to check: configurations that stay messages.
+/// What the conversion leaves to this crate to check: what it can express and this build cannot run.
 fn check_listener(listener: &Listener) -> Result<(), String> {
+    check_logs(&listener.access_logs)?;
     let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
     for chain in chains {
         for filter in chain.filters.iter() {
-            let config = match filter {
-                NetworkFilter::IstioStats(config) => Some(config),
-                NetworkFilter::HttpConnectionManager(hcm) => {
-                    hcm.http_filters.iter().find_map(|filter| match &filter.kind {
-                        HttpFilterKind::IstioStats(config) => Some(config),
-                        _ => None,
-                    })
+            let checked = match filter {
+                NetworkFilter::IstioStats(config) => {
+                    check_istio_stats(config).map_err(|reason| format!("istio.stats: {reason}"))
                 }
-                _ => None,
+                NetworkFilter::HttpConnectionManager(hcm) => check_hcm(hcm),
+                NetworkFilter::TcpProxy(proxy) => check_logs(&proxy.access_logs),
+                _ => Ok(()),
             };
-            if let Some(config) = config {
-                check_istio_stats(config)
-                    .map_err(|reason| format!("filter chain {:?}: istio.stats: {reason}", chain.name))?;
-            }
+            checked.map_err(|reason| format!("filter chain {:?}: {reason}", chain.name))?;
         }
     }
     Ok(())
+}
+
+fn check_hcm(hcm: &Hcm) -> Result<(), String> {
+    for filter in hcm.http_filters.iter() {
+        if let HttpFilterKind::IstioStats(config) = &filter.kind {
+            check_istio_stats(config).map_err(|reason| format!("istio.stats: {reason}"))?;
+        }
+    }
+    check_logs(&hcm.access_logs)
+}
+
+fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), String> {
+    for (place, log) in logs.iter().enumerate() {
+        let refused = match &log.sink {
+            AccessLogSink::Grpc(_) => Some("gRPC access log services are not supported"),
+            AccessLogSink::OpenTelemetry(_) => Some("OpenTelemetry access logs are not supported"),
+            AccessLogSink::File { .. } if log.filter.as_ref().is_some_and(has_expression) => {
+                Some("filters by expression (CEL) are not supported")
+            }
+            AccessLogSink::File { .. } => None,
+        };
+        if let Some(reason) = refused {
+            return Err(format!("access_log[{place}]: {reason}"));
+        }
+    }
+    Ok(())
+}
+
+fn has_expression(filter: &AccessLogFilter) -> bool {
+    match filter {
+        AccessLogFilter::Cel(_) => true,
+        AccessLogFilter::And(all) | AccessLogFilter::Or(all) => all.iter().any(has_expression),
+        _ => false,
+    }
 }
 
 /// Whether the cluster's hosts are names to resolve.
