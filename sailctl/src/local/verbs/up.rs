@@ -20,6 +20,9 @@ use super::apply::Progress;
 /// What runs in a mesh's own pods.
 const PROGRAMS: [&str; 3] = ["saild", "sail-agent", "sail-proxy"];
 
+/// Where ip and nft are, whatever a user's PATH says.
+const SYSTEM_PATH: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/bin"];
+
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -58,6 +61,8 @@ pub(crate) fn run(
         .arg(state.root())
         .arg("node-outer")
         .args(options.node.arguments())
+        // An ordinary user's PATH often lacks the directories of ip and nft.
+        .env("PATH", format!("{}:{}", environment.path, SYSTEM_PATH.join(":")))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -69,7 +74,7 @@ pub(crate) fn run(
 /// One line each for what is missing.
 fn check_machine(environment: &Environment, options: &NodeOptions) -> anyhow::Result<()> {
     let mut search: Vec<&Path> = environment.path.split(':').map(Path::new).collect();
-    search.extend([Path::new("/usr/sbin"), Path::new("/sbin"), Path::new("/usr/bin")]);
+    search.extend(SYSTEM_PATH.map(Path::new));
     for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
         if !search.iter().any(|dir| dir.join(program).exists()) {
             bail!("{program} is missing; install package {package} (apt-get install {package})");
