@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use sail_proxy_config::cluster::{Cluster as Config, Discovery, OriginalDst};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
-use sail_proxy_decide::host::{Endpoints, Health, HealthStatus, Host, HostState};
+use sail_proxy_decide::host::{Endpoints, HealthStatus, Host, HostState};
 use sail_proxy_decide::lb::{Balancer, Context};
 use sail_proxy_decide::outlier::{self, Outcome};
 use sail_proxy_decide::route::{Metadata, Priority};
@@ -31,13 +31,20 @@ use crate::worker::Shared;
 use crate::worker::state::Worker;
 use target::PoolKey;
 
+/// Which hosts are avoided, and how often another is looked for on that account.
+#[derive(Clone, Copy)]
+pub(crate) struct Avoid<'a> {
+    pub(crate) hosts: &'a dyn Fn(&Host) -> bool,
+    pub(crate) attempts: u32,
+}
+
 /// What the choice of a host depends on.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct LbContext<'a> {
     pub(crate) hash: Option<u64>,
     pub(crate) original_destination: Option<SocketAddr>,
     /// Hosts that a retry avoids, and how often another is looked for.
-    pub(crate) avoid: Option<(&'a dyn Fn(&Host) -> bool, u32)>,
+    pub(crate) avoid: Option<Avoid<'a>>,
 }
 
 /// The host that was chosen.
@@ -45,6 +52,12 @@ pub(crate) struct LbContext<'a> {
 pub(crate) struct Choice {
     pub(crate) host: Arc<Host>,
 }
+
+/// The pools of one host.
+type Pools = SmallVec<[(PoolKey, Rc<Pool>); 1]>;
+
+/// A host that a destination made, and when it was last used.
+type FoundHost = (Arc<Host>, Cell<Instant>);
 
 /// A cluster of one worker.
 pub(crate) struct Cluster {
@@ -55,9 +68,9 @@ pub(crate) struct Cluster {
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
     balancer: RefCell<Balancer>,
-    pools: RefCell<HashMap<Address, SmallVec<[(PoolKey, Rc<Pool>); 1]>>>,
+    pools: RefCell<HashMap<Address, Pools>>,
     /// Hosts that original destinations made.
-    found: RefCell<HashMap<SocketAddr, (Arc<Host>, Cell<Instant>)>>,
+    found: RefCell<HashMap<SocketAddr, FoundHost>>,
 }
 
 impl Cluster {
@@ -150,8 +163,8 @@ impl Cluster {
         }
         let endpoints = self.endpoints.borrow();
         let host = endpoints.as_ref().and_then(|endpoints| {
-            let (avoid, attempts) =
-                context.avoid.map_or((None, 0), |(avoid, attempts)| (Some(avoid), attempts));
+            let avoid = context.avoid.map(|avoid| avoid.hosts);
+            let attempts = context.avoid.map_or(0, |avoid| avoid.attempts);
             let now_ms = worker.started.elapsed().as_millis() as u64;
             let context = Context { hash: context.hash, now_ms, avoid, attempts };
             self.balancer.borrow_mut().choose(endpoints, &context, || worker.random())
@@ -229,14 +242,6 @@ impl Cluster {
     pub(crate) fn may_use_tls(&self) -> bool {
         let is_tls = |socket: &UpstreamSocket| !matches!(socket, UpstreamSocket::Raw);
         is_tls(&self.config.socket) || self.config.socket_matches.iter().any(|entry| is_tls(&entry.socket))
-    }
-
-    /// Hosts that are fit to be asked; for statistics and tests of readiness.
-    pub(crate) fn healthy_hosts(&self) -> usize {
-        let endpoints = self.endpoints.borrow();
-        endpoints
-            .as_ref()
-            .map_or(0, |all| all.hosts().filter(|host| host.health() == Health::Healthy).count())
     }
 }
 

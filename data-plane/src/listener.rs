@@ -110,7 +110,7 @@ pub(crate) fn update(worker: &Rc<Worker>, snapshot: &Snapshot) {
         let Some(listener) = listeners.get(name).filter(|listener| listener.config.bind_to_port) else {
             return false;
         };
-        tasks.retain(|task| listener.config.addresses.iter().any(|address| *address == task.address));
+        tasks.retain(|task| listener.config.addresses.contains(&task.address));
         true
     });
     worker.by_address.replace(by_address(&listeners));

@@ -161,16 +161,6 @@ impl Pool {
         self.shared.borrow_mut().clear();
     }
 
-    /// The cluster's statistics.
-    pub(crate) fn stats(&self) -> &cluster::Scope {
-        &self.stats
-    }
-
-    /// The cluster's limits.
-    pub(crate) fn limits(&self) -> &Rc<Limits> {
-        &self.limits
-    }
-
     fn pick_shared(&self) -> Option<Rc<H2>> {
         let mut shared = self.shared.borrow_mut();
         let mut index = 0;

@@ -25,7 +25,9 @@ pub(crate) struct State {
 }
 
 /// Buckets of the process, by their configuration. Only requests under a limit come here.
-static BUCKETS: Mutex<Option<HashMap<usize, (Arc<LocalRateLimit>, TokenBucket)>>> = Mutex::new(None);
+static BUCKETS: Mutex<Option<Buckets>> = Mutex::new(None);
+
+type Buckets = HashMap<usize, (Arc<LocalRateLimit>, TokenBucket)>;
 
 /// The filter with the configuration that holds where no route has its own.
 pub(crate) struct Filter<'a>(pub(crate) &'a Arc<LocalRateLimit>);

@@ -117,7 +117,7 @@ impl Head {
     }
 
     /// The head of the request that goes out over HTTP/1. The headers are moved out if this is the last try.
-    pub(crate) fn to_http1(&mut self, keep: Keep) -> request::Parts {
+    pub(crate) fn http1_parts(&mut self, keep: Keep) -> request::Parts {
         let authority = self.authority.clone();
         let mut parts = self.parts(Uri::from(self.path.clone()), Version::HTTP_11, keep);
         if !authority.is_empty() {
@@ -127,7 +127,7 @@ impl Head {
     }
 
     /// The head of the request that goes out over HTTP/2; `None` if its authority cannot be one.
-    pub(crate) fn to_http2(&mut self, keep: Keep) -> Option<request::Parts> {
+    pub(crate) fn http2_parts(&mut self, keep: Keep) -> Option<request::Parts> {
         let authority = Authority::try_from(self.authority.as_bytes()).ok()?;
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(if self.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });

@@ -67,16 +67,6 @@ impl AsFd for Raw {
 }
 
 impl Stream {
-    /// The socket below any TLS.
-    pub(crate) fn raw(&self) -> &Raw {
-        match self {
-            Self::Plain(io) => io.raw(),
-            Self::Server(io) => io.get_ref().0.raw(),
-            Self::Client(io) => io.get_ref().0.raw(),
-            Self::Rewound(rewound) => rewound.rest.raw(),
-        }
-    }
-
     /// The socket, where bytes pass it as they are and none was read ahead.
     pub(crate) fn bare_tcp(&self) -> Option<&TcpStream> {
         match self {

@@ -81,7 +81,7 @@ type Io = TokioIo<Stream>;
 
 /// A connection that takes requests. The second part is to be driven by a task.
 pub(crate) enum Established {
-    Http1 { send: http1::SendRequest<Body>, connection: http1::Connection<Io, Body>, info: Facts },
+    Http1 { send: http1::SendRequest<Body>, connection: Box<http1::Connection<Io, Body>>, info: Facts },
     Http2 { send: http2::SendRequest<Body>, connection: http2::Connection<Io, Body, LocalExec>, info: Facts },
 }
 
@@ -112,7 +112,7 @@ impl Connector {
         } else {
             let (send, connection) =
                 http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(failed)?;
-            Ok(Established::Http1 { send, connection, info })
+            Ok(Established::Http1 { send, connection: Box::new(connection), info })
         }
     }
 
@@ -137,7 +137,7 @@ impl Connector {
             }
         };
         let id = self.worker.shared.next_connection.fetch_add(1, Relaxed);
-        let info = Rc::new(Connection { id, local, remote: address.clone(), tls, requests: Cell::new(0) });
+        let info = Rc::new(Connection { id, local, tls, requests: Cell::new(0) });
         Ok(Opened { stream, info })
     }
 

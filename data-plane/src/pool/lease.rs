@@ -10,7 +10,6 @@ use std::time::Instant;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Host, HostState};
 
 use super::limits::Permit;
@@ -23,7 +22,6 @@ use crate::stats::sets::cluster as stats;
 pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) remote: Address,
     pub(crate) tls: Option<Rc<crate::tls::Peer>>,
     pub(crate) requests: Cell<u32>,
 }

@@ -13,7 +13,7 @@ use sail_proxy_decide::route::{HostRewrite, RouteAction};
 use super::Found;
 use super::failure::Failure;
 use super::request::Success;
-use crate::cluster::{Choice, Cluster, LbContext};
+use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
@@ -94,7 +94,7 @@ impl Try<'_> {
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
-            avoid: avoids.then_some((&tried as &dyn Fn(&Host) -> bool, attempts)),
+            avoid: avoids.then_some(Avoid { hosts: &tried, attempts }),
         };
         self.cluster.choose(&context, &self.exchange.connection.worker)
     }
@@ -119,9 +119,9 @@ impl Try<'_> {
             head.authority = name;
         }
         let mut parts = if lease.is_http2() {
-            head.to_http2(self.keep).ok_or(Failure::BadAuthority)?
+            head.http2_parts(self.keep).ok_or(Failure::BadAuthority)?
         } else {
-            head.to_http1(self.keep)
+            head.http1_parts(self.keep)
         };
         if let Some(protocol) = &head.protocol {
             super::upgrade::ask(&mut parts, protocol, lease.is_http2());

@@ -76,8 +76,11 @@ async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, 
     drop(exchange);
     let Ok(mut lease) = pool.acquire().await else { return };
     lease.hold(hold);
-    let parts =
-        if lease.is_http2() { head.to_http2(Keep::Nothing) } else { Some(head.to_http1(Keep::Nothing)) };
+    let parts = if lease.is_http2() {
+        head.http2_parts(Keep::Nothing)
+    } else {
+        Some(head.http1_parts(Keep::Nothing))
+    };
     let Some(parts) = parts else { return };
     cluster.stats().inc(stats::upstream_rq_total);
     let Ok(response) = lease.send(http::Request::from_parts(parts, Body::text(body))).await else { return };

@@ -1,16 +1,20 @@
 //! Network filters before the one that ends the chain: they judge a connection, or learn about it.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sail_proxy_config::network_filter::{NetworkFilter, NetworkRbac};
+use hashbrown::HashMap;
+use sail_proxy_config::network_filter::{ConnectionLimit, NetworkFilter, NetworkLocalRateLimit, NetworkRbac};
 use sail_proxy_decide::head::RequestHead;
+use sail_proxy_decide::rate_limit::TokenBucket;
 use sail_proxy_decide::rbac::{Input, Peer};
 
 use super::exchange_metadata;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
+use crate::pool::limits::{Limit, Permit};
 use crate::stats::sets::network_rbac as stats;
 use crate::stream_info::PeerMetadata;
 use crate::worker::state::Worker;
@@ -22,6 +26,8 @@ pub(crate) struct Judged {
     pub(crate) filter_state: Vec<(Box<str>, Box<str>)>,
     /// The SNI names the cluster.
     pub(crate) sni_cluster: bool,
+    /// The connection's places under connection limits.
+    permits: Vec<Permit>,
 }
 
 /// Runs the filters. `None` closes the connection.
@@ -60,8 +66,13 @@ pub(crate) async fn judge(
             | NetworkFilter::TcpProxy(_)
             | NetworkFilter::DirectResponse(_)
             | NetworkFilter::Echo => {}
-            NetworkFilter::ConnectionLimit(_) | NetworkFilter::LocalRateLimit(_) => {
-                if !super::proxy::within_limits(filter, worker) {
+            NetworkFilter::ConnectionLimit(limit) => {
+                if limit.enabled {
+                    judged.permits.push(connection_permit(limit, worker)?);
+                }
+            }
+            NetworkFilter::LocalRateLimit(limit) => {
+                if limit.enabled && !take_token(limit, worker) {
                     return None;
                 }
             }
@@ -123,4 +134,29 @@ impl Input for Connection<'_> {
     fn is_tls(&self) -> bool {
         self.0.tls.is_some()
     }
+}
+
+/// A place under a connection limit, which all workers share by its statistics' name.
+fn connection_permit(config: &ConnectionLimit, worker: &Worker) -> Option<Permit> {
+    let name: Arc<str> = format!("connection_limit.{}", config.stat_prefix).into();
+    let counts = worker.shared.clusters.counts(&name);
+    let max = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
+    Limit::new(counts[0].connections.clone(), max).acquire()
+}
+
+thread_local! {
+    static BUCKETS: RefCell<HashMap<usize, (Arc<NetworkLocalRateLimit>, TokenBucket)>> = RefCell::default();
+}
+
+/// Whether another connection may begin now, as far as this worker's share of them goes.
+fn take_token(config: &Arc<NetworkLocalRateLimit>, worker: &Worker) -> bool {
+    BUCKETS.with_borrow_mut(|buckets| {
+        // Configurations that nobody else holds are of the past.
+        if buckets.len() == buckets.capacity() {
+            buckets.retain(|_, (config, _)| Arc::strong_count(config) > 1);
+        }
+        let now = worker.started.elapsed();
+        let entry = buckets.entry(Arc::as_ptr(config) as usize);
+        entry.or_insert_with(|| (config.clone(), TokenBucket::new(config.bucket, now))).1.take(now)
+    })
 }

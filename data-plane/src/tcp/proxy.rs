@@ -6,10 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use sail_proxy_config::listener::{FilterChain, Listener};
-use sail_proxy_config::network_filter::{NetworkFilter, TcpProxy as Config};
-use sail_proxy_decide::rate_limit::TokenBucket;
+use sail_proxy_config::network_filter::TcpProxy as Config;
 use sail_proxy_decide::route::Priority;
 
 use super::exchange_metadata;
@@ -293,26 +291,5 @@ fn note_end(info: &mut StreamInfo, end: &End) {
             tracing::debug!(%error, "the upstream's connection broke");
             info.flag(ResponseFlag::UpstreamConnectionTermination);
         }
-    }
-}
-
-thread_local! {
-    static BUCKETS: RefCell<HashMap<usize, TokenBucket>> = RefCell::default();
-}
-
-/// The filters that only count: a rate of new connections.
-pub(super) fn within_limits(filter: &NetworkFilter, worker: &Worker) -> bool {
-    match filter {
-        NetworkFilter::LocalRateLimit(limit) if limit.enabled => BUCKETS.with_borrow_mut(|buckets| {
-            let now = worker.started.elapsed();
-            let key = Arc::as_ptr(limit) as usize;
-            buckets.entry(key).or_insert_with(|| TokenBucket::new(limit.bucket, now)).take(now)
-        }),
-        NetworkFilter::ConnectionLimit(limit) if limit.enabled => {
-            // Counted over the process, which holds these connections among others.
-            (worker.shared.connections.load(std::sync::atomic::Ordering::Relaxed) as u64)
-                <= limit.max_connections
-        }
-        _ => true,
     }
 }
