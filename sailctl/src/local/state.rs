@@ -1,6 +1,7 @@
 //! Where a mesh keeps what it knows: one directory, named by its paths here and nowhere else.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -88,6 +89,8 @@ impl StateDir {
         for dir in OWNED {
             let path = self.root.join(dir);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+            // Secrets and keys are in there.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
         Ok(())
     }

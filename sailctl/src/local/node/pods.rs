@@ -11,7 +11,9 @@ use super::Node;
 use super::pod::{self, PodTask};
 use crate::local::kind::{Key, Kind};
 
-const REFRESH: Duration = Duration::from_secs(5);
+const REFRESH: Duration = Duration::from_secs(30);
+/// Changes come in groups.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// The pods that this node runs.
 #[derive(Default)]
@@ -77,8 +79,14 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 /// Keeps config volumes and tokens fresh.
 pub(crate) async fn refresh(node: Arc<Node>) {
+    let mut changes = node.store.watch();
     loop {
-        tokio::time::sleep(REFRESH).await;
+        // A change may be of a config map; time alone ages tokens.
+        if let Ok(Err(_)) = tokio::time::timeout(REFRESH, changes.changed()).await {
+            return;
+        }
+        tokio::time::sleep(SETTLE).await;
+        changes.borrow_and_update();
         let tasks: Vec<Arc<PodTask>> =
             node.pods.lock().values().filter_map(|handle| handle.task.clone()).collect();
         for task in tasks {
