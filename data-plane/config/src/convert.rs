@@ -116,6 +116,13 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// Refuses the resource if the field asks for what the workers do not carry out yet.
+    pub(crate) fn unserved<T: Default + PartialEq>(&mut self, field: &str, value: &T) {
+        if *value != T::default() {
+            self.error(field, "it is understood but not carried out yet");
+        }
+    }
+
     /// Tells, if the field is set, that it does nothing here.
     pub(crate) fn ignore<T: Default + PartialEq>(&mut self, field: &str, value: &T, why: &str) {
         if *value != T::default() {

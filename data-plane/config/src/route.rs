@@ -49,6 +49,7 @@ pub(crate) fn table(
     } = value;
     cx.refuse("vhds", &vhds);
     cx.refuse("cluster_specifier_plugins", &cluster_specifier_plugins);
+    cx.unserved("internal_only_headers", &internal_only_headers);
     cx.refuse("vhost_header", &vhost_header);
     cx.refuse("route_specifiers", &route_specifiers);
     cx.ignore("metadata", &metadata, "nothing here reads a route table's metadata");
@@ -129,6 +130,7 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
     cx.refuse("rate_limits", &rate_limits);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
+    cx.unserved("include_is_timeout_retry_header", &include_is_timeout_retry_header);
     cx.refuse("hedge_policy", &hedge_policy);
     cx.refuse("route_specifiers", &route_specifiers);
     let require_tls = match TlsRequirementType::try_from(require_tls) {
@@ -142,6 +144,7 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     };
     Some(VirtualHost {
         routes: cx.each("routes", routes, |cx, value| route(cx, value, body_limit).map(Arc::new)).into(),
+        tls_redirect: (require_tls != RequireTls::None).then(|| Arc::new(Route::to_https())),
         require_tls,
         request_headers: headers::ops(
             cx,

@@ -68,6 +68,8 @@ pub struct VirtualHost {
     pub routes: Box<[Arc<Route>]>,
     /// What must be TLS.
     pub require_tls: RequireTls,
+    /// The route that sends what is not TLS to `https`; there if anything must be.
+    pub tls_redirect: Option<Arc<Route>>,
     /// Header operations on requests.
     pub request_headers: HeaderOps,
     /// Header operations on responses.
@@ -169,6 +171,45 @@ impl PerFilter {
     }
 }
 
+impl VirtualHost {
+    /// Whether the request has to come by TLS and did not.
+    fn must_redirect(&self, head: &RequestHead<'_>) -> bool {
+        let internal = || head.headers.get("x-envoy-internal").is_some_and(|value| value == "true");
+        let required = match self.require_tls {
+            RequireTls::None => false,
+            RequireTls::ExternalOnly => !internal(),
+            RequireTls::All => true,
+        };
+        required && head.scheme != "https"
+    }
+}
+
+impl Route {
+    /// A route that sends every request to `https`.
+    pub fn to_https() -> Self {
+        Self {
+            name: Arc::from(""),
+            matching: RouteMatch::prefix("/"),
+            action: Action::Redirect(Redirect {
+                scheme: Some(Scheme::Https),
+                host: None,
+                port: None,
+                path: None,
+                status: http::StatusCode::MOVED_PERMANENTLY,
+                strip_query: false,
+            }),
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            decorator: None,
+            tracing: None,
+            request_body_buffer_limit: None,
+            stat_prefix: Arc::from(""),
+            per_filter: PerFilter::default(),
+            metadata: None,
+        }
+    }
+}
+
 /// `VirtualHost.TlsRequirementType`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequireTls {
@@ -220,6 +261,9 @@ impl RouteTable {
     /// The virtual host and route for a request; `None` if no virtual host has its authority.
     pub fn find(&self, head: &RequestHead<'_>, context: &RouteContext<'_>) -> Option<Found<'_>> {
         let virtual_host = self.virtual_host(head.authority)?;
+        if virtual_host.must_redirect(head) {
+            return Some(Found { virtual_host, route: virtual_host.tls_redirect.as_ref() });
+        }
         let path = if self.ignore_path_parameters {
             matching::without_parameters(head.path_only())
         } else {
@@ -281,3 +325,6 @@ pub fn per_filter<'a>(
         .or_else(|| virtual_host.per_filter.get(filter))
         .or_else(|| table.per_filter.get(filter))
 }
+
+#[cfg(test)]
+mod tests;

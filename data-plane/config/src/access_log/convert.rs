@@ -217,6 +217,7 @@ fn common(
         "the stream is opened again with back-off",
     );
     cx.refuse("custom_tags", &custom_tags);
+    cx.warn("", "entries are not sent to gRPC services yet");
     let service = cx.required("grpc_service", grpc_service, grpc_target)?;
     Some(GrpcAccessLog {
         log_name: arc(log_name),
@@ -295,6 +296,7 @@ fn otel_log(
     cx.ignore("resource_detectors", &resource_detectors, "resource_attributes are sent");
     cx.refuse("custom_tags", &custom_tags);
     self::formatters(cx, formatters);
+    cx.warn("", "records are not sent to OpenTelemetry yet");
     let old = cx.option("common_config", common_config, |cx, value| common(cx, value, GrpcLogKind::Http));
     let service = match (cx.option("grpc_service", grpc_service, grpc_target), &old) {
         (Some(service), _) => service,

@@ -88,6 +88,17 @@ pub(crate) fn cluster(
     cx.ignore("preconnect_policy", &preconnect_policy, "connections are made when they are needed");
     cx.refuse("queuing_policies", &queuing_policies);
 
+    cx.ignore(
+        "close_connections_on_host_health_failure",
+        &close_connections_on_host_health_failure,
+        "connections of a host that fails are closed as they end",
+    );
+    cx.ignore(
+        "ignore_health_on_host_removal",
+        &ignore_health_on_host_removal,
+        "hosts go when they are removed",
+    );
+
     let dns = discovery::DnsFields {
         refresh_rate: dns_refresh_rate,
         jitter: dns_jitter,
@@ -223,10 +234,8 @@ fn breakers(cx: &mut Cx<'_>, value: pc::CircuitBreakers) -> Option<CircuitBreake
         }
     }
     for value in &per_host_thresholds {
-        let pc::circuit_breakers::Thresholds { max_connections, .. } = value;
-        result.per_host_max_connections = max_connections.map(|value| value.value);
-        let rest = pc::circuit_breakers::Thresholds { max_connections: None, priority: 0, ..*value };
-        cx.refuse("per_host_thresholds", &rest);
+        result.per_host_max_connections = value.max_connections.map(|value| value.value);
+        cx.unserved("per_host_thresholds", value);
     }
     Some(result)
 }
@@ -283,6 +292,8 @@ fn bind(cx: &mut Cx<'_>, value: pb::core::BindConfig) -> Option<Bind> {
         validate_network_namespaces: _,
     } = value;
     cx.refuse("additional_source_addresses", &additional_source_addresses);
+    cx.unserved("freebind", &values::bool_or(freebind, false));
+    cx.unserved("socket_options", &socket_options);
     cx.refuse("local_address_selector", &local_address_selector);
     Some(Bind {
         source: cx.option("source_address", source_address, address::ip),

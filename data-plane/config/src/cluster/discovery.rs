@@ -223,6 +223,7 @@ fn custom_type(
         "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => {
             use forward::cluster_config::ClusterImplementationSpecifier as Kind;
             let config: forward::ClusterConfig = cx.unpack(any)?;
+            cx.error("", "it is understood but not carried out yet");
             match config.cluster_implementation_specifier {
                 Some(Kind::DnsCacheConfig(cache)) => Some(Discovery::DynamicForwardProxy {
                     cache: arc(cache.name),

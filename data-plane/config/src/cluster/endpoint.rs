@@ -133,6 +133,7 @@ fn policy(cx: &mut Cx<'_>, value: pe::cluster_load_assignment::Policy) -> Option
         weighted_priority_health,
     } = value;
     cx.ignore("endpoint_stale_after", &endpoint_stale_after, "endpoints stay until they are replaced");
+    cx.unserved("drop_overloads", &drop_overloads);
     let drops = cx.each("drop_overloads", drop_overloads, |cx, value| {
         let fraction = cx.option("drop_percentage", value.drop_percentage, values::fraction);
         Some((arc(value.category), fraction.unwrap_or(Fraction::NEVER)))

@@ -165,22 +165,30 @@ fn common(cx: &mut Cx<'_>, value: pc::cluster::CommonLbConfig) -> Option<CommonL
         override_host_status,
         locality_config_specifier,
     } = value;
+    cx.ignore(
+        "close_connections_on_host_set_change",
+        &close_connections_on_host_set_change,
+        "connections of hosts that stay are kept",
+    );
     cx.ignore("override_host_status", &override_host_status, "no filter here names hosts");
     let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } =
         consistent_hashing_lb_config.unwrap_or_default();
     let locality = match locality_config_specifier {
         None => LocalityLb::None,
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => LocalityLb::Weighted,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => LocalityLb::ZoneAware {
-            routing_enabled: values::percent(
-                cx,
-                "zone_aware_lb_config.routing_enabled",
-                zone.routing_enabled,
-                100.0,
-            ),
-            min_cluster_size: zone.min_cluster_size.map_or(6, |value| value.value),
-            fail_traffic_on_panic: zone.fail_traffic_on_panic,
-        },
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
+            cx.warn("zone_aware_lb_config", "zones share traffic by their number of hosts");
+            LocalityLb::ZoneAware {
+                routing_enabled: values::percent(
+                    cx,
+                    "zone_aware_lb_config.routing_enabled",
+                    zone.routing_enabled,
+                    100.0,
+                ),
+                min_cluster_size: zone.min_cluster_size.map_or(6, |value| value.value),
+                fail_traffic_on_panic: zone.fail_traffic_on_panic,
+            }
+        }
     };
     Some(CommonLb {
         panic_threshold: values::percent(cx, "healthy_panic_threshold", healthy_panic_threshold, 50.0),
@@ -321,6 +329,10 @@ fn locality(cx: &mut Cx<'_>, value: Option<policies::common::v3::LocalityLbConfi
         None => {}
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => common.locality = LocalityLb::Weighted,
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
+            cx.warn(
+                "locality_lb_config.zone_aware_lb_config",
+                "zones share traffic by their number of hosts",
+            );
             cx.refuse("locality_lb_config.zone_aware_lb_config.force_local_zone", &zone.force_local_zone);
             cx.refuse("locality_lb_config.zone_aware_lb_config.locality_basis", &zone.locality_basis);
             let enabled = "locality_lb_config.zone_aware_lb_config.routing_enabled";

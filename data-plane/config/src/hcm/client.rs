@@ -49,6 +49,7 @@ fn detection(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<D
                 reject_with_status,
             } = cx.unpack(&any)?;
             cx.refuse("typed_config.reject_with_status", &reject_with_status);
+            cx.error("typed_config", "it is understood but not carried out yet");
             headers::name(cx, "typed_config.header_name", &header_name).map(Detection::Header)
         }
         "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => {

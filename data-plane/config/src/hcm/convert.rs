@@ -95,6 +95,15 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     cx.refuse("typed_header_validation_config", &typed_header_validation_config);
     cx.refuse("forward_proto_config", &forward_proto_config);
 
+    cx.unserved("add_user_agent", &values::bool_or(add_user_agent, false));
+    cx.unserved("append_x_forwarded_port", &append_x_forwarded_port);
+    cx.unserved("preserve_external_request_id", &preserve_external_request_id);
+    cx.ignore(
+        "stream_error_on_invalid_http_message",
+        &values::bool_or(stream_error_on_invalid_http_message, false),
+        "the codec decides what an invalid message ends",
+    );
+
     let common = cx.within("common_http_protocol_options", |cx| {
         protocol::common(cx, common_http_protocol_options.unwrap_or_default())
     });
@@ -242,9 +251,10 @@ fn server_header(cx: &mut Cx<'_>, value: i32) -> ServerHeader {
     }
 }
 
-fn scheme(_: &mut Cx<'_>, value: pb::core::SchemeHeaderTransformation) -> Option<SchemeTransformation> {
+fn scheme(cx: &mut Cx<'_>, value: pb::core::SchemeHeaderTransformation) -> Option<SchemeTransformation> {
     use pb::core::scheme_header_transformation::Transformation;
     let pb::core::SchemeHeaderTransformation { match_upstream, transformation } = value;
+    cx.unserved("match_upstream", &match_upstream);
     let overwrite = transformation.map(|Transformation::SchemeToOverwrite(scheme)| scheme.into());
     Some(SchemeTransformation { overwrite, match_upstream })
 }

@@ -152,6 +152,7 @@ fn router(cx: &mut Cx<'_>, value: filters::router::v3::Router) -> Router {
         reject_connect_request_early_data,
     } = value;
     cx.refuse("upstream_log_options", &upstream_log_options);
+    cx.unserved("upstream_log", &upstream_log);
     cx.refuse("strict_check_headers", &strict_check_headers);
     cx.refuse("upstream_http_filters", &upstream_http_filters);
     cx.refuse("reject_connect_request_early_data", &reject_connect_request_early_data);

@@ -16,6 +16,7 @@ use crate::{access_log, network_filter, tls};
 const BUFFER_LIMIT: u32 = 1024 * 1024;
 
 /// `Listener`; `version` is a hash of its bytes.
+#[expect(clippy::too_many_lines, reason = "one message of forty fields, taken apart field by field")]
 pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: u64) -> Option<Listener> {
     let pb::listener::Listener {
         name,
@@ -66,6 +67,13 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
     cx.refuse("listener_specifier", &listener_specifier);
     cx.ignore("reuse_port", &reuse_port, "enable_reuse_port is read in its place");
     cx.ignore("bypass_overload_manager", &bypass_overload_manager, "listeners are not stopped on overload");
+    cx.unserved("socket_options", &socket_options);
+    cx.unserved("freebind", &values::bool_or(freebind, false));
+    cx.ignore(
+        "tcp_fast_open_queue_length",
+        &tcp_fast_open_queue_length,
+        "connections open with a full handshake",
+    );
     let bind_to_port = values::bool_or(
         bind_to_port,
         deprecated_v1.and_then(|old| old.bind_to_port).is_none_or(|value| value.value),
@@ -139,7 +147,10 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
 fn exact_balance(cx: &mut Cx<'_>, value: pb::listener::listener::ConnectionBalanceConfig) -> Option<()> {
     use pb::listener::listener::connection_balance_config::BalanceType;
     match value.balance_type {
-        Some(BalanceType::ExactBalance(_)) => Some(()),
+        Some(BalanceType::ExactBalance(_)) => {
+            cx.warn("exact_balance", "the kernel spreads connections over workers");
+            Some(())
+        }
         Some(_) => {
             cx.error("", "only exact_balance is supported");
             None
@@ -295,6 +306,7 @@ fn filter_kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
         }
         "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
             let filters::original_src::v3::OriginalSrc { bind_port, mark } = cx.unpack(any)?;
+            cx.error("", "it is understood but not carried out yet");
             ListenerFilterKind::OriginalSrc { bind_port, mark }
         }
         "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
@@ -321,6 +333,7 @@ fn proxy_protocol(
         stat_prefix,
         tlv_location,
     } = value;
+    cx.error("", "it is understood but not carried out yet");
     cx.refuse("pass_through_tlvs", &pass_through_tlvs);
     cx.ignore("stat_prefix", &stat_prefix, "statistics of the filter have no prefix");
     cx.refuse("tlv_location", &tlv_location);

@@ -218,6 +218,7 @@ fn network_rbac(cx: &mut Cx<'_>, value: pb::filters::network::rbac::v3::Rbac) ->
     } = value;
     cx.refuse("matcher", &matcher);
     cx.refuse("shadow_matcher", &shadow_matcher);
+    cx.ignore("delay_deny", &delay_deny, "refused connections are closed at once");
     Some(NetworkRbac {
         stat_prefix: arc(stat_prefix),
         config: RbacConfig {
@@ -270,6 +271,7 @@ fn tcp_proxy(cx: &mut Cx<'_>, value: pb::filters::network::tcp_proxy::v3::TcpPro
     cx.refuse("upstream_connect_mode", &upstream_connect_mode);
     cx.refuse("max_early_data_bytes", &max_early_data_bytes);
     cx.ignore("check_drain_close", &check_drain_close, "connections close when their listener has drained");
+    cx.unserved("tunneling_config", &tunneling_config);
     let mut flush_interval = access_log_flush_interval;
     let mut on_connected = flush_access_log_on_connected;
     if let Some(options) = access_log_options {

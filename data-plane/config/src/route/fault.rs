@@ -32,6 +32,7 @@ pub(crate) fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultCon
         filter_metadata,
     } = value;
     cx.refuse("filter_metadata", &filter_metadata);
+    cx.unserved("response_rate_limit", &response_rate_limit);
     Some(FaultConfig {
         delay: cx.option("delay", delay, self::delay),
         abort: cx.option("abort", abort, self::abort),

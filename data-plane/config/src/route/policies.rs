@@ -124,6 +124,7 @@ fn previous_priorities(cx: &mut Cx<'_>, value: pb::route::retry_policy::RetryPri
     use pb::route::retry_policy::retry_priority::ConfigType;
     use xds_api::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
     let pb::route::retry_policy::RetryPriority { name, config_type } = value;
+    cx.warn("", "retries choose among priorities as first tries do");
     let Some(ConfigType::TypedConfig(any)) = config_type else {
         cx.error("typed_config", format_args!("the retry priority {name:?} has no configuration"));
         return None;

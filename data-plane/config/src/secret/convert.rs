@@ -117,6 +117,8 @@ pub(crate) fn validation(
     cx.ignore("watched_directory", &watched_directory, "the files themselves are watched");
     cx.refuse("require_signed_certificate_timestamp", &require_signed_certificate_timestamp);
     cx.refuse("max_verify_depth", &max_verify_depth);
+    cx.unserved("allow_expired_certificate", &allow_expired_certificate);
+    cx.unserved("trust_chain_verification", &trust_chain_verification);
     let mut files = Vec::new();
     let mut version = version;
     let trusted_ca = match trusted_ca {

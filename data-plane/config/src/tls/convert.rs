@@ -111,6 +111,8 @@ fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<D
         &full_scan_certs_on_sni_mismatch,
         "all certificates are looked at",
     );
+    cx.ignore("session_timeout", &session_timeout, "sessions last as long as rustls keeps them");
+    cx.unserved("require_sni", &values::bool_or(require_sni, false));
     cx.ignore("prefer_client_ciphers", &prefer_client_ciphers, "all suites are equally good");
     let disable_stateless_session_resumption = match session_ticket_keys_type {
         None => false,
@@ -223,6 +225,7 @@ fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
         compliance_policies,
     } = value;
     cx.refuse("signature_algorithms", &signature_algorithms);
+    cx.unserved("ecdh_curves", &ecdh_curves);
     cx.refuse("compliance_policies", &compliance_policies);
     let min = match TlsProtocol::try_from(tls_minimum_protocol_version) {
         Ok(TlsProtocol::TlsAuto | TlsProtocol::TlSv12) => TlsVersion::V1_2,
