@@ -6,6 +6,8 @@ mod manager;
 mod needs;
 mod path;
 mod raw;
+mod resources;
+mod servers;
 mod snapshot;
 mod stream;
 mod warm;

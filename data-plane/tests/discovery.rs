@@ -1,4 +1,5 @@
 //! Discovery against a delta server that answers step by step.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod support;
 

@@ -33,9 +33,12 @@ const TCP: [&str; 4] = [
     "tcp_received_bytes_total",
 ];
 
+/// Scopes by observer and labels.
+type Cache<S> = RefCell<HashMap<(usize, u64), Entry<S>>>;
+
 thread_local! {
-    static HTTP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_http::Set>>> = RefCell::default();
-    static TCP_CACHE: RefCell<HashMap<(usize, u64), Entry<istio_tcp::Set>>> = RefCell::default();
+    static HTTP_CACHE: Cache<istio_http::Set> = RefCell::default();
+    static TCP_CACHE: Cache<istio_tcp::Set> = RefCell::default();
     static ENDPOINTS: RefCell<HashMap<usize, Endpoint>> = RefCell::default();
 }
 
@@ -220,7 +223,7 @@ impl IstioStats {
         &self,
         info: &StreamInfo,
         metrics: &[&'static str],
-        cache: &'static std::thread::LocalKey<RefCell<HashMap<(usize, u64), Entry<S>>>>,
+        cache: &'static std::thread::LocalKey<Cache<S>>,
     ) -> Entry<S> {
         let endpoint = self.endpoint(info);
         let values: Vec<String> =

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime};
 use base::task::Supervised;
 use prost::Message;
 use sail_proxy_config::cluster::Cluster as RunCluster;
-use sail_proxy_config::listener::Listener as RunListener;
 use tokio::sync::Notify;
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
 use xds_api::envoy::config::cluster::v3::Cluster;
@@ -21,15 +20,14 @@ use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
-use xds_stream::client::{Client, Names, Received, Rejection};
+use xds_stream::client::{Received, Rejection};
 
 use super::convert;
-use super::files;
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
+use super::resources::{DNS, Resources, has};
+use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
-use super::stream::{self, Applier, Service, Subscription};
-use super::warm::Warm;
 use crate::dial::Target;
 use crate::server::Main;
 use crate::stats::sets::{cluster_manager, cluster_membership, control_plane, lds, listener_manager};
@@ -49,27 +47,12 @@ impl Error {
     }
 }
 
-/// What stands in place of a type for names that are resolved.
-const DNS: &str = "dns";
 /// How long a cluster waits for its names.
 const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server, and what it is asked for. Secrets have a stream each, as Envoy has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ServerKey {
-    source: Source,
-    type_url: Option<&'static str>,
-    name: Option<String>,
-}
-
-struct Server {
-    subscription: Rc<Subscription>,
-    _task: Supervised<()>,
-}
-
 /// Where initialization stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(super) enum Phase {
     /// Clusters of the bootstrap.
     Primary,
     /// Clusters of CDS, and their endpoints.
@@ -82,49 +65,39 @@ enum Phase {
 
 /// A discovery of all resources of a type (CDS, LDS): waited for until its first response or its timeout.
 #[derive(Clone, Debug)]
-struct Whole {
-    source: Source,
-    timeout: Option<Duration>,
-    since: Option<Instant>,
-    settled: bool,
-}
-
-#[derive(Default)]
-struct Resources {
-    kinds: BTreeMap<String, Kind>,
-    clusters: Warm<RunCluster>,
-    listeners: Warm<RunListener>,
-    /// Whence each CDS or LDS resource's own `self` sources are read.
-    parents: BTreeMap<&'static str, Source>,
-    /// What was asked for by name and does not exist.
-    absent: BTreeSet<(String, String)>,
+pub(super) struct Whole {
+    pub(super) source: Source,
+    pub(super) timeout: Option<Duration>,
+    pub(super) since: Option<Instant>,
+    pub(super) settled: bool,
 }
 
 /// See the module.
 pub struct Manager {
-    main: Rc<Main>,
+    pub(super) main: Rc<Main>,
     parts: Rc<Parts>,
     statics: BTreeMap<String, Cluster>,
     statics_listen: BTreeSet<String>,
-    ads: Option<Source>,
-    ads_metadata: Vec<(String, String)>,
-    phase: Cell<Phase>,
-    cds: RefCell<Option<Whole>>,
-    lds: RefCell<Option<Whole>>,
-    resources: RefCell<Resources>,
-    servers: RefCell<BTreeMap<ServerKey, Server>>,
-    files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
+    pub(super) ads: Option<Source>,
+    pub(super) ads_metadata: Vec<(String, String)>,
+    pub(super) phase: Cell<Phase>,
+    pub(super) cds: RefCell<Option<Whole>>,
+    pub(super) lds: RefCell<Option<Whole>>,
+    pub(super) resources: RefCell<Resources>,
+    pub(super) servers: RefCell<BTreeMap<ServerKey, Server>>,
+    pub(super) files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
     changed: Notify,
     membership: RefCell<BTreeMap<Arc<str>, cluster_membership::Scope>>,
-    this: Weak<Self>,
-    stats: Stats,
+    pub(super) this: Weak<Self>,
+    pub(super) stats: Stats,
 }
 
-struct Stats {
-    clusters: cluster_manager::Scope,
-    listeners: listener_manager::Scope,
-    lds: lds::Scope,
-    control_plane: control_plane::Scope,
+/// Statistics of discovery.
+pub(super) struct Stats {
+    pub(super) clusters: cluster_manager::Scope,
+    pub(super) listeners: listener_manager::Scope,
+    pub(super) lds: lds::Scope,
+    pub(super) control_plane: control_plane::Scope,
 }
 
 impl std::fmt::Debug for Manager {
@@ -587,142 +560,6 @@ impl Manager {
         ];
         all.into_iter().flatten().min()
     }
-
-    /// Tells every server what is wanted of it now.
-    fn subscribe(&self) {
-        let mut wanted: BTreeMap<ServerKey, BTreeMap<&'static str, Names>> = BTreeMap::new();
-        let phase = self.phase.get();
-        for (whole, type_url, from) in [
-            (&self.cds, type_url::CLUSTER, Phase::Clusters),
-            (&self.lds, type_url::LISTENER, Phase::Listeners),
-        ] {
-            if let Some(whole) = whole.borrow().as_ref().filter(|_| phase >= from) {
-                let key = ServerKey::new(&whole.source, type_url, None);
-                wanted.entry(key).or_default().insert(type_url, Names::All);
-            }
-        }
-        {
-            let resources = self.resources.borrow();
-            let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
-            let named = resources.clusters.needs().chain(listeners).filter(|need| need.type_url != DNS);
-            for need in named {
-                let key = ServerKey::new(&need.source, need.type_url, Some(&need.name));
-                let names = wanted.entry(key).or_default().entry(need.type_url);
-                if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
-                    names.insert(need.name.clone());
-                }
-            }
-        }
-        let mut servers = self.servers.borrow_mut();
-        // An aggregated stream stays for the types that it may serve again.
-        servers.retain(|key, _| wanted.contains_key(key) || key.source == Source::Ads);
-        for (key, types) in wanted {
-            if let Source::Path(path) = &key.source {
-                for type_url in types.keys() {
-                    self.watch_file(path, type_url);
-                }
-                continue;
-            }
-            let Some(server) = self.server(&mut servers, &key) else { continue };
-            server.subscription.update(|client| {
-                for (type_url, names) in types {
-                    client.watch(type_url, names);
-                }
-            });
-        }
-    }
-
-    fn server<'a>(
-        &self,
-        servers: &'a mut BTreeMap<ServerKey, Server>,
-        key: &ServerKey,
-    ) -> Option<&'a Server> {
-        if !servers.contains_key(key) {
-            let source = if key.source == Source::Ads { self.ads.as_ref()? } else { &key.source };
-            let Source::Grpc { authority, .. } = source else { return None };
-            let authority = Some(authority.clone()).filter(|authority| !authority.is_empty());
-            let path = super::service_path(key.type_url, source.protocol())?;
-            let initial_metadata =
-                if key.source == Source::Ads { self.ads_metadata.clone() } else { Vec::new() };
-            let subscription = Subscription::new(Client::new(source.protocol(), self.main.node.clone()));
-            let applier = Rc::new(ServerApplier {
-                manager: self.this.clone(),
-                key: key.clone(),
-                server: source.clone(),
-            });
-            let service = Service { path, authority, initial_metadata };
-            let task = Supervised::spawn_local(stream::run(subscription.clone(), service, applier));
-            servers.insert(key.clone(), Server { subscription, _task: task });
-        }
-        servers.get(key)
-    }
-
-    fn watch_file(&self, path: &str, type_url: &'static str) {
-        let key = (path.to_owned(), type_url.to_owned());
-        self.files.borrow_mut().entry(key).or_insert_with(|| {
-            let (manager, path) = (self.this.clone(), path.to_owned());
-            Supervised::spawn_local(files::watch(path.clone(), type_url, move |received| {
-                let Some(manager) = manager.upgrade() else { return };
-                if let Err(rejection) = manager.apply(&Source::Path(path.clone()), &received) {
-                    tracing::warn!(path, reason = rejection.message, "refused a file's resources");
-                }
-            }))
-        });
-    }
-}
-
-impl Resources {
-    fn has(&self, need: &Need, parts: &Parts) -> bool {
-        has(&self.kinds, &self.absent, need, parts)
-    }
-
-    fn gone(&mut self, type_url: &str, name: &str, parts: &Parts) {
-        match type_url {
-            type_url::CLUSTER => {
-                self.clusters.remove(name);
-                parts.dns.remove(name);
-                parts.convert.remove(sail_proxy_config::Kind::Cluster, name);
-            }
-            type_url::LISTENER => {
-                self.listeners.remove(name);
-                parts.convert.remove(sail_proxy_config::Kind::Listener, name);
-            }
-            // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
-            _ => {
-                self.absent.insert((type_url.to_owned(), name.to_owned()));
-                return;
-            }
-        }
-        parts.set_dirty();
-        if let Some(kind) = self.kinds.get_mut(type_url) {
-            kind.remove(name);
-        }
-    }
-}
-
-fn has(
-    kinds: &BTreeMap<String, Kind>,
-    absent: &BTreeSet<(String, String)>,
-    need: &Need,
-    parts: &Parts,
-) -> bool {
-    if need.type_url == DNS {
-        return parts.dns.has(&need.name);
-    }
-    kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
-        || absent.contains(&(need.type_url.to_owned(), need.name.clone()))
-}
-
-impl ServerKey {
-    fn new(source: &Source, type_url: &'static str, name: Option<&str>) -> Self {
-        let alone = !matches!(source, Source::Ads);
-        let secret = alone && type_url == type_url::SECRET;
-        Self {
-            source: source.clone(),
-            type_url: alone.then_some(type_url),
-            name: name.filter(|_| secret).map(str::to_owned),
-        }
-    }
 }
 
 /// Wakes the manager up.
@@ -733,46 +570,6 @@ fn bell(manager: &Weak<Manager>) -> Box<dyn Fn()> {
             manager.changed.notify_one();
         }
     })
-}
-
-struct ServerApplier {
-    manager: Weak<Manager>,
-    key: ServerKey,
-    server: Source,
-}
-
-impl Applier for ServerApplier {
-    fn target(&self) -> Option<Target> {
-        let Source::Grpc { cluster, .. } = &self.server else { return None };
-        self.manager.upgrade()?.target(cluster)
-    }
-
-    fn apply(&self, received: &Received) -> Result<(), Rejection> {
-        match self.manager.upgrade() {
-            Some(manager) => manager.apply(&self.key.source, received),
-            None => Err(Rejection::of(&received.type_url, &[])),
-        }
-    }
-
-    fn connected(&self, up: Result<(), &str>) {
-        let Some(manager) = self.manager.upgrade() else { return };
-        if self.key.source == Source::Ads {
-            manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
-            if up.is_err() {
-                manager.stats.clusters.inc(cluster_manager::cds_update_failure);
-                manager.stats.lds.inc(lds::update_failure);
-            } else {
-                manager.stats.clusters.inc(cluster_manager::cds_update_attempt);
-                manager.stats.lds.inc(lds::update_attempt);
-            }
-        }
-        match up {
-            Ok(()) => tracing::info!(server = ?self.server, "connected to a management server"),
-            Err(reason) => {
-                tracing::warn!(server = ?self.server, reason, "no stream from a management server")
-            }
-        }
-    }
 }
 
 fn hash(text: &str) -> u64 {

@@ -1,0 +1,70 @@
+//! Resources by type: as they came, converted, active or warming.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sail_proxy_config::Kind as ConfigKind;
+use sail_proxy_config::cluster::Cluster as RunCluster;
+use sail_proxy_config::listener::Listener as RunListener;
+use xds_api::type_url;
+
+use super::needs::{Need, Source};
+use super::raw::Kind;
+use super::snapshot::Parts;
+use super::warm::Warm;
+
+/// What stands in place of a type for names that are resolved.
+pub(super) const DNS: &str = "dns";
+/// All of them.
+#[derive(Default)]
+pub(super) struct Resources {
+    pub(super) kinds: BTreeMap<String, Kind>,
+    pub(super) clusters: Warm<RunCluster>,
+    pub(super) listeners: Warm<RunListener>,
+    /// Whence each CDS or LDS resource's own `self` sources are read.
+    pub(super) parents: BTreeMap<&'static str, Source>,
+    /// What was asked for by name and does not exist.
+    pub(super) absent: BTreeSet<(String, String)>,
+}
+
+impl Resources {
+    pub(super) fn has(&self, need: &Need, parts: &Parts) -> bool {
+        has(&self.kinds, &self.absent, need, parts)
+    }
+
+    pub(super) fn gone(&mut self, type_url: &str, name: &str, parts: &Parts) {
+        match type_url {
+            type_url::CLUSTER => {
+                self.clusters.remove(name);
+                parts.dns.remove(name);
+                parts.convert.remove(ConfigKind::Cluster, name);
+            }
+            type_url::LISTENER => {
+                self.listeners.remove(name);
+                parts.convert.remove(ConfigKind::Listener, name);
+            }
+            // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
+            _ => {
+                self.absent.insert((type_url.to_owned(), name.to_owned()));
+                return;
+            }
+        }
+        parts.set_dirty();
+        if let Some(kind) = self.kinds.get_mut(type_url) {
+            kind.remove(name);
+        }
+    }
+}
+
+/// Whether what an object refers to is there, or known not to exist.
+pub(super) fn has(
+    kinds: &BTreeMap<String, Kind>,
+    absent: &BTreeSet<(String, String)>,
+    need: &Need,
+    parts: &Parts,
+) -> bool {
+    if need.type_url == DNS {
+        return parts.dns.has(&need.name);
+    }
+    kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
+        || absent.contains(&(need.type_url.to_owned(), need.name.clone()))
+}

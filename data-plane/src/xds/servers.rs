@@ -1,0 +1,166 @@
+//! Management servers: which there are, what each is asked for, and what becomes of what it sends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+
+use base::task::Supervised;
+use xds_api::type_url;
+use xds_stream::client::{Client, Names, Received, Rejection};
+
+use super::manager::{Manager, Phase};
+use super::needs::Source;
+use super::resources::DNS;
+use super::stream::{self, Applier, Service, Subscription};
+use super::{files, service_path};
+use crate::dial::Target;
+use crate::stats::sets::{cluster_manager, control_plane, lds};
+
+/// A server, and what it is asked for. Secrets have a stream each, as Envoy has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ServerKey {
+    source: Source,
+    type_url: Option<&'static str>,
+    name: Option<String>,
+}
+
+/// A server that is called.
+pub(super) struct Server {
+    subscription: Rc<Subscription>,
+    _task: Supervised<()>,
+}
+
+impl Manager {
+    /// Tells every server what is wanted of it now.
+    pub(super) fn subscribe(&self) {
+        let mut wanted: BTreeMap<ServerKey, BTreeMap<&'static str, Names>> = BTreeMap::new();
+        let phase = self.phase.get();
+        for (whole, type_url, from) in [
+            (&self.cds, type_url::CLUSTER, Phase::Clusters),
+            (&self.lds, type_url::LISTENER, Phase::Listeners),
+        ] {
+            if let Some(whole) = whole.borrow().as_ref().filter(|_| phase >= from) {
+                let key = ServerKey::new(&whole.source, type_url, None);
+                wanted.entry(key).or_default().insert(type_url, Names::All);
+            }
+        }
+        {
+            let resources = self.resources.borrow();
+            let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
+            let named = resources.clusters.needs().chain(listeners).filter(|need| need.type_url != DNS);
+            for need in named {
+                let key = ServerKey::new(&need.source, need.type_url, Some(&need.name));
+                let names = wanted.entry(key).or_default().entry(need.type_url);
+                if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
+                    names.insert(need.name.clone());
+                }
+            }
+        }
+        let mut servers = self.servers.borrow_mut();
+        // An aggregated stream stays for the types that it may serve again.
+        servers.retain(|key, _| wanted.contains_key(key) || key.source == Source::Ads);
+        for (key, types) in wanted {
+            if let Source::Path(path) = &key.source {
+                for type_url in types.keys() {
+                    self.watch_file(path, type_url);
+                }
+                continue;
+            }
+            let Some(server) = self.server(&mut servers, &key) else { continue };
+            server.subscription.update(|client| {
+                for (type_url, names) in types {
+                    client.watch(type_url, names);
+                }
+            });
+        }
+    }
+
+    fn server<'a>(
+        &self,
+        servers: &'a mut BTreeMap<ServerKey, Server>,
+        key: &ServerKey,
+    ) -> Option<&'a Server> {
+        if !servers.contains_key(key) {
+            let source = if key.source == Source::Ads { self.ads.as_ref()? } else { &key.source };
+            let Source::Grpc { authority, .. } = source else { return None };
+            let authority = Some(authority.clone()).filter(|authority| !authority.is_empty());
+            let path = service_path(key.type_url, source.protocol())?;
+            let initial_metadata =
+                if key.source == Source::Ads { self.ads_metadata.clone() } else { Vec::new() };
+            let subscription = Subscription::new(Client::new(source.protocol(), self.main.node.clone()));
+            let applier = Rc::new(ServerApplier {
+                manager: self.this.clone(),
+                key: key.clone(),
+                server: source.clone(),
+            });
+            let service = Service { path, authority, initial_metadata };
+            let task = Supervised::spawn_local(stream::run(subscription.clone(), service, applier));
+            servers.insert(key.clone(), Server { subscription, _task: task });
+        }
+        servers.get(key)
+    }
+
+    fn watch_file(&self, path: &str, type_url: &'static str) {
+        let key = (path.to_owned(), type_url.to_owned());
+        self.files.borrow_mut().entry(key).or_insert_with(|| {
+            let (manager, path) = (self.this.clone(), path.to_owned());
+            Supervised::spawn_local(files::watch(path.clone(), type_url, move |received| {
+                let Some(manager) = manager.upgrade() else { return };
+                if let Err(rejection) = manager.apply(&Source::Path(path.clone()), &received) {
+                    tracing::warn!(path, reason = rejection.message, "refused a file's resources");
+                }
+            }))
+        });
+    }
+}
+
+impl ServerKey {
+    fn new(source: &Source, type_url: &'static str, name: Option<&str>) -> Self {
+        let alone = !matches!(source, Source::Ads);
+        let secret = alone && type_url == type_url::SECRET;
+        Self {
+            source: source.clone(),
+            type_url: alone.then_some(type_url),
+            name: name.filter(|_| secret).map(str::to_owned),
+        }
+    }
+}
+
+struct ServerApplier {
+    manager: Weak<Manager>,
+    key: ServerKey,
+    server: Source,
+}
+
+impl Applier for ServerApplier {
+    fn target(&self) -> Option<Target> {
+        let Source::Grpc { cluster, .. } = &self.server else { return None };
+        self.manager.upgrade()?.target(cluster)
+    }
+
+    fn apply(&self, received: &Received) -> Result<(), Rejection> {
+        match self.manager.upgrade() {
+            Some(manager) => manager.apply(&self.key.source, received),
+            None => Err(Rejection::of(&received.type_url, &[])),
+        }
+    }
+
+    fn connected(&self, up: Result<(), &str>) {
+        let Some(manager) = self.manager.upgrade() else { return };
+        if self.key.source == Source::Ads {
+            manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
+            if up.is_err() {
+                manager.stats.clusters.inc(cluster_manager::cds_update_failure);
+                manager.stats.lds.inc(lds::update_failure);
+            } else {
+                manager.stats.clusters.inc(cluster_manager::cds_update_attempt);
+                manager.stats.lds.inc(lds::update_attempt);
+            }
+        }
+        match up {
+            Ok(()) => tracing::info!(server = ?self.server, "connected to a management server"),
+            Err(reason) => {
+                tracing::warn!(server = ?self.server, reason, "no stream from a management server")
+            }
+        }
+    }
+}
