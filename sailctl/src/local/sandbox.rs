@@ -6,6 +6,7 @@ mod root;
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     chdir(&spec.working_dir).with_context(|| format!("working directory {}", spec.working_dir.display()))?;
     let program = find(&spec)?;
+    own_logs(&spec);
     become_user(&spec)?;
     let argv = spec.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<Vec<_>, _>>()?;
     let env = spec
@@ -108,6 +110,18 @@ fn join(pid: i32) -> anyhow::Result<()> {
         setns(file, flag).with_context(|| format!("cannot enter {path}"))?;
     }
     Ok(())
+}
+
+/// The container's user may open `/dev/stdout` and `/dev/stderr` by name, as with other container runtimes. Log files
+/// alone: a terminal or pipe of whoever calls stays theirs. Where it may not be, who opens them by name says so itself.
+fn own_logs(spec: &Spec) {
+    for stream in [std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let file = stream.try_clone_to_owned().map(File::from);
+        let log = file.ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
+        if let Some(log) = log {
+            let _ = std::os::unix::fs::fchown(&log, Some(spec.uid), Some(spec.gid));
+        }
+    }
 }
 
 fn become_user(spec: &Spec) -> anyhow::Result<()> {
