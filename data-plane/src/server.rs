@@ -45,7 +45,6 @@ pub struct Main {
     pub discovery: OnceCell<Rc<crate::xds::Manager>>,
     initialized: Cell<bool>,
     healthy: Cell<bool>,
-    drain: Cell<DrainState>,
     quit: Notify,
     failure: RefCell<Option<String>>,
     server: stat::Scope,
@@ -76,13 +75,6 @@ pub enum Drain {
     Connections(DrainScope),
 }
 
-/// What drains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct DrainState {
-    closing: Option<DrainScope>,
-    stopped: Option<DrainScope>,
-}
-
 impl Main {
     /// A process that initializes.
     pub fn new(setup: Setup) -> Rc<Self> {
@@ -106,7 +98,6 @@ impl Main {
             discovery: OnceCell::new(),
             initialized: Cell::new(false),
             healthy: Cell::new(true),
-            drain: Cell::default(),
             quit: Notify::new(),
             failure: RefCell::default(),
             server,
@@ -121,7 +112,8 @@ impl Main {
 
     /// The state that `/ready` and `server.state` tell.
     pub fn state(&self) -> State {
-        if !self.healthy.get() || self.is_draining() {
+        // As in Envoy, draining listeners alone do not change it: who drains them knows.
+        if !self.healthy.get() {
             State::Draining
         } else if self.initialized.get() {
             State::Live
@@ -210,12 +202,6 @@ impl Main {
         }
     }
 
-    /// The whole server is draining only when all its listeners are.
-    fn is_draining(&self) -> bool {
-        let drain = self.drain.get();
-        drain.stopped == Some(DrainScope::All) || drain.closing == Some(DrainScope::All)
-    }
-
     fn publish_state(&self) {
         self.server.set(stat::state, self.state() as i64);
         self.server.set(stat::live, i64::from(self.is_live()));
@@ -229,20 +215,11 @@ impl Main {
 
     fn close_connections(&self, scope: DrainScope) {
         self.with_workers(|workers| workers.drain(scope));
-        let drain = self.drain.get();
-        self.drain.set(DrainState { closing: Some(wider(drain.closing, scope)), ..drain });
     }
 
     fn stop_listeners(&self, scope: DrainScope) {
         self.with_workers(|workers| workers.stop_listening(scope));
-        let drain = self.drain.get();
-        self.drain.set(DrainState { stopped: Some(wider(drain.stopped, scope)), ..drain });
-        self.publish_state();
     }
-}
-
-fn wider(before: Option<DrainScope>, now: DrainScope) -> DrainScope {
-    if before == Some(DrainScope::All) { DrainScope::All } else { now }
 }
 
 /// Memory as the kernel counts it, in bytes.

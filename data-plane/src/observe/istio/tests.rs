@@ -143,3 +143,34 @@ fn what_is_not_understood_is_named() {
     let error = check(&config).unwrap_err();
     assert!(error.starts_with("metrics[0].dimensions[x]: "), "{error}");
 }
+
+#[test]
+fn tcp_bytes_are_told_once_each() {
+    let store = Store::new();
+    let stats = IstioStats::new(
+        &PluginConfig::default(),
+        Direction::Inbound,
+        &peer("mongo"),
+        &Default::default(),
+        &store,
+    );
+    let mut info = info(Direction::Inbound);
+    (info.protocol, info.response_code) = (None, None);
+    stats.on_tcp_open(&mut info);
+    (info.bytes.received, info.bytes.sent) = (10, 100);
+    stats.on_tcp_interval(&mut info);
+    stats.on_tcp_interval(&mut info);
+    (info.bytes.received, info.bytes.sent) = (15, 100);
+    stats.on_tcp_close(&mut info);
+    let out = prometheus(&store, &Rules::default(), &Query { used_only: true, ..Query::default() });
+    for (metric, value) in [
+        ("connections_opened_total", 1),
+        ("connections_closed_total", 1),
+        ("received_bytes_total", 15),
+        ("sent_bytes_total", 100),
+    ] {
+        let line = out.lines().find(|line| line.starts_with(&format!("istio_tcp_{metric}{{"))).unwrap();
+        assert!(line.ends_with(&format!("}} {value}")), "{line}");
+        assert!(line.contains("request_protocol=\"tcp\"") && !line.contains("response_code="), "{line}");
+    }
+}
