@@ -27,6 +27,9 @@ use crate::{admin, bootstrap, trace, worker};
 
 /// Runs what the command line asks for.
 pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
+    // The allocator asks for huge pages; a small proxy would hold megabytes that it never uses. Without leave to say so
+    // it merely costs that memory.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     if cli.version {
         println!("sail-proxy  version: {}", crate::VERSION);
         return Ok(());
