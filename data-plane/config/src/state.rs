@@ -254,9 +254,12 @@ impl State {
     /// `Listener`
     pub fn put_listener(
         &mut self,
-        value: pb::listener::Listener,
+        mut value: pb::listener::Listener,
         version: u64,
     ) -> Result<Accepted, Diagnostics> {
+        if value.name.is_empty() {
+            value.name = unnamed(&value);
+        }
         let name: Arc<str> = Arc::from(&*value.name);
         let at = self.snapshot.listeners.iter().position(|listener| listener.name == name);
         if at.and_then(|at| self.snapshot.listeners.get(at)).is_some_and(|old| old.version == version) {
@@ -309,6 +312,20 @@ impl State {
     fn accepted(&mut self, name: Arc<str>, warnings: Vec<Diagnostic>) -> Accepted {
         self.snapshot.version += 1;
         Accepted { name, changed: true, warnings }
+    }
+}
+
+/// A bootstrap's listener need not have a name: its address stands in, for no two can have the same.
+fn unnamed(listener: &pb::listener::Listener) -> String {
+    use pb::core::address::Address;
+    use pb::core::socket_address::PortSpecifier;
+    match listener.address.as_ref().and_then(|address| address.address.as_ref()) {
+        Some(Address::SocketAddress(socket)) => match &socket.port_specifier {
+            Some(PortSpecifier::PortValue(port)) => format!("{}_{port}", socket.address),
+            _ => socket.address.clone(),
+        },
+        Some(Address::Pipe(pipe)) => pipe.path.clone(),
+        Some(Address::EnvoyInternalAddress(_)) | None => String::new(),
     }
 }
 

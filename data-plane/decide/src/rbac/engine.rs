@@ -116,14 +116,10 @@ impl Principal {
             Self::Authenticated(None) => input.is_tls(),
             Self::Authenticated(Some(matcher)) => input.peer().is_some_and(|peer| {
                 let matches = |name: &String| matcher.is_match(name.as_bytes());
-                // The kinds are tried in this order, and the first that the certificate has decides.
-                if !peer.uri_sans.is_empty() {
-                    peer.uri_sans.iter().any(matches)
-                } else if !peer.dns_sans.is_empty() {
-                    peer.dns_sans.iter().any(matches)
-                } else {
-                    matcher.is_match(peer.subject.as_bytes())
-                }
+                // As in Envoy: any URI SAN, else any DNS SAN, else the subject.
+                peer.uri_sans.iter().any(matches)
+                    || peer.dns_sans.iter().any(matches)
+                    || matcher.is_match(peer.subject.as_bytes())
             }),
             Self::SourceIp(ranges) => input.source_ip().is_some_and(|ip| ranges.contains(ip)),
             Self::DirectRemoteIp(ranges) => input.direct_remote_ip().is_some_and(|ip| ranges.contains(ip)),
