@@ -145,6 +145,20 @@ fn what_goes_wrong_is_told_in_envoys_words() {
 }
 
 #[test]
+fn an_old_upstream_does_not_make_us_old() {
+    let old = server(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nuntil the end").unwrap();
+    });
+    let routes = "{match: {prefix: /}, route: {cluster: a}}";
+    let text = bootstrap(&[listener("l", routes, "", "")], &[cluster("a", &[old])]);
+    let proxy = Proxy::ready(&text, &[]);
+    let answer = call(proxy.listener("l"), "GET", "/", &[]).unwrap();
+    assert!(answer.head.starts_with("HTTP/1.1 200 "), "{}", answer.head);
+    assert_eq!(answer.body, "until the end");
+}
+
+#[test]
 fn a_failed_try_is_followed_by_another() {
     let backend = Backend::start("a");
     let routes = "{match: {prefix: /}, route: {cluster: mixed, retry_policy: {retry_on: connect-failure, num_retries: 5}}}";

@@ -221,6 +221,8 @@ fn finish(
 ) -> Response<Body> {
     let Reply { mut response, lease, mut timers } = reply;
     mutate::response(exchange, &mut response);
+    // Our own version, not the upstream's; the codec lowers it for a client that speaks an older one.
+    *response.version_mut() = if exchange.connection.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let connection = &exchange.connection;
     if !connection.http2
         && (connection.closing.get() || connection.is_drained())
