@@ -3,6 +3,8 @@
 mod filters;
 mod headers;
 
+use std::time::Duration;
+
 use mesh_api::StringMatch;
 use mesh_api::destination_rule::ConsistentHashKey;
 use mesh_api::virtual_service::{
@@ -18,15 +20,21 @@ use crate::pb;
 
 /// A route to one cluster, without a limit in time.
 pub(super) fn to_cluster(cluster: &str) -> rds::RouteAction {
-    rds::RouteAction {
+    let mut action = rds::RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
-        timeout: pb::seconds(0),
-        max_stream_duration: Some(route_action::MaxStreamDuration {
-            grpc_timeout_header_max: pb::seconds(0),
-            ..Default::default()
-        }),
         ..Default::default()
-    }
+    };
+    limit(&mut action, Duration::ZERO);
+    action
+}
+
+/// How long a request may take, whether it is gRPC or not; zero for ever.
+///
+/// A `max_stream_duration`, which replaces the deprecated field, would make Envoy ignore `timeout`.
+#[expect(deprecated, reason = "its replacement turns `timeout` off")]
+fn limit(action: &mut rds::RouteAction, timeout: Duration) {
+    action.timeout = pb::duration(timeout);
+    action.max_grpc_timeout = pb::duration(timeout);
 }
 
 /// The route of a rule.
@@ -91,11 +99,7 @@ fn route_action(inputs: &RuleInputs, destinations: &[HttpRouteDestination]) -> r
     let mut out = to_cluster("");
     out.cluster_specifier = Some(clusters(inputs, destinations));
     if let Some(timeout) = route.timeout {
-        out.timeout = pb::duration(timeout);
-        out.max_stream_duration = Some(route_action::MaxStreamDuration {
-            grpc_timeout_header_max: pb::duration(timeout),
-            ..Default::default()
-        });
+        limit(&mut out, timeout);
     }
     out.retry_policy =
         retry::policy(route.retries.as_ref(), inputs.mesh_retries.as_ref(), inputs.hash.is_some());

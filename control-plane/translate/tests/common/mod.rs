@@ -1,5 +1,11 @@
 //! What the tests of this crate share.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test uses a part of it"
+)]
 
 pub mod world;
 
