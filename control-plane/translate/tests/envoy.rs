@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/common.rs"]
 mod common;
 
 use std::io::ErrorKind;

@@ -1,5 +1,6 @@
 //! What proxies get for manifests: `testdata/<case>/{in,proxy,out}.yaml`. `UPDATE_GOLDENS=1` writes the outputs anew.
 
+#[path = "common/common.rs"]
 mod common;
 
 use serde_json::{Map, Value};

@@ -44,7 +44,7 @@ fn sidecar() -> String {
 
 /// The directories of all cases.
 pub fn cases() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let dir = world::root().join("control-plane/translate/testdata");
     let mut cases: Vec<PathBuf> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
