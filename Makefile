@@ -37,6 +37,7 @@ unit:
 
 e2e:
 	cargo build --workspace --bins
+	ln -f $(PEERS)/envoy $(TARGET)/debug/envoy
 	cargo test --package e2e -- --test-threads=1
 
 goldens:

@@ -73,7 +73,7 @@ fn a_rolling_restart_loses_no_request() {
     let summary = std::thread::scope(|scope| {
         let load = scope.spawn(|| mesh.call("deploy/client", &reviews).unwrap());
         for version in ["v1", "v2", "v3"] {
-            mesh.run(&["restart", "deployment", &format!("reviews-{version}")]);
+            mesh.run(&["restart", &format!("reviews-{version}")]);
         }
         load.join().unwrap()
     });
