@@ -146,6 +146,11 @@ impl Lease {
         self.hold = Some(hold);
     }
 
+    /// The request's place, for another lease.
+    pub(crate) fn take_hold(&mut self) -> Option<Hold> {
+        self.hold.take()
+    }
+
     /// Sends the request; the response's head comes back. An error that still holds the request means that nothing of
     /// it was sent.
     pub(crate) async fn send(

@@ -17,9 +17,13 @@ use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
+use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease};
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::{Protocol, UpstreamInfo};
+
+/// So many connections may turn out to have ended before a request gets none.
+const STALE_CONNECTIONS: u32 = 5;
 
 /// What a try needs to know.
 pub(super) struct Try<'a> {
@@ -60,29 +64,54 @@ impl Try<'_> {
             stats.inc(stats::upstream_rq_pending_overflow);
             return Err(Failure::Overflow);
         };
-        let hold = Hold::new(stats, &host, permit);
+        let mut hold = Some(Hold::new(stats, &host, permit));
         let pool = self.cluster.pool(&choice, self.exchange, self.action.priority);
+        let mut lease = self.lease(&pool, &host, &mut hold).await?;
+        let mut request = self.request(head, &lease, &host, body)?;
+        self.note_connection(&lease, request.version() == http::Version::HTTP_2);
+        stats.inc(stats::upstream_rq_total);
+        let mut stale = 0;
+        loop {
+            let mut error = match lease.send(request).await {
+                Ok(response) => return Ok(Success { response, lease, host }),
+                Err(error) => error,
+            };
+            match error.take_message() {
+                // The connection had ended while it was idle, and nothing was sent: that is no try.
+                Some(unsent) if stale < STALE_CONNECTIONS => {
+                    stale += 1;
+                    hold = lease.take_hold();
+                    request = unsent;
+                    let http2 = lease.is_http2();
+                    lease = self.lease(&pool, &host, &mut hold).await?;
+                    if lease.is_http2() != http2 {
+                        return Err(Failure::Terminated { started: false });
+                    }
+                }
+                unsent => {
+                    let failure = Failure::of_codec(error.error(), unsent.is_some());
+                    stats.inc(stats::upstream_rq_rx_reset);
+                    self.cluster.note_failure(&host, &failure);
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    /// A connection to the host; the request's place goes with it.
+    async fn lease(&self, pool: &Rc<Pool>, host: &Host, hold: &mut Option<Hold>) -> Result<Lease, Failure> {
         let mut lease = match pool.try_acquire() {
             Some(lease) => lease,
             None => pool.acquire().await.map_err(|error| {
                 let failure = Failure::from(error);
-                self.cluster.note_failure(&host, &failure);
+                self.cluster.note_failure(host, &failure);
                 failure
             })?,
         };
-        lease.hold(hold);
-        let request = self.request(head, &lease, &host, body)?;
-        self.note_connection(&lease, request.version() == http::Version::HTTP_2);
-        stats.inc(stats::upstream_rq_total);
-        match lease.send(request).await {
-            Ok(response) => Ok(Success { response, lease, host }),
-            Err(error) => {
-                let failure = Failure::of_codec(error.error(), error.message().is_some());
-                stats.inc(stats::upstream_rq_rx_reset);
-                self.cluster.note_failure(&host, &failure);
-                Err(failure)
-            }
+        if let Some(hold) = hold.take() {
+            lease.hold(hold);
         }
+        Ok(lease)
     }
 
     /// A host that the retry policy does not rule out, or the last one looked at.
