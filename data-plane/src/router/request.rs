@@ -357,8 +357,6 @@ fn respond(
     extensions: &mut http::Extensions,
 ) -> Reply {
     let Success { mut response, lease, host } = success;
-    // An HTTP/1.0 upstream is no reason to treat the client as one.
-    *response.version_mut() = http::Version::HTTP_11;
     let switched = upgrading && upgrade::is_accepted(&response);
     if switched {
         upgrade::relay(exchange, extensions, &mut response);
