@@ -126,11 +126,11 @@ impl Exporters {
     }
 }
 
+/// Where a cluster is reached, by its name.
+type Targets = Rc<dyn Fn(&str) -> Option<Target>>;
+
 /// Runs exporters as they are made. To be run on the main thread's local task set.
-pub async fn run_all(
-    mut started: mpsc::UnboundedReceiver<Running>,
-    target: Rc<dyn Fn(&str) -> Option<Target>>,
-) {
+pub async fn run_all(mut started: mpsc::UnboundedReceiver<Running>, target: Targets) {
     let mut tasks = Vec::new();
     while let Some(running) = started.recv().await {
         tasks.push(base::task::Supervised::spawn_local(run(running, target.clone())));
@@ -182,7 +182,7 @@ impl Exporter {
 
 type Failure = Box<dyn std::error::Error>;
 
-async fn run(running: Running, target: Rc<dyn Fn(&str) -> Option<Target>>) {
+async fn run(running: Running, target: Targets) {
     let Running { exporter, mut spans, stats, address } = running;
     let mut batch = Vec::new();
     loop {
