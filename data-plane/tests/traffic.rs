@@ -1,4 +1,5 @@
 //! What clients and backends see of requests through the real binary.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod support;
 
