@@ -9,7 +9,7 @@ use sail_proxy::cli::Cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read, once")]
+    // This is where the environment is read, once.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
