@@ -88,7 +88,7 @@ fn decoded<T: mesh_api::Decode + Default>(value: &serde_json::Value, cx: &mut me
 pub enum Selection {
     /// Those that the labels of namespace and pod ask for: what the webhooks' selectors say.
     ByLabels,
-    /// All that do not say no: a manifest that a user injects by hand.
+    /// All that do not say no: the webhooks' selectors have chosen already, or a user injects a manifest by hand.
     Always,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use injector::{Decision, InjectConfig, Values};
+use injector::{Decision, InjectConfig, Selection, Values};
 use k8s_openapi::api::core::v1::Pod;
 use mesh_api::MeshObject;
 use saild_registry::{Object, Store};
@@ -55,11 +55,10 @@ impl Injection {
         let pod: Pod =
             serde_json::from_value(manifest).map_err(|error| format!("the object is no pod: {error}"))?;
         let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        let labels = namespace_labels(store, &namespace);
         let config = self.config(store)?;
         let name =
             pod.metadata.name.as_ref().or(pod.metadata.generate_name.as_ref()).cloned().unwrap_or_default();
-        match injector::inject(&pod, &labels, &config).map_err(|error| describe(&error))? {
+        match injector::inject(&pod, &BTreeMap::new(), &config).map_err(|error| describe(&error))? {
             Decision::Skip(reason) => {
                 info!(namespace, pod = name, "not injected: {reason}");
                 Ok(None)
@@ -88,6 +87,9 @@ impl Injection {
             mesh: Arc::clone(mesh.settings()),
             revision: if self.revision.is_empty() { "default".to_owned() } else { self.revision.clone() },
             proxy_configs: proxy_configs.collect(),
+            // The API server knows the namespace's labels of this very moment and asks only for what the webhook's
+            // selectors chose; the registry may not have heard of a label that was set just before.
+            selection: Selection::Always,
             ..InjectConfig::default()
         };
         let name = self.config_map();
@@ -123,13 +125,6 @@ impl Injection {
             Some(Object::ConfigMap(map)) => serde_json::json!(map.data),
             _ => Value::Null,
         }
-    }
-}
-
-fn namespace_labels(store: &Store, namespace: &str) -> BTreeMap<String, String> {
-    match store.get("Namespace", "", namespace) {
-        Some(Object::Namespace(namespace)) => namespace.metadata.labels.clone().unwrap_or_default(),
-        _ => BTreeMap::new(),
     }
 }
 
