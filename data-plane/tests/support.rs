@@ -1,6 +1,7 @@
 //! The real binary on ports of the kernel's choosing, and the servers around it.
 #![allow(
     dead_code,
+    missing_docs,
     unreachable_pub,
     clippy::unwrap_used,
     reason = "every test file uses its part; what fails here fails the test"
