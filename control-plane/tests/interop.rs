@@ -7,7 +7,7 @@ use std::process::Command;
 fn a_stock_envoy_and_grpcio_are_served() {
     for (program, argument) in [("envoy", "--version"), ("python3", "-cimport grpc_tools")] {
         if !Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: it needs {program} {argument} (see the README on peers)");
+            eprintln!("skipped: it needs {program} {argument} (scripts/need test installs it)");
             return;
         }
     }
