@@ -75,6 +75,7 @@ pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) ->
         // A certificate that does not verify ends the handshake.
         peer_validated: presented,
         dynamic_metadata: None,
+        runtime: exchange.connection.worker.runtime(),
     };
     let found = table.find(&view, &context)?;
     let mut routed = Found {

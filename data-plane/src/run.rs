@@ -78,12 +78,14 @@ async fn serve(
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =
         Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
+    let values = main.runtime.borrow().values().clone();
     let options = worker::Options {
         concurrency: main.workers,
         drain_time: Duration::from_secs(main.cli.drain_time_s),
         node_metadata: main.node.metadata.clone().unwrap_or_default(),
         node_id: main.node.id.clone(),
         observers,
+        runtime: values,
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
     let store = main.stats.clone();

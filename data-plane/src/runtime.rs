@@ -1,7 +1,11 @@
 //! The layered runtime: named values from the bootstrap, changeable in the admin layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use sail_proxy_decide::fraction::{self, Fraction};
 use xds_api::envoy::config::bootstrap::v3::{LayeredRuntime, runtime_layer::LayerSpecifier};
 use xds_api::google::protobuf::{Struct, Value, value::Kind};
 
@@ -9,6 +13,67 @@ use xds_api::google::protobuf::{Struct, Value, value::Kind};
 #[derive(Clone, Debug, Default)]
 pub struct Runtime {
     layers: Vec<Layer>,
+    values: Arc<Values>,
+}
+
+/// The values in force, as every thread reads them while the main thread changes them.
+#[derive(Debug, Default)]
+pub struct Values(ArcSwap<HashMap<String, Entry>>);
+
+/// A value, read as each of the kinds that somebody may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Entry {
+    number: Option<f64>,
+    boolean: Option<bool>,
+    fraction: Option<Fraction>,
+}
+
+impl Entry {
+    fn read(text: &str) -> Self {
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+        let boolean = match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        };
+        // As in Envoy, a number is so many per cent.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+        let percent = number
+            .filter(|number| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number))
+            .map(|number| Fraction::percent(number as u32));
+        Self { number, boolean, fraction: percent.or_else(|| read_fraction(text)) }
+    }
+}
+
+/// `5/HUNDRED`, which is how fractional percents are kept here, or the object that Envoy takes.
+fn read_fraction(text: &str) -> Option<Fraction> {
+    let denominator = |name: &str| match name {
+        "" | "HUNDRED" | "0" => Some(100),
+        "TEN_THOUSAND" | "1" => Some(10_000),
+        "MILLION" | "2" => Some(1_000_000),
+        _ => None,
+    };
+    if let Some((numerator, name)) = text.split_once('/') {
+        return Some(Fraction { numerator: numerator.parse().ok()?, denominator: denominator(name)? });
+    }
+    let object: serde_json::Value = serde_json::from_str(text).ok()?;
+    let numerator = object.get("numerator")?.as_u64()?.try_into().ok()?;
+    let name = object.get("denominator").and_then(serde_json::Value::as_str).unwrap_or_default();
+    Some(Fraction { numerator, denominator: denominator(name)? })
+}
+
+impl fraction::Runtime for Values {
+    fn fraction(&self, key: &str) -> Option<Fraction> {
+        self.0.load().get(key)?.fraction
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.0.load().get(key)?.number
+    }
+
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.0.load().get(key)?.boolean
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +103,21 @@ impl Runtime {
         if config.is_none_or(|config| config.layers.is_empty()) {
             runtime.layers.push(Layer { name: "admin".to_owned(), admin: true, values: BTreeMap::new() });
         }
+        runtime.publish();
         Ok(runtime)
+    }
+
+    /// The values in force, for other threads.
+    pub fn values(&self) -> &Arc<Values> {
+        &self.values
+    }
+
+    fn publish(&self) {
+        let entry = |key: String| {
+            let entry = Entry::read(self.get(&key).unwrap_or_default());
+            (key, entry)
+        };
+        self.values.0.store(Arc::new(self.keys().into_iter().map(entry).collect()));
     }
 
     /// A value: the last layer that has it.
@@ -54,6 +133,7 @@ impl Runtime {
         } else {
             layer.values.insert(key.to_owned(), value.to_owned());
         }
+        self.publish();
         true
     }
 
@@ -109,6 +189,30 @@ fn plain(value: &Value) -> String {
 mod tests {
     use super::*;
     use xds_api::envoy::config::bootstrap::v3::{RuntimeLayer, runtime_layer::AdminLayer};
+
+    #[test]
+    fn values_are_read_as_what_is_asked_for() {
+        use fraction::Runtime as _;
+        let mut runtime = Runtime::new(None).unwrap();
+        let values = runtime.values().clone();
+        let key = fraction::RuntimeFraction { default: Fraction::NEVER, runtime_key: "share".into() };
+        assert_eq!(key.now(&*values), Fraction::NEVER);
+        let ten = Fraction { numerator: 1000, denominator: 10_000 };
+        for (text, expect) in [
+            ("25", Fraction::percent(25)),
+            ("1000/TEN_THOUSAND", ten),
+            (r#"{"numerator": 1000, "denominator": "TEN_THOUSAND"}"#, ten),
+            ("nonsense", Fraction::NEVER),
+        ] {
+            assert!(runtime.set("share", text));
+            assert_eq!(key.now(&*values), expect, "{text}");
+        }
+        runtime.set("share", "");
+        runtime.set("on", "true");
+        assert_eq!((values.number("share"), values.boolean("on")), (None, Some(true)));
+        runtime.set("limit", "7");
+        assert_eq!((values.integer_or("limit", 1), values.integer_or("", 1)), (7, 1));
+    }
 
     #[test]
     fn later_layers_win() {

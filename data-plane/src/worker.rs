@@ -46,6 +46,8 @@ pub struct Options {
     pub node_id: String,
     /// Makes the observers of filter chains.
     pub observers: Arc<Observers>,
+    /// The runtime's values.
+    pub runtime: Arc<crate::runtime::Values>,
 }
 
 /// Which listeners an order means.

@@ -1,4 +1,4 @@
-//! Fractions: "5 of 100", "3 of 10,000", and decisions by them.
+//! Fractions: "5 of 100", "3 of 10,000", decisions by them, and the runtime that may override them by key.
 
 /// `envoy.type.v3.FractionalPercent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,63 @@ impl RuntimeFraction {
     /// A fraction without a key.
     pub fn fixed(default: Fraction) -> Self {
         Self { default, runtime_key: "".into() }
+    }
+
+    /// What holds now.
+    pub fn now(&self, runtime: &dyn Runtime) -> Fraction {
+        if self.runtime_key.is_empty() {
+            return self.default;
+        }
+        runtime.fraction(&self.runtime_key).unwrap_or(self.default)
+    }
+
+    /// Whether it happens, for a random number.
+    pub fn hit(&self, random: u64, runtime: &dyn Runtime) -> bool {
+        self.now(runtime).hit(random)
+    }
+}
+
+/// The runtime's values, as decisions read them: `None` where the key has no value of the kind.
+pub trait Runtime: std::fmt::Debug {
+    /// A fraction; a whole number is so many per cent.
+    fn fraction(&self, key: &str) -> Option<Fraction>;
+
+    /// A number.
+    fn number(&self, key: &str) -> Option<f64>;
+
+    /// A truth value.
+    fn boolean(&self, key: &str) -> Option<bool>;
+
+    /// A whole number that is not negative, or what holds without an override. An empty key has no value.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be whole and in range"
+    )]
+    fn integer_or(&self, key: &str, default: u64) -> u64 {
+        if key.is_empty() {
+            return default;
+        }
+        let whole = |number: &f64| number.fract() == 0.0 && (0.0..1e18).contains(number);
+        self.number(key).filter(whole).map_or(default, |number| number as u64)
+    }
+}
+
+/// A runtime without values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRuntime;
+
+impl Runtime for NoRuntime {
+    fn fraction(&self, _: &str) -> Option<Fraction> {
+        None
+    }
+
+    fn number(&self, _: &str) -> Option<f64> {
+        None
+    }
+
+    fn boolean(&self, _: &str) -> Option<bool> {
+        None
     }
 }
 

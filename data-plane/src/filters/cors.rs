@@ -40,7 +40,8 @@ impl HttpFilter for Cors {
             return Flow::Continue;
         }
         let Some(policy) = policy(exchange) else { return Flow::Continue };
-        match policy.decide(&head.view(), exchange.connection.worker.random()) {
+        let worker = &exchange.connection.worker;
+        match policy.decide(&head.view(), worker.random(), worker.runtime()) {
             Decision::Pass | Decision::Refused => {}
             Decision::Allowed(origin) => {
                 exchange.state().cors = Some(origin);

@@ -28,7 +28,8 @@ pub(super) fn chosen(exchange: &Exchange, found: &Found, action: &RouteAction) -
     let Some(policies) = policies.into_iter().find(|policies| !policies.is_empty()) else {
         return Vec::new();
     };
-    let hit = |policy: &&MirrorPolicy| policy.hit(exchange.connection.worker.random());
+    let worker = &exchange.connection.worker;
+    let hit = |policy: &&MirrorPolicy| policy.hit(worker.random(), worker.runtime());
     policies
         .iter()
         .filter(hit)

@@ -84,6 +84,11 @@ impl Worker {
         self.active.borrow().clone()
     }
 
+    /// The runtime's values.
+    pub(crate) fn runtime(&self) -> &crate::runtime::Values {
+        &self.shared.options.runtime
+    }
+
     /// What peers are told of us.
     pub(crate) fn own_metadata(&self) -> &OwnMetadata {
         &self.own_metadata

@@ -241,6 +241,7 @@ pub(crate) fn decide(
         peer_presented: false,
         peer_validated: false,
         dynamic_metadata: None,
+        runtime: &sail_proxy_config::decide::fraction::NoRuntime,
     };
     let found = table.find(head, &context).ok_or(StatusCode::NOT_FOUND)?;
     route.virtual_host = Some(found.virtual_host.name.to_string());

@@ -1,7 +1,7 @@
 //! CORS policies, in their old place and in the filter's.
 
 use http::HeaderValue;
-use sail_proxy_decide::fraction::Fraction;
+use sail_proxy_decide::fraction::{Fraction, RuntimeFraction};
 use sail_proxy_decide::matcher::StringMatcher;
 use sail_proxy_decide::route::cors::CorsPolicy;
 
@@ -63,7 +63,7 @@ pub(super) fn filter_policy(cx: &mut Cx<'_>, value: FilterPolicy) -> Option<Cors
         if text.is_empty() { None } else { headers::value(cx, field, &text) }
     };
     let share = |cx: &mut Cx<'_>, field: &str, value, default| {
-        cx.option(field, value, values::runtime_fraction).map_or(default, |fraction| fraction.default)
+        cx.option(field, value, values::runtime_fraction).unwrap_or(RuntimeFraction::fixed(default))
     };
     Some(CorsPolicy {
         allow_origin: origins.into(),

@@ -10,7 +10,7 @@ use super::hash::HashPolicy;
 use super::retry::RetryPolicy;
 use super::{ClusterSpecifier, Metadata, Redirect, cors::CorsPolicy};
 use crate::format::Format;
-use crate::fraction::RuntimeFraction;
+use crate::fraction::{Runtime, RuntimeFraction};
 use crate::headers::HeaderOps;
 use crate::matcher::RegexRewrite;
 
@@ -141,8 +141,8 @@ pub enum MirrorCluster {
 
 impl MirrorPolicy {
     /// Whether this request is copied.
-    pub fn hit(&self, random: u64) -> bool {
-        self.fraction.as_ref().is_none_or(|fraction| fraction.default.hit(random))
+    pub fn hit(&self, random: u64, runtime: &dyn Runtime) -> bool {
+        self.fraction.as_ref().is_none_or(|fraction| fraction.hit(random, runtime))
     }
 }
 

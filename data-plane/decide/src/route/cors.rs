@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::fraction::Fraction;
+use crate::fraction::{Runtime, RuntimeFraction};
 use crate::head::RequestHead;
 use crate::matcher::{StringMatch, StringMatcher};
 
@@ -33,9 +33,9 @@ pub struct CorsPolicy {
     /// Whether preflights from other origins go upstream, rather than being answered.
     pub forward_not_matching_preflights: bool,
     /// For how many requests it holds.
-    pub enabled: Fraction,
+    pub enabled: RuntimeFraction,
     /// For how many it is only counted.
-    pub shadow: Fraction,
+    pub shadow: RuntimeFraction,
 }
 
 /// What CORS makes of a request.
@@ -60,11 +60,11 @@ pub struct Origin {
 
 impl CorsPolicy {
     /// Decides on a request.
-    pub fn decide(self: &Arc<Self>, head: &RequestHead<'_>, random: u64) -> Decision {
+    pub fn decide(self: &Arc<Self>, head: &RequestHead<'_>, random: u64, runtime: &dyn Runtime) -> Decision {
         let Some(origin) = head.headers.get(ORIGIN).filter(|origin| !origin.is_empty()) else {
             return Decision::Pass;
         };
-        if !self.enabled.hit(random) {
+        if !self.enabled.hit(random, runtime) {
             return Decision::Pass;
         }
         let allowed = self.allows(origin);

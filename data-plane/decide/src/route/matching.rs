@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::fraction::RuntimeFraction;
+use crate::fraction::{NoRuntime, Runtime, RuntimeFraction};
 use crate::head::RequestHead;
 use crate::matcher::{FullRegex, HeaderMatcher, MetadataMatcher, QueryMatcher, StringMatcher};
 
@@ -62,7 +62,7 @@ pub struct CookieMatcher {
 }
 
 /// What matching needs besides the request's head.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RouteContext<'a> {
     /// The stream's random number.
     pub random: u64,
@@ -72,6 +72,20 @@ pub struct RouteContext<'a> {
     pub peer_validated: bool,
     /// Dynamic metadata, by namespace.
     pub dynamic_metadata: Option<&'a Map<String, Value>>,
+    /// The runtime's values.
+    pub runtime: &'a dyn Runtime,
+}
+
+impl Default for RouteContext<'_> {
+    fn default() -> Self {
+        Self {
+            random: 0,
+            peer_presented: false,
+            peer_validated: false,
+            dynamic_metadata: None,
+            runtime: &NoRuntime,
+        }
+    }
 }
 
 impl RouteMatch {
@@ -104,7 +118,7 @@ impl RouteMatch {
             && self.dynamic_metadata.iter().all(|matcher| {
                 matcher.is_match(context.dynamic_metadata.and_then(|all| all.get(&*matcher.filter)))
             })
-            && self.fraction.as_ref().is_none_or(|fraction| fraction.default.hit(context.random))
+            && self.fraction.as_ref().is_none_or(|fraction| fraction.hit(context.random, context.runtime))
     }
 
     fn path_matches(&self, head: &RequestHead<'_>, path: &str) -> bool {
