@@ -3,7 +3,7 @@
 mod alpn;
 mod cors;
 mod fault;
-pub(crate) mod grpc_stats;
+mod grpc_stats;
 mod header_mutation;
 mod local_rate_limit;
 mod peer_metadata;
@@ -12,23 +12,48 @@ mod refused;
 mod set_filter_state;
 
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use http::StatusCode;
 use sail_proxy_config::http_filter::{HttpFilter as Config, HttpFilterKind};
+use sail_proxy_decide::route::PerFilterConfig;
 
+use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 
+/// Work that a filter takes time for.
+pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// What a filter makes of a request.
-pub(crate) enum Flow {
+pub(crate) enum Flow<'a> {
     /// It goes on.
     Continue,
     /// It is answered here.
     Reply(Box<LocalReply>),
-    /// The filter needs time; the answer comes later.
-    Wait(Pin<Box<dyn Future<Output = Flow>>>),
+    /// The filter needs time, and keeps what it was given until then.
+    Wait(Work<'a, Flow<'static>>),
+}
+
+/// A request on its way up, as a filter is given it.
+pub(crate) struct Request<'a> {
+    /// The filter's name, under which routes configure it.
+    pub(crate) name: &'a str,
+    pub(crate) exchange: &'a Rc<Exchange>,
+    pub(crate) head: &'a mut Head,
+    /// What of the body was not read yet; a filter may read it or put a wrapper in its place.
+    pub(crate) body: &'a mut Body,
+}
+
+/// A response on its way down, as a filter is given it.
+pub(crate) struct Response<'a> {
+    /// The filter's name.
+    pub(crate) name: &'a str,
+    pub(crate) exchange: &'a Rc<Exchange>,
+    pub(crate) reply: &'a mut Reply,
 }
 
 /// What filters keep of a request until its response.
@@ -40,62 +65,124 @@ pub(crate) struct State {
     pub(crate) alpn: Option<alpn::Override>,
 }
 
-/// A filter, implemented for its configuration.
+/// A filter, as a worker holds it for a connection manager.
 pub(crate) trait HttpFilter {
     /// Looks at a request on its way up.
-    fn on_request(&self, exchange: &std::rc::Rc<Exchange>, head: &mut Head) -> Flow;
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a>;
 
-    /// Looks at a response on its way down.
-    fn on_response(&self, _exchange: &Exchange, _reply: &mut Reply) {}
-}
-
-/// Passes a request through a filter.
-pub(crate) fn on_request(filter: &Config, exchange: &std::rc::Rc<Exchange>, head: &mut Head) -> Flow {
-    if filter.disabled {
-        return Flow::Continue;
-    }
-    with_filter(filter, |filter| filter.on_request(exchange, head)).unwrap_or(Flow::Continue)
-}
-
-/// Passes a response through a filter.
-pub(crate) fn on_response(filter: &Config, exchange: &Exchange, reply: &mut Reply) {
-    if !filter.disabled {
-        with_filter(filter, |filter| filter.on_response(exchange, reply));
+    /// Looks at a response on its way down. What is returned is waited for before the response goes on.
+    fn on_response<'a>(&'a self, _response: Response<'a>) -> Option<Work<'a, ()>> {
+        None
     }
 }
 
-/// Calls back with the filter's code; `None` for filters that act elsewhere: the router ends the chain, statistics are
-/// recorded at the exchange's end, gRPC messages are counted in the bodies.
-fn with_filter<R>(filter: &Config, call: impl FnOnce(&dyn HttpFilter) -> R) -> Option<R> {
-    Some(match &filter.kind {
-        HttpFilterKind::Rbac(config) => call(&**config),
-        HttpFilterKind::Fault(config) => call(&**config),
-        HttpFilterKind::Cors => call(&cors::Cors),
-        HttpFilterKind::PeerMetadata(config) => call(&**config),
-        HttpFilterKind::Alpn(config) => call(&**config),
-        HttpFilterKind::LocalRateLimit(config) => call(&local_rate_limit::Filter(config)),
-        HttpFilterKind::HeaderMutation(config) => call(&**config),
-        HttpFilterKind::SetFilterState(values) => call(&set_filter_state::Filter(values)),
-        HttpFilterKind::JwtAuthn(_) => call(&refused::Refused {
+impl<T: HttpFilter + ?Sized> HttpFilter for Arc<T> {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        (**self).on_request(request)
+    }
+
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        (**self).on_response(response)
+    }
+}
+
+/// The filters of a connection manager, in order.
+pub(crate) struct Chain(Box<[Slot]>);
+
+struct Slot {
+    name: Arc<str>,
+    disabled: bool,
+    filter: Box<dyn HttpFilter>,
+}
+
+impl Slot {
+    /// Whether the filter takes part: a route may switch it off, and configuring it switches on one that is off.
+    fn takes_part(&self, exchange: &Exchange) -> bool {
+        match exchange.per_filter(&self.name) {
+            Some(PerFilterConfig::Disabled) => false,
+            Some(_) => true,
+            None => !self.disabled,
+        }
+    }
+}
+
+impl Chain {
+    pub(crate) fn new(configs: &[Config]) -> Self {
+        let slots = configs.iter().filter_map(|config| {
+            let filter = filter(&config.kind)?;
+            Some(Slot { name: config.name.clone(), disabled: config.disabled, filter })
+        });
+        Self(slots.collect())
+    }
+
+    /// Passes a request through the filters. `Err` is the answer of one of them; the number says how many saw the request.
+    pub(crate) async fn on_request(
+        &self,
+        exchange: &Rc<Exchange>,
+        head: &mut Head,
+        body: &mut Body,
+    ) -> Result<usize, (usize, Box<LocalReply>)> {
+        for (index, slot) in self.0.iter().enumerate() {
+            if !slot.takes_part(exchange) {
+                continue;
+            }
+            let request = Request { name: &slot.name, exchange, head, body };
+            let flow = match slot.filter.on_request(request) {
+                Flow::Wait(work) => work.await,
+                flow => flow,
+            };
+            if let Flow::Reply(reply) = flow {
+                return Err((index + 1, reply));
+            }
+        }
+        Ok(self.0.len())
+    }
+
+    /// Passes a response back through the filters that saw its request.
+    pub(crate) async fn on_response(&self, passed: usize, exchange: &Rc<Exchange>, reply: &mut Reply) {
+        for slot in self.0[..passed].iter().rev() {
+            if !slot.takes_part(exchange) {
+                continue;
+            }
+            let response = Response { name: &slot.name, exchange, reply };
+            if let Some(work) = slot.filter.on_response(response) {
+                work.await;
+            }
+        }
+    }
+}
+
+/// The filter of a configuration; `None` for those that act elsewhere: the router ends the chain, Istio's statistics are
+/// recorded at the exchange's end.
+fn filter(kind: &HttpFilterKind) -> Option<Box<dyn HttpFilter>> {
+    Some(match kind {
+        HttpFilterKind::Rbac(config) => Box::new(config.clone()),
+        HttpFilterKind::Fault(config) => Box::new(config.clone()),
+        HttpFilterKind::Cors => Box::new(cors::Cors),
+        HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
+        HttpFilterKind::Alpn(config) => Box::new(config.clone()),
+        HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
+        HttpFilterKind::HeaderMutation(config) => Box::new(config.clone()),
+        HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
+        HttpFilterKind::JwtAuthn(_) => Box::new(refused::Refused {
             status: StatusCode::UNAUTHORIZED,
             body: "Jwt verification is not available",
             details: "jwt_authn_access_denied{not_available}",
             content_type: None,
         }),
-        HttpFilterKind::GrpcWeb => call(&refused::Refused {
+        HttpFilterKind::GrpcWeb => Box::new(refused::Refused {
             status: StatusCode::NOT_IMPLEMENTED,
             body: "gRPC-Web is not available",
             details: "filter_not_available",
             content_type: Some("application/grpc-web"),
         }),
-        HttpFilterKind::Buffer(_) => call(&refused::Refused {
+        HttpFilterKind::Buffer(_) => Box::new(refused::Refused {
             status: StatusCode::NOT_IMPLEMENTED,
             body: "the buffer filter is not available",
             details: "filter_not_available",
             content_type: None,
         }),
-        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) | HttpFilterKind::GrpcStats(_) => {
-            return None;
-        }
+        HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
+        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
     })
 }

@@ -1,14 +1,11 @@
 //! `istio.alpn`: tells the upstream's sidecar, by ALPN, which protocol goes through the tunnel.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Version;
 use sail_proxy_config::http_filter::AlpnOverride;
 
-use super::{Flow, HttpFilter};
-use crate::http::exchange::Exchange;
-use crate::http::head::Head;
+use super::{Flow, HttpFilter, Request};
 use crate::pool::connect::Protocol;
 
 /// What to offer in place of the cluster's list.
@@ -30,7 +27,8 @@ impl Override {
 }
 
 impl HttpFilter for AlpnOverride {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { exchange, head, .. } = request;
         let found = exchange.routed.get();
         let cluster = found
             .as_ref()

@@ -1,32 +1,25 @@
 //! `envoy.filters.http.cors`: answers preflights, and tells allowed origins so.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
 use sail_proxy_decide::route::cors::{CorsPolicy, Decision};
 use sail_proxy_decide::route::{Action, PerFilterConfig};
 
-use super::{Flow, HttpFilter};
+use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
-use crate::http::handler::Reply;
-use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stream_info::details;
-
-const NAME: &str = "envoy.filters.http.cors";
 
 /// The filter itself has no configuration: routes and virtual hosts have policies.
 pub(crate) struct Cors;
 
-fn policy(exchange: &Exchange) -> Option<Arc<CorsPolicy>> {
+fn policy(name: &str, exchange: &Exchange) -> Option<Arc<CorsPolicy>> {
+    if let Some(PerFilterConfig::Cors(policy)) = exchange.per_filter(name) {
+        return Some(policy);
+    }
     let found = exchange.routed.get();
     let found = found.as_ref()?;
-    match found.per_filter(NAME) {
-        Some(PerFilterConfig::Cors(policy)) => return Some(policy.clone()),
-        Some(PerFilterConfig::Disabled) => return None,
-        _ => {}
-    }
     let of_route = match &found.route.as_ref()?.action {
         Action::Route(action) => action.cors.as_ref(),
         _ => None,
@@ -35,11 +28,12 @@ fn policy(exchange: &Exchange) -> Option<Arc<CorsPolicy>> {
 }
 
 impl HttpFilter for Cors {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { name, exchange, head, .. } = request;
         if !head.headers.contains_key(http::header::ORIGIN) {
             return Flow::Continue;
         }
-        let Some(policy) = policy(exchange) else { return Flow::Continue };
+        let Some(policy) = policy(name, exchange) else { return Flow::Continue };
         let worker = &exchange.connection.worker;
         match policy.decide(&head.view(), worker.random(), worker.runtime()) {
             Decision::Pass | Decision::Refused => {}
@@ -55,9 +49,11 @@ impl HttpFilter for Cors {
         Flow::Continue
     }
 
-    fn on_response(&self, exchange: &Exchange, reply: &mut Reply) {
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        let Response { exchange, reply, .. } = response;
         if let Some(origin) = &exchange.state().cors {
             origin.respond(reply.response.headers_mut());
         }
+        None
     }
 }

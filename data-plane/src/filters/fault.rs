@@ -1,6 +1,5 @@
 //! `envoy.filters.http.fault`: delays and aborts.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -8,15 +7,11 @@ use http::StatusCode;
 use sail_proxy_decide::fault::{AbortWith, FaultConfig, FaultRandom};
 use sail_proxy_decide::route::PerFilterConfig;
 
-use super::{Flow, HttpFilter};
+use super::{Flow, HttpFilter, Request};
 use crate::http::exchange::Exchange;
-use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_fault as stats;
 use crate::stream_info::{ResponseFlag, details};
-
-/// The name by which routes configure it.
-const NAME: &str = "envoy.filters.http.fault";
 
 /// Faults under way in the process.
 static ACTIVE: AtomicU32 = AtomicU32::new(0);
@@ -37,14 +32,13 @@ impl Drop for Active {
 }
 
 impl HttpFilter for FaultConfig {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { name, exchange, head, .. } = request;
         let found = exchange.routed.get();
-        let per_route: Option<Arc<FaultConfig>> =
-            match found.as_ref().and_then(|found| found.per_filter(NAME)) {
-                Some(PerFilterConfig::Fault(config)) => Some(config.clone()),
-                Some(PerFilterConfig::Disabled) => return Flow::Continue,
-                _ => None,
-            };
+        let per_route: Option<Arc<FaultConfig>> = match exchange.per_filter(name) {
+            Some(PerFilterConfig::Fault(config)) => Some(config),
+            _ => None,
+        };
         let config = per_route.as_deref().unwrap_or(self);
         let cluster = found.as_ref().and_then(|found| found.cluster.as_deref()).unwrap_or_default();
         let worker = &exchange.connection.worker;
@@ -66,7 +60,7 @@ impl HttpFilter for FaultConfig {
     }
 }
 
-fn abort(exchange: &Exchange, with: AbortWith) -> Flow {
+fn abort(exchange: &Exchange, with: AbortWith) -> Flow<'static> {
     exchange.connection.manager.fault_stats().inc(stats::aborts_injected);
     let (status, grpc) = match with {
         AbortWith::Http(status) => {

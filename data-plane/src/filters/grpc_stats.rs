@@ -8,18 +8,40 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::body::{Body, BodyError};
 use crate::http::exchange::Exchange;
 
 /// Which way a body goes.
 #[derive(Clone, Copy)]
-pub(crate) enum Direction {
+enum Direction {
     Request,
     Response,
 }
 
+/// Counts the messages of gRPC requests, each way.
+pub(crate) struct Filter;
+
+impl HttpFilter for Filter {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        if request.exchange.grpc.get() {
+            let body = std::mem::replace(request.body, Body::Empty);
+            *request.body = count(body, request.exchange, Direction::Request);
+        }
+        Flow::Continue
+    }
+
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        if response.exchange.grpc.get() {
+            let body = std::mem::replace(response.reply.response.body_mut(), Body::Empty);
+            *response.reply.response.body_mut() = count(body, response.exchange, Direction::Response);
+        }
+        None
+    }
+}
+
 /// Wraps a body so that its messages are counted in the exchange's record.
-pub(crate) fn count(body: Body, exchange: &Rc<Exchange>, direction: Direction) -> Body {
+fn count(body: Body, exchange: &Rc<Exchange>, direction: Direction) -> Body {
     if body.is_end_stream() {
         return body;
     }

@@ -1,6 +1,5 @@
 //! `envoy.filters.http.local_ratelimit`: a token bucket, shared by the process.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -8,15 +7,10 @@ use parking_lot::Mutex;
 use sail_proxy_decide::rate_limit::{LocalRateLimit, TokenBucket};
 use sail_proxy_decide::route::PerFilterConfig;
 
-use super::{Flow, HttpFilter};
-use crate::http::exchange::Exchange;
-use crate::http::handler::Reply;
-use crate::http::head::Head;
+use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_local_rate_limit as stats;
 use crate::stream_info::{ResponseFlag, details};
-
-const NAME: &str = "envoy.filters.http.local_ratelimit";
 
 /// What is kept of a request until its response.
 #[derive(Default)]
@@ -30,19 +24,16 @@ static BUCKETS: Mutex<Option<Buckets>> = Mutex::new(None);
 type Buckets = HashMap<usize, (Arc<LocalRateLimit>, TokenBucket)>;
 
 /// The filter with the configuration that holds where no route has its own.
-pub(crate) struct Filter<'a>(pub(crate) &'a Arc<LocalRateLimit>);
+pub(crate) struct Filter(pub(crate) Arc<LocalRateLimit>);
 
-impl HttpFilter for Filter<'_> {
-    fn on_request(&self, exchange: &Rc<Exchange>, _head: &mut Head) -> Flow {
-        let per_route = {
-            let found = exchange.routed.get();
-            match found.as_ref().and_then(|found| found.per_filter(NAME)) {
-                Some(PerFilterConfig::LocalRateLimit(config)) => Some(config.clone()),
-                Some(PerFilterConfig::Disabled) => return Flow::Continue,
-                _ => None,
-            }
+impl HttpFilter for Filter {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { name, exchange, .. } = request;
+        let per_route = match exchange.per_filter(name) {
+            Some(PerFilterConfig::LocalRateLimit(config)) => Some(config),
+            _ => None,
         };
-        let config = per_route.as_ref().unwrap_or(self.0);
+        let config = per_route.as_ref().unwrap_or(&self.0);
         let worker = &exchange.connection.worker;
         if config.bucket.is_none() || !config.enabled.hit(worker.random()) {
             return Flow::Continue;
@@ -65,12 +56,14 @@ impl HttpFilter for Filter<'_> {
         Flow::Reply(Box::new(reply))
     }
 
-    fn on_response(&self, exchange: &Exchange, reply: &mut Reply) {
-        let Some(config) = exchange.state().rate_limit.limited.clone() else { return };
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        let Response { exchange, reply, .. } = response;
+        let Some(config) = exchange.state().rate_limit.limited.clone() else { return None };
         let head = exchange.noted_head();
         exchange.with_attributes(&head, |attributes| {
             config.response_headers.apply(reply.response.headers_mut(), attributes);
         });
+        None
     }
 }
 

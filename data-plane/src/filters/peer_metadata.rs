@@ -1,17 +1,14 @@
 //! Istio's peer metadata: sidecars tell each other who they are in two headers, which applications never see.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xds_api::istio::peer_metadata::Config;
 
-use super::{Flow, HttpFilter};
+use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
-use crate::http::handler::Reply;
-use crate::http::head::Head;
 use crate::stream_info::PeerMetadata;
 
 const METADATA: HeaderName = HeaderName::from_static("x-envoy-peer-metadata");
@@ -32,7 +29,8 @@ thread_local! {
 }
 
 impl HttpFilter for Config {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { exchange, head, .. } = request;
         // A request that this proxy sends on to itself keeps what it carries.
         if reads_headers(&self.downstream_discovery) {
             let found = take(&mut head.headers);
@@ -47,7 +45,8 @@ impl HttpFilter for Config {
         Flow::Continue
     }
 
-    fn on_response(&self, exchange: &Exchange, reply: &mut Reply) {
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        let Response { exchange, reply, .. } = response;
         let headers = reply.response.headers_mut();
         if reads_headers(&self.upstream_discovery) {
             let found = take(headers);
@@ -62,6 +61,7 @@ impl HttpFilter for Config {
         if writes_headers(&self.downstream_propagation) && exchange.state().peer_metadata.asked {
             put(exchange, headers);
         }
+        None
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -11,29 +10,25 @@ use sail_proxy_decide::rbac::{Input, Peer, RbacConfig, RuleAction};
 use sail_proxy_decide::route::PerFilterConfig;
 use serde_json::Value;
 
-use super::{Flow, HttpFilter};
+use super::{Flow, HttpFilter, Request};
 use crate::http::exchange::Exchange;
 use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_rbac as stats;
 use crate::stream_info::{StreamInfo, details};
 
-const NAME: &str = "envoy.filters.http.rbac";
-
 impl HttpFilter for RbacConfig {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
-        let per_route: Option<Arc<RbacConfig>> = {
-            let found = exchange.routed.get();
-            match found.as_ref().and_then(|found| found.per_filter(NAME)) {
-                Some(PerFilterConfig::Rbac(Some(config))) => Some(config.clone()),
-                Some(PerFilterConfig::Rbac(None) | PerFilterConfig::Disabled) => return Flow::Continue,
-                _ => None,
-            }
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { name, exchange, head, .. } = request;
+        let per_route: Option<Arc<RbacConfig>> = match exchange.per_filter(name) {
+            Some(PerFilterConfig::Rbac(Some(config))) => Some(config),
+            Some(PerFilterConfig::Rbac(None)) => return Flow::Continue,
+            _ => None,
         };
         let config = per_route.as_deref().unwrap_or(self);
         let stats = exchange.connection.manager.rbac_stats();
         let info = exchange.info.borrow();
-        let input = Request { exchange, head, info: &info };
+        let input = Subject { exchange, head, info: &info };
         if let Some(rules) = &config.shadow_rules {
             let allowed = rules.decide(&input).allowed;
             stats.inc(if allowed { stats::shadow_allowed } else { stats::shadow_denied });
@@ -54,13 +49,13 @@ impl HttpFilter for RbacConfig {
 }
 
 /// A request as policies see it.
-struct Request<'a> {
+struct Subject<'a> {
     exchange: &'a Exchange,
     head: &'a Head,
     info: &'a StreamInfo,
 }
 
-impl Input for Request<'_> {
+impl Input for Subject<'_> {
     fn head(&self) -> Option<RequestHead<'_>> {
         Some(self.head.view())
     }

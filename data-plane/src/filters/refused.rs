@@ -1,12 +1,8 @@
 //! Filters that guard something and that this proxy does not have: their requests are refused, never let through.
 
-use std::rc::Rc;
-
 use http::StatusCode;
 
-use super::{Flow, HttpFilter};
-use crate::http::exchange::Exchange;
-use crate::http::head::Head;
+use super::{Flow, HttpFilter, Request};
 use crate::http::local_reply::LocalReply;
 
 /// What is said of the missing filter.
@@ -19,7 +15,8 @@ pub(crate) struct Refused {
 }
 
 impl HttpFilter for Refused {
-    fn on_request(&self, _exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { head, .. } = request;
         if let Some(wanted) = self.content_type {
             let found = head.headers.get(http::header::CONTENT_TYPE);
             if !found.is_some_and(|found| found.as_bytes().starts_with(wanted.as_bytes())) {

@@ -1,20 +1,18 @@
 //! `envoy.filters.http.set_filter_state`: writes values of the request into its filter state.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use sail_proxy_config::network_filter::FilterStateValue;
 use sail_proxy_decide::format::Missing;
 
-use super::{Flow, HttpFilter};
-use crate::http::exchange::Exchange;
-use crate::http::head::Head;
+use super::{Flow, HttpFilter, Request};
 
 /// The filter's values.
-pub(crate) struct Filter<'a>(pub(crate) &'a Arc<[FilterStateValue]>);
+pub(crate) struct Filter(pub(crate) Arc<[FilterStateValue]>);
 
-impl HttpFilter for Filter<'_> {
-    fn on_request(&self, exchange: &Rc<Exchange>, head: &mut Head) -> Flow {
+impl HttpFilter for Filter {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { exchange, head, .. } = request;
         for value in self.0.iter() {
             let mut text = String::new();
             exchange

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use sail_proxy_decide::route::Action;
+use sail_proxy_decide::route::{Action, PerFilterConfig};
 use tokio::time::Sleep;
 
 use super::attributes::RequestAttributes;
@@ -87,6 +87,11 @@ impl Exchange {
         }
         let table = self.active.snapshot.route_table(&self.connection.manager.config);
         self.routed.set(table.and_then(|table| router::find(self, head, table)));
+    }
+
+    /// The most specific configuration that the request's route has for a filter.
+    pub(crate) fn per_filter(&self, name: &str) -> Option<PerFilterConfig> {
+        self.routed.get().as_ref()?.per_filter(name).cloned()
     }
 
     /// The host that was asked for, without its port; kept only where a cluster may ask for it.

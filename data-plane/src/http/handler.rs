@@ -13,7 +13,6 @@ use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, gr
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::{mutate, path};
-use crate::filters::{self, Flow, grpc_stats};
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
@@ -62,26 +61,10 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
     trace(exchange, &mut head);
     let mut body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
-    let counts_messages = exchange.grpc.get() && manager.counts_grpc_messages();
-    if counts_messages {
-        body = grpc_stats::count(body, exchange, grpc_stats::Direction::Request);
-    }
-    let mut passed = 0;
-    let mut early = None;
-    for filter in manager.filters() {
-        passed += 1;
-        let flow = match filters::on_request(filter, exchange, &mut head) {
-            Flow::Wait(wait) => wait.await,
-            flow => flow,
-        };
-        match flow {
-            Flow::Continue | Flow::Wait(_) => {}
-            Flow::Reply(reply) => {
-                early = Some(*reply);
-                break;
-            }
-        }
-    }
+    let (passed, early) = match manager.filters().on_request(exchange, &mut head, &mut body).await {
+        Ok(passed) => (passed, None),
+        Err((passed, reply)) => (passed, Some(*reply)),
+    };
     note_head(exchange, &head);
     let mut reply = match early {
         Some(reply) => Reply::local(local(exchange, reply)),
@@ -90,13 +73,7 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
             Err(reply) => Reply::local(local(exchange, *reply)),
         },
     };
-    for filter in manager.filters()[..passed].iter().rev() {
-        filters::on_response(filter, exchange, &mut reply);
-    }
-    if counts_messages {
-        let body = std::mem::replace(reply.response.body_mut(), Body::Empty);
-        *reply.response.body_mut() = grpc_stats::count(body, exchange, grpc_stats::Direction::Response);
-    }
+    manager.filters().on_response(passed, exchange, &mut reply).await;
     reply
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use sail_proxy_config::hcm::{Codec, EscapedSlashes as ConfigSlashes, ForwardClientCert, Hcm, ServerHeader};
-use sail_proxy_config::http_filter::{HttpFilter, HttpFilterKind};
+use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_decide::route::{Action, Route};
 
@@ -14,6 +14,7 @@ use super::head::Head;
 use super::mutate::Server;
 use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
+use crate::filters::Chain;
 use crate::observe::HttpObserver;
 use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, http_rbac, listener_http};
 use crate::stream_info::StreamInfo;
@@ -33,6 +34,7 @@ pub(crate) struct Manager {
     pub(crate) config: Arc<Hcm>,
     pub(crate) stats: stats::Scope,
     pub(crate) observer: Arc<HttpObserver>,
+    filters: Chain,
     listener_stats: listener_http::Scope,
     fault: http_fault::Scope,
     rbac: http_rbac::Scope,
@@ -42,7 +44,6 @@ pub(crate) struct Manager {
     mode: Mode,
     details: Details,
     envoy_headers: bool,
-    grpc_stats: bool,
 }
 
 impl Manager {
@@ -58,6 +59,7 @@ impl Manager {
         Self {
             stats: store.scope(prefix),
             observer: shared.options.observers.http(listener, chain, config),
+            filters: Chain::new(&config.http_filters),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
             fault: store.scope(prefix),
             rbac: store.scope(prefix),
@@ -92,10 +94,6 @@ impl Manager {
                 uri: details.uri,
             },
             envoy_headers: !suppress,
-            grpc_stats: config
-                .http_filters
-                .iter()
-                .any(|filter| matches!(filter.kind, HttpFilterKind::GrpcStats(_))),
             config: config.clone(),
         }
     }
@@ -109,8 +107,8 @@ impl Manager {
         }
     }
 
-    pub(crate) fn filters(&self) -> &[HttpFilter] {
-        &self.config.http_filters
+    pub(crate) fn filters(&self) -> &Chain {
+        &self.filters
     }
 
     pub(crate) fn max_headers(&self) -> usize {
@@ -199,11 +197,6 @@ impl Manager {
 
     pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {
         &self.rate_limit
-    }
-
-    /// Whether messages of gRPC streams are counted.
-    pub(crate) fn counts_grpc_messages(&self) -> bool {
-        self.grpc_stats
     }
 
     /// Whether the route or the manager lets the request's upgrade through; a request without one always passes.
