@@ -15,8 +15,9 @@ pub use parts::{
 };
 pub use providers::{
     DatadogProvider, EnvoyAccessLog, EnvoyAls, EnvoyOtelAls, ExtAuthz, ExtAuthzHeaders, ExtAuthzRequestBody,
-    ExtensionProvider, FileAccessLogFormat, OpenTelemetryHttp, OpenTelemetryProvider, PrometheusProvider,
-    Provider, SdsProvider, SkywalkingProvider, StackdriverProvider, ZipkinProvider,
+    ExtensionProvider, FileAccessLogFormat, OpenTelemetryGrpc, OpenTelemetryHttp, OpenTelemetryProvider,
+    PrometheusProvider, Provider, ProviderHeader, ResourceDetectors, SdsProvider, SkywalkingProvider,
+    StackdriverProvider, ZipkinProvider,
 };
 pub use proxy::{InterceptionMode, ProxyConfig};
 pub use proxy_parts::{

@@ -1,9 +1,10 @@
 //! AuthorizationPolicy as RBAC: which policies are for a workload, and their filters for HTTP and TCP.
 
+mod custom;
 mod rule;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use mesh_api::authorization_policy::{Action, AuthorizationPolicy, Rule, is_dry_run};
 use saild_model::mesh::selects;
@@ -14,6 +15,9 @@ use xds_api::envoy::extensions::filters::network::rbac::v3::Rbac as TcpRbac;
 
 use crate::generate::Warning;
 
+pub(crate) use custom::External;
+pub(crate) use custom::{HTTP_FILTER as EXT_AUTHZ, TCP_FILTER as TCP_EXT_AUTHZ};
+
 /// One filter: the policies of one action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AuthzInputs {
@@ -23,6 +27,8 @@ pub struct AuthzInputs {
     pub enforced: Vec<AuthzPolicy>,
     /// Those that only report what they would decide.
     pub dry_run: Vec<AuthzPolicy>,
+    /// Who decides, of CUSTOM policies.
+    pub external: Option<External>,
     /// The trust domain and its aliases.
     pub trust_domains: Vec<String>,
 }
@@ -47,20 +53,21 @@ pub(crate) enum Layer {
     Tcp,
 }
 
-/// The filters of a workload, in the order in which they stand: AUDIT, CUSTOM, DENY, ALLOW.
+/// The filters of a workload, in the order in which they stand: CUSTOM (one of each provider), AUDIT, DENY, ALLOW.
 pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, warnings: &mut Vec<Warning>) -> Vec<AuthzInputs> {
     let policies = &mesh.config().authorization_policies;
     let root = mesh.root_namespace();
     let own = (proxy.namespace != root).then_some(proxy.namespace.as_str());
-    let mut filters: Vec<AuthzInputs> = [Action::Audit, Action::Custom, Action::Deny, Action::Allow]
-        .into_iter()
-        .map(|action| AuthzInputs {
-            action,
-            enforced: Vec::new(),
-            dry_run: Vec::new(),
-            trust_domains: crate::cluster::trust_domains(mesh),
-        })
-        .collect();
+    let trust_domains = crate::cluster::trust_domains(mesh);
+    let filter = |action, external| AuthzInputs {
+        action,
+        enforced: Vec::new(),
+        dry_run: Vec::new(),
+        external,
+        trust_domains: trust_domains.clone(),
+    };
+    let mut custom: BTreeMap<String, AuthzInputs> = BTreeMap::new();
+    let mut filters = [Action::Audit, Action::Deny, Action::Allow].map(|action| filter(action, None));
     for namespace in [root].into_iter().chain(own) {
         for object in policies.in_namespace(namespace).filter(|o| applies(&o.spec, proxy)) {
             let policy = AuthzPolicy {
@@ -68,23 +75,50 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, warnings: &mut Vec<Warning>
                 name: object.meta.name.clone(),
                 rules: object.spec.rules.clone(),
             };
+            let mut warn = |message: String| {
+                warnings.push(Warning::of("AuthorizationPolicy", &object.meta, message));
+            };
+            let dry_run = is_dry_run(&object.meta.annotations);
             if object.spec.action == Action::Custom {
-                warnings.push(Warning {
-                    kind: "AuthorizationPolicy".to_owned(),
-                    namespace: object.meta.namespace.clone(),
-                    name: object.meta.name.clone(),
-                    message: "action CUSTOM is not supported yet: requests that it matches are refused"
-                        .to_owned(),
-                });
+                if dry_run {
+                    warn(
+                        "istio.io/dry-run is not supported for the action CUSTOM: the policy has no effect"
+                            .into(),
+                    );
+                    continue;
+                }
+                let (external, problem) = custom::external(mesh, object.spec.provider.as_ref());
+                if let Some(why) = problem {
+                    warn(format!("action CUSTOM: {why}; all requests are refused"));
+                }
+                let name = external.provider.clone();
+                let entry = custom.entry(name).or_insert_with(|| filter(Action::Custom, Some(external)));
+                entry.enforced.push(policy);
+                continue;
             }
             let Some(filter) = filters.iter_mut().find(|f| f.action == object.spec.action) else { continue };
-            let list =
-                if is_dry_run(&object.meta.annotations) { &mut filter.dry_run } else { &mut filter.enforced };
+            let list = if dry_run { &mut filter.dry_run } else { &mut filter.enforced };
             list.push(policy);
         }
     }
-    filters.retain(|filter| !filter.enforced.is_empty() || !filter.dry_run.is_empty());
-    filters
+    let all = custom.into_values().chain(filters);
+    all.filter(|filter| !filter.enforced.is_empty() || !filter.dry_run.is_empty()).collect()
+}
+
+/// What is said of policies whose provider is asked about requests alone, where a port carries bytes.
+pub(crate) fn not_for_tcp(inputs: &AuthzInputs) -> Vec<Warning> {
+    if !inputs.external.as_ref().is_some_and(External::is_http_only) {
+        return Vec::new();
+    }
+    let of = |policy: &AuthzPolicy| Warning {
+        kind: "AuthorizationPolicy".to_owned(),
+        namespace: policy.namespace.clone(),
+        name: policy.name.clone(),
+        message: "action CUSTOM has no effect on TCP ports: an HTTP provider is asked about requests alone \
+            (envoyExtAuthzGrpc is asked about connections too)"
+            .to_owned(),
+    };
+    inputs.enforced.iter().map(of).collect()
 }
 
 fn applies(policy: &AuthorizationPolicy, proxy: &ProxyView) -> bool {
@@ -95,22 +129,28 @@ fn applies(policy: &AuthorizationPolicy, proxy: &ProxyView) -> bool {
 impl AuthzInputs {
     /// The HTTP filter.
     pub(crate) fn http(&self) -> HttpRbac {
-        HttpRbac {
-            rules: self.rules(&self.enforced, Layer::Http),
-            shadow_rules: self.rules(&self.dry_run, Layer::Http),
-            shadow_rules_stat_prefix: self.shadow_prefix(),
-            ..Default::default()
-        }
+        let (rules, shadow_rules, shadow_rules_stat_prefix) = self.parts(Layer::Http);
+        HttpRbac { rules, shadow_rules, shadow_rules_stat_prefix, ..Default::default() }
     }
 
     /// The network filter.
     pub(crate) fn tcp(&self) -> TcpRbac {
-        TcpRbac {
-            rules: self.rules(&self.enforced, Layer::Tcp),
-            shadow_rules: self.rules(&self.dry_run, Layer::Tcp),
-            shadow_rules_stat_prefix: self.shadow_prefix(),
-            stat_prefix: "tcp.".to_owned(),
-            ..Default::default()
+        let (rules, shadow_rules, shadow_rules_stat_prefix) = self.parts(Layer::Tcp);
+        let stat_prefix = "tcp.".to_owned();
+        TcpRbac { rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix, ..Default::default() }
+    }
+
+    /// What is enforced, what is only noted, and the prefix of the latter.
+    fn parts(&self, layer: Layer) -> (Option<rbac::Rbac>, Option<rbac::Rbac>, String) {
+        match &self.external {
+            // What matches is noted; the filter behind asks.
+            Some(external) if external.service.is_some() => {
+                (None, self.rules(&self.enforced, layer), custom::SHADOW_PREFIX.to_owned())
+            }
+            Some(_) => (Some(custom::deny_all()), None, String::new()),
+            None => {
+                (self.rules(&self.enforced, layer), self.rules(&self.dry_run, layer), self.shadow_prefix())
+            }
         }
     }
 
@@ -128,10 +168,10 @@ impl AuthzInputs {
         }
         let action = match self.action {
             Action::Allow => rbac::rbac::Action::Allow,
-            // Who should decide cannot be asked yet: refused.
             Action::Deny | Action::Custom => rbac::rbac::Action::Deny,
             Action::Audit => rbac::rbac::Action::Log,
         };
+        let prefix = self.external.as_ref().map(|e| custom::policy_prefix(&e.provider)).unwrap_or_default();
         let mut out = HashMap::new();
         for policy in policies {
             let context = rule::Context {
@@ -142,7 +182,8 @@ impl AuthzInputs {
             };
             for (index, rule) in policy.rules.iter().enumerate() {
                 if let Some(built) = context.policy(rule) {
-                    let key = format!("ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name);
+                    let key =
+                        format!("{prefix}ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name);
                     out.insert(key, built);
                 }
             }

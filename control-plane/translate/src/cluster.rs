@@ -220,7 +220,7 @@ impl Gather<'_> {
 
     /// Clusters of collectors that MeshConfig names and the proxy's scope does not show.
     fn providers(&self, scope: &Scope, cache: &Cache, out: &mut Vec<Arc<NamedResource>>) {
-        for host in crate::telemetry::provider_hosts(self.mesh) {
+        for host in crate::provider::hosts(self.mesh) {
             if scope.service(&host).is_some() {
                 continue;
             }

@@ -44,6 +44,18 @@ pub struct Warning {
     pub message: String,
 }
 
+impl Warning {
+    /// A warning about an object.
+    pub(crate) fn of(kind: &str, meta: &mesh_api::ObjectMeta, message: impl Into<String>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            message: message.into(),
+        }
+    }
+}
+
 /// What a proxy gets.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Generated {

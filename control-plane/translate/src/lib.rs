@@ -15,6 +15,7 @@ mod nametable;
 pub mod naming;
 mod outbound_policy;
 mod pb;
+mod provider;
 pub mod route;
 mod secret;
 mod telemetry;

@@ -158,6 +158,19 @@ pub(crate) fn metadata(filter: &str, fields: g::Struct) -> core::Metadata {
     }
 }
 
+/// Envoy's own client of a gRPC service in a cluster.
+pub(crate) fn grpc(cluster: &str, authority: &str) -> core::GrpcService {
+    use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
+    core::GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
+            cluster_name: cluster.to_owned(),
+            authority: authority.to_owned(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
 /// A share in millionths.
 pub(crate) fn millionths(numerator: u32) -> kinds::FractionalPercent {
     let denominator = kinds::fractional_percent::DenominatorType::Million as i32;

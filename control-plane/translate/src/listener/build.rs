@@ -34,10 +34,9 @@ pub fn listener(inputs: &ListenerInputs) -> lds::Listener {
         continue_on_listener_filters_timeout: inputs.inspection_timeout.is_some(),
         filter_chains: inputs.chains.iter().map(|chain| filter_chain(chain, inputs)).collect(),
         default_filter_chain: inputs.default_chain.as_ref().map(|chain| filter_chain(chain, inputs)),
-        access_log: inputs
-            .logs
-            .iter()
-            .map(|log| access_log::only_unrouted(access_log::access_log(log)))
+        access_log: access_log::access_logs(&inputs.logs, access_log::Subject::Tcp)
+            .into_iter()
+            .map(access_log::only_unrouted)
             .collect(),
         ..Default::default()
     }

@@ -8,6 +8,7 @@ use xds_api::envoy::extensions::filters::network::http_connection_manager::v3 as
 use xds_api::istio::{alpn, peer_metadata};
 
 use super::{Class, HttpInputs};
+use crate::authz::{AuthzInputs, EXT_AUTHZ, External};
 use crate::telemetry::metrics;
 use crate::traits::{ALPN, METADATA_EXCHANGE, STATS, Traits};
 
@@ -19,9 +20,13 @@ pub(super) fn filters(inputs: &HttpInputs, traits: Traits) -> Vec<hcm::HttpFilte
     }
     if inputs.class != Class::SidecarOutbound {
         let rbac = "envoy.filters.http.rbac";
-        let custom = |authz: &&crate::authz::AuthzInputs| authz.action == Action::Custom;
+        let custom = |authz: &&AuthzInputs| authz.action == Action::Custom;
         // Before tokens are read, as who decides there reads them itself.
-        out.extend(inputs.authz.iter().filter(custom).map(|authz| filter(rbac, &authz.http())));
+        for authz in inputs.authz.iter().filter(custom) {
+            out.push(filter(rbac, &authz.http()));
+            let asks = authz.external.as_ref().and_then(External::http);
+            out.extend(asks.map(|config| filter(EXT_AUTHZ, &config)));
+        }
         if let Some(jwt) = &inputs.jwt {
             out.push(filter("envoy.filters.http.jwt_authn", &crate::authn::jwt_filter(jwt)));
         }

@@ -27,7 +27,7 @@ pub(super) fn connection_manager(inputs: &HttpInputs, traits: Traits) -> lds::Fi
         stat_prefix: inputs.stat_prefix.clone(),
         route_specifier: Some(routes),
         http_filters: filters::filters(inputs, traits),
-        access_log: inputs.logs.iter().map(access_log::access_log).collect(),
+        access_log: access_log::access_logs(&inputs.logs, access_log::Subject::Http),
         tracing: inputs.tracing.as_ref().map(tracing::tracing),
         use_remote_address: pb::boolv(inputs.class == Class::Gateway),
         xff_num_trusted_hops: inputs.trusted_hops,

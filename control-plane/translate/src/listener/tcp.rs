@@ -8,6 +8,7 @@ use xds_api::envoy::r#type::v3 as kinds;
 use xds_api::istio::metadata_exchange::MetadataExchange;
 
 use super::{Class, TcpInputs};
+use crate::authz::{AuthzInputs, External, TCP_EXT_AUTHZ};
 use crate::pb;
 use crate::telemetry::{access_log, metrics};
 use crate::traits::{METADATA_EXCHANGE, STATS, Traits};
@@ -21,7 +22,13 @@ pub(super) fn filters(inputs: &TcpInputs, traits: Traits) -> Vec<lds::Filter> {
         out.push(filter(METADATA_EXCHANGE, &config));
     }
     if inputs.class != Class::SidecarOutbound {
-        out.extend(inputs.authz.iter().map(|authz| filter("envoy.filters.network.rbac", &authz.tcp())));
+        // Who is asked about requests alone has no say here.
+        let heard = |authz: &&AuthzInputs| !authz.external.as_ref().is_some_and(External::is_http_only);
+        for authz in inputs.authz.iter().filter(heard) {
+            out.push(filter("envoy.filters.network.rbac", &authz.tcp()));
+            let asks = authz.external.as_ref().and_then(External::tcp);
+            out.extend(asks.map(|config| filter(TCP_EXT_AUTHZ, &config)));
+        }
     }
     if traits.stats {
         out.push(filter(STATS, &metrics::plugin(&inputs.metrics)));
@@ -59,7 +66,7 @@ fn tcp_proxy(inputs: &TcpInputs) -> tcp::TcpProxy {
     tcp::TcpProxy {
         stat_prefix: inputs.stat_prefix.clone(),
         cluster_specifier: Some(specifier),
-        access_log: inputs.logs.iter().map(access_log::access_log).collect(),
+        access_log: access_log::access_logs(&inputs.logs, access_log::Subject::Tcp),
         idle_timeout: inputs.idle_timeout.and_then(pb::duration),
         max_downstream_connection_duration: inputs.max_duration.and_then(pb::duration),
         hash_policy: if inputs.hash_source_ip { vec![source_ip] } else { Vec::new() },

@@ -31,6 +31,9 @@ pub(super) fn inputs(
         authz: authz::inputs(mesh, proxy, warnings),
     };
     let inbound = Inbound::of(mesh, proxy);
+    if inbound.ports.iter().any(|port| port.protocol.is_tcp()) {
+        warnings.extend(gather.authz.iter().flat_map(authz::not_for_tcp));
+    }
     let mut out = Vec::new();
     for port in inbound.ports.iter().filter(|port| port.bind.is_some()) {
         out.push(gather.own_listener(port));

@@ -1,6 +1,7 @@
 //! Traces: where spans go, how many requests are traced, and what spans say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mesh_api::mesh_config::Provider;
 use mesh_api::number::Float;
@@ -10,11 +11,13 @@ use xds_api::any::pack;
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::trace::v3 as trace;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing;
+use xds_api::envoy::extensions::tracers::opentelemetry::resource_detectors::v3::EnvironmentResourceDetectorConfig;
 use xds_api::envoy::r#type::tracing::v3 as tag;
 use xds_api::envoy::r#type::v3::Percent;
 
-use super::{Side, layers, provider, service_host};
-use crate::{naming, pb};
+use super::{Side, layers};
+use crate::pb;
+use crate::provider::{self, Backend};
 
 /// Istio's default, in percent.
 const DEFAULT_SAMPLING: f64 = 1.0;
@@ -59,14 +62,23 @@ pub enum Collector {
     },
     /// OTLP.
     OpenTelemetry {
-        /// The cluster.
-        cluster: String,
+        /// The collector.
+        backend: Backend,
         /// The URI; absent for gRPC.
         http: Option<String>,
+        /// How long an export may take.
+        timeout: Duration,
+        /// What is sent along: headers, or metadata of gRPC.
+        headers: Vec<(String, String)>,
+        /// `OTEL_RESOURCE_ATTRIBUTES` of the proxy says more.
+        from_environment: bool,
         /// Who the spans are of.
         service: String,
     },
 }
+
+/// How long an export may take where the provider does not say.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tracing of a side; nothing if spans go nowhere.
 pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, side: Side) -> Option<TracingInputs> {
@@ -96,37 +108,51 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, side: Side) -> Option<Traci
     if disabled {
         return None;
     }
-    let collector = match name {
+    let (collector, length) = match name {
         Some(name) => of_provider(mesh, proxy, &name)?,
-        None => of_address(mesh, &legacy?.zipkin.as_ref()?.address)?,
+        None => (of_address(mesh, &legacy?.zipkin.as_ref()?.address)?, 0),
     };
     let mut tags = if istio_tags { workload_tags(proxy) } else { BTreeMap::new() };
     tags.extend(custom.into_iter().map(|(name, tag)| (name, Tag::Custom(tag))));
-    let max_tag_length = legacy.map_or(0, |t| t.max_path_tag_length);
+    let max_tag_length = if length > 0 { length } else { legacy.map_or(0, |t| t.max_path_tag_length) };
     Some(TracingInputs { collector, sampling: Float::new(sampling), tags, max_tag_length })
 }
 
-fn of_provider(mesh: &Mesh, proxy: &ProxyView, name: &str) -> Option<Collector> {
-    match provider(mesh, name)? {
+/// A provider's collector, and how much of a path its spans say.
+fn of_provider(mesh: &Mesh, proxy: &ProxyView, name: &str) -> Option<(Collector, u32)> {
+    match provider::find(mesh, name)? {
         Provider::Zipkin(settings) => {
-            let host = service_host(mesh, &settings.service);
+            let Backend { host, cluster } = provider::backend(mesh, &settings.service, settings.port)?;
             let path = if settings.path.is_empty() { "/api/v2/spans".to_owned() } else { settings.path };
-            Some(Collector::Zipkin {
-                cluster: naming::outbound(settings.port, "", &host),
+            let collector = Collector::Zipkin {
+                cluster,
                 host,
                 path,
                 short_ids: settings.enable_64bit_trace_id,
                 w3c: settings.trace_context_option == "USE_B3_WITH_W3C_PROPAGATION",
-            })
+            };
+            Some((collector, settings.max_tag_length))
         }
         Provider::Opentelemetry(settings) => {
-            let host = service_host(mesh, &settings.service);
-            let http = settings.http.map(|http| {
-                let path = if http.path.is_empty() { "/v1/traces".to_owned() } else { http.path };
-                format!("http://{host}:{}{path}", settings.port)
+            let backend = provider::backend(mesh, &settings.service, settings.port)?;
+            let http = settings.http.as_ref().map(|http| {
+                let path = if http.path.is_empty() { "/v1/traces" } else { &http.path };
+                format!("http://{}:{}{path}", backend.host, settings.port)
             });
-            let cluster = naming::outbound(settings.port, "", &host);
-            Some(Collector::OpenTelemetry { cluster, http, service: service_name(proxy) })
+            let (timeout, headers) = match (settings.http, settings.grpc) {
+                (Some(http), _) => (http.timeout, http.headers),
+                (None, grpc) => grpc.map(|grpc| (grpc.timeout, grpc.initial_metadata)).unwrap_or_default(),
+            };
+            let headers = headers.into_iter().filter_map(|header| Some((header.name, header.value?)));
+            let collector = Collector::OpenTelemetry {
+                backend,
+                http,
+                timeout: timeout.unwrap_or(EXPORT_TIMEOUT),
+                headers: headers.collect(),
+                from_environment: settings.resource_detectors.is_some_and(|d| d.environment.is_some()),
+                service: service_name(proxy),
+            };
+            Some((collector, settings.max_tag_length))
         }
         _ => None,
     }
@@ -135,10 +161,8 @@ fn of_provider(mesh: &Mesh, proxy: &ProxyView, name: &str) -> Option<Collector> 
 /// The Zipkin of ProxyConfig: `host:port`.
 fn of_address(mesh: &Mesh, address: &str) -> Option<Collector> {
     let (host, port) = address.rsplit_once(':')?;
-    let host = service_host(mesh, host);
-    // Without a cluster for it the listener would be refused: an installation may lack the default collector.
-    mesh.services_of_host(&host).next()?;
-    let cluster = naming::outbound(port.parse().ok()?, "", &host);
+    // An installation may lack the default collector.
+    let Backend { host, cluster } = provider::backend(mesh, host, port.parse().ok()?)?;
     Some(Collector::Zipkin { cluster, host, path: "/api/v2/spans".to_owned(), short_ids: false, w3c: false })
 }
 
@@ -224,23 +248,43 @@ fn provider_config(collector: &Collector) -> trace::tracing::Http {
             };
             ("envoy.tracers.zipkin", pack(&config))
         }
-        Collector::OpenTelemetry { cluster, http, service } => {
+        Collector::OpenTelemetry { backend, http, timeout, headers, from_environment, service } => {
             let mut config =
                 trace::OpenTelemetryConfig { service_name: service.clone(), ..Default::default() };
+            let header = |(key, value): &(String, String)| core::HeaderValue {
+                key: key.clone(),
+                value: value.clone(),
+                ..Default::default()
+            };
             match http {
                 Some(uri) => {
+                    let cluster = core::http_uri::HttpUpstreamType::Cluster(backend.cluster.clone());
+                    let option =
+                        |pair| core::HeaderValueOption { header: Some(header(pair)), ..Default::default() };
                     config.http_service = Some(core::HttpService {
                         http_uri: Some(core::HttpUri {
                             uri: uri.clone(),
-                            timeout: pb::seconds(5),
-                            http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(
-                                cluster.clone(),
-                            )),
+                            timeout: pb::duration(*timeout),
+                            http_upstream_type: Some(cluster),
                         }),
+                        request_headers_to_add: headers.iter().map(option).collect(),
                         ..Default::default()
                     });
                 }
-                None => config.grpc_service = Some(grpc(cluster)),
+                None => {
+                    config.grpc_service = Some(core::GrpcService {
+                        timeout: pb::duration(*timeout),
+                        initial_metadata: headers.iter().map(header).collect(),
+                        ..pb::grpc(&backend.cluster, &backend.host)
+                    });
+                }
+            }
+            if *from_environment {
+                let detector = pb::extension(
+                    "envoy.tracers.opentelemetry.resource_detectors.environment",
+                    &EnvironmentResourceDetectorConfig::default(),
+                );
+                config.resource_detectors.push(detector);
             }
             ("envoy.tracers.opentelemetry", pack(&config))
         }
@@ -248,19 +292,5 @@ fn provider_config(collector: &Collector) -> trace::tracing::Http {
     trace::tracing::Http {
         name: name.to_owned(),
         config_type: Some(trace::tracing::http::ConfigType::TypedConfig(config)),
-    }
-}
-
-fn grpc(cluster: &str) -> core::GrpcService {
-    use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
-    let authority = naming::parse_outbound(cluster).map(|parts| parts.host.to_owned()).unwrap_or_default();
-    core::GrpcService {
-        target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
-            cluster_name: cluster.to_owned(),
-            authority,
-            ..Default::default()
-        })),
-        timeout: pb::seconds(5),
-        ..Default::default()
     }
 }
