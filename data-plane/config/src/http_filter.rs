@@ -1,6 +1,19 @@
-//! HTTP filters of a connection manager.
+//! HTTP filters of a connection manager: one file a filter, with its runtime type and its conversions, and one table.
 
-mod convert;
+pub mod alpn;
+mod buffer;
+mod cors;
+mod fault;
+pub mod grpc_stats;
+mod grpc_web;
+mod header_mutation;
+mod istio_stats;
+pub mod jwt_authn;
+mod local_rate_limit;
+mod peer_metadata;
+mod rbac;
+pub mod router;
+mod set_filter_state;
 
 use std::sync::Arc;
 
@@ -8,13 +21,50 @@ use sail_proxy_decide::fault::FaultConfig;
 use sail_proxy_decide::headers::Mutations;
 use sail_proxy_decide::rate_limit::LocalRateLimit;
 use sail_proxy_decide::rbac::RbacConfig;
-use xds_api::istio::{peer_metadata, stats};
+use sail_proxy_decide::route::PerFilterConfig;
+use xds_api::istio::{peer_metadata as peer_metadata_proto, stats};
 
-use crate::access_log::AccessLog;
+pub use alpn::AlpnOverride;
+pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
+pub use jwt_authn::JwtAuthn;
+pub use router::Router;
+
+use crate::convert::{Cx, arc, type_name};
 use crate::network_filter::FilterStateValue;
+use crate::pb;
 
-pub use convert::KNOWN;
-pub(crate) use convert::{all, local_rate_limit, mutations};
+/// A kind of filter: how its configurations are read.
+pub(crate) struct Entry {
+    /// Its message, as type URLs name it.
+    name: &'static str,
+    convert: fn(&mut Cx<'_>, &pb::Any) -> Option<HttpFilterKind>,
+    /// What routes may say to it.
+    per_route: Option<PerRoute>,
+}
+
+/// How a filter's configuration in routes is read.
+struct PerRoute {
+    name: &'static str,
+    convert: fn(&mut Cx<'_>, &pb::Any) -> Option<PerFilterConfig>,
+}
+
+/// All filters, by the names of their files.
+const FILTERS: &[Entry] = &[
+    alpn::ENTRY,
+    buffer::ENTRY,
+    cors::ENTRY,
+    fault::ENTRY,
+    grpc_stats::ENTRY,
+    grpc_web::ENTRY,
+    header_mutation::ENTRY,
+    istio_stats::ENTRY,
+    jwt_authn::ENTRY,
+    local_rate_limit::ENTRY,
+    peer_metadata::ENTRY,
+    rbac::ENTRY,
+    router::ENTRY,
+    set_filter_state::ENTRY,
+];
 
 /// An entry of `http_filters`.
 #[derive(Clone, Debug)]
@@ -30,93 +80,102 @@ pub struct HttpFilter {
 /// What an HTTP filter does.
 #[derive(Clone, Debug)]
 pub enum HttpFilterKind {
-    /// `router`: the last one.
-    Router(Arc<Router>),
-    /// `rbac`
-    Rbac(Arc<RbacConfig>),
-    /// `fault`
-    Fault(Arc<FaultConfig>),
-    /// `cors`: routes hold the policies.
-    Cors,
-    /// `istio.metadata_exchange` (`io.istio.http.peer_metadata.Config`)
-    PeerMetadata(Arc<peer_metadata::Config>),
     /// `istio.alpn`
     Alpn(Arc<AlpnOverride>),
-    /// `istio.stats`
-    IstioStats(Arc<stats::PluginConfig>),
+    /// `buffer`: the most bytes.
+    Buffer(u32),
+    /// `cors`: routes hold the policies.
+    Cors,
+    /// `fault`
+    Fault(Arc<FaultConfig>),
     /// `grpc_stats`
     GrpcStats(Arc<GrpcStats>),
     /// `grpc_web`
     GrpcWeb,
-    /// `local_ratelimit`
-    LocalRateLimit(Arc<LocalRateLimit>),
     /// `header_mutation`
     HeaderMutation(Arc<Mutations>),
-    /// `buffer`: the most bytes.
-    Buffer(u32),
-    /// `set_filter_state`
-    SetFilterState(Arc<[FilterStateValue]>),
+    /// `istio.stats`
+    IstioStats(Arc<stats::PluginConfig>),
     /// `jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// `local_ratelimit`
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// `istio.metadata_exchange` (`io.istio.http.peer_metadata.Config`)
+    PeerMetadata(Arc<peer_metadata_proto::Config>),
+    /// `rbac`
+    Rbac(Arc<RbacConfig>),
+    /// `router`: the last one.
+    Router(Arc<Router>),
+    /// `set_filter_state`
+    SetFilterState(Arc<[FilterStateValue]>),
 }
 
-/// `jwt_authn`'s configuration, as the verifier takes it.
-#[derive(Debug)]
-pub struct JwtAuthn {
-    /// The message itself.
-    pub config: xds_api::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication,
+/// Types of HTTP filters that there are.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    FILTERS.iter().map(|entry| entry.name)
 }
 
-/// `Router`
-#[derive(Debug, Default)]
-pub struct Router {
-    /// Whether `x-envoy-*` headers are not added.
-    pub suppress_envoy_headers: bool,
-    /// Whether a child span is made for each try.
-    pub start_child_span: bool,
-    /// Whether statistics are kept per response code; on by default.
-    pub dynamic_stats: bool,
-    /// Whether `x-envoy-expected-rq-timeout-ms` of the request is heeded.
-    pub respect_expected_rq_timeout: bool,
-    /// Whether gRPC failures do not count as 5xx.
-    pub suppress_grpc_request_failure_code_stats: bool,
-    /// Logs of each try.
-    pub upstream_logs: Box<[Arc<AccessLog>]>,
+/// All filters; the last one must be the router.
+pub(crate) fn all(cx: &mut Cx<'_>, field: &str, values: Vec<pb::hcm::HttpFilter>) -> Arc<[HttpFilter]> {
+    let filters = cx.each(field, values, filter);
+    let routers = filters.iter().filter(|filter| matches!(filter.kind, HttpFilterKind::Router(_))).count();
+    let last = filters.last().is_some_and(|filter| matches!(filter.kind, HttpFilterKind::Router(_)));
+    if !last || routers > 1 {
+        cx.error(field, "the router must be there, once, as the last filter");
+    }
+    filters.into()
 }
 
-/// `istio.alpn`: which ALPN values go upstream, by the protocol of the upstream request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AlpnOverride {
-    /// For HTTP/1.0.
-    pub http10: Box<[Box<str>]>,
-    /// For HTTP/1.1.
-    pub http11: Box<[Box<str>]>,
-    /// For HTTP/2.
-    pub http2: Box<[Box<str>]>,
+fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
+    use pb::hcm::http_filter::ConfigType;
+    let pb::hcm::HttpFilter { name, is_optional, disabled, config_type } = value;
+    let any = match config_type {
+        Some(ConfigType::TypedConfig(any)) => any,
+        Some(ConfigType::ConfigDiscovery(_)) if is_optional => {
+            cx.warn(
+                "config_discovery",
+                format_args!("the optional filter {name:?} is left out: ECDS is not spoken"),
+            );
+            return None;
+        }
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            cx.error("config_discovery", "it is not supported");
+            return None;
+        }
+        None => {
+            cx.error("typed_config", format_args!("the filter {name:?} has no configuration"));
+            return None;
+        }
+    };
+    let Some(entry) = FILTERS.iter().find(|entry| entry.name == type_name(&any)) else {
+        let of = type_name(&any);
+        if is_optional {
+            let why = format_args!("the optional filter {name:?} is left out: there is no {of:?}");
+            cx.warn("typed_config", why);
+        } else {
+            cx.error("typed_config", format_args!("there is no HTTP filter {of:?}"));
+        }
+        return None;
+    };
+    let kind = cx.within("typed_config", |cx| (entry.convert)(cx, &any))?;
+    Some(HttpFilter { name: arc(name), disabled, kind })
 }
 
-/// `grpc_stats`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GrpcStats {
-    /// Whether message counts go into filter state.
-    pub emit_filter_state: bool,
-    /// Whether upstream times are counted.
-    pub enable_upstream_stats: bool,
-    /// Which methods have statistics of their own.
-    pub methods: GrpcMethods,
+/// Whether there is a filter that routes configure with this type.
+pub(crate) fn has_per_route(any: &pb::Any) -> bool {
+    per_route(any).is_some()
 }
 
-/// A gRPC service and methods of it.
-pub type GrpcService = (Box<str>, Box<[Box<str>]>);
+/// What a route says to a filter.
+pub(crate) fn read_per_route(cx: &mut Cx<'_>, any: &pb::Any) -> Option<PerFilterConfig> {
+    let Some(found) = per_route(any) else {
+        let name = type_name(any);
+        cx.error("", format_args!("there is no filter with a route configuration of type {name:?}"));
+        return None;
+    };
+    (found.convert)(cx, any)
+}
 
-/// Which gRPC methods have statistics of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum GrpcMethods {
-    /// None.
-    #[default]
-    None,
-    /// All.
-    All,
-    /// These, by service.
-    Listed(Box<[GrpcService]>),
+fn per_route(any: &pb::Any) -> Option<&'static PerRoute> {
+    FILTERS.iter().filter_map(|entry| entry.per_route.as_ref()).find(|entry| entry.name == type_name(any))
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod action;
 pub(crate) mod cors;
-pub(crate) mod fault;
 pub(crate) mod matching;
 mod per_filter;
 mod policies;

@@ -14,6 +14,8 @@ pub mod retry;
 mod rewrite;
 mod timeout;
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 pub use action::{
@@ -147,6 +149,39 @@ pub enum PerFilterConfig {
     Buffer(Option<u32>),
     /// JWT: the requirement's name; `None` switches it off.
     JwtRequirement(Option<Arc<str>>),
+    /// Of a type that only the filter knows.
+    Typed(Typed),
+}
+
+impl PerFilterConfig {
+    /// The configuration of a filter whose type is not known here.
+    pub fn typed<T: Any + fmt::Debug + Send + Sync>(value: T) -> Self {
+        Self::Typed(Typed {
+            value: Arc::new(value),
+            show: |value, f| value.downcast_ref::<T>().map_or(Ok(()), |value| value.fmt(f)),
+        })
+    }
+
+    /// The configuration, if it has this type.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        match self {
+            Self::Typed(typed) => typed.value.clone().downcast().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// A value whose type is known to who made it and who reads it.
+#[derive(Clone)]
+pub struct Typed {
+    value: Arc<dyn Any + Send + Sync>,
+    show: fn(&(dyn Any + Send + Sync), &mut fmt::Formatter<'_>) -> fmt::Result,
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.show)(&*self.value, f)
+    }
 }
 
 impl PerFilter {

@@ -44,7 +44,7 @@ pub(super) fn route_policy(cx: &mut Cx<'_>, value: pb::route::CorsPolicy) -> Opt
 }
 
 /// `envoy.extensions.filters.http.cors.v3.CorsPolicy`
-pub(super) fn filter_policy(cx: &mut Cx<'_>, value: FilterPolicy) -> Option<CorsPolicy> {
+pub(crate) fn filter_policy(cx: &mut Cx<'_>, value: FilterPolicy) -> Option<CorsPolicy> {
     let FilterPolicy {
         allow_origin_string_match,
         allow_methods,

@@ -1,18 +1,34 @@
-//! `HTTPFault`
+//! `fault`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sail_proxy_decide::fault::{Abort, AbortWith, Delay, FaultConfig, ResponseRateLimit};
 use sail_proxy_decide::fraction::Fraction;
+use sail_proxy_decide::route::PerFilterConfig;
 
-use super::action::status_code;
+use super::{Entry, HttpFilterKind, PerRoute};
 use crate::convert::{Cx, arc, matchers, values};
 use crate::pb;
 use crate::pb::filters::common::fault::v3 as common;
 use crate::pb::filters::http::fault::v3 as fault;
+use crate::route::action::status_code;
+
+const NAME: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+
+pub(super) const ENTRY: Entry = Entry {
+    name: NAME,
+    convert: |cx, any| Some(HttpFilterKind::Fault(read(cx, any)?)),
+    per_route: Some(PerRoute { name: NAME, convert: |cx, any| Some(PerFilterConfig::Fault(read(cx, any)?)) }),
+};
+
+fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<Arc<FaultConfig>> {
+    let value = cx.unpack(any)?;
+    fault(cx, value).map(Arc::new)
+}
 
 /// `HTTPFault`; runtime keys are left out of account, for there is no runtime that could hold them.
-pub(crate) fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultConfig> {
+fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultConfig> {
     let fault::HttpFault {
         delay,
         abort,
