@@ -121,12 +121,10 @@ async fn a_missing_proxy_is_said_in_one_line() {
 
 // What follows runs the proxies themselves.
 
-fn envoy() -> Option<()> {
-    let version = Command::new("envoy").arg("--version").output().ok()?;
-    if version.status.success() {
-        return Some(());
-    }
-    None
+/// Ends the test where there is no Envoy.
+fn need_envoy() {
+    let version = Command::new("envoy").arg("--version").output();
+    assert!(version.is_ok_and(|it| it.status.success()), "envoy is missing: `make test` installs it");
 }
 
 /// A cluster, and a listener that answers "hello" over mTLS with the agent's certificates.
@@ -213,7 +211,7 @@ async fn call(plane: &ControlPlane, port: u16) -> Option<(String, String)> {
 
 #[tokio::test]
 async fn a_stock_envoy_gets_configuration_and_certificates_and_survives_trouble() {
-    let Some(()) = envoy() else { return eprintln!("skipped: there is no envoy here") };
+    need_envoy();
     survives_trouble("envoy").await;
 }
 
@@ -221,9 +219,7 @@ async fn a_stock_envoy_gets_configuration_and_certificates_and_survives_trouble(
 async fn sail_proxy_gets_configuration_and_certificates_and_survives_trouble() {
     // Cargo builds the binaries of this package only.
     let beside = Path::new(env!("CARGO_BIN_EXE_sail-agent")).with_file_name("sail-proxy");
-    if !beside.exists() {
-        return eprintln!("skipped: {} is not built", beside.display());
-    }
+    assert!(beside.exists(), "{} is missing: `make test` builds it", beside.display());
     survives_trouble("").await;
 }
 
@@ -278,7 +274,7 @@ async fn survives_trouble(binary: &str) {
 
 #[tokio::test]
 async fn a_drain_waits_for_the_last_connection_where_that_is_asked_for() {
-    let Some(()) = envoy() else { return eprintln!("skipped: there is no envoy here") };
+    need_envoy();
     let plane = ControlPlane::start().await;
     let port = free_port();
     give_listener(&plane, port);
@@ -326,7 +322,7 @@ async fn wait_and_request_speak_to_the_agent() {
 
 #[tokio::test]
 async fn a_stock_envoy_accepts_every_form_of_the_bootstrap() {
-    let Some(()) = envoy() else { return eprintln!("skipped: there is no envoy here") };
+    need_envoy();
     let plane = ControlPlane::start().await;
     let check = async |setup: Setup| {
         let program = script(&setup).display().to_string();

@@ -1,5 +1,5 @@
 //! Both renderings in the kernel, each in a network namespace of its own: the same connections must end at the same place;
-//! applying twice changes nothing; removal leaves nothing. Needs root, ip, iptables and nft; says so and passes without them.
+//! applying twice changes nothing; removal leaves nothing. An ordinary user's test is root in a user namespace of its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -73,15 +73,21 @@ fn ok(command: &mut Command) -> Output {
     output
 }
 
-fn can_run() -> bool {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"));
-    let tools = [("ip", "-V"), ("iptables", "-V"), ("nft", "-v"), ("setpriv", "-V")];
-    let tools = tools.iter().all(|(tool, flag)| Command::new(tool).arg(flag).output().is_ok());
-    let can = root && tools;
-    if !can {
-        eprintln!("skipped: needs root, ip, iptables, nft and setpriv");
+/// Runs the test as root of the machine or, for an ordinary user, of a user namespace that it starts itself again in.
+fn as_root(test: &str, run: impl FnOnce()) {
+    for (tool, flag) in [("ip", "-V"), ("iptables", "-V"), ("nft", "-v"), ("setpriv", "-V")] {
+        let found = Command::new(tool).arg(flag).output();
+        assert!(found.is_ok(), "{tool} is missing: `scripts/need test` installs or names it");
     }
-    can
+    if ok(Command::new("id").arg("-u")).stdout == b"0\n" {
+        return run();
+    }
+    // Named network namespaces are kept in /run, which belongs to the machine's root.
+    let again = "mount -t tmpfs run /run && exec \"$0\" --exact \"$1\" --nocapture";
+    ok(Command::new("unshare")
+        .args(["--user", "--map-root-user", "--map-auto", "--mount", "--net", "sh", "-c", again])
+        .arg(std::env::current_exe().expect("this program"))
+        .arg(test));
 }
 
 /// A pod and a peer; the peer answers for every address there is.
@@ -245,9 +251,6 @@ fn plan_of(yaml: &str) -> Plan {
 }
 
 fn compare(name: &str, yaml: &str, expect: &[&str]) {
-    if !can_run() {
-        return;
-    }
     let plan = plan_of(yaml);
     let rig = Rig::new(name);
     let plain = rig.outcomes();
@@ -279,44 +282,48 @@ fn compare(name: &str, yaml: &str, expect: &[&str]) {
 
 #[test]
 fn redirect_everything() {
-    compare(
-        "all",
-        "{istio-inbound-ports: '*', istio-local-exclude-ports: '15020', istio-service-cidr: '*',
+    as_root("redirect_everything", || {
+        compare(
+            "all",
+            "{istio-inbound-ports: '*', istio-local-exclude-ports: '15020', istio-service-cidr: '*',
           istio-service-exclude-cidr: 10.88.9.0/24, istio-local-outbound-ports-exclude: '8080', ipv6: true}",
-        &[
-            "1000 tcp 10.88.0.1:80 -> pod:15001",
-            "1000 tcp 10.88.9.1:80 -> peer:80",
-            "1000 tcp 10.88.0.1:8080 -> peer:8080",
-            "1337 tcp 10.88.0.1:80 -> peer:80",
-            "1000 tcp 127.0.0.1:80 -> pod:80",
-            "1000 tcp 10.77.0.1:80 -> pod:80",
-            "1337 tcp 10.77.0.1:80 -> pod:15006",
-            "1000 tcp [fd88::1]:80 -> pod:15001",
-            "1337 tcp [fd77::1]:80 -> pod:15006",
-        ],
-    );
-    // A peer's connections are inbound.
-    compare(
-        "in",
-        "{istio-inbound-ports: '80', istio-service-cidr: 10.88.0.0/24, ipv6: true}",
-        &["1000 tcp 10.77.0.1:80 -> pod:15006", "1000 tcp 10.77.0.1:15020 -> pod:15020"],
-    );
+            &[
+                "1000 tcp 10.88.0.1:80 -> pod:15001",
+                "1000 tcp 10.88.9.1:80 -> peer:80",
+                "1000 tcp 10.88.0.1:8080 -> peer:8080",
+                "1337 tcp 10.88.0.1:80 -> peer:80",
+                "1000 tcp 127.0.0.1:80 -> pod:80",
+                "1000 tcp 10.77.0.1:80 -> pod:80",
+                "1337 tcp 10.77.0.1:80 -> pod:15006",
+                "1000 tcp [fd88::1]:80 -> pod:15001",
+                "1337 tcp [fd77::1]:80 -> pod:15006",
+            ],
+        );
+        // A peer's connections are inbound.
+        compare(
+            "in",
+            "{istio-inbound-ports: '80', istio-service-cidr: 10.88.0.0/24, ipv6: true}",
+            &["1000 tcp 10.77.0.1:80 -> pod:15006", "1000 tcp 10.77.0.1:15020 -> pod:15020"],
+        );
+    });
 }
 
 #[test]
 fn redirect_dns() {
-    compare(
-        "dns",
-        "{istio-inbound-ports: '*', istio-service-cidr: '*', redirect-dns: true, dns-servers: [10.88.0.1], ipv6: true}",
-        &[
-            "1000 udp 10.88.0.1:53 -> pod:15053",
-            "1337 udp 10.88.0.1:53 -> peer:53",
-            "1000 tcp 10.88.0.1:53 -> pod:15053",
-        ],
-    );
-    compare(
-        "dnsall",
-        "{istio-inbound-ports: '*', istio-service-cidr: '*', redirect-dns: true, capture-all-dns: true, ipv6: true}",
-        &["1000 udp 10.88.9.1:53 -> pod:15053"],
-    );
+    as_root("redirect_dns", || {
+        compare(
+            "dns",
+            "{istio-inbound-ports: '*', istio-service-cidr: '*', redirect-dns: true, dns-servers: [10.88.0.1], ipv6: true}",
+            &[
+                "1000 udp 10.88.0.1:53 -> pod:15053",
+                "1337 udp 10.88.0.1:53 -> peer:53",
+                "1000 tcp 10.88.0.1:53 -> pod:15053",
+            ],
+        );
+        compare(
+            "dnsall",
+            "{istio-inbound-ports: '*', istio-service-cidr: '*', redirect-dns: true, capture-all-dns: true, ipv6: true}",
+            &["1000 udp 10.88.9.1:53 -> pod:15053"],
+        );
+    });
 }
