@@ -1,20 +1,23 @@
 //! Access logs: formats evaluated over a stream's information, filters, and files that never hold a worker up.
 
 mod attributes;
+mod certificates;
+mod fields;
 mod filter;
 mod sink;
 mod time;
 
+pub(crate) use attributes::View;
 pub use sink::{Sink, Sinks};
+pub(crate) use time::set_local_zone;
 
 use std::sync::Arc;
 
 use sail_proxy_config::access_log::{AccessLog, AccessLogFilter, AccessLogSink, JsonFormat, LogFormat};
-use sail_proxy_decide::format::{Format, Missing, Operator};
+use sail_proxy_decide::format::{Format, MetadataSource, Missing, Operator};
 use sail_proxy_decide::head::HeaderKey;
 
 use crate::stream_info::{Capture, StreamInfo};
-use attributes::View;
 
 /// Why an entry is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +92,7 @@ impl Logger {
     /// Writes the stream's entry, if the log wants it.
     pub fn log(&self, info: &StreamInfo, kind: LogType) {
         let Some(sink) = &self.sink else { return };
-        let view = View { info, kind };
+        let view = View::new(info, kind);
         if let Some(filter) = &self.log.filter
             && !filter::passes(filter, &view)
         {
@@ -103,7 +106,7 @@ impl Logger {
 /// A format's text for a stream; empty for what is not known.
 pub fn text(format: &Format, info: &StreamInfo) -> String {
     let mut out = String::new();
-    format.write(&View { info, kind: LogType::DownstreamEnd }, Missing::Empty, &mut out);
+    format.write(&View::new(info, LogType::DownstreamEnd), Missing::Empty, &mut out);
     out
 }
 
@@ -156,6 +159,16 @@ pub fn plan_format(format: &Format, capture: &mut Capture) {
             }
             Operator::Response(main, other) => ([Some(main), other.as_ref()], Capture::response),
             Operator::Trailer(main, other) => ([Some(main), other.as_ref()], Capture::trailer),
+            Operator::Metadata(source, ..) => {
+                capture.metadata |= *source != MetadataSource::Dynamic;
+                continue;
+            }
+            Operator::RequestedServerName(options) => {
+                if !options.is_empty() {
+                    capture.request("x-envoy-original-host");
+                }
+                continue;
+            }
             _ => continue,
         };
         for key in keys.into_iter().flatten() {

@@ -74,6 +74,7 @@ async fn serve(
         log: Some(log),
         cli,
     });
+    crate::access_log::set_local_zone(environment.get("TZ").map(String::as_str));
     let sinks = Sinks::start(&main.stats, Duration::from_millis(main.cli.file_flush_interval_msec.max(1)))?;
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =

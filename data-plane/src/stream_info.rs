@@ -6,10 +6,12 @@
 mod capture;
 pub mod details;
 mod flags;
+mod metadata;
 mod peer;
 
 pub use capture::{Capture, Captured};
 pub use flags::{ResponseFlag, ResponseFlags};
+pub use metadata::{ConfigMetadata, DynamicMetadata, lookup};
 pub use peer::PeerMetadata;
 
 use std::net::SocketAddr;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Method;
+use rustls::pki_types::CertificateDer;
 
 /// A request, or a TCP connection, from its first byte to its last.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct StreamInfo {
     pub cluster: Option<Arc<ClusterInfo>>,
     /// The last upstream that was tried.
     pub upstream: Option<UpstreamInfo>,
+    /// Upstreams that were tried before it.
+    pub attempted: Vec<Attempted>,
     /// How often an upstream was tried.
     pub attempt_count: u32,
     /// The upgrade or tunnel that the stream became, lower-case: `websocket`.
@@ -81,20 +86,13 @@ pub struct StreamInfo {
     /// Whether the request is a health check, as the health check filter says it.
     pub health_check: bool,
     /// `%DYNAMIC_METADATA(namespace:key)%`.
-    pub dynamic_metadata: Vec<Metadata>,
+    pub dynamic_metadata: DynamicMetadata,
+    /// `%METADATA(ROUTE:namespace:key)%` and its kin; kept where [`Capture::metadata`] asks for it.
+    pub config_metadata: Option<Box<ConfigMetadata>>,
+    /// `%LOCAL_REPLY_BODY%`
+    pub local_reply_body: Option<std::borrow::Cow<'static, str>>,
     /// `%FILTER_STATE(key:PLAIN)%`.
     pub filter_state: Vec<(Box<str>, Box<str>)>,
-}
-
-/// Dynamic metadata of one filter.
-#[derive(Debug)]
-pub struct Metadata {
-    /// The filter's name, or a namespace of its own: `envoy.filters.http.rbac`.
-    pub namespace: &'static str,
-    /// The path of keys.
-    pub key: Box<str>,
-    /// The value.
-    pub value: serde_json::Value,
 }
 
 /// Protocols, as `%PROTOCOL%` spells them.
@@ -163,6 +161,8 @@ fn text(bytes: Option<&Bytes>) -> &str {
 pub struct Timing {
     /// The last byte of the request arrived.
     pub last_downstream_rx: Option<Instant>,
+    /// A connection to the upstream was there.
+    pub pool_ready: Option<Instant>,
     /// The first byte went upstream.
     pub first_upstream_tx: Option<Instant>,
     /// The last byte went upstream.
@@ -190,6 +190,12 @@ pub struct ByteCounts {
     pub request_headers: u64,
     /// Header bytes sent.
     pub response_headers: u64,
+    /// Trailer bytes sent.
+    pub response_trailers: u64,
+    /// Header bytes sent to the upstream.
+    pub upstream_request_headers: u64,
+    /// Header bytes received from the upstream.
+    pub upstream_response_headers: u64,
     /// Wire bytes sent to the upstream.
     pub upstream_sent: u64,
     /// Wire bytes received from the upstream.
@@ -245,6 +251,8 @@ pub struct TlsInfo {
     pub version: &'static str,
     /// OpenSSL's name of the cipher suite.
     pub cipher: &'static str,
+    /// The group of the key exchange: `X25519`.
+    pub group: &'static str,
     /// The negotiated protocol.
     pub alpn: Option<Box<str>>,
     /// SNI.
@@ -263,6 +271,10 @@ pub struct TlsInfo {
     pub peer_serial: Option<Box<str>>,
     /// SHA-256 of the peer's certificate, in hexadecimal.
     pub peer_fingerprint: Option<Box<str>>,
+    /// The peer's certificates, leaf first.
+    pub peer_chain: Arc<[CertificateDer<'static>]>,
+    /// The certificate that we gave.
+    pub local_certificate: Option<Arc<CertificateDer<'static>>>,
     /// URI SANs of the certificate that we gave.
     pub local_uri_sans: Arc<[Box<str>]>,
     /// Its subject.
@@ -317,6 +329,17 @@ pub struct UpstreamInfo {
     pub workload: Option<Arc<str>>,
     /// The endpoint's host name, for DNS clusters.
     pub hostname: Option<Arc<str>>,
+}
+
+/// An upstream that was tried.
+#[derive(Clone, Debug)]
+pub struct Attempted {
+    /// Where.
+    pub host: Option<UpstreamAddress>,
+    /// Its name.
+    pub hostname: Option<Arc<str>>,
+    /// The connection's number.
+    pub connection_id: Option<u64>,
 }
 
 /// An upstream's address.
@@ -379,6 +402,7 @@ impl StreamInfo {
             filter_chain: None,
             cluster: None,
             upstream: None,
+            attempted: Vec::new(),
             attempt_count: 0,
             upgrade: None,
             downstream_peer: None,
@@ -388,7 +412,9 @@ impl StreamInfo {
             span: None,
             request_id: None,
             health_check: false,
-            dynamic_metadata: Vec::new(),
+            dynamic_metadata: DynamicMetadata::default(),
+            config_metadata: None,
+            local_reply_body: None,
             filter_state: Vec::new(),
         }
     }
@@ -401,6 +427,14 @@ impl StreamInfo {
     /// How long it took: until its end, or until now while it goes on.
     pub fn duration(&self) -> Duration {
         self.timing.end.unwrap_or_else(Instant::now).saturating_duration_since(self.start)
+    }
+
+    /// Another upstream is tried: the one before is remembered.
+    pub fn try_upstream(&mut self, next: UpstreamInfo) {
+        if let Some(before) = self.upstream.replace(next) {
+            let UpstreamInfo { host, hostname, connection_id, .. } = before;
+            self.attempted.push(Attempted { host, hostname, connection_id });
+        }
     }
 
     /// The upstream, made if there is none yet.

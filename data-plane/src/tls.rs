@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CipherSuite, ClientConfig, CommonState, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, CommonState, NamedGroup, ProtocolVersion, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::net::Stream;
@@ -19,7 +19,7 @@ use crate::stream_info::TlsInfo;
 pub(crate) struct Peer {
     pub(crate) info: Arc<TlsInfo>,
     /// The peer's certificates, leaf first.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) resumed: bool,
     /// Names in the peer's certificate, as policies read them.
     pub(crate) uri_sans: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn new(state: &CommonState, server_name: Option<&str>, local: &LocalIdentity) -> Self {
-        let chain: Vec<_> = state
+        let chain: Arc<[_]> = state
             .peer_certificates()
             .unwrap_or_default()
             .iter()
@@ -39,7 +39,10 @@ impl Peer {
         let mut info = TlsInfo {
             version: state.protocol_version().map_or("", version_name),
             cipher: state.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
+            group: state.negotiated_key_exchange_group().map_or("", |group| group_name(group.name())),
             alpn,
+            peer_chain: chain.clone(),
+            local_certificate: local.certificate.clone(),
             server_name: server_name.map(Into::into),
             local_uri_sans: local.uri_sans.clone(),
             local_subject: local.subject.clone(),
@@ -67,6 +70,19 @@ impl Peer {
 pub(crate) struct LocalIdentity {
     pub(crate) uri_sans: Arc<[Box<str>]>,
     pub(crate) subject: Option<Arc<str>>,
+    pub(crate) certificate: Option<Arc<CertificateDer<'static>>>,
+}
+
+/// OpenSSL's spelling.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        _ => "",
+    }
 }
 
 fn version_name(version: ProtocolVersion) -> &'static str {

@@ -175,8 +175,6 @@ pub enum AccessLogFilter {
         /// What holds if they are not there.
         match_if_key_not_found: bool,
     },
-    /// A CEL expression.
-    Cel(Arc<str>),
     /// The kind of the entry, by its number in `AccessLogType`.
     LogType {
         /// One of these.

@@ -9,7 +9,7 @@ mod parse;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub use field::Field;
+pub use field::{Field, REFUSED};
 pub use parse::Error;
 
 use crate::head::HeaderKey;
@@ -85,6 +85,8 @@ pub enum Operator {
     Environment(Box<str>),
     /// `CEL(EXPRESSION)`
     Cel(Arc<str>),
+    /// `COALESCE({"operators": [...]})`: the first that has a value.
+    Coalesce(Box<[Command]>),
 }
 
 /// Which path `PATH` means.
@@ -234,12 +236,14 @@ impl Format {
         }
     }
 
-    /// The operators in it.
+    /// The operators in it, those inside `COALESCE` in its place.
     pub fn operators(&self) -> impl Iterator<Item = &Operator> {
-        self.segments.iter().filter_map(|segment| match segment {
-            Segment::Operator(command) => Some(&command.operator),
-            Segment::Literal(_) => None,
+        self.segments.iter().flat_map(|segment| match segment {
+            Segment::Operator(Command { operator: Operator::Coalesce(all), .. }) => &all[..],
+            Segment::Operator(command) => std::slice::from_ref(command),
+            Segment::Literal(_) => &[],
         })
+        .map(|command| &command.operator)
     }
 
     /// Appends the evaluated text.
@@ -247,8 +251,8 @@ impl Format {
         for segment in &self.segments {
             match segment {
                 Segment::Literal(text) => out.push_str(text),
-                Segment::Operator(command) => match attributes.text(&command.operator) {
-                    Some(text) => out.push_str(command.shorten(&text)),
+                Segment::Operator(command) => match command.text(attributes) {
+                    Some(text) => out.push_str(&text),
                     None if missing == Missing::Dash => out.push('-'),
                     None => {}
                 },
@@ -259,11 +263,7 @@ impl Format {
     /// The evaluated value for a JSON log: one operator alone keeps its type, anything else is text.
     pub fn json<A: Attributes + ?Sized>(&self, attributes: &A, missing: Missing) -> serde_json::Value {
         if let [Segment::Operator(command)] = &*self.segments {
-            return match attributes.json(&command.operator) {
-                Some(serde_json::Value::String(text)) => command.shorten(&text).into(),
-                Some(value) => value,
-                None => serde_json::Value::Null,
-            };
+            return command.json(attributes).unwrap_or_default();
         }
         let mut text = String::new();
         self.write(attributes, missing, &mut text);
@@ -288,6 +288,34 @@ impl FromIterator<Segment> for Format {
 }
 
 impl Command {
+    /// The value as text, as much of it as is kept.
+    fn text<'a, A: Attributes + ?Sized>(&'a self, attributes: &'a A) -> Option<Cow<'a, str>> {
+        let text = match &self.operator {
+            Operator::Coalesce(all) => {
+                all.iter().find_map(|command| command.text(attributes).filter(|text| !text.is_empty()))?
+            }
+            operator => attributes.text(operator)?,
+        };
+        Some(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(self.shorten(text)),
+            Cow::Owned(mut text) => {
+                text.truncate(self.shorten(&text).len());
+                Cow::Owned(text)
+            }
+        })
+    }
+
+    fn json<A: Attributes + ?Sized>(&self, attributes: &A) -> Option<serde_json::Value> {
+        let value = match &self.operator {
+            Operator::Coalesce(all) => all.iter().find_map(|command| command.json(attributes))?,
+            operator => attributes.json(operator)?,
+        };
+        Some(match value {
+            serde_json::Value::String(text) => self.shorten(&text).into(),
+            value => value,
+        })
+    }
+
     /// As much of the text as is kept.
     pub fn shorten<'a>(&self, text: &'a str) -> &'a str {
         match self.max_length {

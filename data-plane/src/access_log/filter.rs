@@ -41,13 +41,11 @@ pub(super) fn passes(filter: &AccessLogFilter, view: &View<'_>) -> bool {
         }
         AccessLogFilter::Metadata { matcher, match_if_key_not_found } => {
             let Some(matcher) = matcher else { return true };
-            match view.metadata_namespace(&matcher.filter) {
-                Some(namespace) => matcher.is_match(Some(&namespace)),
+            match view.info.dynamic_metadata.lookup(&matcher.filter, &matcher.path) {
+                Some(_) => matcher.is_match(view.info.dynamic_metadata.get(&matcher.filter)),
                 None => *match_if_key_not_found,
             }
         }
-        // Refused when the configuration is taken.
-        AccessLogFilter::Cel(_) => true,
         AccessLogFilter::LogType { types, exclude } => types.contains(&view.kind.number()) != *exclude,
     }
 }

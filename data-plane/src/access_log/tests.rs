@@ -63,7 +63,7 @@ fn line(format: &str, change: impl FnOnce(&mut StreamInfo)) -> String {
     let mut info = request(format);
     change(&mut info);
     let mut out = String::new();
-    let view = View { info: &info, kind: LogType::DownstreamEnd };
+    let view = View::new(&info, LogType::DownstreamEnd);
     Format::parse(format).unwrap().write(&view, Missing::Dash, &mut out);
     out
 }

@@ -90,10 +90,7 @@ impl Input for Subject<'_> {
     }
 
     fn dynamic_metadata(&self, namespace: &str) -> Option<Cow<'_, Value>> {
-        let entries = self.info.dynamic_metadata.iter().filter(|entry| entry.namespace == namespace);
-        let map: serde_json::Map<_, _> =
-            entries.map(|entry| (entry.key.to_string(), entry.value.clone())).collect();
-        (!map.is_empty()).then_some(Cow::Owned(Value::Object(map)))
+        self.info.dynamic_metadata.get(namespace).map(Cow::Borrowed)
     }
 
     fn filter_state(&self, key: &str) -> Option<Cow<'_, str>> {

@@ -110,7 +110,7 @@ impl Exchange {
         head: &Head,
         call: impl FnOnce(&RequestAttributes<'_>) -> R,
     ) -> R {
-        call(&RequestAttributes { head, info: &self.info.borrow() })
+        call(&RequestAttributes::of_request(&self.info.borrow(), head))
     }
 
     /// A head that stands for the request's when the response comes by: what was noted of it.
@@ -331,6 +331,7 @@ impl ResponseBody {
         if let Some(status) = trailers.get("grpc-status").and_then(grpc_status) {
             info.grpc_status = Some(status);
         }
+        info.bytes.response_trailers = super::head::headers_size(trailers);
         info.captured.take_trailers(trailers);
     }
 

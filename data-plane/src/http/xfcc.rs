@@ -97,7 +97,7 @@ fn element(text: &mut String, details: Details, tls: &TlsInfo, chain: &[Certific
 }
 
 /// PEM, escaped as in a URL.
-fn pem(chain: &[CertificateDer<'_>]) -> String {
+pub(crate) fn pem(chain: &[CertificateDer<'_>]) -> String {
     use base64::Engine;
     let mut out = String::new();
     for cert in chain {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::tracing::{CustomTagSource, OtelExporter, Tracing, TracingProvider};
-use sail_proxy_decide::format::MetadataSource;
 use sail_proxy_decide::fraction::Fraction;
 
 use super::Observers;
@@ -73,12 +72,9 @@ impl Observers {
                 TagSource::Literal(value.or_else(|| given(default))?)
             }
             CustomTagSource::RequestHeader(name, default) => TagSource::Header(name.clone(), given(default)),
-            CustomTagSource::Metadata(MetadataSource::Dynamic, namespace, path, default) => {
-                let key: Vec<&str> = path.iter().map(|key| &**key).collect();
-                TagSource::Metadata(namespace.clone(), key.join(".").into(), given(default))
+            CustomTagSource::Metadata(source, namespace, path, default) => {
+                TagSource::Metadata(*source, namespace.clone(), path.clone(), given(default))
             }
-            // Configuration's own metadata do not reach the stream; what is there stands.
-            CustomTagSource::Metadata(_, _, _, default) => TagSource::Literal(given(default)?),
             CustomTagSource::Format(format) => TagSource::Format(format.clone()),
         };
         Some(CustomTag { name: tag.tag.clone(), source })

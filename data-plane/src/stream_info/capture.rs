@@ -14,6 +14,8 @@ pub struct Capture {
     pub response: Vec<HeaderName>,
     /// Of the response's trailers.
     pub trailers: Vec<HeaderName>,
+    /// Whether metadata of configuration are kept.
+    pub metadata: bool,
 }
 
 impl Capture {
@@ -59,6 +61,11 @@ impl Captured {
         self.plan = Some(plan.clone());
     }
 
+    /// Whether metadata of configuration are kept.
+    pub fn wants_metadata(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.metadata)
+    }
+
     /// Keeps the request's headers: after the filters, before the request goes upstream.
     pub fn take_request(&mut self, headers: &HeaderMap) {
         if let Some(plan) = &self.plan {
@@ -98,7 +105,15 @@ impl Captured {
 
 fn take(values: &mut Values, plan: &[HeaderName], headers: &HeaderMap) {
     values.clear();
-    values.extend(plan.iter().map(|name| headers.get(name).cloned()));
+    values.extend(plan.iter().map(|name| {
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next()?;
+        if lines.next().is_none() {
+            return Some(first.clone());
+        }
+        // Several lines are one value to whoever reads it, as everywhere.
+        HeaderValue::from_bytes(&sail_proxy_decide::head::joined(headers, name)?).ok()
+    }));
 }
 
 fn find<'a>(values: &'a Values, plan: Option<&Vec<HeaderName>>, name: &str) -> Option<&'a str> {

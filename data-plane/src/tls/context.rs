@@ -311,6 +311,7 @@ fn local_identity(svid: &Svid) -> LocalIdentity {
     LocalIdentity {
         uri_sans: leaf.uris().map(Into::into).collect(),
         subject: Some(leaf.subject.as_str().into()),
+        certificate: svid.chain().certs().first().cloned().map(Arc::new),
     }
 }
 

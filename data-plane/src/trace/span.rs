@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
+use sail_proxy_decide::format::MetadataSource;
 
 use super::context::{Context, Propagation, SpanId, TraceId, inject, trace_state};
 use super::export::ExporterHandle;
@@ -74,8 +75,8 @@ pub enum TagSource {
     Header(HeaderName, Option<Arc<str>>),
     /// Operators.
     Format(sail_proxy_decide::format::Format),
-    /// Metadata of the request: namespace and path of keys, or this where it is absent.
-    Metadata(Arc<str>, Arc<str>, Option<Arc<str>>),
+    /// Metadata: whose, namespace and path of keys, or this where they are absent.
+    Metadata(MetadataSource, Arc<str>, Box<[Box<str>]>, Option<Arc<str>>),
 }
 
 /// A connection manager's tracer.
@@ -131,6 +132,7 @@ impl Tracer {
             match &tag.source {
                 TagSource::Header(name, _) => capture.request(name.as_str()),
                 TagSource::Format(format) => crate::access_log::plan_format(format, capture),
+                TagSource::Metadata(source, ..) => capture.metadata |= *source != MetadataSource::Dynamic,
                 _ => {}
             }
         }
@@ -302,18 +304,25 @@ impl TagSource {
                 let text = crate::access_log::text(format, info);
                 (!text.is_empty()).then_some(text)
             }
-            Self::Metadata(namespace, key, default) => {
-                let found = info
-                    .dynamic_metadata
-                    .iter()
-                    .rev()
-                    .find(|data| data.namespace == &**namespace && *data.key == **key)
-                    .map(|data| match &data.value {
-                        serde_json::Value::String(text) => text.clone(),
-                        other => other.to_string(),
-                    });
+            Self::Metadata(source, namespace, path, default) => {
+                let found = metadata(info, *source, namespace, path).map(|value| match value {
+                    serde_json::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
                 found.or_else(|| default.as_ref().map(ToString::to_string))
             }
         }
     }
+}
+
+fn metadata<'a>(
+    info: &'a StreamInfo,
+    source: MetadataSource,
+    namespace: &str,
+    path: &[Box<str>],
+) -> Option<&'a serde_json::Value> {
+    if source == MetadataSource::Dynamic {
+        return info.dynamic_metadata.lookup(namespace, path);
+    }
+    crate::stream_info::lookup(info.config_metadata.as_ref()?.of(source), namespace, path)
 }

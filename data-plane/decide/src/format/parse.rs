@@ -15,6 +15,9 @@ pub enum Error {
     /// No operator has this name.
     #[error("no operator is called {0}")]
     Unknown(String),
+    /// The operator is one of Envoy's that are not carried out here.
+    #[error("operator {0} is not supported")]
+    Unsupported(String),
     /// The operator's arguments are wrong.
     #[error("operator {operator}: {problem}")]
     Argument {
@@ -104,6 +107,9 @@ fn command(raw: &RawOperator<'_>) -> Result<Command, Error> {
         }
         return Ok(Command { operator: Operator::Field(*field), max_length });
     }
+    if super::REFUSED.contains(&raw.name) {
+        return Err(Error::Unsupported(raw.name.into()));
+    }
     let operator = match operator(raw) {
         Ok(Some(operator)) => operator,
         Ok(None) => return Err(Error::Unknown(raw.name.into())),
@@ -151,9 +157,29 @@ fn operator(raw: &RawOperator<'_>) -> Result<Option<Operator>, String> {
         }),
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName(arguments.into()),
         "ENVIRONMENT" => Operator::Environment(needed(arguments, "a variable's name")?.into()),
+        "COALESCE" => Operator::Coalesce(coalesce(arguments)?),
         "CEL" => Operator::Cel(needed(arguments, "an expression")?.into()),
         _ => return Ok(None),
     }))
+}
+
+/// `{"operators": ["PROTOCOL", {"command": "REQ", "param": ":authority", "max_length": 8}]}`
+fn coalesce(arguments: &str) -> Result<Box<[Command]>, String> {
+    let config: serde_json::Value =
+        serde_json::from_str(arguments).map_err(|error| format!("its argument is no JSON: {error}"))?;
+    let list = config.get("operators").and_then(serde_json::Value::as_array);
+    let list = list.filter(|list| !list.is_empty()).ok_or("it needs a list of operators")?;
+    let one = |item: &serde_json::Value| {
+        let text = |key: &str| item.get(key).and_then(serde_json::Value::as_str);
+        let name = item.as_str().or_else(|| text("command")).ok_or("an operator needs a command")?;
+        let max = item.get("max_length").map(ToString::to_string);
+        let raw = RawOperator { name, arguments: text("param"), max: max.as_deref(), length: 0 };
+        match command(&raw).map_err(|error| error.to_string())? {
+            Command { operator: Operator::Coalesce(_), .. } => Err("it does not nest".to_owned()),
+            command => Ok(command),
+        }
+    };
+    list.iter().map(one).collect()
 }
 
 fn moment(name: &str) -> Option<Moment> {
@@ -202,11 +228,20 @@ fn path(arguments: &str) -> Result<Operator, String> {
     Ok(Operator::Path { query, source })
 }
 
+/// Time points that are known of a stream.
+const POINTS: [&str; 8] =
+    ["DS_RX_BEG", "DS_RX_END", "US_TX_BEG", "US_TX_END", "US_RX_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END"];
+
 fn common_duration(arguments: &str) -> Result<Operator, String> {
     let mut parts = arguments.split(':');
     let (Some(start), Some(end)) = (parts.next(), parts.next()) else {
         return Err("it needs two time points".into());
     };
+    for point in [start, end] {
+        if !POINTS.contains(&point) {
+            return Err(format!("the time point {point:?} is none of {}", POINTS.join(", ")));
+        }
+    }
     let precision = match parts.next() {
         None | Some("ms") => Precision::Millis,
         Some("us") => Precision::Micros,

@@ -68,3 +68,14 @@ fn mistakes_are_named() {
     assert!(matches!(Format::parse("%DURATION(x)%"), Err(Error::Argument { .. })));
     assert!(matches!(Format::parse("%FILTER_STATE(a:WAT)%"), Err(Error::Argument { .. })));
 }
+
+#[test]
+fn coalesce_takes_the_first_that_is_there() {
+    let operator = r#"%COALESCE({"operators": ["UPSTREAM_HOST", {"command": "REQ", "param": "a?b", "max_length": 2}]})%"#;
+    assert_eq!(write(operator), "a|");
+    assert!(Format::parse("%COALESCE({})%").is_err());
+    assert_eq!(
+        Format::parse("%TLS_JA3_FINGERPRINT%").unwrap_err().to_string(),
+        "operator TLS_JA3_FINGERPRINT is not supported"
+    );
+}
