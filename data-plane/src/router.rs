@@ -69,12 +69,13 @@ pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) ->
     let random = exchange.random();
     let tls = exchange.connection.accepted.tls.as_ref();
     let presented = tls.is_some_and(|peer| peer.info.peer_certificate_presented);
+    let info = exchange.info.borrow();
     let context = sail_proxy_decide::route::RouteContext {
         random,
         peer_presented: presented,
         // A certificate that does not verify ends the handshake.
         peer_validated: presented,
-        dynamic_metadata: None,
+        dynamic_metadata: (!info.dynamic_metadata.is_empty()).then(|| info.dynamic_metadata.all()),
         runtime: exchange.connection.worker.runtime(),
     };
     let found = table.find(&view, &context)?;
@@ -135,6 +136,11 @@ fn note_route(exchange: &Exchange, found: &Found, route: &Route) {
         info.route_name = Some(route.name.clone());
     }
     info.virtual_host = Some(found.virtual_host.name.clone());
+    if info.captured.wants_metadata() {
+        let metadata = info.config_metadata.get_or_insert_default();
+        metadata.route.clone_from(&route.metadata);
+        metadata.virtual_host.clone_from(&found.virtual_host.metadata);
+    }
 }
 
 fn redirect_reply(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply {

@@ -238,12 +238,14 @@ impl Format {
 
     /// The operators in it, those inside `COALESCE` in its place.
     pub fn operators(&self) -> impl Iterator<Item = &Operator> {
-        self.segments.iter().flat_map(|segment| match segment {
-            Segment::Operator(Command { operator: Operator::Coalesce(all), .. }) => &all[..],
-            Segment::Operator(command) => std::slice::from_ref(command),
-            Segment::Literal(_) => &[],
-        })
-        .map(|command| &command.operator)
+        self.segments
+            .iter()
+            .flat_map(|segment| match segment {
+                Segment::Operator(Command { operator: Operator::Coalesce(all), .. }) => &all[..],
+                Segment::Operator(command) => std::slice::from_ref(command),
+                Segment::Literal(_) => &[],
+            })
+            .map(|command| &command.operator)
     }
 
     /// Appends the evaluated text.

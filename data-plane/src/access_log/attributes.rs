@@ -62,7 +62,12 @@ impl<'a> View<'a> {
         }
     }
 
-    fn either(&self, main: &HeaderKey, other: Option<&HeaderKey>, get: impl Fn(&HeaderKey) -> Text<'a>) -> Text<'a> {
+    fn either(
+        &self,
+        main: &HeaderKey,
+        other: Option<&HeaderKey>,
+        get: impl Fn(&HeaderKey) -> Text<'a>,
+    ) -> Text<'a> {
         get(main).or_else(|| get(other?))
     }
 

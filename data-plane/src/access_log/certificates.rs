@@ -8,8 +8,6 @@ use rustls::pki_types::CertificateDer;
 use super::fields::Text;
 use crate::stream_info::TlsInfo;
 
-
-
 /// The peer's names of a kind.
 pub(super) fn peer_sans<'a>(tls: &TlsInfo, kind: SanKind) -> Text<'a> {
     sans(tls.peer_chain.first()?, kind)
@@ -84,12 +82,8 @@ fn sha1(bytes: &[u8]) -> [u8; 20] {
                 2 => (b & c | b & d | c & d, 0x8f1b_bcdc),
                 _ => (b ^ c ^ d, 0xca62_c1d6_u32),
             };
-            let next = a
-                .rotate_left(5)
-                .wrapping_add(mix)
-                .wrapping_add(e)
-                .wrapping_add(constant)
-                .wrapping_add(*word);
+            let next =
+                a.rotate_left(5).wrapping_add(mix).wrapping_add(e).wrapping_add(constant).wrapping_add(*word);
             (a, b, c, d, e) = (next, a, b.rotate_left(30), c, d);
         }
         for (sum, part) in state.iter_mut().zip([a, b, c, d, e]) {

@@ -59,8 +59,7 @@ impl<'a> View<'a> {
 
 fn duration<'a>(info: &StreamInfo, field: Field) -> Text<'a> {
     let timing = &info.timing;
-    let since =
-        |moment: Option<Instant>| Some(millis(moment?.saturating_duration_since(info.start)));
+    let since = |moment: Option<Instant>| Some(millis(moment?.saturating_duration_since(info.start)));
     match field {
         Field::Duration => Some(millis(info.duration())),
         Field::RequestDuration => since(timing.last_downstream_rx),
@@ -318,5 +317,8 @@ pub(super) fn is_number(field: Field) -> bool {
             | Field::UpstreamConnectionId
             | Field::UpstreamRequestAttemptCount
     );
-    others || counts || name.ends_with("DURATION") || name.ends_with("_PORT") && !name.ends_with("WITHOUT_PORT")
+    others
+        || counts
+        || name.ends_with("DURATION")
+        || name.ends_with("_PORT") && !name.ends_with("WITHOUT_PORT")
 }

@@ -16,7 +16,7 @@ use super::request::Success;
 use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::head::{Head, Keep};
+use crate::http::head::{Head, Keep, headers_size};
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease};
 use crate::stats::sets::cluster as stats;
@@ -68,7 +68,7 @@ impl Try<'_> {
         let pool = self.cluster.pool(&choice, self.exchange, self.action.priority);
         let mut lease = self.lease(&pool, &host, &mut hold).await?;
         let mut request = self.request(head, &lease, &host, body)?;
-        self.note_connection(&lease, request.version() == http::Version::HTTP_2);
+        self.note_connection(&lease, &request);
         stats.inc(stats::upstream_rq_total);
         let mut stale = 0;
         loop {
@@ -160,7 +160,12 @@ impl Try<'_> {
 
     fn note_host(&self, host: &Host) {
         let mut info = self.exchange.info.borrow_mut();
-        info.upstream = Some(UpstreamInfo {
+        if info.captured.wants_metadata() {
+            let metadata = info.config_metadata.get_or_insert_default();
+            metadata.cluster.clone_from(&self.cluster.config.metadata);
+            metadata.host.clone_from(&host.metadata);
+        }
+        info.try_upstream(UpstreamInfo {
             host: crate::cluster::upstream_address(&host.address),
             workload: host.metadata("istio", "workload").and_then(serde_json::Value::as_str).map(Into::into),
             hostname: (!host.hostname.is_empty()).then(|| host.hostname.clone()),
@@ -168,11 +173,18 @@ impl Try<'_> {
         });
     }
 
-    fn note_connection(&self, lease: &Lease, http2: bool) {
+    fn note_connection(&self, lease: &Lease, request: &Request<Body>) {
+        let http2 = request.version() == http::Version::HTTP_2;
         let mut info = self.exchange.info.borrow_mut();
-        info.timing.first_upstream_tx = Some(Instant::now());
+        let now = Instant::now();
+        info.timing.pool_ready.get_or_insert(now);
+        info.timing.first_upstream_tx = Some(now);
+        // As the wire has it, near enough: the line, and four bytes a header besides name and value.
+        let line = request.method().as_str().len() + request.uri().path().len() + 14;
+        info.bytes.upstream_request_headers = line as u64 + headers_size(request.headers());
         let facts = lease.connection();
         let upstream = info.upstream_mut();
+        upstream.connection_id = Some(facts.id);
         upstream.local_address = facts.local;
         upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
         upstream.protocol = Some(if http2 { Protocol::Http2 } else { Protocol::Http11 });

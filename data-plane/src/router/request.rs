@@ -372,6 +372,7 @@ fn respond(
         let mut info = exchange.info.borrow_mut();
         info.code_details = Some(details::VIA_UPSTREAM.into());
         info.timing.first_upstream_rx = Some(Instant::now());
+        info.bytes.upstream_response_headers = 17 + crate::http::head::headers_size(response.headers());
     }
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use sail_proxy_config::access_log::{AccessLog, AccessLogFilter, AccessLogSink};
+use sail_proxy_config::access_log::{AccessLog, AccessLogSink};
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::http_filter::HttpFilterKind;
@@ -133,9 +133,6 @@ fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), String> {
         let refused = match &log.sink {
             AccessLogSink::Grpc(_) => Some("gRPC access log services are not supported"),
             AccessLogSink::OpenTelemetry(_) => Some("OpenTelemetry access logs are not supported"),
-            AccessLogSink::File { .. } if log.filter.as_ref().is_some_and(has_expression) => {
-                Some("filters by expression (CEL) are not supported")
-            }
             AccessLogSink::File { .. } => None,
         };
         if let Some(reason) = refused {
@@ -143,14 +140,6 @@ fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn has_expression(filter: &AccessLogFilter) -> bool {
-    match filter {
-        AccessLogFilter::Cel(_) => true,
-        AccessLogFilter::And(all) | AccessLogFilter::Or(all) => all.iter().any(has_expression),
-        _ => false,
-    }
 }
 
 /// Whether the cluster's hosts are names to resolve.
