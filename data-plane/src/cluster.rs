@@ -193,22 +193,36 @@ impl Cluster {
     /// The pool that serves a request at a host.
     pub(crate) fn pool(&self, choice: &Choice, exchange: &Exchange, priority: Priority) -> Rc<Pool> {
         let key = PoolKey::new(self, &choice.host, exchange, priority);
+        self.pool_of(key, &choice.host, priority, &exchange.connection.worker)
+    }
+
+    fn pool_of(&self, key: PoolKey, host: &Arc<Host>, priority: Priority, worker: &Rc<Worker>) -> Rc<Pool> {
         let mut all = self.pools.borrow_mut();
-        if let Some(pools) = all.get(&choice.host.address)
+        if let Some(pools) = all.get(&host.address)
             && let Some((_, pool)) = pools.iter().find(|(other, _)| *other == key)
         {
             return pool.clone();
         }
-        let connector = target::connector(self, &choice.host, &key, &exchange.connection.worker);
+        let connector = target::connector(self, host, &key, worker);
         let options = target::pool_options(&self.config);
         let pool = Pool::new(connector, options, self.limits(priority).clone(), self.stats.clone());
-        all.entry(choice.host.address.clone()).or_default().push((key, pool.clone()));
+        all.entry(host.address.clone()).or_default().push((key, pool.clone()));
         pool
+    }
+
+    /// The pool that serves the proxy's own calls at a host.
+    pub(crate) fn own_pool(&self, choice: &Choice, worker: &Rc<Worker>) -> Rc<Pool> {
+        let key = PoolKey::own(self, &choice.host);
+        self.pool_of(key, &choice.host, Priority::Default, worker)
     }
 
     /// Counts a response.
     pub(crate) fn note_response(&self, host: &Host, response: &Response<Incoming>, _exchange: &Exchange) {
-        let status = response.status().as_u16();
+        self.count_response(host, response.status().as_u16());
+    }
+
+    /// Counts a response, of the proxy's own calls too.
+    pub(crate) fn count_response(&self, host: &Host, status: u16) {
         self.stats.inc(stats::upstream_rq_completed);
         self.stats.inc(match status / 100 {
             1 => stats::upstream_rq_1xx,

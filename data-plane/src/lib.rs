@@ -19,6 +19,7 @@ pub mod stream_info;
 pub mod trace;
 pub mod xds;
 
+mod callout;
 mod cluster;
 mod filters;
 mod http;

@@ -7,6 +7,7 @@
 #![expect(deprecated, reason = "fields that Envoy deprecates stay valid for those who still send them")]
 
 pub mod access_log;
+pub mod callout;
 pub mod cluster;
 pub mod hcm;
 pub mod http_filter;

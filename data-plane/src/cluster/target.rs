@@ -62,6 +62,25 @@ impl PoolKey {
     }
 }
 
+impl PoolKey {
+    /// For requests that the proxy makes of its own accord.
+    pub(super) fn own(cluster: &Cluster, host: &Host) -> Self {
+        let config = &cluster.config;
+        Self {
+            protocol: match config.http.protocol {
+                UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => Protocol::Http1,
+                UpstreamProtocol::Http2 => Protocol::Http2,
+                UpstreamProtocol::Auto => Protocol::Negotiated,
+            },
+            socket: socket_id(config.socket_for(&host.metadata)),
+            alpn: None,
+            sni: None,
+            high_priority: false,
+            downstream: None,
+        }
+    }
+}
+
 fn socket_id(socket: &UpstreamSocket) -> usize {
     match socket {
         UpstreamSocket::Raw => 0,
