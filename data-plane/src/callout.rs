@@ -144,9 +144,7 @@ async fn within<T>(
 ) -> Result<T, CalloutError> {
     match limit {
         None => call.await,
-        Some(limit) => {
-            tokio::time::timeout(limit, call).await.unwrap_or(Err(CalloutError::Timeout(limit)))
-        }
+        Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or(Err(CalloutError::Timeout(limit))),
     }
 }
 

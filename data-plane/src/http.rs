@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod conn;
 pub(crate) mod exchange;
 pub(crate) mod forwarded;
+pub(crate) mod gather;
 pub(crate) mod handler;
 pub(crate) mod head;
 pub(crate) mod hop;

@@ -106,7 +106,8 @@ impl<Q: Message, R: Message + Default + 'static> Stream<Q, R> {
         let (worker, cluster, head) = (worker.clone(), target.cluster.clone(), head(target, path));
         let task = Supervised::spawn_local(async move {
             let run = async {
-                let (response, lease) = send(&worker, &cluster, head, Body::boxed(Outgoing(messages))).await?;
+                let (response, lease) =
+                    send(&worker, &cluster, head, Body::boxed(Outgoing(messages))).await?;
                 let mut messages = Messages::new(response)?;
                 while let Some(message) = messages.next().await? {
                     if give.send(Ok(message)).await.is_err() {
