@@ -11,6 +11,7 @@ pub mod fraction;
 pub mod head;
 pub mod headers;
 pub mod host;
+pub mod jwt;
 pub mod lb;
 pub mod matcher;
 pub mod outlier;
