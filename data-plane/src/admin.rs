@@ -73,6 +73,11 @@ const PAGES: &[Entry] = &[
     get("/stats/recentlookups", "Show recent stat-name lookups"),
 ];
 
+/// The paths of all pages.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|page| page.path)
+}
+
 /// The admin listener, bound.
 #[derive(Debug)]
 pub enum Listener {

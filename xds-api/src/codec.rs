@@ -144,6 +144,12 @@ impl Codec {
             .map_err(|error| Error::Write { name: name.to_owned(), reason: error.to_string() })
     }
 
+    /// The full names of all messages that are known, nested ones left out.
+    pub fn messages(&self) -> impl Iterator<Item = String> + '_ {
+        let top = self.pool.all_messages().filter(|message| message.parent_message().is_none());
+        top.map(|message| message.full_name().to_owned())
+    }
+
     fn descriptor(&self, name: &str) -> Result<MessageDescriptor, Error> {
         self.pool.get_message_by_name(name).ok_or_else(|| Error::Unknown(name.to_owned()))
     }

@@ -58,7 +58,7 @@ impl HttpFilter for Filter {
 
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { exchange, reply, .. } = response;
-        let Some(config) = exchange.state().rate_limit.limited.clone() else { return None };
+        let config = exchange.state().rate_limit.limited.clone()?;
         let head = exchange.noted_head();
         exchange.with_attributes(&head, |attributes| {
             config.response_headers.apply(reply.response.headers_mut(), attributes);
