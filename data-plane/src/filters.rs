@@ -5,6 +5,7 @@ mod cors;
 mod fault;
 mod grpc_stats;
 mod header_mutation;
+mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
 mod rbac;
@@ -24,6 +25,7 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
+use crate::stats::Store;
 
 /// Work that a filter takes time for.
 pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -86,6 +88,14 @@ impl<T: HttpFilter + ?Sized> HttpFilter for Arc<T> {
     }
 }
 
+/// What filters are built with.
+pub(crate) struct Build<'a> {
+    /// Where statistics are.
+    pub(crate) store: &'a Arc<Store>,
+    /// The connection manager's `stat_prefix`.
+    pub(crate) prefix: &'a str,
+}
+
 /// The filters of a connection manager, in order.
 pub(crate) struct Chain(Box<[Slot]>);
 
@@ -107,9 +117,9 @@ impl Slot {
 }
 
 impl Chain {
-    pub(crate) fn new(configs: &[Config]) -> Self {
+    pub(crate) fn new(configs: &[Config], build: &Build<'_>) -> Self {
         let slots = configs.iter().filter_map(|config| {
-            let filter = filter(&config.kind)?;
+            let filter = filter(&config.kind, build)?;
             Some(Slot { name: config.name.clone(), disabled: config.disabled, filter })
         });
         Self(slots.collect())
@@ -154,7 +164,7 @@ impl Chain {
 
 /// The filter of a configuration; `None` for those that act elsewhere: the router ends the chain, Istio's statistics are
 /// recorded at the exchange's end.
-fn filter(kind: &HttpFilterKind) -> Option<Box<dyn HttpFilter>> {
+fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter>> {
     Some(match kind {
         HttpFilterKind::Rbac(config) => Box::new(config.clone()),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
@@ -164,12 +174,7 @@ fn filter(kind: &HttpFilterKind) -> Option<Box<dyn HttpFilter>> {
         HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
         HttpFilterKind::HeaderMutation(config) => Box::new(config.clone()),
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
-        HttpFilterKind::JwtAuthn(_) => Box::new(refused::Refused {
-            status: StatusCode::UNAUTHORIZED,
-            body: "Jwt verification is not available",
-            details: "jwt_authn_access_denied{not_available}",
-            content_type: None,
-        }),
+        HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
         HttpFilterKind::GrpcWeb => Box::new(refused::Refused {
             status: StatusCode::NOT_IMPLEMENTED,
             body: "gRPC-Web is not available",

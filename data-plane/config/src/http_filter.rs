@@ -8,7 +8,7 @@ pub mod grpc_stats;
 mod grpc_web;
 mod header_mutation;
 mod istio_stats;
-pub mod jwt_authn;
+mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
 mod rbac;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use sail_proxy_decide::fault::FaultConfig;
 use sail_proxy_decide::headers::Mutations;
+use sail_proxy_decide::jwt::JwtAuthn;
 use sail_proxy_decide::rate_limit::LocalRateLimit;
 use sail_proxy_decide::rbac::RbacConfig;
 use sail_proxy_decide::route::PerFilterConfig;
@@ -26,7 +27,6 @@ use xds_api::istio::{peer_metadata as peer_metadata_proto, stats};
 
 pub use alpn::AlpnOverride;
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
-pub use jwt_authn::JwtAuthn;
 pub use router::Router;
 
 use crate::convert::{Cx, arc, type_name};

@@ -14,7 +14,7 @@ use super::head::Head;
 use super::mutate::Server;
 use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
-use crate::filters::Chain;
+use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
 use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, http_rbac, listener_http};
 use crate::stream_info::StreamInfo;
@@ -59,7 +59,7 @@ impl Manager {
         Self {
             stats: store.scope(prefix),
             observer: shared.options.observers.http(listener, chain, config),
-            filters: Chain::new(&config.http_filters),
+            filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
             fault: store.scope(prefix),
             rbac: store.scope(prefix),

@@ -7,7 +7,7 @@ use xds_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatc
 use crate::convert::{Cx, matchers, type_name, values};
 use crate::pb;
 
-pub(super) fn route_match(cx: &mut Cx<'_>, value: pb::route::RouteMatch) -> Option<RouteMatch> {
+pub(crate) fn route_match(cx: &mut Cx<'_>, value: pb::route::RouteMatch) -> Option<RouteMatch> {
     let pb::route::RouteMatch {
         case_sensitive,
         runtime_fraction,

@@ -91,8 +91,12 @@ pub enum JwksSource {
 /// `RemoteJwks`
 #[derive(Debug)]
 pub struct RemoteJwks {
-    /// What is asked for: an absolute URI.
-    pub uri: http::Uri,
+    /// Whether its URI says `https`.
+    pub https: bool,
+    /// `:authority` of what is asked for.
+    pub authority: http::uri::Authority,
+    /// Its path.
+    pub path: http::uri::PathAndQuery,
     /// The cluster that is asked.
     pub cluster: Arc<str>,
     /// How long an answer may take.

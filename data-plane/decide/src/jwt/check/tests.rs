@@ -314,7 +314,9 @@ fn requirements_nest() {
 fn remote_keys_are_asked_for_when_all_else_is_well() {
     let mut one = provider("p", "i");
     one.jwks = JwksSource::Remote(Arc::new(RemoteJwks {
-        uri: http::Uri::from_static("http://keys/"),
+        https: false,
+        authority: http::uri::Authority::from_static("keys"),
+        path: http::uri::PathAndQuery::from_static("/"),
         cluster: "keys".into(),
         timeout: std::time::Duration::from_secs(1),
         cache_duration: std::time::Duration::from_secs(600),
