@@ -10,12 +10,16 @@ use base::task::Supervised;
 use identity::TrustDomain;
 use identity::tls::{ClientAuth, PeerPolicy, ServerSide};
 use jiff::Timestamp;
+use mesh_api::ObjectMeta;
+use mesh_api::request_authentication::JwtRule;
 use saild_ca::authenticate::client_certificate::ClientCertificate;
 use saild_ca::authenticate::jwt::{AUDIENCE, Jwt};
 use saild_ca::authenticate::{Authenticator, Authenticators};
 use saild_ca::service::{CertificateService, Counters};
 use saild_ca::serving::{Serving, istiod_names};
 use saild_ca::{Ca, Options};
+use saild_model::mesh::JwksSource;
+use saild_model::{ChangeSet, ConfigKey, Mesh};
 use saild_registry::{Registry, Updates};
 use saild_serve::debug::{self, Page, Question};
 use saild_serve::http::{Response, Router};
@@ -28,6 +32,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::host::{State, Translation};
+use crate::jwks::{Fetcher, Resolver};
 use crate::measure::Measured;
 use crate::settings::{Settings, Tokens, VERSION};
 use crate::source::{self, Started};
@@ -36,6 +41,8 @@ use crate::{caller, pages, upkeep, webhook};
 
 /// Streams of one connection: a relay may carry a whole node's proxies.
 const MAX_STREAMS: u32 = 100_000;
+/// How long the first snapshot waits for issuers' keys: a restart shall not refuse tokens that were good before.
+const KEYS_PATIENCE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -104,7 +111,10 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
     let (drain, watch) = drain::channel();
 
     let Started { registry, updates, mesh, files, tokens } = source::start(&settings).await?;
-    let state = Arc::new(State::new(mesh));
+    let mut keys = keys(&settings);
+    keys.want(&mesh);
+    keys.settled(KEYS_PATIENCE).await;
+    let state = Arc::new(State::new(Arc::new(mesh.with_jwks(keys.keys()))));
 
     let trust = trust_domains(&state)?;
     let ca = Arc::new(open_ca(&settings, &trust)?);
@@ -170,7 +180,7 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
         http(Incoming::new(sockets.http, None), info.clone()),
         http(Incoming::new(sockets.monitoring, None), info),
         http(Incoming::new(sockets.https, Some(https)), hooks),
-        Supervised::spawn(follow(updates, state, pusher)),
+        Supervised::spawn(follow(Followed { updates, keys, mesh }, state, pusher)),
         Supervised::spawn(upkeep::run(ca, serving)),
     ];
     tell(&settings, &addresses)?;
@@ -248,13 +258,41 @@ fn authenticators(
     Authenticators::new(list)
 }
 
+fn keys(settings: &Settings) -> Resolver {
+    let fetcher = Fetcher::new(settings.jwks_blocked.clone());
+    Resolver::start(fetcher, settings.jwks_timing, settings.state_dir.join("jwks.json"))
+}
+
+/// What snapshots are made of.
+struct Followed {
+    updates: Updates,
+    keys: Resolver,
+    mesh: Arc<Mesh>,
+}
+
 /// Serves each snapshot as it comes, and has the difference pushed.
-async fn follow(mut updates: Updates, state: Arc<State>, pusher: Pusher) {
+async fn follow(mut from: Followed, state: Arc<State>, pusher: Pusher) {
     loop {
-        let update = updates.next().await;
-        state.replace(update.mesh);
-        pusher.changed(update.changes).await;
+        let changes = tokio::select! {
+            update = from.updates.next() => {
+                from.mesh = update.mesh;
+                from.keys.want(&from.mesh);
+                update.changes
+            }
+            () = from.keys.changed() => readers_of_keys(&from.mesh),
+        };
+        state.replace(Arc::new(from.mesh.with_jwks(from.keys.keys())));
+        pusher.changed(changes).await;
     }
+}
+
+/// The policies whose keys are fetched.
+fn readers_of_keys(mesh: &Mesh) -> ChangeSet {
+    let fetched = |rules: &[JwtRule]| rules.iter().any(|rule| JwksSource::of(rule).is_some());
+    let policies = mesh.config().request_authentications.all().iter();
+    let readers = policies.filter(|policy| fetched(&policy.spec.jwt_rules));
+    let key = |meta: &ObjectMeta| ConfigKey::new("RequestAuthentication", &meta.namespace, &meta.name);
+    ChangeSet { configs: readers.map(|policy| key(&policy.meta)).collect(), ..ChangeSet::default() }
 }
 
 async fn serve_grpc(incoming: Incoming, services: (Ads, CertificateService), watch: drain::Watch) {

@@ -5,6 +5,7 @@ mod caller;
 mod dump;
 mod flags;
 mod host;
+mod jwks;
 mod measure;
 mod pages;
 mod settings;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use mesh_api::MeshConfig;
 use saild_ca::RootKey;
 use saild_ca::authority::Lifetimes;
@@ -13,6 +14,7 @@ use saild_serve::debounce::Delays;
 use saild_serve::transport::parse_address;
 
 use crate::flags::{Discovery, Registry};
+use crate::jwks::Timing;
 
 /// This release.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -65,6 +67,9 @@ pub(crate) struct Settings {
     pub(crate) check_debug_access: bool,
     pub(crate) max_stream_age: Option<Duration>,
     pub(crate) shutdown_time: Duration,
+    pub(crate) jwks_timing: Timing,
+    /// Networks in which no issuer is asked for keys.
+    pub(crate) jwks_blocked: Vec<IpNet>,
 }
 
 /// Reads one environment variable.
@@ -118,6 +123,13 @@ impl Settings {
             check_debug_access: environment.flag("ENABLE_DEBUG_ENDPOINT_AUTH", true)?,
             max_stream_age: (!max_age.is_zero()).then_some(max_age),
             shutdown_time: duration("--shutdownDuration", &flags.shutdown_duration)?,
+            jwks_timing: Timing {
+                refresh: environment
+                    .duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", Timing::default().refresh)?
+                    .max(Duration::from_secs(1)),
+                ..Timing::default()
+            },
+            jwks_blocked: environment.networks("BLOCKED_CIDRS_IN_JWKS_URIS")?,
         })
     }
 }
@@ -164,6 +176,12 @@ impl Environment<'_> {
     fn number(&self, name: &str) -> anyhow::Result<Option<usize>> {
         let parse = |text: String| text.parse().with_context(|| format!("{name}={text} is not a number"));
         self.text(name).map(parse).transpose()
+    }
+
+    fn networks(&self, name: &str) -> anyhow::Result<Vec<IpNet>> {
+        let text = self.text(name).unwrap_or_default();
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().with_context(|| format!("{name}: {part} is not a network"))).collect()
     }
 
     fn flag(&self, name: &str, default: bool) -> anyhow::Result<bool> {

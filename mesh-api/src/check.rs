@@ -241,7 +241,23 @@ fn target(cx: &mut Cx, target: &PolicyTargetReference) {
     if !target.namespace.is_empty() {
         cx.error_at("namespace", "must not be set: a policy is attached to objects of its own namespace");
     }
-    cx.error("targets are not supported yet: use a selector");
+    let text = format!("{}/{}", target.group, target.kind);
+    match text.as_str() {
+        "gateway.networking.k8s.io/Gateway" => {}
+        "/Service"
+        | "core/Service"
+        | "networking.istio.io/ServiceEntry"
+        | "gateway.networking.k8s.io/GatewayClass" => {
+            cx.warn(format!(
+                "has no effect: policies of a {} are applied by waypoints, which this release does not run; \
+                 a selector is applied by sidecars",
+                target.kind
+            ));
+        }
+        _ => {
+            cx.error_at("kind", format!("{text:?} cannot be targeted: use Gateway, Service or ServiceEntry"))
+        }
+    }
 }
 
 /// The name of an HTTP header.

@@ -1,7 +1,10 @@
 //! What changed between two snapshots: the scope of a push.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use crate::mesh::EndpointChanges;
 
 /// The name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +34,10 @@ pub struct ChangeSet {
     pub configs: BTreeSet<ConfigKey>,
     /// Host names of services whose endpoints changed.
     pub endpoints: BTreeSet<Arc<str>>,
+    /// Those of them where more differs than addresses and health: who serves, and how.
+    pub reshaped: BTreeSet<Arc<str>>,
+    /// Addresses at which other ports are served than before.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl ChangeSet {
@@ -44,9 +51,16 @@ impl ChangeSet {
         !self.full && self.configs.is_empty() && self.endpoints.is_empty()
     }
 
-    /// Only endpoints changed.
+    /// Only endpoints changed. Pods are no configuration: what is read of them is read from endpoints.
     pub fn only_endpoints(&self) -> bool {
-        !self.full && self.configs.is_empty()
+        !self.full && self.configs.iter().all(|key| key.kind == "Pod")
+    }
+
+    /// Replaces what was believed of endpoints by what two snapshots tell.
+    pub fn set_endpoints(&mut self, changes: EndpointChanges) {
+        self.endpoints = changes.hosts;
+        self.reshaped = changes.reshaped;
+        self.addresses = changes.addresses;
     }
 
     /// Adds another change.
@@ -54,5 +68,7 @@ impl ChangeSet {
         self.full |= other.full;
         self.configs.extend(other.configs);
         self.endpoints.extend(other.endpoints);
+        self.reshaped.extend(other.reshaped);
+        self.addresses.extend(other.addresses);
     }
 }

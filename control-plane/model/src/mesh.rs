@@ -1,7 +1,9 @@
-//! An immutable snapshot of the mesh, with its indexes.
+//! An immutable snapshot of the mesh, with its indexes. Snapshots share what did not change between them.
 
 mod canonical;
 pub mod config;
+mod endpoints;
+mod jwks;
 mod rules;
 mod service_entry;
 
@@ -12,8 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashbrown::HashMap;
 use mesh_api::{MeshConfig, MeshObject};
 
-pub use config::{Config, Objects, is_selective, selects};
+pub use config::{Attachment, Config, Objects, is_gateway, is_selective, selects};
+pub use endpoints::{EndpointChanges, EndpointList};
+pub use jwks::{Jwks, JwksSource};
 pub use rules::{Client, Rule};
+
+use endpoints::EndpointIndex;
 
 use crate::scope::{self, Scope};
 use crate::{Endpoint, ExportTo, Labels, Namespace, ProxyView, Secret, Service, Workload};
@@ -26,7 +32,7 @@ pub struct MeshBuilder {
     /// Their endpoints, those that are not ready included.
     pub endpoints: Vec<Endpoint>,
     /// Pods.
-    pub workloads: Vec<Workload>,
+    pub workloads: Vec<Arc<Workload>>,
     /// Namespaces.
     pub namespaces: Vec<Namespace>,
     /// Secrets and ConfigMaps that may hold gateways' certificates.
@@ -46,9 +52,8 @@ impl MeshBuilder {
     pub fn build(mut self) -> Mesh {
         let domain = if self.domain.is_empty() { "cluster.local".to_owned() } else { self.domain };
         let config = Config::new(&self.objects, &domain);
-        let workloads: Vec<Arc<Workload>> = self.workloads.into_iter().map(Arc::new).collect();
         self.endpoints.extend(service_entry::of_selected_entries(&self.services, &config));
-        let found = service_entry::services(&config, &workloads);
+        let found = service_entry::services(&config, &self.workloads);
         self.services.extend(found.services);
         self.endpoints.extend(found.endpoints);
         let services = ordered(self.services, &self.mesh_config);
@@ -56,15 +61,8 @@ impl MeshBuilder {
         for (index, service) in services.iter().enumerate() {
             by_hostname.entry(service.hostname.clone()).or_default().push(index);
         }
-        let mut workloads_by_ip = HashMap::new();
-        for workload in workloads.iter().filter(|w| !w.host_network) {
-            for ip in &workload.addresses {
-                workloads_by_ip.insert(*ip, workload.clone());
-            }
-        }
         let secret_key = |s: &Secret| (s.config_map, s.namespace.to_string(), s.name.to_string());
-        Mesh {
-            version: self.version,
+        let parts = Parts {
             rules: rules::Rules::new(
                 &config.destination_rules,
                 &self.mesh_config.default_destination_rule_export_to,
@@ -72,16 +70,19 @@ impl MeshBuilder {
             domain,
             services,
             by_hostname,
-            endpoints: EndpointIndex::new(self.endpoints),
-            workloads,
-            workloads_by_ip,
             namespaces: self.namespaces.into_iter().map(|ns| (ns.name.clone(), ns)).collect(),
             secrets: self.secrets.into_iter().map(|s| (secret_key(&s), Arc::new(s))).collect(),
             objects: self.objects,
             config,
             settings: self.mesh_config,
-            jwks: BTreeMap::new(),
             scopes: Mutex::default(),
+        };
+        Mesh {
+            version: self.version,
+            parts: Arc::new(parts),
+            endpoints: Arc::new(EndpointIndex::new(self.endpoints)),
+            workloads: Arc::new(Workloads::new(self.workloads)),
+            jwks: Arc::default(),
         }
     }
 }
@@ -103,65 +104,59 @@ fn ordered(services: Vec<Service>, settings: &MeshConfig) -> Vec<Arc<Service>> {
     services
 }
 
-/// Endpoints of one port of one service, in the order of their addresses.
-pub type EndpointList = Arc<Vec<Arc<Endpoint>>>;
-
-#[derive(Debug, Default)]
-struct EndpointIndex {
-    by_service: HashMap<Arc<str>, Vec<(Arc<str>, EndpointList)>>,
-    by_ip: HashMap<IpAddr, Vec<Arc<Endpoint>>>,
-}
-
-impl EndpointIndex {
-    fn new(endpoints: Vec<Endpoint>) -> Self {
-        let mut endpoints: Vec<Arc<Endpoint>> = endpoints.into_iter().map(Arc::new).collect();
-        endpoints.sort_by(|a, b| {
-            (&a.service, &a.service_port_name, &a.address, a.port).cmp(&(
-                &b.service,
-                &b.service_port_name,
-                &b.address,
-                b.port,
-            ))
-        });
-        let mut index = Self::default();
-        for group in
-            endpoints.chunk_by(|a, b| a.service == b.service && a.service_port_name == b.service_port_name)
-        {
-            let Some(first) = group.first() else { continue };
-            index
-                .by_service
-                .entry(first.service.clone())
-                .or_default()
-                .push((first.service_port_name.clone(), Arc::new(group.to_vec())));
-        }
-        for endpoint in &endpoints {
-            if let Some(ip) = endpoint.address.ip() {
-                index.by_ip.entry(ip).or_default().push(endpoint.clone());
-            }
-        }
-        index
-    }
-}
-
-/// The mesh at one moment.
+/// The mesh at one moment. What seldom changes is shared between snapshots.
 #[derive(Debug, Default)]
 pub struct Mesh {
     version: u64,
+    parts: Arc<Parts>,
+    endpoints: Arc<EndpointIndex>,
+    workloads: Arc<Workloads>,
+    jwks: Arc<Jwks>,
+}
+
+/// What does not depend on endpoints.
+#[derive(Debug, Default)]
+struct Parts {
     domain: String,
     services: Vec<Arc<Service>>,
     by_hostname: HashMap<Arc<str>, Vec<usize>>,
-    endpoints: EndpointIndex,
-    workloads: Vec<Arc<Workload>>,
-    workloads_by_ip: HashMap<IpAddr, Arc<Workload>>,
     namespaces: HashMap<String, Namespace>,
     secrets: HashMap<(bool, String, String), Arc<Secret>>,
     objects: Vec<MeshObject>,
     config: Config,
     rules: rules::Rules,
     settings: Arc<MeshConfig>,
-    jwks: BTreeMap<String, String>,
     /// Derived on demand, once a namespace and Sidecar: proxies of a namespace see the same.
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+}
+
+#[derive(Debug, Default)]
+struct Workloads {
+    all: Vec<Arc<Workload>>,
+    by_ip: HashMap<IpAddr, Arc<Workload>>,
+}
+
+impl Workloads {
+    fn new(all: Vec<Arc<Workload>>) -> Self {
+        let mut by_ip = HashMap::new();
+        for workload in all.iter().filter(|w| !w.host_network) {
+            for ip in &workload.addresses {
+                by_ip.insert(*ip, workload.clone());
+            }
+        }
+        Self { all, by_ip }
+    }
+}
+
+/// Endpoints and pods that replace those of a snapshot.
+#[derive(Debug, Default)]
+pub struct EndpointUpdate {
+    /// All endpoints of these services, by host name.
+    pub services: BTreeMap<Arc<str>, Vec<Endpoint>>,
+    /// All pods, if any differs.
+    pub workloads: Option<Vec<Arc<Workload>>>,
+    /// The number of the new snapshot.
+    pub version: u64,
 }
 
 type ScopeKey = (String, Option<(String, String)>);
@@ -169,33 +164,81 @@ type ScopeKey = (String, Option<(String, String)>);
 impl Mesh {
     /// Configuration in the form that translation reads.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.parts.config
     }
 
     /// Every object as it was written.
     pub fn objects(&self) -> &[MeshObject] {
-        &self.objects
+        &self.parts.objects
     }
 
     /// MeshConfig.
     pub fn settings(&self) -> &Arc<MeshConfig> {
-        &self.settings
+        &self.parts.settings
     }
 
-    /// The same mesh with JSON Web Key sets, by the URI they were fetched from.
-    pub fn with_jwks(mut self, jwks: BTreeMap<String, String>) -> Self {
-        self.jwks = jwks;
-        self
+    /// The same mesh with other JSON Web Key sets.
+    pub fn with_jwks(&self, jwks: Arc<Jwks>) -> Self {
+        Self {
+            version: self.version,
+            parts: self.parts.clone(),
+            endpoints: self.endpoints.clone(),
+            workloads: self.workloads.clone(),
+            jwks,
+        }
     }
 
-    /// The JSON Web Key set of a URI, if it could be fetched.
-    pub fn jwks(&self, uri: &str) -> Option<&str> {
-        self.jwks.get(uri).map(String::as_str)
+    /// The JSON Web Key set of a source, if it could be fetched.
+    pub fn jwks(&self, source: &JwksSource) -> Option<&str> {
+        self.jwks.get(source).map(String::as_str)
+    }
+
+    /// The same mesh with other endpoints. Nothing where that takes a whole build: endpoints of a host may come from
+    /// several objects, and ServiceEntries may have pods as endpoints.
+    pub fn with_endpoints(&self, update: EndpointUpdate) -> Option<Self> {
+        let config = &self.parts.config;
+        let by_pods = || config.service_entries.all().iter().any(|o| o.spec.workload_selector.is_some());
+        if update.workloads.is_some() && by_pods() {
+            return None;
+        }
+        for host in update.services.keys() {
+            let mut services = self.services_of_host(host);
+            let (Some(service), None) = (services.next(), services.next()) else { return None };
+            let entries = !service.selector.is_empty()
+                && config.workload_entries.in_namespace(&service.namespace).next().is_some();
+            if service.source != crate::Source::Kubernetes || entries {
+                return None;
+            }
+        }
+        let workloads = update.workloads.map(|all| Arc::new(Workloads::new(all)));
+        Some(Self {
+            version: update.version,
+            parts: self.parts.clone(),
+            endpoints: Arc::new(self.endpoints.with(update.services)),
+            workloads: workloads.unwrap_or_else(|| self.workloads.clone()),
+            jwks: self.jwks.clone(),
+        })
+    }
+
+    /// What differs between the endpoints of another snapshot and this one.
+    pub fn endpoint_changes(&self, before: &Self) -> EndpointChanges {
+        if Arc::ptr_eq(&self.endpoints, &before.endpoints) {
+            return EndpointChanges::default();
+        }
+        let mut changes = self.endpoints.changes(&before.endpoints);
+        // Clients of a headless service choose among addresses themselves: they are part of listeners and names.
+        let headless = |host: &&Arc<str>| {
+            let mut services = self.services_of_host(host).chain(before.services_of_host(host));
+            services.any(|service| service.resolution == crate::Resolution::Passthrough)
+        };
+        let more: Vec<Arc<str>> = changes.hosts.iter().filter(headless).cloned().collect();
+        changes.reshaped.extend(more);
+        changes
     }
 
     /// The namespace whose configuration is for the whole mesh.
     pub fn root_namespace(&self) -> &str {
-        &self.settings.root_namespace
+        &self.parts.settings.root_namespace
     }
 
     /// What a proxy sees.
@@ -206,13 +249,13 @@ impl Mesh {
         };
         let origin = sidecar.as_ref().map(|s| (s.meta.namespace.clone(), s.meta.name.clone()));
         let key = (proxy.namespace.clone(), origin);
-        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scopes = self.parts.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         scopes.entry(key).or_insert_with(|| Arc::new(Scope::new(self, &proxy.namespace, sidecar))).clone()
     }
 
     /// The rules for a service, seen from a client.
     pub fn destination_rule(&self, namespace: &str, labels: &Labels, service: &Service) -> Option<Arc<Rule>> {
-        self.rules.find(&Client { namespace, labels }, self.root_namespace(), service)
+        self.parts.rules.find(&Client { namespace, labels }, self.root_namespace(), service)
     }
 
     /// The number that tells this snapshot from others.
@@ -222,28 +265,22 @@ impl Mesh {
 
     /// The domain of Kubernetes' services (`cluster.local`).
     pub fn domain(&self) -> &str {
-        &self.domain
+        &self.parts.domain
     }
 
     /// Every service, ordered by host name, then age.
     pub fn services(&self) -> &[Arc<Service>] {
-        &self.services
+        &self.parts.services
     }
 
     /// The services of a host name, the oldest first: several ServiceEntries may share one.
     pub fn services_of_host(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_hostname.get(hostname).into_iter().flatten().map(|index| &self.services[*index])
+        self.parts.by_hostname.get(hostname).into_iter().flatten().map(|index| &self.parts.services[*index])
     }
 
     /// Endpoints of a service's port. `namespace` is the service's, as a host name may be used in several.
     pub fn endpoints(&self, service: &Service, port_name: &str) -> EndpointList {
-        let Some(list) = self
-            .endpoints
-            .by_service
-            .get(&service.hostname)
-            .and_then(|ports| ports.iter().find(|(name, _)| &**name == port_name))
-            .map(|(_, list)| list)
-        else {
+        let Some(list) = self.endpoints.of_port(&service.hostname, port_name) else {
             return EndpointList::default();
         };
         if list.iter().all(|e| e.service_namespace == service.namespace) {
@@ -254,36 +291,36 @@ impl Mesh {
 
     /// Every port name that a service has endpoints for.
     pub fn all_endpoints(&self, hostname: &str) -> impl Iterator<Item = &EndpointList> {
-        self.endpoints.by_service.get(hostname).into_iter().flatten().map(|(_, list)| list)
+        self.endpoints.of_host(hostname)
     }
 
     /// Endpoints at an address: what a pod serves.
     pub fn endpoints_at(&self, ip: IpAddr) -> &[Arc<Endpoint>] {
-        self.endpoints.by_ip.get(&ip).map(Vec::as_slice).unwrap_or_default()
+        self.endpoints.at(ip)
     }
 
     /// Every pod.
     pub fn workloads(&self) -> &[Arc<Workload>] {
-        &self.workloads
+        &self.workloads.all
     }
 
     /// The pod with an address.
     pub fn workload_at(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
-        self.workloads_by_ip.get(&ip)
+        self.workloads.by_ip.get(&ip)
     }
 
     /// A namespace.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
-        self.namespaces.get(name)
+        self.parts.namespaces.get(name)
     }
 
     /// A Secret.
     pub fn secret(&self, namespace: &str, name: &str) -> Option<&Arc<Secret>> {
-        self.secrets.get(&(false, namespace.to_owned(), name.to_owned()))
+        self.parts.secrets.get(&(false, namespace.to_owned(), name.to_owned()))
     }
 
     /// A ConfigMap with certificates.
     pub fn config_map(&self, namespace: &str, name: &str) -> Option<&Arc<Secret>> {
-        self.secrets.get(&(true, namespace.to_owned(), name.to_owned()))
+        self.parts.secrets.get(&(true, namespace.to_owned(), name.to_owned()))
     }
 }

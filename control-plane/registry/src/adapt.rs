@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service as KubeService};
 use mesh_api::{MeshConfig, MeshObject};
+use saild_model::mesh::EndpointUpdate;
 use saild_model::{
     ChangeSet, ConfigKey, Endpoint, Locality, Mesh, MeshBuilder, Namespace, Secret, Service, Workload,
 };
@@ -74,7 +75,7 @@ pub struct Adapter {
     version: u64,
     services: BTreeMap<Name, Service>,
     endpoints: BTreeMap<Name, Vec<Endpoint>>,
-    workloads: BTreeMap<Name, Workload>,
+    workloads: BTreeMap<Name, Arc<Workload>>,
     namespaces: BTreeMap<String, Namespace>,
     secrets: BTreeMap<Key, Secret>,
     configs: BTreeMap<Key, MeshObject>,
@@ -134,6 +135,32 @@ impl Adapter {
             version: self.version,
         }
         .build()
+    }
+
+    /// The model after a change, made from the one before where only pods and endpoints differ.
+    pub fn build_from(&mut self, before: &Mesh, changes: &ChangeSet) -> Mesh {
+        if !changes.only_endpoints() {
+            return self.build();
+        }
+        let of_host = |host: &Arc<str>| {
+            let service = before.services_of_host(host).next()?;
+            let name = (service.namespace.to_string(), service.name.to_string());
+            Some((host.clone(), self.endpoints.get(&name).cloned().unwrap_or_default()))
+        };
+        let Some(services) = changes.endpoints.iter().map(of_host).collect() else { return self.build() };
+        let pods = !changes.configs.is_empty();
+        let update = EndpointUpdate {
+            services,
+            workloads: pods.then(|| self.workloads.values().cloned().collect()),
+            version: self.version + 1,
+        };
+        match before.with_endpoints(update) {
+            Some(mesh) => {
+                self.version += 1;
+                mesh
+            }
+            None => self.build(),
+        }
     }
 
     /// The settings of the mesh as of now.
@@ -213,7 +240,7 @@ impl Adapter {
 
     fn update_pod(&mut self, store: &Store, name: Name, now: Option<&Object>) -> bool {
         let workload = as_pod(now).and_then(|p| pod::adapt(p, locality(store, p), &self.options));
-        replace(&mut self.workloads, name, workload)
+        replace(&mut self.workloads, name, workload.map(Arc::new))
     }
 
     /// A node's labels are the locality of its pods.

@@ -117,7 +117,9 @@ async fn adapt(
             shared.store.store(Arc::new(store.clone()));
             continue;
         }
-        let mesh = Arc::new(adapter.build());
+        let before = shared.mesh.load_full();
+        let mesh = Arc::new(if change.full { adapter.build() } else { adapter.build_from(&before, &change) });
+        change.set_endpoints(mesh.endpoint_changes(&before));
         let mut pending = shared.pending();
         shared.store.store(Arc::new(store.clone()));
         shared.mesh.store(mesh);

@@ -6,7 +6,7 @@ use mesh_api::peer_authentication::{MutualTlsMode, PeerAuthentication};
 use saild_model::mesh::{is_selective, selects};
 use saild_model::{Labels, Mesh};
 
-pub(crate) use jwt::{JwtInputs, filter as jwt_filter, inputs as jwt_inputs};
+pub(crate) use jwt::{JwtInputs, filter as jwt_filter, inputs as jwt_inputs, problems};
 
 /// The mode of a workload's port; never `Unset`.
 pub(crate) fn mode(mesh: &Mesh, namespace: &str, labels: &Labels, port: Option<u16>) -> MutualTlsMode {

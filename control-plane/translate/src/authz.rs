@@ -6,8 +6,8 @@ mod value;
 
 use std::collections::{BTreeMap, HashMap};
 
-use mesh_api::authorization_policy::{Action, AuthorizationPolicy, Rule, is_dry_run};
-use saild_model::mesh::selects;
+use mesh_api::authorization_policy::{Action, Rule, is_dry_run};
+use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 use xds_api::envoy::config::rbac::v3 as rbac;
 use xds_api::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
@@ -69,7 +69,9 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, warnings: &mut Vec<Warning>
     let mut custom: BTreeMap<String, AuthzInputs> = BTreeMap::new();
     let mut filters = [Action::Audit, Action::Deny, Action::Allow].map(|action| filter(action, None));
     for namespace in [root].into_iter().chain(own) {
-        for object in policies.in_namespace(namespace).filter(|o| applies(&o.spec, proxy)) {
+        for object in
+            policies.in_namespace(namespace).filter(|o| Attachment::from(&o.spec).is_for(namespace, proxy))
+        {
             let policy = AuthzPolicy {
                 namespace: object.meta.namespace.clone(),
                 name: object.meta.name.clone(),
@@ -119,11 +121,6 @@ pub(crate) fn not_for_tcp(inputs: &AuthzInputs) -> Vec<Warning> {
             .to_owned(),
     };
     inputs.enforced.iter().map(of).collect()
-}
-
-fn applies(policy: &AuthorizationPolicy, proxy: &ProxyView) -> bool {
-    let targeted = policy.target_ref.is_some() || !policy.target_refs.is_empty();
-    !targeted && selects(policy.selector.as_ref(), &proxy.labels)
 }
 
 impl AuthzInputs {

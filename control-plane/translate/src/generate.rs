@@ -134,8 +134,9 @@ pub fn affected(change: &ChangeSet, proxy: &ProxyView, type_url: &str) -> bool {
         "Gateway" => proxy.kind == ProxyType::Router,
         "Sidecar" => proxy.kind == ProxyType::Sidecar,
         "Secret" | "ConfigMap" => type_url == type_url::SECRET,
+        "RequestAuthentication" | "AuthorizationPolicy" | "Telemetry" => type_url == type_url::LISTENER,
         // What proxies read of pods they read from endpoints, and of WorkloadGroups nothing.
-        "WorkloadGroup" | "ProxyConfig" | "ServiceAccount" | "Node" => false,
+        "Pod" | "WorkloadGroup" | "ProxyConfig" | "ServiceAccount" | "Node" => false,
         _ => true,
     };
     let local = |key: &ConfigKey| match key.kind.as_str() {
@@ -143,11 +144,15 @@ pub fn affected(change: &ChangeSet, proxy: &ProxyView, type_url: &str) -> bool {
         _ => true,
     };
     let by_config = change.configs.iter().any(|key| kind_matters(&key.kind) && local(key));
-    let by_endpoints = !change.endpoints.is_empty()
-        && match type_url {
+    let own = || proxy.addresses.iter().any(|ip| change.addresses.contains(ip));
+    by_config
+        || match type_url {
             type_url::SECRET => false,
-            // Endpoints tell names of certificates (clusters), pods of headless services (listeners) and the own ports.
-            _ => true,
-        };
-    by_config || by_endpoints
+            type_url::ENDPOINT => !change.endpoints.is_empty(),
+            // Clusters name who may serve, listeners and names tell the pods of headless services.
+            type_url::CLUSTER | type_url::LISTENER | type_url::NAME_TABLE => {
+                !change.reshaped.is_empty() || own()
+            }
+            _ => own(),
+        }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh_api::Object;
 use mesh_api::mesh_config::Provider;
 use mesh_api::telemetry::{ModeMatch, ProviderRef, Telemetry, Tracing, WorkloadMode};
-use saild_model::mesh::{is_selective, selects};
+use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 
 use crate::generate::Warning;
@@ -41,11 +41,8 @@ impl Side {
 /// The Telemetry objects for a workload, the widest first: root namespace, namespace, workload.
 pub(crate) fn layers(mesh: &Mesh, proxy: &ProxyView) -> Vec<Arc<Object<Telemetry>>> {
     let all = &mesh.config().telemetries;
-    let targeted = |o: &Telemetry| o.target_ref.is_some() || !o.target_refs.is_empty();
     let general = |namespace: &str| {
-        let found = all
-            .in_namespace(namespace)
-            .find(|o| !is_selective(o.spec.selector.as_ref()) && !targeted(&o.spec));
+        let found = all.in_namespace(namespace).find(|o| !Attachment::from(&o.spec).is_selective());
         found.cloned()
     };
     let root = mesh.root_namespace();
@@ -54,8 +51,8 @@ pub(crate) fn layers(mesh: &Mesh, proxy: &ProxyView) -> Vec<Arc<Object<Telemetry
         layers.extend(general(&proxy.namespace));
     }
     let own = all.in_namespace(&proxy.namespace).find(|o| {
-        let selector = o.spec.selector.as_ref();
-        is_selective(selector) && selects(selector, &proxy.labels)
+        let attachment = Attachment::from(&o.spec);
+        attachment.is_selective() && attachment.is_for(&proxy.namespace, proxy)
     });
     layers.extend(own.cloned());
     layers

@@ -1,6 +1,7 @@
 //! Configuration that has no effect yet: said, not passed over.
 
-use saild_model::mesh::selects;
+use mesh_api::ObjectMeta;
+use saild_model::mesh::{Attachment, is_gateway};
 use saild_model::{Mesh, ProxyView};
 
 use crate::generate::Warning;
@@ -10,15 +11,17 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     let config = mesh.config();
     let mut out = crate::provider::problems(mesh);
     out.extend(crate::telemetry::problems(mesh, proxy));
+    out.extend(crate::authn::problems(mesh, proxy));
+    out.extend(waypoints_only(mesh, proxy));
     let of = Warning::of;
     let for_proxy = |namespace: &str| namespace == proxy.namespace || namespace == mesh.root_namespace();
     for object in config.envoy_filters.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
-        if selects(object.spec.workload_selector.as_ref(), &proxy.labels) {
+        if Attachment::from(&object.spec).is_for(&object.meta.namespace, proxy) {
             out.push(of("EnvoyFilter", &object.meta, "EnvoyFilter has no effect yet"));
         }
     }
     for object in config.wasm_plugins.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
-        if selects(object.spec.selector.as_ref(), &proxy.labels) {
+        if Attachment::from(&object.spec).is_for(&object.meta.namespace, proxy) {
             out.push(of("WasmPlugin", &object.meta, "WasmPlugin has no effect yet"));
         }
     }
@@ -50,5 +53,29 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
             }
         }
     }
+    out
+}
+
+/// Policies of a proxy's namespace that are attached to what only waypoints serve.
+fn waypoints_only(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
+    let (config, namespace) = (mesh.config(), proxy.namespace.as_str());
+    let mut out = Vec::new();
+    let mut look = |kind: &str, meta: &ObjectMeta, attachment: Attachment<'_>| {
+        for target in attachment.targets().filter(|target| !is_gateway(target)) {
+            let message = format!(
+                "targetRefs: {} {:?}: policies of such targets are applied by waypoints, which this release does not \
+                 run: it has no effect",
+                target.kind, target.name
+            );
+            out.push(Warning::of(kind, meta, message));
+        }
+    };
+    config.authorization_policies.in_namespace(namespace).for_each(|o| {
+        look("AuthorizationPolicy", &o.meta, (&o.spec).into());
+    });
+    config.request_authentications.in_namespace(namespace).for_each(|o| {
+        look("RequestAuthentication", &o.meta, (&o.spec).into());
+    });
+    config.telemetries.in_namespace(namespace).for_each(|o| look("Telemetry", &o.meta, (&o.spec).into()));
     out
 }

@@ -15,9 +15,9 @@ use mesh_api::telemetry::Telemetry;
 use mesh_api::virtual_service::VirtualService;
 use mesh_api::wasm_plugin::WasmPlugin;
 use mesh_api::workload_entry::WorkloadEntry;
-use mesh_api::{MeshObject, Object, ObjectMeta, WorkloadSelector};
+use mesh_api::{MeshObject, Object, ObjectMeta, PolicyTargetReference, WorkloadSelector};
 
-use crate::Labels;
+use crate::{Labels, ProxyView};
 
 /// The objects of one kind.
 #[derive(Debug)]
@@ -67,6 +67,70 @@ fn age(meta: &ObjectMeta) -> (bool, i64, &str, &str) {
 /// Whether an object with this selector is for a workload with these labels. No selector: for all.
 pub fn selects(selector: Option<&WorkloadSelector>, labels: &Labels) -> bool {
     selector.is_none_or(|selector| selector.matches(labels))
+}
+
+/// The label that names a pod's Gateway of the Kubernetes Gateway API.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// What a policy is attached to.
+#[derive(Debug, Clone, Copy)]
+pub struct Attachment<'a> {
+    /// Workloads by label; none for all.
+    pub selector: Option<&'a WorkloadSelector>,
+    /// The deprecated way to give one target.
+    pub target_ref: Option<&'a PolicyTargetReference>,
+    /// Targets.
+    pub target_refs: &'a [PolicyTargetReference],
+}
+
+impl<'a> Attachment<'a> {
+    /// Every target.
+    pub fn targets(&self) -> impl Iterator<Item = &'a PolicyTargetReference> + use<'a> {
+        self.target_ref.into_iter().chain(self.target_refs)
+    }
+
+    /// Whether it is for some workloads of its namespace only.
+    pub fn is_selective(&self) -> bool {
+        is_selective(self.selector) || self.targets().next().is_some()
+    }
+
+    /// Whether a policy of a namespace is for a proxy. A Gateway is targeted by its proxies' own namespace; Services and
+    /// ServiceEntries are targets of waypoints.
+    pub fn is_for(&self, namespace: &str, proxy: &ProxyView) -> bool {
+        if self.targets().next().is_none() {
+            return selects(self.selector, &proxy.labels);
+        }
+        let Some(gateway) = proxy.labels.get(GATEWAY_NAME) else { return false };
+        let named = |target: &PolicyTargetReference| is_gateway(target) && target.name == *gateway;
+        namespace == proxy.namespace && self.targets().any(named)
+    }
+}
+
+/// Whether a target is a Gateway of the Kubernetes Gateway API.
+pub fn is_gateway(target: &PolicyTargetReference) -> bool {
+    target.group == "gateway.networking.k8s.io" && target.kind == "Gateway"
+}
+
+macro_rules! attached {
+    ($($kind:ty),*) => { $(
+        impl<'a> From<&'a $kind> for Attachment<'a> {
+            fn from(spec: &'a $kind) -> Self {
+                Self {
+                    selector: spec.selector.as_ref(),
+                    target_ref: spec.target_ref.as_ref(),
+                    target_refs: &spec.target_refs,
+                }
+            }
+        }
+    )* };
+}
+
+attached!(AuthorizationPolicy, RequestAuthentication, Telemetry, WasmPlugin);
+
+impl<'a> From<&'a EnvoyFilter> for Attachment<'a> {
+    fn from(spec: &'a EnvoyFilter) -> Self {
+        Self { selector: spec.workload_selector.as_ref(), target_ref: None, target_refs: &spec.target_refs }
+    }
 }
 
 /// Whether a selector says anything.

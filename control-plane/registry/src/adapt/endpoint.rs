@@ -18,7 +18,7 @@ const SERVICE_OF_SLICE: &str = "kubernetes.io/service-name";
 /// What endpoints are found in.
 pub(super) struct Lookup<'a> {
     pub(super) store: &'a Store,
-    pub(super) workloads: &'a BTreeMap<Name, Workload>,
+    pub(super) workloads: &'a BTreeMap<Name, Arc<Workload>>,
     pub(super) options: &'a Options,
 }
 
@@ -129,8 +129,8 @@ impl Lookup<'_> {
 
     fn workload(&self, pod: &Pod) -> Option<&Workload> {
         let meta = &pod.metadata;
-        self.workloads
-            .get(&(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()))
+        let name = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        self.workloads.get(&name).map(Arc::as_ref)
     }
 }
 

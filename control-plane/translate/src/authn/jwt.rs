@@ -1,11 +1,13 @@
 //! RequestAuthentication as the `jwt_authn` filter.
 
-use mesh_api::request_authentication::{JwtPresence, JwtRule, RequestAuthentication};
-use saild_model::mesh::selects;
+use mesh_api::request_authentication::{JwtPresence, JwtRule};
+use saild_model::mesh::{Attachment, JwksSource};
 use saild_model::{Mesh, ProxyType, ProxyView};
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::route::v3 as route;
 use xds_api::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
+
+use crate::generate::Warning;
 
 /// The rules for a workload, with the keys of each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +26,7 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView) -> Option<JwtInputs> {
     let mut rules = Vec::new();
     for namespace in [root].into_iter().chain(own) {
         for object in policies.in_namespace(namespace) {
-            if applies(&object.spec, proxy) {
+            if Attachment::from(&object.spec).is_for(namespace, proxy) {
                 rules.extend(object.spec.jwt_rules.iter().map(|rule| (rule.clone(), keys(mesh, rule))));
             }
         }
@@ -35,18 +37,41 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView) -> Option<JwtInputs> {
     (!rules.is_empty()).then_some(JwtInputs { rules, clear_route_cache })
 }
 
-fn applies(policy: &RequestAuthentication, proxy: &ProxyView) -> bool {
-    let targeted = policy.target_ref.is_some() || !policy.target_refs.is_empty();
-    !targeted && selects(policy.selector.as_ref(), &proxy.labels)
+/// Rules for a proxy whose keys are not known.
+pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
+    let mut out = Vec::new();
+    for object in mesh.config().request_authentications.all() {
+        let namespace = object.meta.namespace.as_str();
+        if namespace != proxy.namespace && namespace != mesh.root_namespace() {
+            continue;
+        }
+        if !Attachment::from(&object.spec).is_for(namespace, proxy) {
+            continue;
+        }
+        for (index, rule) in object.spec.jwt_rules.iter().enumerate() {
+            if let Some(source) = JwksSource::of(rule).filter(|source| mesh.jwks(source).is_none()) {
+                let message = format!(
+                    "jwtRules[{index}]: the keys of issuer {:?} could not be fetched from {} (yet): its tokens are refused",
+                    rule.issuer,
+                    source.url()
+                );
+                out.push(Warning::of("RequestAuthentication", &object.meta, message));
+            }
+        }
+    }
+    out
 }
 
-/// The key set: inline, or as fetched. One that is not known has no keys: tokens are refused, not believed.
+/// The key set: inline, or as fetched. Where it is not known, one that no token was signed with: tokens are refused, not
+/// believed.
 fn keys(mesh: &Mesh, rule: &JwtRule) -> String {
-    if !rule.jwks.is_empty() {
-        return rule.jwks.clone();
-    }
-    mesh.jwks(&rule.jwks_uri).unwrap_or(r#"{"keys":[]}"#).to_owned()
+    let Some(source) = JwksSource::of(rule) else { return rule.jwks.clone() };
+    mesh.jwks(&source).unwrap_or(NOBODYS_KEYS).to_owned()
 }
+
+/// A key that nobody has the other half of: its x is the SHA-256 of "ironsail: nobody's key 0", and its y the even one.
+/// (Istio's stand-in, an RSA modulus that spells an error, is not accepted by every Envoy.)
+const NOBODYS_KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","kid":"unknown","x":"dWbrNbbKpZ5JI8Cx5sPnkwaa74V1Ub4vSddMA142NI0","y":"2AyNW7iwwRl3wWvVyPFYW9EfkvKd9MwXMiBy0GVgLio"}]}"#;
 
 /// The filter of these rules.
 pub(crate) fn filter(inputs: &JwtInputs) -> jwt::JwtAuthentication {

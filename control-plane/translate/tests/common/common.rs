@@ -11,7 +11,9 @@ pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use saild_model::mesh::JwksSource;
 use saild_model::{Mesh, ProxyView};
 use saild_translate::{Cache, Generated, Names, generate};
 use serde::Deserialize;
@@ -33,6 +35,12 @@ pub struct Case {
     /// The extensions that it announces.
     #[serde(default)]
     extensions: Vec<String>,
+    /// Key sets of issuers, by the URI that they were fetched from.
+    #[serde(default)]
+    jwks: BTreeMap<String, String>,
+    /// Further labels of the pod.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
     /// Which resources the golden file holds, by type; a type that is not named is left out.
     #[serde(default)]
     show: BTreeMap<String, Vec<String>>,
@@ -60,8 +68,10 @@ impl Case {
         let paths = case.include.iter().map(|path| world::root().join(path)).chain([dir.join("in.yaml")]);
         let texts: Vec<String> =
             paths.filter(|path| path.exists()).map(|path| std::fs::read_to_string(path).unwrap()).collect();
-        let mesh = world::mesh(&texts);
-        let proxy = world::proxy(world::pod(&mesh, &case.workload), &case.kind, &case.extensions);
+        let jwks = case.jwks.iter().map(|(uri, keys)| (JwksSource::Uri(uri.clone()), keys.clone()));
+        let mesh = world::mesh(&texts).with_jwks(Arc::new(jwks.collect()));
+        let mut proxy = world::proxy(world::pod(&mesh, &case.workload), &case.kind, &case.extensions);
+        proxy.labels.extend(case.labels.clone());
         (case, mesh, proxy)
     }
 
