@@ -1,87 +1,169 @@
-//! `x-forwarded-for` and its kin: who the client is when proxies stand between.
+//! `x-forwarded-for` and its kin: who the client is when proxies stand between, and which of its headers are believed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sail_proxy_config::hcm::ClientAddress;
 
 use crate::stream_info::DownstreamInfo;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 
-/// Headers that only a trusted neighbour may set.
-const INTERNAL: [&str; 4] = [
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-decorator-operation",
-    "x-envoy-internal",
+/// Headers that are taken from requests that come from outside the mesh's edge.
+const EDGE: [&str; 3] =
+    ["x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-envoy-decorator-operation"];
+
+/// Headers by which only internal clients may control the proxy.
+const INTERNAL_ONLY: [&str; 13] = [
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-original-url",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
 ];
 
-/// How far what a request says of its way is believed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rules {
-    /// The connection's peer is the client, and is added to the header.
-    pub(crate) use_remote_address: bool,
-    /// So many proxies in front are ours.
-    pub(crate) trusted_hops: u32,
-    /// The header stays as it is.
-    pub(crate) skip_append: bool,
+/// What the connection tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connected {
+    /// Who is at the other end.
+    pub(crate) peer: SocketAddr,
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
+    pub(crate) tls: bool,
 }
 
-/// Applies the rules; where the client is not the peer, the request gets downstream information of its own.
+/// What becomes of the headers besides `x-forwarded-for`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Further {
+    /// `x-forwarded-port` is written.
+    pub(crate) append_port: bool,
+    /// The request has a header that begins with `x-envoy-`.
+    pub(crate) controls: bool,
+    /// The request has `x-forwarded-for`.
+    pub(crate) forwarded_for: bool,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// From an internal address.
+    pub(crate) internal: bool,
+    /// From outside, at the edge.
+    pub(crate) edge: bool,
+}
+
+/// Applies the configuration; where the client is not the peer, the request gets downstream information of its own.
 pub(crate) fn apply(
     headers: &mut HeaderMap,
-    rules: Rules,
-    peer: SocketAddr,
+    config: &ClientAddress,
+    further: Further,
+    connected: Connected,
     downstream: &mut Rc<DownstreamInfo>,
-) {
-    let client = if rules.use_remote_address {
-        let trusted =
-            (rules.trusted_hops > 0).then(|| nth_from_last(headers, rules.trusted_hops - 1)).flatten();
-        if !rules.skip_append {
-            append(headers, peer.ip());
-        }
-        if rules.trusted_hops == 0 {
-            headers.remove(FORWARDED_PROTO);
-            for name in INTERNAL {
-                headers.remove(name);
-            }
-        }
-        if let Ok(address) = HeaderValue::from_str(&trusted.unwrap_or(peer.ip()).to_string()) {
-            headers.insert(EXTERNAL_ADDRESS, address);
-        }
-        trusted
-    } else {
-        nth_from_last(headers, rules.trusted_hops)
-    };
-    if let Some(client) = client
-        && client != peer.ip()
-    {
-        let info = &**downstream;
-        *downstream = Rc::new(DownstreamInfo {
-            connection_id: info.connection_id,
-            remote_address: SocketAddr::new(client, 0),
-            direct_remote_address: info.direct_remote_address,
-            local_address: info.local_address,
-            server_name: info.server_name.clone(),
-            tls: info.tls.clone(),
-            transport_failure: info.transport_failure.clone(),
-            direction: info.direction,
-        });
+) -> Origin {
+    let peer = connected.peer.ip();
+    let (client, trusted) = client(headers, config, further, peer);
+    let address = client.unwrap_or(peer);
+    if config.use_remote_address && !config.skip_xff_append {
+        append(headers, peer);
     }
+    let edge_hop = config.use_remote_address && config.xff_num_trusted_hops == 0;
+    if edge_hop || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if connected.tls { "https" } else { "http" }));
+    }
+    if further.append_port && (edge_hop || !headers.contains_key(FORWARDED_PORT)) {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(connected.local.port()));
+    }
+    let internal = trusted && is_internal(config, address);
+    let edge = !internal && config.use_remote_address;
+    if internal {
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    } else if further.controls {
+        clean(headers, edge);
+    }
+    if edge && let Ok(value) = HeaderValue::from_str(&address.to_string()) {
+        headers.insert(EXTERNAL_ADDRESS, value);
+    }
+    if address != peer {
+        replace(downstream, address);
+    }
+    Origin { internal, edge }
+}
+
+/// The client's address, if it is not the peer's, and whether it may count as internal.
+fn client(headers: &HeaderMap, config: &ClientAddress, further: Further, peer: IpAddr) -> (Option<IpAddr>, bool) {
+    let hops = config.xff_num_trusted_hops;
+    if config.use_remote_address {
+        let trusted = hops > 0 && further.forwarded_for;
+        let found = if trusted { nth_from_last(headers, hops - 1) } else { None };
+        // What stands before us came through others, whose word on being internal counts for nothing.
+        return (found.filter(|address| *address != peer), !further.forwarded_for);
+    }
+    if let Some(name) = &config.custom_header {
+        let found = headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse);
+        return (found, found.is_some() && config.custom_header_is_trusted);
+    }
+    if !further.forwarded_for {
+        return (None, false);
+    }
+    let single = headers.get_all(FORWARDED_FOR).iter().count() == 1
+        && headers.get(FORWARDED_FOR).is_some_and(|value| !value.as_bytes().contains(&b','));
+    (nth_from_last(headers, hops), single)
+}
+
+fn is_internal(config: &ClientAddress, address: IpAddr) -> bool {
+    match (&config.internal, address) {
+        (Some(ranges), address) => ranges.contains(address),
+        (None, IpAddr::V4(address)) => address.is_private() || address.is_loopback(),
+        (None, IpAddr::V6(address)) => address.is_unique_local() || address.is_loopback(),
+    }
+}
+
+/// Removes what only internal clients may say.
+fn clean(headers: &mut HeaderMap, edge: bool) {
+    headers.remove(INTERNAL);
+    if edge {
+        for name in EDGE {
+            headers.remove(name);
+        }
+    }
+    for name in INTERNAL_ONLY {
+        headers.remove(name);
+    }
+}
+
+fn replace(downstream: &mut Rc<DownstreamInfo>, client: IpAddr) {
+    let info = &**downstream;
+    *downstream = Rc::new(DownstreamInfo { remote_address: SocketAddr::new(client, 0), ..info.clone() });
 }
 
 /// The address so many places from the header's end.
 fn nth_from_last(headers: &HeaderMap, places: u32) -> Option<IpAddr> {
-    let value = headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-    let text = value.rsplit(',').nth(places as usize)?.trim();
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().ok()).collect::<Option<_>>()?;
+    let text = lines.iter().rev().flat_map(|line| line.rsplit(',')).nth(places as usize)?;
+    parse(text.trim())
+}
+
+fn parse(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 fn append(headers: &mut HeaderMap, peer: IpAddr) {
-    let text = match headers.get(FORWARDED_FOR).map(|value| value.to_str()) {
+    let before = sail_proxy_decide::head::joined(headers, &FORWARDED_FOR);
+    let text = match before.as_deref().map(std::str::from_utf8) {
         Some(Ok(before)) if !before.is_empty() => format!("{before},{peer}"),
         _ => peer.to_string(),
     };
@@ -94,20 +176,66 @@ fn append(headers: &mut HeaderMap, peer: IpAddr) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn places_are_counted_from_the_end() {
-        let headers =
-            HeaderMap::from_iter([(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1, 10.0.0.2,10.0.0.3"))]);
-        assert_eq!(nth_from_last(&headers, 0), Some("10.0.0.3".parse().unwrap()));
-        assert_eq!(nth_from_last(&headers, 2), Some("10.0.0.1".parse().unwrap()));
-        assert_eq!(nth_from_last(&headers, 3), None);
+    fn run(config: &ClientAddress, pairs: &[(&'static str, &'static str)], peer: &str) -> (HeaderMap, Origin, IpAddr) {
+        let mut headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let connected = Connected {
+            peer: format!("{peer}:1").parse().unwrap(),
+            local: "10.0.0.2:8080".parse().unwrap(),
+            tls: false,
+        };
+        let mut downstream = crate::access_log::tests::downstream();
+        let further =
+            Further { append_port: true, controls: true, forwarded_for: headers.contains_key(FORWARDED_FOR) };
+        let origin = apply(&mut headers, config, further, connected, &mut downstream);
+        (headers, origin, downstream.remote_address.ip())
+    }
+
+    fn edge(hops: u32) -> ClientAddress {
+        ClientAddress { use_remote_address: true, xff_num_trusted_hops: hops, ..ClientAddress::default() }
     }
 
     #[test]
-    fn the_peer_is_added() {
-        let mut headers = HeaderMap::new();
-        append(&mut headers, "192.0.2.1".parse().unwrap());
-        append(&mut headers, "192.0.2.2".parse().unwrap());
-        assert_eq!(headers[FORWARDED_FOR], "192.0.2.1,192.0.2.2");
+    fn at_the_edge_nobody_is_believed() {
+        let sent = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-envoy-max-retries", "9"),
+            ("x-envoy-internal", "true"),
+            ("x-envoy-decorator-operation", "o"),
+        ];
+        let (headers, origin, _) = run(&edge(0), &sent, "192.0.2.1");
+        assert_eq!(origin, Origin { internal: false, edge: true });
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1,192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-port"], "8080");
+        assert_eq!(headers["x-envoy-external-address"], "192.0.2.1");
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn internal_clients_are_marked() {
+        let (headers, origin, _) = run(&edge(0), &[("x-envoy-max-retries", "9")], "10.1.2.3");
+        assert_eq!(origin, Origin { internal: true, edge: false });
+        assert_eq!((&headers["x-envoy-internal"], &headers["x-envoy-max-retries"]), (&"true".parse().unwrap(), &"9".parse().unwrap()));
+        let none = ClientAddress::default();
+        assert!(run(&none, &[("x-forwarded-for", "10.9.9.9")], "192.0.2.1").1.internal);
+        assert!(!run(&none, &[("x-forwarded-for", "10.9.9.9,10.1.1.1")], "192.0.2.1").1.internal);
+    }
+
+    #[test]
+    fn places_are_counted_from_the_end() {
+        let check = |config: &ClientAddress, expect: &str| {
+            let sent = [("x-forwarded-for", "10.0.0.1, 10.0.0.2,10.0.0.3")];
+            assert_eq!(run(config, &sent, "192.0.2.1").2.to_string(), expect);
+        };
+        let behind = |hops| ClientAddress { xff_num_trusted_hops: hops, ..ClientAddress::default() };
+        check(&behind(0), "10.0.0.3");
+        check(&behind(2), "10.0.0.1");
+        check(&behind(3), "10.0.0.1".replace("10.0.0.1", "192.0.2.1").as_str());
+        check(&edge(1), "10.0.0.3");
+        check(&edge(2), "10.0.0.2");
     }
 }
