@@ -8,6 +8,7 @@ mod sink;
 mod time;
 
 pub(crate) use attributes::View;
+pub(crate) use filter::passes;
 pub use sink::{Sink, Sinks};
 pub(crate) use time::set_local_zone;
 
@@ -17,6 +18,7 @@ use sail_proxy_config::access_log::{AccessLog, AccessLogFilter, AccessLogSink, J
 use sail_proxy_decide::format::{Format, MetadataSource, Missing, Operator};
 use sail_proxy_decide::head::HeaderKey;
 
+use crate::runtime::Values;
 use crate::stream_info::{Capture, StreamInfo};
 
 /// Why an entry is written.
@@ -28,6 +30,10 @@ pub enum LogType {
     TcpPeriodic,
     /// A TCP connection has ended.
     TcpEnd,
+    /// A request has begun.
+    DownstreamStart,
+    /// A request goes on.
+    DownstreamPeriodic,
     /// A request has ended.
     DownstreamEnd,
     /// A connection was not accepted.
@@ -41,6 +47,8 @@ impl LogType {
             Self::TcpConnected => "TcpUpstreamConnected",
             Self::TcpPeriodic => "TcpPeriodic",
             Self::TcpEnd => "TcpConnectionEnd",
+            Self::DownstreamStart => "DownstreamStart",
+            Self::DownstreamPeriodic => "DownstreamPeriodic",
             Self::DownstreamEnd => "DownstreamEnd",
             Self::NotAccepted => "NotSet",
         }
@@ -53,6 +61,8 @@ impl LogType {
             Self::TcpConnected => 1,
             Self::TcpPeriodic => 2,
             Self::TcpEnd => 3,
+            Self::DownstreamStart => 4,
+            Self::DownstreamPeriodic => 5,
             Self::DownstreamEnd => 6,
         }
     }
@@ -63,6 +73,7 @@ impl LogType {
 pub struct Logger {
     log: Arc<AccessLog>,
     sink: Option<Arc<Sink>>,
+    runtime: Arc<Values>,
 }
 
 impl Logger {
@@ -73,16 +84,13 @@ impl Logger {
             // Entries to services are gathered elsewhere.
             AccessLogSink::Grpc(_) | AccessLogSink::OpenTelemetry(_) => None,
         };
-        Self { log: log.clone(), sink }
+        Self { log: log.clone(), sink, runtime: sinks.runtime().clone() }
     }
 
     /// Adds the headers that the log reads.
     pub fn plan(&self, capture: &mut Capture) {
         if let AccessLogSink::File { format, .. } = &self.log.sink {
-            match format {
-                LogFormat::Text { format, .. } => plan_format(format, capture),
-                LogFormat::Json { format, .. } => plan_json(format, capture),
-            }
+            plan_log_format(format, capture);
         }
         if let Some(filter) = &self.log.filter {
             plan_filter(filter, capture);
@@ -94,13 +102,20 @@ impl Logger {
         let Some(sink) = &self.sink else { return };
         let view = View::new(info, kind);
         if let Some(filter) = &self.log.filter
-            && !filter::passes(filter, &view)
+            && !filter::passes(filter, &view, &*self.runtime)
         {
             return;
         }
         let AccessLogSink::File { format, .. } = &self.log.sink else { return };
         sink.write(|line| write(format, &view, line));
     }
+}
+
+/// A format's text, as a log line would have it.
+pub(crate) fn formatted(format: &LogFormat, view: &View<'_>) -> String {
+    let mut out = String::new();
+    write(format, view, &mut out);
+    out
 }
 
 /// A format's text for a stream; empty for what is not known.
@@ -138,6 +153,14 @@ fn json(format: &JsonFormat, view: &View<'_>, missing: Missing, omit: bool) -> s
                 fields.iter().map(|(key, value)| (key.to_string(), json(value, view, missing, omit)));
             serde_json::Value::Object(fields.filter(|(_, value)| !(omit && value.is_null())).collect())
         }
+    }
+}
+
+/// Adds the headers that a log's format reads.
+pub(crate) fn plan_log_format(format: &LogFormat, capture: &mut Capture) {
+    match format {
+        LogFormat::Text { format, .. } => plan_format(format, capture),
+        LogFormat::Json { format, .. } => plan_json(format, capture),
     }
 }
 
@@ -179,7 +202,7 @@ pub fn plan_format(format: &Format, capture: &mut Capture) {
     }
 }
 
-fn plan_filter(filter: &AccessLogFilter, capture: &mut Capture) {
+pub(crate) fn plan_filter(filter: &AccessLogFilter, capture: &mut Capture) {
     match filter {
         AccessLogFilter::And(all) | AccessLogFilter::Or(all) => {
             all.iter().for_each(|filter| plan_filter(filter, capture));
@@ -195,4 +218,4 @@ fn plan_filter(filter: &AccessLogFilter, capture: &mut Capture) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,6 @@
 //! HTTP between the codecs: what happens to a request from its head's arrival to its response's last byte.
 
+pub(crate) mod admit;
 pub(crate) mod attributes;
 pub(crate) mod body;
 pub(crate) mod conn;
@@ -15,4 +16,5 @@ pub(crate) mod mutate;
 pub(crate) mod path;
 pub(crate) mod request_id;
 pub(crate) mod scan;
+pub(crate) mod timers;
 pub(crate) mod xfcc;

@@ -11,13 +11,16 @@ use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use sail_proxy_config::hcm::Hcm;
+use sail_proxy_config::hcm::{Hcm, LocalReply};
 use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::{NetworkFilter, TcpProxy};
+use sail_proxy_decide::headers::AddValue;
 use xds_api::envoy::config::core::v3::Node;
 
-use crate::access_log::{LogType, Logger, Sinks};
+use crate::access_log::{self, LogType, Logger, Sinks};
+use crate::http::exchange::Exchange;
+use crate::http::head::Head;
 use crate::stats::Store;
 use crate::stream_info::{Capture, Direction, PeerMetadata, StreamInfo};
 use crate::trace::{Exporters, Tracer};
@@ -108,6 +111,9 @@ impl Observers {
         let mut capture = Capture::default();
         let loggers: Vec<Logger> = hcm.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect();
         loggers.iter().for_each(|logger| logger.plan(&mut capture));
+        if let Some(local) = &hcm.local_reply {
+            plan_local_reply(local, &mut capture);
+        }
         let filter = hcm.http_filters.iter().find_map(|filter| match &filter.kind {
             HttpFilterKind::IstioStats(config) => Some(config),
             _ => None,
@@ -125,7 +131,7 @@ impl Observers {
         if let Some(tracer) = &tracer {
             tracer.plan(&mut capture);
         }
-        HttpObserver { capture: Arc::new(capture), loggers, istio, tracer, _hcm: hcm.clone() }
+        HttpObserver { capture: Arc::new(capture), loggers, istio, tracer, hcm: hcm.clone() }
     }
 
     fn network_istio(&self, direction: Direction, chain: &FilterChain) -> Option<IstioStats> {
@@ -145,7 +151,7 @@ pub struct HttpObserver {
     loggers: Vec<Logger>,
     istio: Option<IstioStats>,
     tracer: Option<Tracer>,
-    _hcm: Arc<Hcm>,
+    hcm: Arc<Hcm>,
 }
 
 impl HttpObserver {
@@ -167,12 +173,33 @@ impl HttpObserver {
         }
     }
 
+    /// Called once per request that was admitted, before its filters see it.
+    pub(crate) fn on_request_start(&self, exchange: &Exchange, head: &Head) {
+        if !self.hcm.flush_access_log_on_new_request || self.loggers.is_empty() {
+            return;
+        }
+        let mut info = exchange.info.borrow_mut();
+        info.captured.take_request(&head.headers);
+        info.request.authority = Some(bytes::Bytes::copy_from_slice(head.authority.as_bytes()));
+        info.request.path = Some(bytes::Bytes::copy_from_slice(head.path.as_str().as_bytes()));
+        self.log(&info, LogType::DownstreamStart);
+    }
+
+    /// Called as often as `access_log_flush_interval` says, while a request goes on.
+    pub(crate) fn on_interval(&self, info: &StreamInfo) {
+        self.log(info, LogType::DownstreamPeriodic);
+    }
+
+    fn log(&self, info: &StreamInfo, kind: LogType) {
+        for logger in &self.loggers {
+            logger.log(info, kind);
+        }
+    }
+
     /// Called once per request, when its last byte was sent or it was given up.
     pub fn on_request_end(&self, info: &mut StreamInfo) {
         info.timing.end.get_or_insert_with(std::time::Instant::now);
-        for logger in &self.loggers {
-            logger.log(info, LogType::DownstreamEnd);
-        }
+        self.log(info, LogType::DownstreamEnd);
         if let Some(istio) = &self.istio {
             istio.on_http_end(info);
         }
@@ -227,6 +254,22 @@ impl TcpObserver {
         for logger in &self.loggers {
             logger.log(info, kind);
         }
+    }
+}
+
+/// Adds the headers that local replies are made of.
+fn plan_local_reply(config: &LocalReply, capture: &mut Capture) {
+    for mapper in &config.mappers {
+        access_log::plan_filter(&mapper.filter, capture);
+        for add in &mapper.headers.add {
+            if let AddValue::Format(format) = &add.value {
+                access_log::plan_format(format, capture);
+            }
+        }
+    }
+    let formats = config.mappers.iter().filter_map(|mapper| mapper.body_format.as_ref());
+    for body in formats.chain(&config.body_format) {
+        access_log::plan_log_format(&body.format, capture);
     }
 }
 

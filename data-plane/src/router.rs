@@ -170,7 +170,7 @@ fn direct_response(exchange: &Exchange, direct: &DirectResponse, head: &Head) ->
         response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    response
+    crate::http::local_reply::rewrite_direct(exchange, response, body)
 }
 
 /// The header operations that route, virtual host and table have for responses.

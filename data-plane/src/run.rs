@@ -75,16 +75,18 @@ async fn serve(
         cli,
     });
     crate::access_log::set_local_zone(environment.get("TZ").map(String::as_str));
-    let sinks = Sinks::start(&main.stats, Duration::from_millis(main.cli.file_flush_interval_msec.max(1)))?;
+    let values = main.runtime.borrow().values().clone();
+    let interval = Duration::from_millis(main.cli.file_flush_interval_msec.max(1));
+    let sinks = Sinks::start(&main.stats, interval, values.clone())?;
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =
         Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
-    let values = main.runtime.borrow().values().clone();
     let options = worker::Options {
         concurrency: main.workers,
         drain_time: Duration::from_secs(main.cli.drain_time_s),
         node_metadata: main.node.metadata.clone().unwrap_or_default(),
         node_id: main.node.id.clone(),
+        node_cluster: main.node.cluster.clone(),
         observers,
         runtime: values,
     };

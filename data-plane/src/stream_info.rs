@@ -212,7 +212,7 @@ pub struct GrpcMessages {
 }
 
 /// A downstream connection, shared by its streams.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DownstreamInfo {
     /// A number that no other connection of this process has.
     pub connection_id: u64,

@@ -44,6 +44,8 @@ pub struct Options {
     pub node_metadata: xds_api::google::protobuf::Struct,
     /// The node's id.
     pub node_id: String,
+    /// The node's cluster.
+    pub node_cluster: String,
     /// Makes the observers of filter chains.
     pub observers: Arc<Observers>,
     /// The runtime's values.

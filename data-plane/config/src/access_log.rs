@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sail_proxy_decide::format::Format;
-use sail_proxy_decide::fraction::RuntimeFraction;
+use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
 
 pub(crate) use convert::{all, filter, format, formatters, grpc_target};
@@ -185,12 +185,14 @@ pub enum AccessLogFilter {
 }
 
 /// `ComparisonFilter`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
     /// How.
     pub op: ComparisonOp,
     /// With what.
     pub value: u32,
+    /// The runtime key that overrides it; empty for none.
+    pub runtime_key: Arc<str>,
 }
 
 /// How two numbers are compared.
@@ -208,8 +210,8 @@ pub enum ComparisonOp {
 
 impl Comparison {
     /// Whether it holds for a number.
-    pub fn holds(self, number: u64) -> bool {
-        let value = u64::from(self.value);
+    pub fn holds(&self, number: u64, runtime: &dyn Runtime) -> bool {
+        let value = runtime.integer_or(&self.runtime_key, self.value.into());
         match self.op {
             ComparisonOp::Eq => number == value,
             ComparisonOp::Ge => number >= value,

@@ -3,19 +3,22 @@
 mod client;
 pub(crate) mod convert;
 pub(crate) mod protocol;
+mod scope;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use sail_proxy_decide::address::CidrSet;
-use sail_proxy_decide::headers::HeaderOps;
+use sail_proxy_decide::headers::{HeaderOps, Mutation};
 use sail_proxy_decide::route::RouteTable;
 
 use crate::access_log::{AccessLog, AccessLogFilter, LogFormat};
 use crate::http_filter::HttpFilter;
 use crate::source::ResourceRef;
 use crate::tracing::Tracing;
+
+pub use scope::{Extract, ScopeFragment, ScopedRoutes};
 
 /// `HttpConnectionManager`
 #[derive(Debug)]
@@ -78,6 +81,8 @@ pub struct Hcm {
     pub underscores: Underscores,
     /// Whether `user-agent` and `x-envoy-downstream-service-cluster` are added.
     pub add_user_agent: bool,
+    /// Header mutations before anything else looks at a request.
+    pub early_mutations: Box<[Mutation]>,
 }
 
 /// Which protocols are spoken.
@@ -98,6 +103,8 @@ pub enum RouteSource {
     Inline(Arc<RouteTable>),
     /// From RDS, by name.
     Rds(ResourceRef),
+    /// By the request's scope.
+    Scoped(Arc<ScopedRoutes>),
 }
 
 /// Timeouts of a connection manager; `None`: without limit.
@@ -220,12 +227,14 @@ pub struct ClientAddress {
     pub xff_num_trusted_hops: u32,
     /// Whether `x-forwarded-for` is left alone.
     pub skip_xff_append: bool,
-    /// Addresses that are internal; `None`: the private ones.
+    /// Addresses that are internal; `None`: no address is.
     pub internal: Option<CidrSet>,
-    /// Whether Unix sockets are internal.
-    pub unix_sockets_internal: bool,
     /// The original-IP-detection extension `custom_header`: the header's name.
     pub custom_header: Option<http::HeaderName>,
+    /// Whether an address from there may count as internal.
+    pub custom_header_is_trusted: bool,
+    /// What a request gets whose header names no address; `None`: it goes on.
+    pub custom_header_reject: Option<http::StatusCode>,
 }
 
 /// `ForwardClientCertDetails`

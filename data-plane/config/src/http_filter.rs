@@ -6,7 +6,7 @@ mod cors;
 mod fault;
 pub mod grpc_stats;
 mod grpc_web;
-mod header_mutation;
+pub(crate) mod header_mutation;
 mod istio_stats;
 mod jwt_authn;
 mod local_rate_limit;

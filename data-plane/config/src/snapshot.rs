@@ -54,6 +54,8 @@ impl Snapshot {
         match &hcm.routes {
             RouteSource::Inline(table) => Some(table),
             RouteSource::Rds(wanted) => self.route_tables.get(&wanted.name),
+            // Which one, the request says.
+            RouteSource::Scoped(_) => None,
         }
     }
 }

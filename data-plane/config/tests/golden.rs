@@ -164,6 +164,7 @@ fn manager(out: &mut String, hcm: &Hcm) {
         .unwrap();
     match &hcm.routes {
         RouteSource::Inline(table) => routes(out, "      ", table),
+        RouteSource::Scoped(scopes) => writeln!(out, "      scopes {:?}", scopes.fragments).unwrap(),
         RouteSource::Rds(reference) => writeln!(out, "      rds {reference:?}").unwrap(),
     }
 }

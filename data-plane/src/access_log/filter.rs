@@ -4,32 +4,32 @@ use std::borrow::Cow;
 
 use rand::Rng;
 use sail_proxy_config::access_log::AccessLogFilter;
-use sail_proxy_decide::head::HeaderKey;
+use sail_proxy_decide::fraction::Runtime;
 
 use super::attributes::View;
 
 /// Whether the filter lets the entry pass.
-pub(super) fn passes(filter: &AccessLogFilter, view: &View<'_>) -> bool {
+pub(crate) fn passes(filter: &AccessLogFilter, view: &View<'_>, runtime: &dyn Runtime) -> bool {
     let info = view.info;
     match filter {
-        AccessLogFilter::StatusCode(comparison) => comparison.holds(info.response_code.unwrap_or(0).into()),
-        AccessLogFilter::Duration(comparison) => comparison.holds(info.duration().as_millis() as u64),
+        AccessLogFilter::StatusCode(comparison) => {
+            comparison.holds(info.response_code.unwrap_or(0).into(), runtime)
+        }
+        AccessLogFilter::Duration(comparison) => {
+            comparison.holds(info.duration().as_millis() as u64, runtime)
+        }
         AccessLogFilter::NotHealthCheck => !info.health_check,
         AccessLogFilter::Traceable => info.span.as_ref().is_some_and(|span| span.sampled),
         AccessLogFilter::Runtime(fraction) => {
             let id = info.request_id.as_ref().and_then(|id| std::str::from_utf8(id).ok());
             let random = id.and_then(crate::trace::request_id::sample);
-            fraction.default.hit(random.unwrap_or_else(|| rand::rng().random()))
+            fraction.hit(random.unwrap_or_else(|| rand::rng().random()), runtime)
         }
-        AccessLogFilter::And(all) => all.iter().all(|filter| passes(filter, view)),
-        AccessLogFilter::Or(all) => all.iter().any(|filter| passes(filter, view)),
+        AccessLogFilter::And(all) => all.iter().all(|filter| passes(filter, view, runtime)),
+        AccessLogFilter::Or(all) => all.iter().any(|filter| passes(filter, view, runtime)),
         AccessLogFilter::Header(matcher) => {
             let bytes = |text: &str| (!text.is_empty()).then(|| Cow::Owned(text.as_bytes().to_vec()));
-            let value = match &matcher.name {
-                HeaderKey::Name(name) => info.captured.request(name.as_str()).and_then(bytes),
-                key => view.request_header(key).as_deref().and_then(bytes),
-            };
-            matcher.is_match_value(value)
+            matcher.is_match_value(view.request_header(&matcher.name).as_deref().and_then(bytes))
         }
         AccessLogFilter::ResponseFlag(flags) if flags.is_empty() => !info.flags.is_empty(),
         AccessLogFilter::ResponseFlag(flags) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
 
+use crate::runtime::Values;
 use crate::stats::sets::filesystem as stat;
 use crate::stats::{self, Store};
 
@@ -44,6 +45,7 @@ pub struct Sinks {
     flusher: Arc<Flusher>,
     reopen: AtomicBool,
     stats: stat::Scope,
+    runtime: Arc<Values>,
 }
 
 impl Sink {
@@ -84,12 +86,13 @@ impl Flusher {
 
 impl Sinks {
     /// None yet, and the thread that will write them.
-    pub fn start(store: &Store, interval: Duration) -> io::Result<Arc<Self>> {
+    pub fn start(store: &Store, interval: Duration, runtime: Arc<Values>) -> io::Result<Arc<Self>> {
         let sinks = Arc::new(Self {
             sinks: Mutex::default(),
             flusher: Arc::default(),
             reopen: AtomicBool::new(false),
             stats: store.pinned(""),
+            runtime,
         });
         let thread = Arc::downgrade(&sinks);
         let flusher = sinks.flusher.clone();
@@ -98,6 +101,11 @@ impl Sinks {
             .stack_size(128 * 1024)
             .spawn(move || flush_all(&thread, &flusher, interval))?;
         Ok(sinks)
+    }
+
+    /// The runtime's values, which filters of logs read.
+    pub fn runtime(&self) -> &Arc<Values> {
+        &self.runtime
     }
 
     /// The sink for a path.

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sail_proxy_config::hcm::HeaderCase;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -45,6 +46,11 @@ impl Connection {
     /// Whether its listener drains.
     pub(crate) fn is_drained(&self) -> bool {
         self.accepted.drain.is_begun()
+    }
+
+    /// Whether trailers of requests are let through.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.http2 || self.manager.config.http1.enable_trailers
     }
 
     /// The connection takes no further request.
@@ -103,6 +109,15 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
         .pipeline_flush(true)
         .max_headers(connection.manager.max_headers())
         .max_buf_size(connection.manager.max_header_bytes().max(8192));
+    match connection.manager.config.http1.header_case {
+        HeaderCase::Lower => {}
+        HeaderCase::Proper => {
+            builder.title_case_headers(true);
+        }
+        HeaderCase::Preserve => {
+            builder.preserve_header_case(true);
+        }
+    }
     let service = {
         let connection = connection.clone();
         service_fn(move |request| handler::serve(connection.clone(), request))
@@ -133,6 +148,13 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
         .max_header_list_size(connection.manager.max_header_bytes() as u32);
     if options.allow_connect {
         builder.enable_connect_protocol();
+    }
+    let http2 = &connection.manager.config.http2;
+    if let Some(keepalive) = http2.keepalive {
+        builder.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
+    }
+    if let Some(size) = http2.hpack_table_size {
+        builder.header_table_size(size);
     }
     let service = {
         let connection = connection.clone();

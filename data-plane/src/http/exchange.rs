@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use sail_proxy_config::hcm::RouteSource;
 use sail_proxy_decide::route::{Action, PerFilterConfig};
 use tokio::time::Sleep;
 
@@ -18,6 +19,7 @@ use super::attributes::RequestAttributes;
 use super::body::{Body, BodyError};
 use super::conn::Connection;
 use super::head::Head;
+use super::timers::{Limits, StreamTimer};
 use crate::pool::lease::Lease;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
@@ -30,6 +32,10 @@ pub(crate) struct Exchange {
     /// The configuration that the request began with.
     pub(crate) active: Rc<Active>,
     pub(crate) info: RefCell<StreamInfo>,
+    /// When the stream began.
+    pub(crate) start: Instant,
+    /// What bounds the stream as a whole.
+    pub(crate) timer: RefCell<StreamTimer>,
     pub(crate) grpc: Cell<bool>,
     /// The request's body was read to its end.
     pub(crate) request_done: Cell<bool>,
@@ -40,6 +46,8 @@ pub(crate) struct Exchange {
     /// Who waits for the request's end.
     waiting: RefCell<Option<Waker>>,
     random: u64,
+    /// The request does not come from an internal address.
+    pub(crate) from_outside: Cell<bool>,
     request_host: RefCell<Option<Arc<str>>>,
 }
 
@@ -57,10 +65,20 @@ impl Exchange {
         stats.move_by(stats::downstream_rq_active, 1);
         connection.active.set(connection.active.get() + 1);
         connection.requests.set(connection.requests.get() + 1);
+        if info.captured.wants_metadata() {
+            info.config_metadata = Some(Box::new(connection.manager.metadata.clone()));
+        }
+        info.filter_chain.clone_from(&connection.manager.filter_chain);
         let moved = Cell::new(info.start);
+        if connection.manager.is_last_request(connection.requests.get()) {
+            stats.inc(stats::downstream_cx_max_requests_reached);
+            connection.close_after_this();
+        }
         Rc::new(Self {
             connection: connection.clone(),
             active: connection.worker.active(),
+            start: info.start,
+            timer: RefCell::default(),
             info: RefCell::new(info),
             grpc: Cell::new(false),
             request_done: Cell::new(false),
@@ -69,6 +87,7 @@ impl Exchange {
             state: RefCell::default(),
             waiting: RefCell::default(),
             random: connection.worker.random(),
+            from_outside: Cell::new(true),
             request_host: RefCell::default(),
         })
     }
@@ -85,7 +104,11 @@ impl Exchange {
         if !host.is_empty() && self.active.wants_request_host() {
             self.request_host.replace(Some(name.map_or(host, |(name, _)| name).into()));
         }
-        let table = self.active.snapshot.route_table(&self.connection.manager.config);
+        let hcm = &self.connection.manager.config;
+        let table = match &hcm.routes {
+            RouteSource::Scoped(scopes) => scopes.table(&head.view()),
+            _ => self.active.snapshot.route_table(hcm),
+        };
         self.routed.set(table.and_then(|table| router::find(self, head, table)));
     }
 
@@ -118,8 +141,19 @@ impl Exchange {
         Head::noted(&self.info.borrow())
     }
 
+    /// Sets the stream's timer as manager and route have it.
+    pub(crate) fn set_timer(self: &Rc<Self>) {
+        let timeouts = &self.connection.manager.config.timeouts;
+        let limits = Limits {
+            idle: self.stream_idle_timeout(),
+            request: timeouts.request,
+            duration: timeouts.max_stream_duration,
+        };
+        self.timer.borrow_mut().set(self, limits);
+    }
+
     /// How long the stream may be silent: as the route says, else as the manager says.
-    pub(crate) fn stream_idle_timeout(&self) -> Option<Duration> {
+    fn stream_idle_timeout(&self) -> Option<Duration> {
         let found = self.routed.get();
         let of_route = match found.as_ref().and_then(|found| found.route.as_ref()).map(|route| &route.action)
         {
@@ -155,6 +189,7 @@ impl Exchange {
         let now = Instant::now();
         let connection = &self.connection;
         let manager = &connection.manager;
+        self.timer.borrow_mut().end(self);
         let mut info = self.info.borrow_mut();
         info.timing.end = Some(now);
         if complete {
@@ -220,7 +255,12 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if matches!(&frame, Some(Ok(frame)) if frame.is_trailers())
+            && !self.exchange.connection.takes_trailers()
+        {
+            frame = None;
+        }
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -251,8 +291,8 @@ impl http_body::Body for RequestBody {
 pub(crate) struct BodyTimers {
     /// The route's timeout, which covers the whole response.
     pub(crate) deadline: Option<Instant>,
-    /// How long nothing may move.
-    pub(crate) idle: Option<std::time::Duration>,
+    /// How long the upstream may be silent.
+    pub(crate) upstream_idle: Option<std::time::Duration>,
 }
 
 /// A response's body on its way down. It gives the upstream connection back when it was read to its end.
@@ -267,8 +307,7 @@ pub(crate) struct ResponseBody {
 
 impl ResponseBody {
     pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
-        let timers = (timers.idle.is_some() || timers.deadline.is_some()).then_some(timers);
-        let mut body = Self { inner, lease, timers, deadline: None, idle: None, guard };
+        let mut body = Self { inner, lease, timers: Some(timers), deadline: None, idle: None, guard };
         if http_body::Body::is_end_stream(&body.inner) {
             body.finish();
         }
@@ -278,6 +317,8 @@ impl ResponseBody {
     fn finish(&mut self) {
         self.guard.complete = true;
         self.timers = None;
+        let exchange = &self.guard.exchange;
+        exchange.timer.borrow_mut().end(exchange);
         if let Some(lease) = self.lease.take() {
             self.guard.exchange.info.borrow_mut().timing.last_upstream_rx = Some(Instant::now());
             lease.finish();
@@ -299,17 +340,19 @@ impl ResponseBody {
             info.code_details = Some(details::RESPONSE_TIMEOUT.into());
             return Some(BodyError::Reset("response timeout"));
         }
-        if let Some(limit) = timers.idle {
-            // Most bodies are there before anybody has to wait for them.
+        if let Poll::Ready(expired) = exchange.timer.borrow_mut().poll(exchange, context) {
+            expired.note(exchange);
+            return Some(BodyError::Reset(expired.details()));
+        }
+        if let Some(limit) = timers.upstream_idle {
             let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             while idle.as_mut().poll(context).is_ready() {
                 let end = exchange.moved.get() + limit;
                 if end <= Instant::now() {
                     let mut info = exchange.info.borrow_mut();
                     info.flag(ResponseFlag::StreamIdleTimeout);
-                    info.code_details = Some(details::STREAM_IDLE_TIMEOUT.into());
-                    exchange.connection.manager.stats.inc(stats::downstream_rq_idle_timeout);
-                    return Some(BodyError::Reset("stream idle timeout"));
+                    info.code_details = Some(details::UPSTREAM_PER_TRY_IDLE_TIMEOUT.into());
+                    return Some(BodyError::Reset(details::UPSTREAM_PER_TRY_IDLE_TIMEOUT));
                 }
                 idle.as_mut().reset(end.into());
             }

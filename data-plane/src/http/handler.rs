@@ -1,5 +1,6 @@
 //! A request's way through the proxy: head checked and completed, route found, filters, router, and back.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -12,7 +13,8 @@ use super::conn::Connection;
 use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
-use super::{mutate, path};
+use super::{admit, local_reply, mutate, timers};
+use crate::filters::Chain;
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
@@ -53,28 +55,69 @@ pub(crate) async fn serve(
 async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensions, body: Incoming) -> Reply {
     note_request(exchange, &head);
     exchange.grpc.set(head.is_grpc());
-    if let Err(reply) = check(exchange, &mut head) {
-        return Reply::local(local(exchange, reply));
+    let admitted = admit::check(exchange, &mut head).and_then(|()| mutate::request(exchange, &mut head));
+    if let Err(reply) = admitted {
+        note_head(exchange, &head);
+        return Reply::local(local_reply::respond(exchange, reply));
     }
-    mutate::request(exchange, &mut head);
     exchange.find_route(&head);
+    remove_internal_only(exchange, &mut head);
     trace(exchange, &mut head);
-    let mut body = RequestBody::wrap(body, exchange);
+    exchange.set_timer();
+    exchange.connection.manager.observer.on_request_start(exchange, &head);
+    let body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
-    let (passed, early) = match manager.filters().on_request(exchange, &mut head, &mut body).await {
-        Ok(passed) => (passed, None),
-        Err((passed, reply)) => (passed, Some(*reply)),
+    let filters = manager.filters(&head);
+    // How many filters saw the request: as many see its response.
+    let passed = Cell::new(0);
+    let answered =
+        timers::bounded(exchange, answer(exchange, filters, &passed, head, extensions, body)).await;
+    let mut reply = answered.unwrap_or_else(|expired| {
+        let reply = expired.reply(exchange);
+        expired.note(exchange);
+        Reply::local(local_reply::respond(exchange, reply))
+    });
+    filters.on_response(passed.get(), exchange, &mut reply).await;
+    reply
+}
+
+/// The answer of a filter or of the router.
+async fn answer(
+    exchange: &Rc<Exchange>,
+    filters: &Chain,
+    passed: &Cell<usize>,
+    mut head: Head,
+    extensions: http::Extensions,
+    mut body: Body,
+) -> Reply {
+    let early = match filters.on_request(exchange, &mut head, &mut body).await {
+        Ok(count) => {
+            passed.set(count);
+            None
+        }
+        Err((count, reply)) => {
+            passed.set(count);
+            Some(reply)
+        }
     };
     note_head(exchange, &head);
-    let mut reply = match early {
-        Some(reply) => Reply::local(local(exchange, reply)),
+    let reply = match early {
+        Some(reply) => reply,
         None => match router::route(exchange, head, extensions, body).await {
-            Ok(reply) => reply,
-            Err(reply) => Reply::local(local(exchange, *reply)),
+            Ok(reply) => return reply,
+            Err(reply) => reply,
         },
     };
-    manager.filters().on_response(passed, exchange, &mut reply).await;
-    reply
+    Reply::local(local_reply::respond(exchange, *reply))
+}
+
+/// Takes away what the route table says only internal clients may send.
+fn remove_internal_only(exchange: &Exchange, head: &mut Head) {
+    let found = exchange.routed.get();
+    let Some(found) = found.as_ref().filter(|_| exchange.from_outside.get()) else { return };
+    for name in &found.table.internal_only_headers {
+        head.headers.remove(name);
+    }
 }
 
 /// Begins the request's span, where it is traced.
@@ -89,17 +132,6 @@ fn trace(exchange: &Exchange, head: &mut Head) {
     );
 }
 
-/// Turns a local reply into a response, and notes what it says.
-fn local(exchange: &Exchange, reply: LocalReply) -> Response<Body> {
-    let mut info = exchange.info.borrow_mut();
-    if let Some(flag) = reply.flag {
-        info.flag(flag);
-    }
-    info.code_details = Some(reply.details.clone());
-    drop(info);
-    reply.into_response(exchange.grpc.get())
-}
-
 fn reply_to_bad_head(exchange: &Exchange, version: Version, error: HeadError) -> Reply {
     exchange.info.borrow_mut().protocol = Some(protocol(version));
     let details = match error {
@@ -108,55 +140,7 @@ fn reply_to_bad_head(exchange: &Exchange, version: Version, error: HeadError) ->
         HeadError::BadHost => details::HTTP1_PROTOCOL_ERROR,
     };
     exchange.connection.close_after_this();
-    Reply::local(local(exchange, LocalReply::new(StatusCode::BAD_REQUEST, "", details)))
-}
-
-/// What is refused before anything else looks at the request, and the path's one form.
-fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
-    let manager = &exchange.connection.manager;
-    if head.version < Version::HTTP_11 && !manager.accepts_http10() {
-        exchange.connection.close_after_this();
-        return Err(LocalReply::new(StatusCode::UPGRADE_REQUIRED, "", details::LOW_VERSION));
-    }
-    if head.authority.is_empty()
-        && let Some(host) = manager.default_host()
-    {
-        head.authority = host;
-    }
-    if head.method != http::Method::CONNECT && !head.path.as_str().starts_with('/') && head.path != "*" {
-        manager.stats.inc(stats::downstream_rq_non_relative_path);
-        return Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH));
-    }
-    if head.headers.len() > manager.max_headers() {
-        return Err(LocalReply::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "",
-            details::REQUEST_HEADERS_TOO_LARGE,
-        ));
-    }
-    match path::normalize(head.path.as_str(), manager.path_rules()) {
-        path::Outcome::Path(std::borrow::Cow::Borrowed(_)) => {}
-        path::Outcome::Path(std::borrow::Cow::Owned(path)) => match path.try_into() {
-            Ok(path) => head.path = path,
-            Err(_) => return Err(bad_path()),
-        },
-        path::Outcome::Reject => return Err(bad_path()),
-        path::Outcome::Redirect(path) => {
-            manager.stats.inc(stats::downstream_rq_redirected_with_normalized_path);
-            let location = HeaderValue::try_from(path).map_err(|_| bad_path())?;
-            return Err(LocalReply::new(
-                StatusCode::TEMPORARY_REDIRECT,
-                "",
-                details::PATH_NORMALIZATION_FAILED,
-            )
-            .header(http::header::LOCATION, location));
-        }
-    }
-    Ok(())
-}
-
-fn bad_path() -> LocalReply {
-    LocalReply::new(StatusCode::BAD_REQUEST, "", details::PATH_NORMALIZATION_FAILED)
+    Reply::local(local_reply::respond(exchange, LocalReply::new(StatusCode::BAD_REQUEST, "", details)))
 }
 
 fn protocol(version: Version) -> Protocol {
@@ -196,7 +180,7 @@ fn finish(
     is_head: bool,
     version: Version,
 ) -> Response<Body> {
-    let Reply { mut response, lease, mut timers } = reply;
+    let Reply { mut response, lease, timers } = reply;
     mutate::response(exchange, &mut response);
     // Our own version, not the upstream's; the codec lowers it for a client that speaks an older one.
     *response.version_mut() = if exchange.connection.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -218,9 +202,7 @@ fn finish(
     }
     info.timing.first_downstream_tx = Some(std::time::Instant::now());
     drop(info);
-    if timers.idle.is_none() {
-        timers.idle = exchange.stream_idle_timeout();
-    }
+    exchange.moved.set(std::time::Instant::now());
     let bodiless = is_head || matches!(response.status().as_u16(), 101 | 204 | 304);
     if !exchange.request_done.get() && !bodiless {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);

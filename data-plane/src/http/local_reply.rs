@@ -1,11 +1,15 @@
-//! Responses that the proxy gives itself.
+//! Responses that the proxy gives itself, and how configuration rewrites them.
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use sail_proxy_config::hcm::{BodyFormat, LocalReply as Rewrite, ReplyMapper};
 
 use super::body::Body;
+use super::exchange::Exchange;
+use crate::access_log::{self, LogType, View};
 use crate::stream_info::ResponseFlag;
 
 /// A response that no upstream gave.
@@ -44,36 +48,136 @@ impl LocalReply {
 
     /// As a gRPC client reads it, or as everybody else does.
     pub(crate) fn into_response(self, grpc: bool) -> Response<Body> {
+        let body = match self.body {
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => text.into(),
+        };
+        let content = Content { status: self.status, body, kind: HeaderValue::from_static("text/plain") };
+        let headers = HeaderMap::from_iter(self.headers);
+        content.respond(headers, grpc, self.grpc_status)
+    }
+}
+
+/// What a response is made of once everybody had a say.
+struct Content {
+    status: StatusCode,
+    body: Bytes,
+    kind: HeaderValue,
+}
+
+impl Content {
+    fn respond(self, mut headers: HeaderMap, grpc: bool, grpc_code: Option<u32>) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
-        let headers = response.headers_mut();
         if grpc {
-            let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
+            let status = grpc_code.unwrap_or_else(|| grpc_status(self.status));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from(status));
-            if !self.body.is_empty()
-                && let Ok(message) = HeaderValue::from_str(&encode_message(&self.body))
+            let text = String::from_utf8_lossy(&self.body);
+            if !text.is_empty()
+                && let Ok(message) = HeaderValue::from_str(&encode_message(&text))
             {
                 headers.insert("grpc-message", message);
             }
-            headers.extend(self.headers);
+            *response.headers_mut() = headers;
             return response;
         }
         if !self.body.is_empty() {
-            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            headers.entry(CONTENT_TYPE).or_insert(self.kind);
         } else if !self.status.is_informational() && self.status != StatusCode::NO_CONTENT {
-            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(0));
-        }
-        for (name, value) in self.headers {
-            headers.insert(name, value);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         }
         *response.status_mut() = self.status;
-        *response.body_mut() = match self.body {
-            Cow::Borrowed(text) => Body::text(text),
-            Cow::Owned(text) => Body::text(text),
-        };
+        *response.headers_mut() = headers;
+        *response.body_mut() = Body::text(self.body);
         response
     }
+}
+
+/// The response for a local reply, as the manager's configuration rewrites it. What is said of it is noted first, and
+/// the request's head must be noted already: filters and formats read it.
+pub(crate) fn respond(exchange: &Exchange, reply: LocalReply) -> Response<Body> {
+    {
+        let mut info = exchange.info.borrow_mut();
+        if let Some(flag) = reply.flag {
+            info.flag(flag);
+        }
+        info.code_details = Some(reply.details.clone());
+        info.response_code = Some(reply.status.as_u16());
+        info.local_reply_body = Some(reply.body.clone()).filter(|body| !body.is_empty());
+    }
+    let grpc = exchange.grpc.get();
+    let Some(rewrite) = &exchange.connection.manager.config.local_reply else {
+        return reply.into_response(grpc);
+    };
+    let body = match reply.body {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    };
+    let content = Content { status: reply.status, body, kind: HeaderValue::from_static("text/plain") };
+    rewrite_content(exchange, rewrite, content, HeaderMap::from_iter(reply.headers), reply.grpc_status)
+}
+
+/// Rewrites a direct response, which is a local reply to whoever configured it.
+pub(crate) fn rewrite_direct(exchange: &Exchange, response: Response<Body>, body: Bytes) -> Response<Body> {
+    let Some(rewrite) = &exchange.connection.manager.config.local_reply else { return response };
+    {
+        let mut info = exchange.info.borrow_mut();
+        info.response_code = Some(response.status().as_u16());
+        info.local_reply_body = Some(String::from_utf8_lossy(&body).into_owned().into());
+    }
+    let (parts, _) = response.into_parts();
+    let kind = HeaderValue::from_static("text/plain");
+    let mut headers = parts.headers;
+    headers.remove(CONTENT_LENGTH);
+    if rewrite.body_format.is_some() {
+        headers.remove(CONTENT_TYPE);
+    }
+    rewrite_content(exchange, rewrite, Content { status: parts.status, body, kind }, headers, None)
+}
+
+fn rewrite_content(
+    exchange: &Exchange,
+    rewrite: &Rewrite,
+    mut content: Content,
+    mut headers: HeaderMap,
+    grpc_code: Option<u32>,
+) -> Response<Body> {
+    let mapper = {
+        let info = exchange.info.borrow();
+        let view = View::new(&info, LogType::NotAccepted).with_response(&headers);
+        let runtime = exchange.connection.worker.runtime();
+        rewrite.mappers.iter().find(|mapper| access_log::passes(&mapper.filter, &view, runtime))
+    };
+    if let Some(mapper) = mapper {
+        add_headers(exchange, mapper, &mut headers);
+        content.status = mapper.status.unwrap_or(content.status);
+        content.body = mapper.body.clone().unwrap_or(content.body);
+        exchange.info.borrow_mut().response_code = Some(content.status.as_u16());
+    }
+    let format = mapper.and_then(|mapper| mapper.body_format.as_ref()).or(rewrite.body_format.as_ref());
+    if let Some(BodyFormat { format, content_type }) = format {
+        let text = {
+            let info = exchange.info.borrow();
+            let body = String::from_utf8_lossy(&content.body);
+            let view = View::new(&info, LogType::NotAccepted).with_response(&headers).with_body(&body);
+            access_log::formatted(format, &view)
+        };
+        content.body = text.into();
+        content.kind = content_type.clone();
+    }
+    let status_changed = mapper.is_some_and(|mapper| mapper.status.is_some());
+    content.respond(headers, exchange.grpc.get(), grpc_code.filter(|_| !status_changed))
+}
+
+fn add_headers(exchange: &Exchange, mapper: &ReplyMapper, headers: &mut HeaderMap) {
+    if mapper.headers.is_empty() {
+        return;
+    }
+    let before = headers.clone();
+    let info = exchange.info.borrow();
+    let view = View::new(&info, LogType::NotAccepted).with_response(&before);
+    mapper.headers.apply(headers, &view);
 }
 
 /// gRPC's mapping of HTTP statuses.

@@ -9,7 +9,6 @@ use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_decide::route::{Action, Route};
 
-use super::forwarded;
 use super::head::Head;
 use super::mutate::Server;
 use super::path::{EscapedSlashes, Rules};
@@ -17,7 +16,7 @@ use super::xfcc::{Details, Mode};
 use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
 use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, http_rbac, listener_http};
-use crate::stream_info::StreamInfo;
+use crate::stream_info::{ConfigMetadata, StreamInfo};
 use crate::worker::Shared;
 
 /// HTTP/2 towards clients.
@@ -44,6 +43,12 @@ pub(crate) struct Manager {
     mode: Mode,
     details: Details,
     envoy_headers: bool,
+    /// Filters in place of the manager's, for upgrades that have their own.
+    upgrade_filters: Vec<(Box<str>, Chain)>,
+    /// Metadata that every stream here has.
+    pub(crate) metadata: ConfigMetadata,
+    /// The filter chain's name.
+    pub(crate) filter_chain: Option<Arc<str>>,
 }
 
 impl Manager {
@@ -94,6 +99,19 @@ impl Manager {
                 uri: details.uri,
             },
             envoy_headers: !suppress,
+            upgrade_filters: config
+                .upgrades
+                .iter()
+                .filter_map(|upgrade| {
+                    Some((upgrade.upgrade_type.clone(), Chain::new(upgrade.filters.as_ref()?)))
+                })
+                .collect(),
+            metadata: ConfigMetadata {
+                listener: listener.metadata.clone(),
+                filter_chain: chain.metadata.clone(),
+                ..ConfigMetadata::default()
+            },
+            filter_chain: (!chain.name.is_empty()).then(|| chain.name.as_ref().into()),
             config: config.clone(),
         }
     }
@@ -107,8 +125,15 @@ impl Manager {
         }
     }
 
-    pub(crate) fn filters(&self) -> &Chain {
-        &self.filters
+    /// The filters for a request: an upgrade may have its own.
+    pub(crate) fn filters(&self, head: &Head) -> &Chain {
+        if self.upgrade_filters.is_empty() {
+            return &self.filters;
+        }
+        let wanted = upgrade_of(head);
+        let own =
+            self.upgrade_filters.iter().find(|(kind, _)| wanted.is_some_and(|wanted| **kind == *wanted));
+        own.map_or(&self.filters, |(_, chain)| chain)
     }
 
     pub(crate) fn max_headers(&self) -> usize {
@@ -138,6 +163,11 @@ impl Manager {
         }
     }
 
+    /// Whether a connection that had so many requests before takes no other after this one.
+    pub(crate) fn is_last_request(&self, before: u64) -> bool {
+        self.config.limits.max_requests_per_connection.is_some_and(|max| before + 1 >= u64::from(max))
+    }
+
     pub(crate) fn accepts_http10(&self) -> bool {
         self.config.http1.accept_http_10
     }
@@ -154,21 +184,8 @@ impl Manager {
         self.rules
     }
 
-    pub(crate) fn forwarded(&self) -> forwarded::Rules {
-        let client = &self.config.client_address;
-        forwarded::Rules {
-            use_remote_address: client.use_remote_address,
-            trusted_hops: client.xff_num_trusted_hops,
-            skip_append: client.skip_xff_append,
-        }
-    }
-
     pub(crate) fn client_cert(&self) -> (Mode, Details) {
         (self.mode, self.details)
-    }
-
-    pub(crate) fn generates_request_id(&self) -> bool {
-        self.config.request_id.generate
     }
 
     pub(crate) fn returns_request_id(&self) -> bool {
@@ -201,11 +218,7 @@ impl Manager {
 
     /// Whether the route or the manager lets the request's upgrade through; a request without one always passes.
     pub(crate) fn accepts_upgrade(&self, head: &Head, route: &Route) -> bool {
-        let wanted = match &head.protocol {
-            Some(protocol) => protocol.as_str(),
-            None if head.method == http::Method::CONNECT => "connect",
-            None => return true,
-        };
+        let Some(wanted) = upgrade_of(head) else { return true };
         let of_route = match &route.action {
             Action::Route(action) => {
                 action.upgrades.iter().find(|upgrade| upgrade.upgrade_type.eq_ignore_ascii_case(wanted))
@@ -238,5 +251,14 @@ impl Manager {
         stats.inc(here);
         self.listener_stats.inc(there);
         stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
+    }
+}
+
+/// What the request wants to become, lower-case.
+fn upgrade_of(head: &Head) -> Option<&str> {
+    match &head.protocol {
+        Some(protocol) => Some(protocol),
+        None if head.method == http::Method::CONNECT => Some("connect"),
+        None => None,
     }
 }

@@ -6,9 +6,14 @@ use sail_proxy_decide::route::{HostRewrite, Route, RouteAction};
 
 use super::body::Body;
 use super::exchange::Exchange;
+use super::forwarded::{Connected, Further};
 use super::head::Head;
+use super::local_reply::LocalReply;
+use super::scan::Present;
 use super::{forwarded, request_id, xfcc};
 use crate::router::Found;
+use crate::stats::sets::http as stats;
+use crate::stream_info::details;
 
 /// Headers by which a request controls the router: they are read, and go no further.
 pub(crate) const ENVOY_REQUEST_CONTROLS: [&str; 12] = [
@@ -32,37 +37,112 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 
 /// Completes a request before it is routed.
-pub(crate) fn request(exchange: &Exchange, head: &mut Head) {
+pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     let connection = &exchange.connection;
     let manager = &connection.manager;
+    let config = &manager.config;
+    early(exchange, head);
     let tls = connection.accepted.tls.as_deref();
-    let rules = manager.forwarded();
-    if rules.use_remote_address || head.present.forwarded_for {
-        let peer = connection.downstream.direct_remote_address;
-        forwarded::apply(&mut head.headers, rules, peer, &mut exchange.info.borrow_mut().downstream);
+    if let Some((name, status)) =
+        config.client_address.custom_header.as_ref().zip(config.client_address.custom_header_reject)
+        && forwarded::address_in(&head.headers, name).is_none()
+    {
+        manager.stats.inc(stats::downstream_rq_rejected_via_ip_detection);
+        return Err(LocalReply::new(status, "", details::ORIGINAL_IP_DETECTION_FAILED));
     }
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let proto = head.headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
-    head.scheme = if proto.as_bytes() == b"https" { "https" } else { "http" };
-    strip_host(manager.config.host, connection.downstream.local_address.port(), head);
+    let connected = Connected {
+        peer: connection.downstream.direct_remote_address,
+        local: connection.downstream.local_address,
+        tls: tls.is_some(),
+    };
+    let further = Further {
+        append_port: config.append_x_forwarded_port,
+        controls: head.present.control,
+        forwarded_for: head.present.forwarded_for,
+    };
+    let downstream = &mut exchange.info.borrow_mut().downstream;
+    let origin = forwarded::apply(&mut head.headers, &config.client_address, further, connected, downstream);
+    exchange.from_outside.set(!origin.internal);
+    if config.add_user_agent {
+        add_user_agent(exchange, &mut head.headers);
+    }
+    head.scheme = match (&config.scheme.overwrite, head.headers.get(FORWARDED_PROTO)) {
+        (Some(scheme), _) if **scheme == *"https" => "https",
+        (Some(_), _) => "http",
+        (None, Some(proto)) if proto.as_bytes() == b"https" => "https",
+        (None, _) => "http",
+    };
+    strip_host(config.host, connection.downstream.local_address.port(), head);
     let (mode, details) = manager.client_cert();
     let chain = tls.map(|peer| &peer.chain[..]).unwrap_or_default();
     if head.present.client_cert || tls.is_some() {
         xfcc::apply(&mut head.headers, mode, details, tls.map(|peer| &*peer.info), chain);
     }
-    let id = if head.present.request_id {
-        head.headers.get(request_id::REQUEST_ID).map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()))
-    } else if manager.generates_request_id() {
+    if let Some(via) = manager.via() {
+        append_via(&mut head.headers, via);
+    }
+    set_request_id(exchange, head, origin.edge);
+    Ok(())
+}
+
+/// Mutations that the configuration wants before anything else.
+fn early(exchange: &Exchange, head: &mut Head) {
+    let mutations = &exchange.connection.manager.config.early_mutations;
+    if mutations.is_empty() {
+        return;
+    }
+    let mut headers = head.headers.clone();
+    exchange.with_attributes(head, |attributes| {
+        for mutation in mutations {
+            mutation.apply(&mut headers, attributes);
+        }
+    });
+    head.present = Present::of(&headers);
+    head.headers = headers;
+}
+
+fn add_user_agent(exchange: &Exchange, headers: &mut HeaderMap) {
+    let options = &exchange.connection.worker.shared.options;
+    if let Ok(cluster) = HeaderValue::from_str(&options.node_cluster) {
+        headers.insert(HeaderName::from_static("x-envoy-downstream-service-cluster"), cluster.clone());
+        headers.entry(http::header::USER_AGENT).or_insert(cluster);
+    }
+    if let Ok(node) = HeaderValue::from_str(&options.node_id)
+        && !node.is_empty()
+    {
+        headers.insert(HeaderName::from_static("x-envoy-downstream-service-node"), node);
+    }
+}
+
+fn set_request_id(exchange: &Exchange, head: &mut Head, edge: bool) {
+    let connection = &exchange.connection;
+    let rules = &connection.manager.config.request_id;
+    // At the edge, an id from outside would let others write into our logs and traces.
+    let fresh = rules.generate && (!head.present.request_id || edge && !rules.preserve_external);
+    let id = if fresh {
         let id = request_id::generate(&mut *connection.worker.rng.borrow_mut());
-        let value = HeaderValue::from_maybe_shared(id.clone());
-        value.ok().map(|value| {
+        HeaderValue::from_maybe_shared(id.clone()).ok().map(|value| {
             head.headers.insert(request_id::REQUEST_ID, value);
             id
         })
+    } else if head.present.request_id {
+        head.headers.get(request_id::REQUEST_ID).map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()))
     } else {
         None
     };
     exchange.info.borrow_mut().request_id = id;
+}
+
+/// Adds our name behind those of the proxies before us.
+fn append_via(headers: &mut HeaderMap, via: HeaderValue) {
+    let before = sail_proxy_decide::head::joined(headers, &http::header::VIA);
+    let joined = match before.as_deref() {
+        Some(before) if !before.is_empty() => {
+            HeaderValue::from_bytes(&[before, b", ", via.as_bytes()].concat()).unwrap_or(via)
+        }
+        _ => via,
+    };
+    headers.insert(http::header::VIA, joined);
 }
 
 /// Cuts off the host what the configuration does not want to see.
@@ -138,7 +218,7 @@ pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
     let headers = response.headers_mut();
     manager.server_header().apply(headers);
     if let Some(via) = manager.via() {
-        headers.append(http::header::VIA, via);
+        append_via(headers, via);
     }
     if manager.returns_request_id()
         && let Some(id) = &exchange.info.borrow().request_id

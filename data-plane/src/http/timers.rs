@@ -127,7 +127,9 @@ impl StreamTimer {
 
     /// Whether a limit was passed. To be asked whenever what the stream waits for is not there.
     pub(crate) fn poll(&mut self, exchange: &Rc<Exchange>, context: &mut Context<'_>) -> Poll<Expired> {
-        let Some(shortest) = self.limits.shortest().filter(|_| !self.done.get()) else { return Poll::Pending };
+        let Some(shortest) = self.limits.shortest().filter(|_| !self.done.get()) else {
+            return Poll::Pending;
+        };
         if shortest > SHORT {
             return self.poll_listed(exchange, context);
         }

@@ -376,7 +376,7 @@ fn respond(
     }
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
-    let timers = BodyTimers { deadline, idle: None };
+    let timers = BodyTimers { deadline, upstream_idle: None };
     Reply { response: response.map(Body::Incoming), lease: Some(lease), timers }
 }
 

@@ -43,6 +43,10 @@ details! {
     PATH_NORMALIZATION_FAILED = "path_normalization_failed";
     /// HTTP/1.0 or older is not accepted.
     LOW_VERSION = "low_version";
+    /// A header that should name the client's address does not.
+    ORIGINAL_IP_DETECTION_FAILED = "rejected_via_ip_detection";
+    /// A header's name has an underscore.
+    UNEXPECTED_UNDERSCORE = "unexpected_underscore";
     /// The client's headers are too large.
     REQUEST_HEADERS_TOO_LARGE = "request_headers_too_large";
     /// The client's body is too large.

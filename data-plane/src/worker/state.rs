@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) accepting: RefCell<HashMap<Arc<str>, Vec<Accepting>>>,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) started: Instant,
+    /// Streams that wait for something within limits of some length.
+    pub(crate) waiting: crate::http::timers::Waiting,
     own_metadata: OwnMetadata,
 }
 
@@ -75,6 +77,7 @@ impl Worker {
             accepting: RefCell::default(),
             rng: RefCell::new(SmallRng::from_os_rng()),
             started: Instant::now(),
+            waiting: Default::default(),
             own_metadata,
         })
     }
@@ -129,6 +132,7 @@ impl Worker {
     /// Once a second or so: closes what has been idle for too long.
     pub(crate) fn tick(&self) {
         let now = Instant::now();
+        self.waiting.sweep(now);
         for cluster in self.active().clusters.values() {
             cluster.sweep(now);
         }

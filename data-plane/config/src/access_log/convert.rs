@@ -426,5 +426,6 @@ fn comparison(cx: &mut Cx<'_>, value: pb::accesslog::ComparisonFilter) -> Option
             return None;
         }
     };
-    Some(Comparison { op, value: cx.required("value", value, |_, value| Some(value.default_value))? })
+    let value = cx.required("value", value, |_, value| Some(value))?;
+    Some(Comparison { op, value: value.default_value, runtime_key: arc(value.runtime_key) })
 }

@@ -21,11 +21,15 @@ pub(super) fn address(
     for detection in extensions {
         match detection {
             Detection::Xff(hops) => result.xff_num_trusted_hops = hops,
-            Detection::Header(name) => result.custom_header = Some(name),
+            Detection::Header { name, trusted, reject } => {
+                result.custom_header = Some(name);
+                result.custom_header_is_trusted = trusted;
+                result.custom_header_reject = reject;
+            }
         }
     }
     if let Some(manager::InternalAddressConfig { unix_sockets, cidr_ranges }) = internal {
-        result.unix_sockets_internal = unix_sockets;
+        cx.refuse("internal_address_config.unix_sockets", &unix_sockets);
         let ranges =
             cx.within("internal_address_config", |cx| addresses::ranges(cx, "cidr_ranges", cidr_ranges));
         result.internal = Some(CidrSet::new(ranges));
@@ -35,7 +39,7 @@ pub(super) fn address(
 
 enum Detection {
     Xff(u32),
-    Header(http::HeaderName),
+    Header { name: http::HeaderName, trusted: bool, reject: Option<http::StatusCode> },
 }
 
 fn detection(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Detection> {
@@ -45,16 +49,31 @@ fn detection(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<D
         "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig" => {
             let detections::custom_header::v3::CustomHeaderConfig {
                 header_name,
-                allow_extension_to_set_address_as_trusted: _,
+                allow_extension_to_set_address_as_trusted,
                 reject_with_status,
             } = cx.unpack(&any)?;
-            cx.refuse("typed_config.reject_with_status", &reject_with_status);
-            cx.error("typed_config", "it is understood but not carried out yet");
-            headers::name(cx, "typed_config.header_name", &header_name).map(Detection::Header)
+            let reject = match reject_with_status {
+                None => None,
+                Some(status) => {
+                    let code = u32::try_from(status.code).unwrap_or_default();
+                    Some(cx.ok(
+                        "typed_config.reject_with_status.code",
+                        crate::route::action::status_code(code),
+                    )?)
+                }
+            };
+            Some(Detection::Header {
+                name: headers::name(cx, "typed_config.header_name", &header_name)?,
+                trusted: allow_extension_to_set_address_as_trusted,
+                reject,
+            })
         }
         "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => {
             let config: detections::xff::v3::XffConfig = cx.unpack(&any)?;
             cx.refuse("typed_config.xff_trusted_cidrs", &config.xff_trusted_cidrs);
+            if !config.skip_xff_append.is_none_or(|skip| skip.value) {
+                cx.error("typed_config.skip_xff_append", "only true, the default, is supported");
+            }
             Some(Detection::Xff(config.xff_num_trusted_hops))
         }
         other => {

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::{
     BodyFormat, Codec, Hcm, HcmLimits, HcmTimeouts, HcmUpgrade, HostOptions, LocalReply, PathOptions,
-    ReplyMapper, RequestId, RouteSource, SchemeTransformation, ServerHeader, client, protocol,
+    ReplyMapper, RequestId, RouteSource, SchemeTransformation, ServerHeader, client, protocol, scope,
 };
 use crate::convert::{Cx, arc, hash, headers, type_name, values};
 use crate::pb;
@@ -84,7 +84,11 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         "the idle timeout holds while a response is flushed",
     );
     cx.ignore("drain_timeout_jitter", &drain_timeout_jitter, "connections drain without jitter");
-    cx.refuse("early_header_mutation_extensions", &early_header_mutation_extensions);
+    cx.ignore(
+        "delayed_close_timeout",
+        &delayed_close_timeout,
+        "connections close once their last byte is sent",
+    );
     cx.refuse("forward_client_cert_matcher", &forward_client_cert_matcher);
     cx.refuse(
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
@@ -95,9 +99,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     cx.refuse("typed_header_validation_config", &typed_header_validation_config);
     cx.refuse("forward_proto_config", &forward_proto_config);
 
-    cx.unserved("add_user_agent", &values::bool_or(add_user_agent, false));
-    cx.unserved("append_x_forwarded_port", &append_x_forwarded_port);
-    cx.unserved("preserve_external_request_id", &preserve_external_request_id);
     cx.ignore(
         "stream_error_on_invalid_http_message",
         &values::bool_or(stream_error_on_invalid_http_message, false),
@@ -161,7 +162,12 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         http2: cx.within("http2_protocol_options", |cx| {
             protocol::http2(cx, http2_protocol_options.unwrap_or_default())
         }),
-        client_address: super::ClientAddress { xff_num_trusted_hops, skip_xff_append, ..client_address? },
+        client_address: {
+            let address = client_address?;
+            // The extension's number and the old field's exclude each other.
+            let hops = xff_num_trusted_hops.max(address.xff_num_trusted_hops);
+            super::ClientAddress { xff_num_trusted_hops: hops, skip_xff_append, ..address }
+        },
         forward_client_cert: client::forward(cx, forward_client_cert_details),
         client_cert_details: client::details(cx, set_current_client_cert_details),
         server_header: server_header(cx, server_header_transformation),
@@ -190,6 +196,11 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         stream_error_on_invalid_http_message: values::bool_or(stream_error_on_invalid_http_message, false),
         underscores: common.underscores,
         add_user_agent: values::bool_or(add_user_agent, false),
+        early_mutations: cx
+            .each("early_header_mutation_extensions", early_header_mutation_extensions, early_mutations)
+            .into_iter()
+            .flatten()
+            .collect(),
         codec: codec?,
         routes: routes?,
     })
@@ -227,10 +238,9 @@ fn route_source(
             let source = cx.required("config_source", config_source, values::config_source)?;
             Some(RouteSource::Rds(ResourceRef { name: arc(route_config_name), source }))
         }),
-        Some(RouteSpecifier::ScopedRoutes(_)) => {
-            cx.error("scoped_routes", "it is not supported");
-            None
-        }
+        Some(RouteSpecifier::ScopedRoutes(value)) => cx
+            .within("scoped_routes", |cx| scope::routes(cx, value))
+            .map(|routes| RouteSource::Scoped(Arc::new(routes))),
         None => {
             cx.error("route_specifier", "it must be set");
             None
@@ -254,8 +264,12 @@ fn server_header(cx: &mut Cx<'_>, value: i32) -> ServerHeader {
 fn scheme(cx: &mut Cx<'_>, value: pb::core::SchemeHeaderTransformation) -> Option<SchemeTransformation> {
     use pb::core::scheme_header_transformation::Transformation;
     let pb::core::SchemeHeaderTransformation { match_upstream, transformation } = value;
-    cx.unserved("match_upstream", &match_upstream);
-    let overwrite = transformation.map(|Transformation::SchemeToOverwrite(scheme)| scheme.into());
+    let overwrite =
+        transformation.map(|Transformation::SchemeToOverwrite(scheme)| scheme.to_ascii_lowercase());
+    if overwrite.as_ref().is_some_and(|scheme| scheme != "http" && scheme != "https") {
+        cx.error("scheme_to_overwrite", "only http and https are schemes here");
+    }
+    let overwrite = overwrite.map(Into::into);
     Some(SchemeTransformation { overwrite, match_upstream })
 }
 
@@ -280,6 +294,20 @@ fn request_id(cx: &mut Cx<'_>, value: pb::hcm::RequestIdExtension) -> Option<Req
         use_for_trace_sampling: values::bool_or(config.use_request_id_for_trace_sampling, true),
         ..UUID
     })
+}
+
+fn early_mutations(
+    cx: &mut Cx<'_>,
+    value: pb::core::TypedExtensionConfig,
+) -> Option<Vec<sail_proxy_decide::headers::Mutation>> {
+    use xds_api::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
+    let any = value.typed_config.unwrap_or_default();
+    if type_name(&any) != "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation" {
+        cx.error("typed_config", format_args!("there is no early header mutation {:?}", type_name(&any)));
+        return None;
+    }
+    let HeaderMutation { mutations } = cx.unpack(&any)?;
+    Some(cx.each("typed_config.mutations", mutations, http_filter::header_mutation::mutation))
 }
 
 fn upgrade(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::UpgradeConfig) -> Option<HcmUpgrade> {

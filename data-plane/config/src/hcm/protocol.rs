@@ -65,7 +65,6 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         allow_custom_methods: _,
         ignore_http_11_upgrade,
     } = value;
-    cx.unserved("header_key_format", &header_key_format);
     cx.refuse("ignore_http_11_upgrade", &ignore_http_11_upgrade);
     Http1Options {
         accept_http_10,

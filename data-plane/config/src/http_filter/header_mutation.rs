@@ -48,7 +48,7 @@ fn mutations(cx: &mut Cx<'_>, value: proto::Mutations) -> Option<Mutations> {
     })
 }
 
-fn mutation(cx: &mut Cx<'_>, value: pb::mutation_rules::HeaderMutation) -> Option<Mutation> {
+pub(crate) fn mutation(cx: &mut Cx<'_>, value: pb::mutation_rules::HeaderMutation) -> Option<Mutation> {
     use pb::mutation_rules::header_mutation::Action;
     match value.action {
         Some(Action::Remove(name)) => {

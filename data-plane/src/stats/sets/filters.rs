@@ -54,6 +54,13 @@ stat_set! {
         rq_reset_after_downstream_response_started = "rq_reset_after_downstream_response_started",
         rq_retry_skipped_request_not_complete = "rq_retry_skipped_request_not_complete",
         rs_too_large = "rs_too_large",
+        requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers",
+        dropped_headers_with_underscores = "dropped_headers_with_underscores",
+        passthrough_internal_redirect_bad_location = "passthrough_internal_redirect_bad_location",
+        passthrough_internal_redirect_no_route = "passthrough_internal_redirect_no_route",
+        passthrough_internal_redirect_predicate = "passthrough_internal_redirect_predicate",
+        passthrough_internal_redirect_too_many_redirects = "passthrough_internal_redirect_too_many_redirects",
+        passthrough_internal_redirect_unsafe_scheme = "passthrough_internal_redirect_unsafe_scheme",
     }
     gauges {
         downstream_cx_active = "downstream_cx_active",

@@ -1,0 +1,102 @@
+//! What is refused before anything else looks at a request, and the one form of its path.
+
+use std::borrow::Cow;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use sail_proxy_config::hcm::Underscores;
+
+use super::exchange::Exchange;
+use super::head::Head;
+use super::local_reply::LocalReply;
+use super::path;
+use crate::stats::sets::http as stats;
+use crate::stream_info::details;
+
+/// Checks a request's head, and puts its path into one form.
+pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+    check_version(exchange, head)?;
+    let manager = &exchange.connection.manager;
+    if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') && head.path != "*" {
+        manager.stats.inc(stats::downstream_rq_non_relative_path);
+        return Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH));
+    }
+    if head.headers.len() > manager.max_headers() {
+        manager.stats.inc(stats::downstream_rq_too_large);
+        return Err(LocalReply::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "",
+            details::REQUEST_HEADERS_TOO_LARGE,
+        ));
+    }
+    underscores(exchange, head)?;
+    normalize(exchange, head)
+}
+
+fn check_version(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+    let manager = &exchange.connection.manager;
+    if head.version < Version::HTTP_11 && !manager.accepts_http10() {
+        exchange.connection.close_after_this();
+        return Err(LocalReply::new(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", details::LOW_VERSION));
+    }
+    if head.authority.is_empty() && head.version < Version::HTTP_11 {
+        match manager.default_host() {
+            Some(host) => head.authority = host,
+            None => {
+                exchange.connection.close_after_this();
+                return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details::MISSING_HOST_HEADER));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names with underscores look like others to servers that turn hyphens into them.
+fn underscores(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+    let manager = &exchange.connection.manager;
+    let action = manager.config.underscores;
+    if action == Underscores::Allow {
+        return Ok(());
+    }
+    let found: Vec<HeaderName> =
+        head.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    if action == Underscores::RejectRequest {
+        manager.stats.inc(stats::requests_rejected_with_underscores_in_headers);
+        exchange.connection.close_after_this();
+        return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details::UNEXPECTED_UNDERSCORE));
+    }
+    for name in found {
+        manager.stats.inc(stats::dropped_headers_with_underscores);
+        head.headers.remove(name);
+    }
+    Ok(())
+}
+
+fn normalize(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+    let manager = &exchange.connection.manager;
+    match path::normalize(head.path.as_str(), manager.path_rules()) {
+        path::Outcome::Path(Cow::Borrowed(_)) => {}
+        path::Outcome::Path(Cow::Owned(path)) => match path.try_into() {
+            Ok(path) => head.path = path,
+            Err(_) => return Err(bad_path()),
+        },
+        path::Outcome::Reject => return Err(bad_path()),
+        path::Outcome::Redirect(path) => {
+            manager.stats.inc(stats::downstream_rq_redirected_with_normalized_path);
+            let location = HeaderValue::try_from(path).map_err(|_| bad_path())?;
+            return Err(LocalReply::new(
+                StatusCode::TEMPORARY_REDIRECT,
+                "",
+                details::PATH_NORMALIZATION_FAILED,
+            )
+            .header(header::LOCATION, location));
+        }
+    }
+    Ok(())
+}
+
+fn bad_path() -> LocalReply {
+    LocalReply::new(StatusCode::BAD_REQUEST, "", details::PATH_NORMALIZATION_FAILED)
+}

@@ -1,0 +1,327 @@
+//! What the HTTP connection manager does besides routing, seen from both ends of the real binary.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use support::{Backend, Proxy, call, wait};
+
+const HCM: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {\"@type\": \
+    type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+
+/// One listener `l` with these routes and further fields, and clusters by name and address.
+fn bootstrap(routes: &str, more: &str, clusters: &[(&str, SocketAddr)]) -> String {
+    let clusters: String = clusters
+        .iter()
+        .map(|(name, address)| {
+            format!(
+                "  - {{name: {name}, type: STATIC, connect_timeout: 1s, metadata: {{filter_metadata: {{ns: {{k: cluster}}}}}}, \
+                 load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: \
+                 {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]}}}}\n",
+                address.ip(),
+                address.port()
+            )
+        })
+        .collect();
+    format!(
+        "node: {{id: node-id, cluster: node-cluster}}\nstatic_resources:\n  listeners:\n  - name: l\n    \
+         metadata: {{filter_metadata: {{ns: {{k: listener}}}}}}\n    \
+         address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{name: chain, \
+         filters: [{{name: hcm, typed_config: {{\"@type\": {HCM}, stat_prefix: l, {more} route_config: {{name: r, \
+         virtual_hosts: [{{name: v, domains: [\"*\"], metadata: {{filter_metadata: {{ns: {{k: vhost}}}}}}, \
+         routes: [{routes}]}}]}}, http_filters: [{ROUTER}]}}}}]}}]\n  clusters:\n{clusters}"
+    )
+}
+
+const TO_A: &str = "{match: {prefix: /}, route: {cluster: a}}";
+
+/// Sends bytes, and reads until the other side closes.
+fn raw(to: SocketAddr, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// A server that reads a head and then answers this, or nothing if it is empty.
+fn server(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                    head.push(byte[0]);
+                }
+                if answer.is_empty() {
+                    let _ = stream.read(&mut [0]);
+                }
+                stream.write_all(answer.as_bytes())
+            });
+        }
+    });
+    address
+}
+
+/// The JSON lines of the access log that is written to `$DIR/log`, once there are so many.
+fn log_lines(proxy: &Proxy, count: usize) -> Vec<serde_json::Value> {
+    wait("the access log", || {
+        let text = std::fs::read_to_string(proxy.dir.path().join("log")).ok()?;
+        let lines: Vec<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+fn json_log(fields: &str, filter: &str) -> String {
+    format!(
+        "access_log: [{{name: f, {filter} typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: $DIR/log, \
+         log_format: {{json_format: {{{fields}}}}}}}}}],"
+    )
+}
+
+#[test]
+fn local_replies_are_rewritten() {
+    let more = "via: me, local_reply_config: {mappers: [{filter: {status_code_filter: {comparison: {op: EQ, value: \
+        {default_value: 404, runtime_key: x}}}}, status_code: 410, body: {inline_string: gone}, headers_to_add: \
+        [{header: {key: x-m, value: \"%REQ(x-a)% %RESPONSE_CODE%\"}}]}], body_format: {json_format: \
+        {b: \"%LOCAL_REPLY_BODY%\", c: \"%RESPONSE_CODE%\", m: \"%REQ(:METHOD)%\"}}},";
+    let routes = "{match: {prefix: /d}, direct_response: {status: 200, body: {inline_string: hello}}}";
+    let proxy = Proxy::ready(&bootstrap(routes, more, &[]), &[]);
+    let to = proxy.listener("l");
+    let answer = call(to, "GET", "/none", &[("x-a", "1")]).unwrap();
+    assert_eq!(answer.head.lines().next(), Some("HTTP/1.1 410 Gone"));
+    assert!(answer.head.contains("x-m: 1 404\r\n"), "{}", answer.head);
+    assert!(answer.head.contains("content-type: application/json\r\n") && answer.head.contains("via: me"));
+    assert_eq!(answer.body, "{\"b\":\"gone\",\"c\":410,\"m\":\"GET\"}\n");
+    assert_eq!(call(to, "GET", "/d", &[]).unwrap().body, "{\"b\":\"hello\",\"c\":200,\"m\":\"GET\"}\n");
+    let grpc = call(to, "POST", "/none", &[("content-type", "application/grpc")]).unwrap();
+    assert!(grpc.head.contains("grpc-status: 2\r\n"), "{}", grpc.head);
+    assert!(
+        grpc.head.contains("grpc-message: {\"b\":\"gone\",\"c\":410,\"m\":\"POST\"}%0A\r\n"),
+        "{}",
+        grpc.head
+    );
+}
+
+#[test]
+fn timeouts_of_streams() {
+    let silent = server("");
+    let routes = "{match: {prefix: /idle}, route: {cluster: s, timeout: 0s, idle_timeout: 0.1s}}, \
+                  {match: {prefix: /}, route: {cluster: s, timeout: 0s}}";
+    let more = "request_timeout: 0.3s, common_http_protocol_options: {max_stream_duration: 0.6s},";
+    let proxy = Proxy::ready(&bootstrap(routes, more, &[("s", silent)]), &[]);
+    let to = proxy.listener("l");
+    let idle = call(to, "GET", "/idle", &[]).unwrap();
+    assert_eq!((idle.status, &*idle.body), (504, "stream timeout"));
+    let slow = raw(to, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n");
+    assert!(slow.starts_with("HTTP/1.1 408 ") && slow.ends_with("request timeout"), "{slow}");
+    let long = call(to, "GET", "/", &[]).unwrap();
+    assert_eq!((long.status, &*long.body), (504, "downstream duration timeout"));
+    for stat in ["idle_timeout", "timeout", "max_duration_reached"] {
+        assert_eq!(proxy.stat(&format!("http.l.downstream_rq_{stat}")), Some(1), "{stat}");
+    }
+}
+
+#[test]
+fn headers_that_take_too_long_end_the_connection() {
+    let proxy = Proxy::ready(&bootstrap(TO_A, "request_headers_timeout: 0.1s,", &[]), &[]);
+    let answer = raw(proxy.listener("l"), "GET / HTTP/1.1\r\nhost: ");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(proxy.stat("http.l.downstream_rq_header_timeout"), Some(1));
+}
+
+#[test]
+fn a_connection_has_so_many_requests() {
+    let proxy = Proxy::ready(
+        &bootstrap(
+            "{match: {prefix: /}, direct_response: {status: 204}}",
+            "common_http_protocol_options: {max_requests_per_connection: 2},",
+            &[],
+        ),
+        &[],
+    );
+    let one = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answers = raw(proxy.listener("l"), &one.repeat(3));
+    assert_eq!(answers.matches("HTTP/1.1 204").count(), 2, "{answers}");
+    assert_eq!(answers.matches("connection: close").count(), 1);
+}
+
+#[test]
+fn old_clients_are_answered_where_that_is_asked_for() {
+    let a = Backend::start("a");
+    let strict = Proxy::ready(&bootstrap(TO_A, "", &[("a", a.address)]), &[]);
+    let answer = raw(strict.listener("l"), "GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 426 ") || answer.starts_with("HTTP/1.0 426 "), "{answer}");
+    assert!(answer.ends_with("Upgrade Required"));
+    let more = "http_protocol_options: {accept_http_10: true, default_host_for_http_10: old.example},";
+    let lenient = Proxy::ready(&bootstrap(TO_A, more, &[("a", a.address)]), &[]);
+    let answer = raw(lenient.listener("l"), "GET / HTTP/1.0\r\n\r\n");
+    assert!(answer.contains(" 200 ") && answer.ends_with("\r\na"), "{answer}");
+    assert!(a.next().to_lowercase().contains("host: old.example\r\n"));
+}
+
+#[test]
+fn header_names_keep_their_spelling() {
+    let shout = server("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-ShOut: 1\r\n\r\n");
+    let routes = "{match: {prefix: /}, route: {cluster: a}}";
+    let preserve = "http_protocol_options: {header_key_format: {stateful_formatter: {name: preserve_case, typed_config: \
+        {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}},";
+    let proxy = Proxy::ready(&bootstrap(routes, preserve, &[("a", shout)]), &[]);
+    assert!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().head.contains("x-shout: 1"));
+    let proper = "http_protocol_options: {header_key_format: {proper_case_words: {}}},";
+    let proxy = Proxy::ready(&bootstrap(routes, proper, &[("a", shout)]), &[]);
+    assert!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().head.contains("X-Shout: 1"));
+}
+
+#[test]
+fn headers_with_underscores() {
+    let a = Backend::start("a");
+    let action = |action: &str| {
+        let more = format!("common_http_protocol_options: {{headers_with_underscores_action: {action}}},");
+        Proxy::ready(&bootstrap(TO_A, &more, &[("a", a.address)]), &[])
+    };
+    let reject = action("REJECT_REQUEST");
+    assert_eq!(call(reject.listener("l"), "GET", "/", &[("a_b", "1")]).unwrap().status, 400);
+    let drop = action("DROP_HEADER");
+    assert_eq!(call(drop.listener("l"), "GET", "/", &[("a_b", "1")]).unwrap().status, 200);
+    assert!(!a.next().contains("a_b"));
+}
+
+#[test]
+fn the_edge_believes_nobody() {
+    let a = Backend::start("a");
+    let more = "use_remote_address: true, append_x_forwarded_port: true, via: me, add_user_agent: true, \
+        early_header_mutation_extensions: [{name: m, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation, \
+        mutations: [{remove: x-early}]}}],";
+    let proxy = Proxy::ready(&bootstrap(TO_A, more, &[("a", a.address)]), &[]);
+    let to = proxy.listener("l");
+    let sent = [
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "mine"),
+        ("x-envoy-upstream-rq-timeout-ms", "1"),
+        ("via", "other"),
+        ("x-early", "1"),
+    ];
+    call(to, "GET", "/", &sent).unwrap();
+    let seen = a.next().to_lowercase();
+    let port = format!("x-forwarded-port: {}\r\n", to.port());
+    for expect in [
+        "x-forwarded-for: 1.1.1.1,127.0.0.1\r\n",
+        "x-forwarded-proto: http\r\n",
+        "x-envoy-external-address: 127.0.0.1\r\n",
+        "via: other, me\r\n",
+        "user-agent: node-cluster\r\n",
+        "x-envoy-downstream-service-node: node-id\r\n",
+        &port,
+    ] {
+        assert!(seen.contains(expect), "{expect:?} is missing in {seen}");
+    }
+    assert!(!seen.contains("x-request-id: mine") && !seen.contains("x-early"), "{seen}");
+    let inside = "use_remote_address: true, preserve_external_request_id: true, internal_address_config: {cidr_ranges: \
+        [{address_prefix: 127.0.0.0, prefix_len: 8}]},";
+    let proxy = Proxy::ready(&bootstrap(TO_A, inside, &[("a", a.address)]), &[]);
+    call(proxy.listener("l"), "GET", "/", &[("x-request-id", "mine")]).unwrap();
+    let seen = a.next().to_lowercase();
+    assert!(seen.contains("x-envoy-internal: true\r\n") && seen.contains("x-request-id: mine\r\n"), "{seen}");
+}
+
+#[test]
+fn scopes_choose_route_tables() {
+    let table = |status: u16| {
+        format!(
+            "route_configuration: {{name: t{status}, virtual_hosts: [{{name: v, domains: [\"*\"], routes: [{{match: \
+             {{prefix: /}}, direct_response: {{status: {status}}}}}]}}]}}"
+        )
+    };
+    let scoped = format!(
+        "scoped_routes: {{name: s, scope_key_builder: {{fragments: [{{header_value_extractor: {{name: x-scope, \
+         element_separator: \";\", element: {{separator: \"=\", key: tenant}}}}}}]}}, scoped_route_configurations_list: \
+         {{scoped_route_configurations: [{{name: a, {}, key: {{fragments: [{{string_key: a}}]}}}}, {{name: b, {}, key: \
+         {{fragments: [{{string_key: b}}]}}}}]}}}}",
+        table(201),
+        table(202)
+    );
+    let text = bootstrap("", "", &[]);
+    let (before, rest) = text.split_once("route_config: ").unwrap();
+    let rest = &rest[rest.find(", http_filters").unwrap()..];
+    let proxy = Proxy::ready(&format!("{before}{scoped}{rest}"), &[]);
+    let to = proxy.listener("l");
+    for (header, status) in [("x=1;tenant=a", 201), ("tenant=b", 202), ("tenant=c", 404), ("", 404)] {
+        assert_eq!(call(to, "GET", "/", &[("x-scope", header)]).unwrap().status, status, "{header}");
+    }
+}
+
+#[test]
+fn logs_tell_what_envoys_tell() {
+    let a = Backend::start("a");
+    let fields = "path: \"%PATH(NQ)%\", orig: \"%PATH(WQ:ORIG)%\", q: \"%QUERY_PARAM(q)%\", listener: \
+        \"%METADATA(LISTENER:ns:k)%\", vhost: \"%METADATA(VIRTUAL_HOST:ns:k)%\", route: \"%METADATA(ROUTE:ns:k)%\", \
+        cluster: \"%CLUSTER_METADATA(ns:k)%\", chain: \"%FILTER_CHAIN_NAME%\", port: \"%UPSTREAM_REMOTE_PORT%\", \
+        hosts: \"%UPSTREAM_HOSTS_ATTEMPTED%\", env: \"%ENVIRONMENT(PATH)%\", nothing: \"%REQ(x-none)%\", \
+        mixed: \"a %REQ(x-none)% b\", first: '%COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-none\"}, \
+        \"PROTOCOL\"]})%', host: \"%HOSTNAME%\", kind: \"%ACCESS_LOG_TYPE%\", n: 7, list: [\"%RESPONSE_CODE%\", true]";
+    let routes = "{match: {prefix: /up}, metadata: {filter_metadata: {ns: {k: route}}}, route: {cluster: a, prefix_rewrite: /new}}";
+    let more =
+        format!("{} access_log_options: {{flush_access_log_on_new_request: true}},", json_log(fields, ""));
+    let proxy = Proxy::ready(&bootstrap(routes, &more, &[("a", a.address)]), &[]);
+    call(proxy.listener("l"), "GET", "/up?q=1", &[]).unwrap();
+    let lines = log_lines(&proxy, 2);
+    assert_eq!(lines[0]["kind"], "DownstreamStart");
+    let line = &lines[1];
+    let expect = serde_json::json!({
+        "path": "/up", "orig": "/up?q=1", "q": "1", "listener": "listener", "vhost": "vhost", "route": "route",
+        "cluster": "cluster", "chain": "chain", "port": a.address.port(), "hosts": a.address.to_string(),
+        "nothing": null, "mixed": "a - b", "first": "HTTP/1.1", "kind": "DownstreamEnd", "n": 7, "list": [200, true],
+    });
+    for (key, value) in expect.as_object().unwrap() {
+        assert_eq!(&line[key], value, "{key} in {line}");
+    }
+    assert!(line["env"].as_str().unwrap().contains('/') && !line["host"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn runtime_keys_have_effect_at_once() {
+    let routes = "{match: {prefix: /, runtime_fraction: {default_value: {numerator: 0}, runtime_key: share}}, \
+        direct_response: {status: 201}}, {match: {prefix: /}, direct_response: {status: 202}}";
+    let filter = "filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 999, runtime_key: least}}}},";
+    let proxy = Proxy::ready(&bootstrap(routes, &json_log("c: \"%RESPONSE_CODE%\"", filter), &[]), &[]);
+    let to = proxy.listener("l");
+    assert_eq!(call(to, "GET", "/", &[]).unwrap().status, 202);
+    assert_eq!(proxy.admin("POST", "/runtime_modify?share=100&least=200").status, 200);
+    assert_eq!(call(to, "GET", "/", &[]).unwrap().status, 201);
+    assert_eq!(log_lines(&proxy, 1), [serde_json::json!({ "c": 201 })]);
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for (field, name) in [
+        ("http_protocol_options: {ignore_http_11_upgrade: [{exact: x}]},", "ignore_http_11_upgrade"),
+        ("proxy_status_config: {remove_details: true},", "proxy_status_config"),
+        (
+            "access_log: [{name: f, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, \
+          path: /dev/null, log_format: {text_format_source: {inline_string: \"%TLS_JA3_FINGERPRINT%\"}}}}],",
+            "TLS_JA3_FINGERPRINT",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.yaml");
+        std::fs::write(&path, bootstrap(TO_A, field, &[])).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_sail-proxy"))
+            .args(["-c", path.to_str().unwrap(), "--mode", "validate"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(name), "{field}: {said}");
+    }
+}
