@@ -103,7 +103,10 @@ impl Manager {
                 .upgrades
                 .iter()
                 .filter_map(|upgrade| {
-                    Some((upgrade.upgrade_type.clone(), Chain::new(upgrade.filters.as_ref()?)))
+                    Some((
+                        upgrade.upgrade_type.clone(),
+                        Chain::new(upgrade.filters.as_ref()?, &Build { store, prefix }),
+                    ))
                 })
                 .collect(),
             metadata: ConfigMetadata {
