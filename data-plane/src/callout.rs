@@ -1,6 +1,7 @@
 //! Requests of the proxy's own, made by filters and logs through their worker's clusters and pools.
 
 pub(crate) mod grpc;
+pub(crate) mod json;
 
 use std::rc::Rc;
 use std::sync::Arc;

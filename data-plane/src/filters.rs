@@ -2,6 +2,8 @@
 
 mod alpn;
 mod cors;
+pub(crate) mod edit;
+mod ext_authz;
 mod fault;
 mod grpc_stats;
 mod header_mutation;
@@ -12,6 +14,7 @@ mod rbac;
 mod refused;
 mod set_filter_state;
 
+use std::any::Any;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,6 +68,28 @@ pub(crate) struct State {
     pub(crate) peer_metadata: peer_metadata::State,
     pub(crate) rate_limit: local_rate_limit::State,
     pub(crate) alpn: Option<alpn::Override>,
+    /// What others keep, by the filter's name.
+    others: Vec<(Box<str>, Box<dyn Any>)>,
+}
+
+impl State {
+    /// Keeps something for a filter's next turn.
+    pub(crate) fn put<T: 'static>(&mut self, filter: &str, value: T) {
+        self.others.push((filter.into(), Box::new(value)));
+    }
+
+    /// What the filter kept.
+    pub(crate) fn take<T: 'static>(&mut self, filter: &str) -> Option<T> {
+        let found = self.others.iter().position(|(name, value)| **name == *filter && value.is::<T>())?;
+        self.others.swap_remove(found).1.downcast().ok().map(|value| *value)
+    }
+}
+
+/// What filters are made with.
+pub(crate) struct Build<'a> {
+    pub(crate) store: &'a Store,
+    /// The connection manager's `stat_prefix`.
+    pub(crate) prefix: &'a str,
 }
 
 /// A filter, as a worker holds it for a connection manager.
@@ -167,6 +192,7 @@ impl Chain {
 fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter>> {
     Some(match kind {
         HttpFilterKind::Rbac(config) => Box::new(config.clone()),
+        HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
         HttpFilterKind::Cors => Box::new(cors::Cors),
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),

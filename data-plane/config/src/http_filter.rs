@@ -3,6 +3,7 @@
 pub mod alpn;
 mod buffer;
 mod cors;
+pub mod ext_authz;
 mod fault;
 pub mod grpc_stats;
 mod grpc_web;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use sail_proxy_decide::fault::FaultConfig;
 use sail_proxy_decide::headers::Mutations;
 use sail_proxy_decide::jwt::JwtAuthn;
+use sail_proxy_decide::mutation_rules::MutationRules;
 use sail_proxy_decide::rate_limit::LocalRateLimit;
 use sail_proxy_decide::rbac::RbacConfig;
 use sail_proxy_decide::route::PerFilterConfig;
@@ -29,7 +31,7 @@ pub use alpn::AlpnOverride;
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 pub use router::Router;
 
-use crate::convert::{Cx, arc, type_name};
+use crate::convert::{Cx, arc, matchers, type_name, values};
 use crate::network_filter::FilterStateValue;
 use crate::pb;
 
@@ -53,6 +55,7 @@ const FILTERS: &[Entry] = &[
     alpn::ENTRY,
     buffer::ENTRY,
     cors::ENTRY,
+    ext_authz::ENTRY,
     fault::ENTRY,
     grpc_stats::ENTRY,
     grpc_web::ENTRY,
@@ -86,6 +89,8 @@ pub enum HttpFilterKind {
     Buffer(u32),
     /// `cors`: routes hold the policies.
     Cors,
+    /// `ext_authz`
+    ExtAuthz(Arc<ext_authz::ExtAuthz>),
     /// `fault`
     Fault(Arc<FaultConfig>),
     /// `grpc_stats`
@@ -178,4 +183,26 @@ pub(crate) fn read_per_route(cx: &mut Cx<'_>, any: &pb::Any) -> Option<PerFilter
 
 fn per_route(any: &pb::Any) -> Option<&'static PerRoute> {
     FILTERS.iter().filter_map(|entry| entry.per_route.as_ref()).find(|entry| entry.name == type_name(any))
+}
+
+/// `HeaderMutationRules`
+fn mutation_rules(cx: &mut Cx<'_>, value: pb::mutation_rules::HeaderMutationRules) -> Option<MutationRules> {
+    let pb::mutation_rules::HeaderMutationRules {
+        allow_all_routing,
+        allow_envoy,
+        disallow_system,
+        disallow_all,
+        allow_expression,
+        disallow_expression,
+        disallow_is_error,
+    } = value;
+    Some(MutationRules {
+        allow_all_routing: values::bool_or(allow_all_routing, false),
+        allow_envoy: values::bool_or(allow_envoy, false),
+        disallow_system: values::bool_or(disallow_system, false),
+        disallow_all: values::bool_or(disallow_all, false),
+        allow: cx.option("allow_expression", allow_expression, matchers::regex),
+        disallow: cx.option("disallow_expression", disallow_expression, matchers::regex),
+        disallow_is_error: values::bool_or(disallow_is_error, false),
+    })
 }

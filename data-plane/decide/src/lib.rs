@@ -14,6 +14,7 @@ pub mod host;
 pub mod jwt;
 pub mod lb;
 pub mod matcher;
+pub mod mutation_rules;
 pub mod outlier;
 pub mod path_template;
 pub mod rate_limit;

@@ -130,6 +130,7 @@ stat_set! {
         disabled = "ext_authz.disabled",
         failure_mode_allowed = "ext_authz.failure_mode_allowed",
         invalid = "ext_authz.invalid",
+        ignored_dynamic_metadata = "ext_authz.ignored_dynamic_metadata",
     }
     gauges {}
     histograms {}

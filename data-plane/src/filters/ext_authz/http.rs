@@ -1,0 +1,121 @@
+//! Asks an HTTP server: 200 is a consent, 5xx a failure, the rest a refusal.
+
+use ::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use sail_proxy_config::http_filter::ext_authz::HttpService;
+use sail_proxy_decide::headers::AppendAction;
+use sail_proxy_decide::matcher::StringMatcher;
+use serde_json::Value;
+
+use super::{Check, Consent, Excerpt, PARTIAL_BODY, Refusal, Verdict};
+use crate::callout::{self, CalloutError};
+use crate::http::head::Head;
+
+const HEADERS_TO_REMOVE: &str = "x-envoy-auth-headers-to-remove";
+
+pub(super) async fn ask(
+    check: &Check<'_>,
+    service: &HttpService,
+    head: &Head,
+    body: Option<Excerpt>,
+) -> Verdict {
+    let Some(request) = request(check, service, head, body.as_ref()) else {
+        return Verdict::Error { status: None, timeout: false };
+    };
+    let worker = &check.exchange.connection.worker;
+    let body = body.map(|body| body.bytes).unwrap_or_default();
+    match callout::http(worker, &service.target, request, body).await {
+        Ok(response) => verdict(service, &response),
+        Err(error) => {
+            tracing::debug!(cluster = %service.target.cluster, %error, "ext_authz service failed");
+            Verdict::Error { status: None, timeout: matches!(error, CalloutError::Timeout(_)) }
+        }
+    }
+}
+
+fn named(list: &[StringMatcher], name: &HeaderName) -> bool {
+    list.iter().any(|matcher| matcher.is_match(name.as_str().as_bytes()))
+}
+
+/// The client's request, less the headers that are not to go along; `None` if the path is none.
+fn request(check: &Check<'_>, service: &HttpService, head: &Head, body: Option<&Excerpt>) -> Option<Head> {
+    let config = check.config;
+    let allowed = config.allowed_headers.as_deref().unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    for (name, value) in &head.headers {
+        let wanted = *name == AUTHORIZATION || named(allowed, name) || named(&service.allowed_headers, name);
+        let framing = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, HOST].contains(name);
+        if wanted && !framing && name != PARTIAL_BODY && !named(&config.disallowed_headers, name) {
+            headers.append(name, value.clone());
+        }
+    }
+    if let Some(body) = body {
+        let partial = if body.partial { "true" } else { "false" };
+        headers.insert(PARTIAL_BODY, HeaderValue::from_static(partial));
+    }
+    check.exchange.with_attributes(head, |attributes| {
+        for add in &service.headers_to_add {
+            if let Some(value) = add.value(attributes) {
+                headers.insert(add.name.clone(), value);
+            }
+        }
+    });
+    let path = match &service.path_override {
+        Some(path) => path.parse().ok()?,
+        None if service.path_prefix.is_empty() => head.path.clone(),
+        None => format!("{}{}", service.path_prefix, head.path).parse().ok()?,
+    };
+    let mut request = callout::head(&service.target, head.method.clone(), headers);
+    // The server decides by the host that the client asked for.
+    request.authority = head.authority.clone();
+    request.path = path;
+    Some(request)
+}
+
+fn verdict(service: &HttpService, response: &Response<Bytes>) -> Verdict {
+    if response.status().is_server_error() {
+        return Verdict::Error { status: None, timeout: false };
+    }
+    let headers = response.headers();
+    let metadata = headers.iter().filter(|(name, _)| named(&service.metadata_from_headers, name));
+    let metadata: serde_json::Map<_, _> = metadata
+        .map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.to_string(), Value::String(text))
+        })
+        .collect();
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let pick = |list: &[StringMatcher]| -> Vec<(String, Vec<u8>)> {
+        let found = headers.iter().filter(|(name, _)| named(list, name));
+        found.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+    };
+    let for_client = |list: Vec<(String, Vec<u8>)>| {
+        list.into_iter().map(|(name, value)| (name, value, AppendAction::AppendIfExistsOrAdd)).collect()
+    };
+    if response.status() == StatusCode::OK {
+        let remove = headers.get_all(HEADERS_TO_REMOVE).iter().filter_map(|value| value.to_str().ok());
+        let remove = remove.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned());
+        return Verdict::Ok(Box::new(Consent {
+            set: pick(&service.upstream_headers),
+            append: pick(&service.upstream_headers_to_append),
+            remove: remove.filter(|name| !name.is_empty()).collect(),
+            response: for_client(pick(&service.client_headers_on_success)),
+            metadata,
+            ..Consent::default()
+        }));
+    }
+    // With a list, what every refusal needs goes along.
+    let always = ["www-authenticate", "location"];
+    let client = headers.iter().filter(|(name, _)| match &service.client_headers {
+        None => true,
+        Some(list) => named(list, name) || always.contains(&name.as_str()),
+    });
+    let client = client.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    Verdict::Denied(Box::new(Refusal {
+        status: response.status(),
+        headers: for_client(client),
+        body: String::from_utf8_lossy(response.body()).into_owned(),
+        metadata,
+    }))
+}
