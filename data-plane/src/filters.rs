@@ -85,13 +85,6 @@ impl State {
     }
 }
 
-/// What filters are made with.
-pub(crate) struct Build<'a> {
-    pub(crate) store: &'a Store,
-    /// The connection manager's `stat_prefix`.
-    pub(crate) prefix: &'a str,
-}
-
 /// A filter, as a worker holds it for a connection manager.
 pub(crate) trait HttpFilter {
     /// Looks at a request on its way up.

@@ -1,0 +1,150 @@
+//! Filters that ask services, through the real binary.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "support/grpc.rs"]
+mod grpc;
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+
+use support::{Backend, Proxy, call};
+use xds_api::envoy::config::core::v3 as core;
+use xds_api::envoy::service::auth::v3 as auth;
+
+const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
+
+/// A proxy with these filters before the router, these routes (to clusters `app` and `service`), and the two clusters;
+/// the service's speaks HTTP/2.
+fn proxy(filters: &str, routes: &str, app: SocketAddr, service: SocketAddr, http2: bool) -> Proxy {
+    let cluster = |name: &str, to: SocketAddr, more: &str| {
+        format!(
+            "  - {{name: {name}, type: STATIC, connect_timeout: 1s, {more}load_assignment: {{cluster_name: {name}, \
+             endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: \
+             {}}}}}}}}}]}}]}}}}\n",
+            to.ip(),
+            to.port()
+        )
+    };
+    let http2 = if http2 { "http2_protocol_options: {}, " } else { "" };
+    let text = format!(
+        "node: {{id: n, cluster: c}}\nstatic_resources:\n  listeners:\n  - name: l\n    address: {{socket_address: \
+         {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{filters: [{{name: hcm, typed_config: \
+         {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+         stat_prefix: in, route_config: {{name: r, virtual_hosts: [{{name: v, domains: [\"*\"], routes: [{routes}]}}]}}, \
+         http_filters: [{filters}{{name: router, typed_config: {{\"@type\": {FILTERS}.router.v3.Router}}}}]}}}}]}}]\n  \
+         clusters:\n{}{}",
+        cluster("app", app, ""),
+        cluster("service", service, http2),
+    );
+    Proxy::ready(&text, &[])
+}
+
+const APP: &str = "{match: {prefix: /}, route: {cluster: app}}";
+
+fn filter(name: &str, config: &str) -> String {
+    format!("{{name: {name}, typed_config: {{\"@type\": {FILTERS}.{config}}}}}, ")
+}
+
+fn header(key: &str, value: &str) -> core::HeaderValueOption {
+    let header = core::HeaderValue { key: key.into(), value: value.into(), ..Default::default() };
+    core::HeaderValueOption { header: Some(header), ..Default::default() }
+}
+
+/// Consents to `/ok`, refuses the rest, and tells what it was asked.
+fn authorization() -> (SocketAddr, mpsc::Receiver<auth::AttributeContext>) {
+    let (send, asked) = mpsc::channel();
+    let address = grpc::serve(move || {
+        let send = send.clone();
+        move |request: auth::CheckRequest| {
+            use auth::check_response::HttpResponse;
+            let attributes = request.attributes.unwrap();
+            let path = attributes.request.as_ref().unwrap().http.as_ref().unwrap().path.clone();
+            send.send(attributes).unwrap();
+            let (code, response) = if path.starts_with("/ok") {
+                let response = auth::OkHttpResponse {
+                    headers: vec![header("x-user", "jason")],
+                    headers_to_remove: vec!["x-secret".into()],
+                    response_headers_to_add: vec![header("x-seen", "yes")],
+                    ..Default::default()
+                };
+                (0, HttpResponse::OkResponse(response))
+            } else {
+                let status = xds_api::envoy::r#type::v3::HttpStatus { code: 401 };
+                let response = auth::DeniedHttpResponse {
+                    status: Some(status),
+                    headers: vec![header("www-authenticate", "Basic")],
+                    body: "who are you?".into(),
+                };
+                (7, HttpResponse::DeniedResponse(response))
+            };
+            vec![auth::CheckResponse {
+                status: Some(xds_api::google::rpc::Status { code, ..Default::default() }),
+                http_response: Some(response),
+                ..Default::default()
+            }]
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn ext_authz_asks_over_grpc() {
+    let app = Backend::start("app");
+    let (service, asked) = authorization();
+    let filters = filter(
+        "authz",
+        "ext_authz.v3.ExtAuthz, grpc_service: {envoy_grpc: {cluster_name: service}, timeout: 5s}, \
+         with_request_body: {max_request_bytes: 10}",
+    );
+    let off = format!(
+        "{{match: {{prefix: /free}}, route: {{cluster: app}}, typed_per_filter_config: {{authz: {{\"@type\": \
+         {FILTERS}.ext_authz.v3.ExtAuthzPerRoute, disabled: true}}}}}}, "
+    );
+    let more = format!(
+        "{{match: {{prefix: /}}, route: {{cluster: app}}, typed_per_filter_config: {{authz: {{\"@type\": \
+         {FILTERS}.ext_authz.v3.ExtAuthzPerRoute, check_settings: {{context_extensions: {{a: b}}}}}}}}}}"
+    );
+    let proxy = proxy(&filters, &(off + &more), app.address, service, true);
+    let address = proxy.listener("l");
+    let answer = call(address, "GET", "/ok", &[("x-secret", "1")]).unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, "app"));
+    assert!(answer.head.contains("x-seen: yes"), "{}", answer.head);
+    let request = app.next();
+    assert!(request.contains("x-user: jason") && !request.contains("x-secret"), "{request}");
+    let seen = asked.recv().unwrap();
+    assert_eq!(seen.context_extensions["a"], "b");
+    assert_eq!(seen.request.unwrap().http.unwrap().headers["x-secret"], "1");
+    let answer = call(address, "GET", "/no", &[]).unwrap();
+    assert_eq!((answer.status, &*answer.body), (401, "who are you?"));
+    assert!(answer.head.contains("www-authenticate: Basic"), "{}", answer.head);
+    assert_eq!(call(address, "GET", "/free", &[]).unwrap().status, 200);
+    assert_eq!(proxy.stat("http.in.ext_authz.ok"), Some(1));
+    assert_eq!(proxy.stat("http.in.ext_authz.denied"), Some(1));
+}
+
+#[test]
+fn ext_authz_asks_over_http_and_fails_as_it_is_told() {
+    let app = Backend::start("app");
+    let service = Backend::start("fine");
+    let asks = "http_service: {server_uri: {uri: 'http://authz', cluster: service, timeout: 5s}, path_prefix: /check}";
+    let filters = filter("authz", &format!("ext_authz.v3.ExtAuthz, {asks}"));
+    let proxy = proxy(&filters, APP, app.address, service.address, false);
+    let address = proxy.listener("l");
+    let answer = call(address, "GET", "/a?b", &[("authorization", "me"), ("x-other", "1")]).unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, "app"));
+    let request = service.next();
+    assert!(
+        request.starts_with("GET /check/a?b HTTP/1.1\r\n") && request.contains("authorization: me"),
+        "{request}"
+    );
+    assert!(request.contains("host: test") && !request.contains("x-other"), "{request}");
+    drop(proxy);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (more, status) in [("status_on_error: {code: 503}", 503), ("failure_mode_allow: true", 200)] {
+        let filters = filter("authz", &format!("ext_authz.v3.ExtAuthz, {more}, {asks}"));
+        let proxy = self::proxy(&filters, APP, app.address, nobody, false);
+        assert_eq!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().status, status);
+        assert_eq!(proxy.stat("http.in.ext_authz.error"), Some(1));
+    }
+}
