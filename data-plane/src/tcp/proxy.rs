@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,25 +121,21 @@ impl TcpProxy {
         let end = self.config.max_downstream_connection_duration.map(|limit| Instant::now() + limit);
         let run = relay::relay(downstream, upstream, &progress);
         tokio::pin!(run);
-        let mut clock = tokio::time::interval(REPORT_INTERVAL);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        clock.tick().await;
+        let mut report = Instant::now() + REPORT_INTERVAL;
+        // One timer for everything: it is looked at whenever bytes move.
+        let mut timer = pin!(tokio::time::sleep_until(report.into()));
         loop {
             let idle_end = self.config.idle_timeout.map(|idle| progress.moved.get() + idle);
             let drain_end = accepted.drain.end();
-            let deadline = [idle_end, end, drain_end].into_iter().flatten().min();
-            let far = || Instant::now() + Duration::from_secs(86_400);
+            let next = [idle_end, end, drain_end].into_iter().flatten().min();
+            timer.as_mut().reset(next.map_or(report, |next| next.min(report)).into());
             tokio::select! {
                 biased;
                 how = &mut run => {
                     note_end(&mut info.borrow_mut(), &how);
                     break;
                 }
-                _ = clock.tick() => {
-                    self.report(info, &progress);
-                    self.observer.on_interval(&mut info.borrow_mut());
-                }
-                () = tokio::time::sleep_until(deadline.unwrap_or_else(far).into()) => {
+                () = timer.as_mut() => {
                     let now = Instant::now();
                     if end.is_some_and(|end| end <= now) {
                         self.stats.inc(stats::max_downstream_connection_duration);
@@ -153,6 +150,11 @@ impl TcpProxy {
                         self.stats.inc(stats::idle_timeout);
                         info.borrow_mut().flag(ResponseFlag::StreamIdleTimeout);
                         break;
+                    }
+                    if report <= now {
+                        report = now + REPORT_INTERVAL;
+                        self.report(info, &progress);
+                        self.observer.on_interval(&mut info.borrow_mut());
                     }
                 }
             }

@@ -20,6 +20,12 @@ const SCRATCH: usize = 64 * 1024;
 /// A read of this size is a sign of bulk.
 const SPLICE_FROM: usize = 32 * 1024;
 
+/// So many smaller ones in a row are a sign that it is over.
+const SPLICE_UNTIL: u8 = 8;
+
+/// As much as a connection moves one way before the worker's others have their turn.
+const TURN: usize = 1024 * 1024;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
@@ -58,7 +64,9 @@ struct Direction {
     start: usize,
     state: State,
     unflushed: bool,
-    splice: Option<Splice>,
+    splice: Splice,
+    /// Small moves that the kernel may still do before copying is cheaper; 0 while bytes are copied.
+    bulk: u8,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -106,8 +114,8 @@ impl Direction {
         count: &Cell<u64>,
         moved: &Cell<Instant>,
     ) -> Poll<Result<(), Side>> {
-        // Bounded, so that one busy connection does not hold up the worker's others.
-        for _ in 0..16 {
+        let mut turn = TURN;
+        loop {
             if self.state == State::Done {
                 return Poll::Ready(Ok(()));
             }
@@ -120,16 +128,23 @@ impl Direction {
                 self.state = State::Done;
                 return Poll::Ready(Ok(()));
             }
-            let moving = if self.splice.is_some() {
+            let moving = if self.bulk > 0 {
                 self.poll_splice(context, reader, writer)?
             } else {
                 self.poll_move(context, reader, writer)?
             };
             match moving {
                 Poll::Ready(0) => self.state = State::Ending,
-                Poll::Ready(moved_bytes) => {
-                    count.set(count.get() + moved_bytes as u64);
+                Poll::Ready(bytes) => {
+                    count.set(count.get() + bytes as u64);
                     moved.set(Instant::now());
+                    // After a short move there will hardly be more yet; later there is, in one piece.
+                    let short = self.bulk > 0 && bytes < SPLICE_FROM;
+                    turn = if short { 0 } else { turn.saturating_sub(bytes) };
+                    if turn == 0 {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
                 Poll::Pending => {
                     if self.unflushed {
@@ -140,25 +155,32 @@ impl Direction {
                 }
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// The same through a pipe.
     fn poll_splice(
         &mut self,
         context: &mut Context<'_>,
-        reader: &Stream,
-        writer: &Stream,
+        reader_stream: &mut Stream,
+        writer_stream: &mut Stream,
     ) -> Result<Poll<usize>, Side> {
-        let (Some(splice), Some(reader), Some(writer)) =
-            (&mut self.splice, reader.bare_tcp(), writer.bare_tcp())
-        else {
+        let (Some(reader), Some(writer)) = (reader_stream.bare_tcp(), writer_stream.bare_tcp()) else {
             return Ok(Poll::Pending);
         };
-        match splice.poll_move(context, reader, writer) {
+        match self.splice.poll_move(context, reader, writer) {
             Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(Ok(count)) => Ok(Poll::Ready(count)),
+            Poll::Ready(Ok(count)) => {
+                self.bulk = if count < SPLICE_FROM { self.bulk - 1 } else { SPLICE_UNTIL };
+                if self.bulk == 0 && !self.splice.is_empty() {
+                    // The rest goes the same way.
+                    self.bulk = 1;
+                }
+                Ok(Poll::Ready(count))
+            }
+            Poll::Ready(Err(Failed::NoPipe)) => {
+                self.bulk = 0;
+                self.poll_move(context, reader_stream, writer_stream)
+            }
             Poll::Ready(Err(Failed::Reader(error))) => Err(Side::Reader(error)),
             Poll::Ready(Err(Failed::Writer(error))) => Err(Side::Writer(error)),
         }
@@ -200,8 +222,8 @@ impl Direction {
             .inspect(|moved| {
                 // Much at a time: from here on the kernel moves it, if both ends are bare sockets.
                 let much = matches!(moved, Poll::Ready(count) if *count >= SPLICE_FROM);
-                if much && self.kept.is_empty() && bare && self.splice.is_none() {
-                    self.splice = Splice::new().ok();
+                if much && self.kept.is_empty() && bare {
+                    self.bulk = SPLICE_UNTIL;
                 }
             })
     }

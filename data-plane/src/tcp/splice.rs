@@ -1,5 +1,9 @@
 //! Moves bytes from one socket to another through a pipe, without copying them into the process.
+//!
+//! A pipe belongs to a direction only while something stands in it; in between it lies with the worker, so that as many
+//! pipes are open as there are writers that lag behind, not as there are connections.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -9,76 +13,123 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// As much as a pipe holds, where the system lets it.
-const PIPE: usize = 256 * 1024;
+const PIPE: usize = 1024 * 1024;
 
-/// A pipe between two sockets, and what stands in it.
-#[derive(Debug)]
-pub(super) struct Splice {
-    read: OwnedFd,
-    write: OwnedFd,
-    filled: usize,
-    ended: bool,
+/// As many empty pipes as a worker keeps.
+const SPARE: usize = 8;
+
+thread_local! {
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Splice {
-    pub(super) fn new() -> io::Result<Self> {
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Pipe {
+    fn take() -> io::Result<Self> {
+        if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
+            return Ok(pipe);
+        }
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // A smaller pipe does as well, only slower.
         let _ = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE as i32));
-        Ok(Self { read, write, filled: 0, ended: false })
+        Ok(Self { read, write })
     }
 
-    /// Moves what there is. Ready with the number of bytes written; 0 at the reader's end.
+    /// Gives an empty pipe back.
+    fn put(self) {
+        PIPES.with_borrow_mut(|pipes| {
+            if pipes.len() < SPARE {
+                pipes.push(self);
+            }
+        });
+    }
+}
+
+/// What stands between two sockets: a pipe with so many bytes in it, if there are any.
+#[derive(Debug, Default)]
+pub(super) struct Splice {
+    pipe: Option<Pipe>,
+    filled: usize,
+}
+
+impl Splice {
+    /// Moves what there is, at most a pipe full. Ready with the number of bytes that left the reader, 0 at its end.
+    /// Nothing more is read while the writer has not taken everything.
     pub(super) fn poll_move(
         &mut self,
         context: &mut Context<'_>,
         reader: &TcpStream,
         writer: &TcpStream,
     ) -> Poll<Result<usize, Failed>> {
-        if self.filled == 0 {
-            if self.ended {
-                return Poll::Ready(Ok(0));
+        ready!(self.poll_drain(context, writer))?;
+        let pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None => match Pipe::take() {
+                Ok(pipe) => pipe,
+                Err(_) => return Poll::Ready(Err(Failed::NoPipe)),
+            },
+        };
+        let count = match poll_fill(context, reader, &pipe) {
+            Poll::Ready(Ok(count)) if count > 0 => count,
+            other => {
+                pipe.put();
+                return other.map_err(Failed::Reader);
             }
-            let count = ready!(self.poll_fill(context, reader)).map_err(Failed::Reader)?;
-            self.filled = count;
-            self.ended = count == 0;
-            if count == 0 {
-                return Poll::Ready(Ok(0));
-            }
-        }
-        let count = ready!(self.poll_drain(context, writer)).map_err(Failed::Writer)?;
-        if count == 0 {
-            return Poll::Ready(Err(Failed::Writer(io::ErrorKind::WriteZero.into())));
-        }
-        self.filled -= count;
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_fill(&self, context: &mut Context<'_>, reader: &TcpStream) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(reader.poll_read_ready(context))?;
-            match reader.try_io(Interest::READABLE, || splice(reader.as_fd(), self.write.as_fd(), PIPE)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
+        };
+        self.filled = count;
+        self.pipe = Some(pipe);
+        match self.poll_drain(context, writer) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // What is left is counted already; the next call begins with it.
+            _ => Poll::Ready(Ok(count)),
         }
     }
 
-    fn poll_drain(&self, context: &mut Context<'_>, writer: &TcpStream) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(writer.poll_write_ready(context))?;
-            match writer.try_io(Interest::WRITABLE, || splice(self.read.as_fd(), writer.as_fd(), self.filled))
+    /// Whether everything that was read has been written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Writes until the pipe is empty.
+    fn poll_drain(&mut self, context: &mut Context<'_>, writer: &TcpStream) -> Poll<Result<(), Failed>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(())) };
+        while self.filled > 0 {
+            ready!(writer.poll_write_ready(context)).map_err(Failed::Writer)?;
+            match writer.try_io(Interest::WRITABLE, || splice(pipe.read.as_fd(), writer.as_fd(), self.filled))
             {
+                Ok(0) => return Poll::Ready(Err(Failed::Writer(io::ErrorKind::WriteZero.into()))),
+                Ok(count) => self.filled -= count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+                Err(error) => return Poll::Ready(Err(Failed::Writer(error))),
             }
+        }
+        if let Some(pipe) = self.pipe.take() {
+            pipe.put();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Fills an empty pipe: only then it is the socket, and not the pipe, that would block.
+fn poll_fill(context: &mut Context<'_>, reader: &TcpStream, pipe: &Pipe) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(reader.poll_read_ready(context))?;
+        match reader.try_io(Interest::READABLE, || splice(reader.as_fd(), pipe.write.as_fd(), PIPE)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
         }
     }
 }
 
-/// Which side broke.
+/// What broke.
 #[derive(Debug)]
 pub(super) enum Failed {
+    /// There are no pipes to be had; nothing was moved.
+    NoPipe,
     Reader(io::Error),
     Writer(io::Error),
 }
