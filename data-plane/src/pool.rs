@@ -14,16 +14,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-use crate::http::body::Body;
-use crate::net::Stream;
-use crate::rt::LocalExec;
-
 use crate::stats::sets::cluster;
-use connect::{Connector, Established, Protocol};
+use connect::{Connector, Established, Http2Connection, Protocol};
 use lease::{Connection, H1, H2, Lease};
 use limits::{Limits, Permit};
 
@@ -326,11 +320,7 @@ impl Pool {
 }
 
 /// Runs an HTTP/2 connection, and notes how many streams its peer allows as it learns that.
-async fn drive_http2(
-    mut connection: http2::Connection<TokioIo<Stream>, Body, LocalExec>,
-    h2: Rc<H2>,
-    _guard: ConnectionGuard,
-) {
+async fn drive_http2(mut connection: Http2Connection, h2: Rc<H2>, _guard: ConnectionGuard) {
     std::future::poll_fn(|context| {
         let done = Pin::new(&mut connection).poll(context);
         h2.peer_streams.set(connection.current_max_send_streams());

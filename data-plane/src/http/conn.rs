@@ -18,6 +18,7 @@ use super::handler;
 use super::manager::Manager;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
+use crate::net::batch::Batch;
 use crate::rt::LocalExec;
 use crate::stats::sets::http as stats;
 use crate::stream_info::DownstreamInfo;
@@ -160,7 +161,8 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
         let connection = connection.clone();
         service_fn(move |request| handler::serve(connection.clone(), request))
     };
-    let mut codec = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let batch = Batch::new(stream);
+    let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));
     let mut ender = Ender::new(connection);
     let mut ender = pin!(ender.run());
     let mut told = false;
@@ -169,7 +171,9 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
             told = true;
             codec.as_mut().graceful_shutdown();
         }
-        codec.as_mut().poll(context).map(|result| note_end(connection, result))
+        let result = codec.as_mut().poll(context);
+        batch.push(context);
+        result.map(|result| note_end(connection, result))
     })
     .await;
 }

@@ -15,10 +15,10 @@ use sail_proxy_decide::host::Host;
 use super::lease::Connection;
 use super::{Facts, PoolError};
 use crate::http::body::Body;
+use crate::net::batch::{Batch, BatchExec};
 use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
-use crate::rt::LocalExec;
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
 
@@ -77,12 +77,21 @@ pub(crate) struct Opened {
     pub(crate) info: Facts,
 }
 
-type Io = TokioIo<Stream>;
+/// The part of an HTTP/2 connection that hands requests to its codec.
+pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchExec>;
 
 /// A connection that takes requests. The second part is to be driven by a task.
 pub(crate) enum Established {
-    Http1 { send: http1::SendRequest<Body>, connection: Box<http1::Connection<Io, Body>>, info: Facts },
-    Http2 { send: http2::SendRequest<Body>, connection: http2::Connection<Io, Body, LocalExec>, info: Facts },
+    Http1 {
+        send: http1::SendRequest<Body>,
+        connection: Box<http1::Connection<TokioIo<Stream>, Body>>,
+        info: Facts,
+    },
+    Http2 {
+        send: http2::SendRequest<Body>,
+        connection: Http2Connection,
+        info: Facts,
+    },
 }
 
 impl Connector {
@@ -102,12 +111,13 @@ impl Connector {
         };
         let failed = |error: hyper::Error| PoolError::Connect(error.to_string().into());
         if http2 {
-            let mut builder = http2::Builder::new(LocalExec);
+            let batch = Batch::new(stream);
+            let mut builder = http2::Builder::new(BatchExec::new(batch.clone()));
             builder
                 .timer(hyper_util::rt::TokioTimer::new())
                 .initial_stream_window_size(self.http2.stream_window)
                 .initial_connection_window_size(self.http2.connection_window);
-            let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
+            let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
             Ok(Established::Http2 { send, connection, info })
         } else {
             let (send, connection) =
