@@ -27,6 +27,7 @@ mod inspect;
 mod listener;
 mod net;
 mod pool;
+mod resident;
 mod router;
 mod rt;
 mod tcp;

@@ -1,0 +1,81 @@
+//! How much of the program stays in memory.
+
+use std::fs;
+
+/// Lets go of the pages of the program's own file, so that code which only starting needed is not held. What is still
+/// needed is mapped again when it is touched, from the kernel's cache. Any failure merely costs the memory.
+pub(crate) fn forget_startup() {
+    let Ok(program) = fs::read_link("/proc/self/exe") else { return };
+    let Ok(maps) = fs::read_to_string("/proc/self/smaps") else { return };
+    let program = program.to_string_lossy();
+    for (start, length) in clean_mappings(&maps, &program) {
+        drop_pages(start, length);
+    }
+}
+
+/// Where the file is mapped read-only and no page differs from it: start and length.
+fn clean_mappings(smaps: &str, program: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        if let Some(range) = mapping(line, program) {
+            current = range;
+        } else if line.starts_with("Anonymous:")
+            && line.split_ascii_whitespace().nth(1) == Some("0")
+            && let Some(range) = current.take()
+        {
+            found.push(range);
+        }
+    }
+    found
+}
+
+/// `None` for a line that begins no mapping; `Some(None)` for a mapping that is to be left alone.
+fn mapping(line: &str, program: &str) -> Option<Option<(usize, usize)>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let readable = matches!(fields.next()?, "r-xp" | "r--p");
+    let path = line.splitn(6, ' ').nth(5).map(str::trim_start);
+    Some((readable && path == Some(program)).then(|| (start, end.saturating_sub(start))))
+}
+
+#[expect(unsafe_code, reason = "there is no safe wrapper, since other mappings would lose their content")]
+fn drop_pages(start: usize, length: usize) {
+    // SAFETY: the range is a private mapping of a file, not writable and without a page of its own, as the kernel said
+    // a moment ago; nothing can have changed a page since. A dropped page is read from the same file again.
+    unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+5600000000-5600001000 r--p 00000000 fe:00 7   /usr/bin/sail-proxy
+Rss:                   4 kB
+Anonymous:             0 kB
+5600001000-5600003000 r-xp 00001000 fe:00 7   /usr/bin/sail-proxy
+Anonymous:             0 kB
+5600003000-5600004000 r--p 00003000 fe:00 7   /usr/bin/sail-proxy
+Anonymous:             4 kB
+5600004000-5600005000 rw-p 00004000 fe:00 7   /usr/bin/sail-proxy
+Anonymous:             0 kB
+7f00000000-7f00001000 r-xp 00000000 fe:00 8   /usr/lib/libc.so.6
+Anonymous:             0 kB
+7f00002000-7f00003000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+";
+
+    #[test]
+    fn only_unchanged_pages_of_the_program_are_let_go() {
+        let found = clean_mappings(SMAPS, "/usr/bin/sail-proxy");
+        assert_eq!(found, [(0x56_0000_0000, 0x1000), (0x56_0000_1000, 0x2000)]);
+    }
+
+    #[test]
+    fn the_program_runs_on() {
+        forget_startup();
+        assert_eq!(clean_mappings("", ""), []);
+    }
+}
