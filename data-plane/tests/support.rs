@@ -62,6 +62,13 @@ impl Proxy {
         proxy
     }
 
+    /// Resident memory, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Asks an admin page.
     pub fn admin(&self, method: &str, path: &str) -> Answer {
         call(self.admin, method, path, &[]).expect("the admin page answers")

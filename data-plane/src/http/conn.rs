@@ -146,6 +146,7 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
         .initial_stream_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .max_concurrent_streams(options.max_streams)
+        .max_send_buf_size(STREAM_BUFFER)
         .max_header_list_size(connection.manager.max_header_bytes() as u32);
     if options.allow_connect {
         builder.enable_connect_protocol();
@@ -264,6 +265,9 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
+
+/// As much of a response as waits on each HTTP/2 stream for a client that reads slowly.
+const STREAM_BUFFER: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -1,7 +1,7 @@
 //! A request's head between the codecs: HTTP/1's target and `host`, or HTTP/2's pseudo-headers, taken apart.
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{Entry, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
@@ -30,8 +30,22 @@ pub(crate) struct Head {
 pub(crate) enum HeadError {
     MissingHost,
     MissingPath,
-    /// Two `host` headers, or one that contradicts.
+    /// Two `host` headers, or one that is no host.
     BadHost,
+}
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+fn take_host(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, HeadError> {
+    let Entry::Occupied(entry) = headers.entry(HOST) else { return Ok(None) };
+    let (_, mut values) = entry.remove_entry_mult();
+    let host = values.next();
+    if values.next().is_some() { Err(HeadError::BadHost) } else { Ok(host) }
+}
+
+/// Whether a byte may stand in an authority, by RFC 3986.
+fn is_of_authority(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&byte)
 }
 
 impl Head {
@@ -39,10 +53,7 @@ impl Head {
     pub(crate) fn new(parts: request::Parts, tls: bool) -> Result<(Self, http::Extensions), HeadError> {
         let request::Parts { method, uri, version, mut headers, extensions, .. } = parts;
         let uri = uri.into_parts();
-        let host = headers.remove(HOST);
-        if headers.contains_key(HOST) {
-            return Err(HeadError::BadHost);
-        }
+        let host = take_host(&mut headers)?;
         let authority = match (uri.authority, host) {
             // The target's authority wins over the header.
             (Some(authority), _) => value_of(authority),
@@ -50,7 +61,7 @@ impl Head {
             (None, None) if version == Version::HTTP_10 => HeaderValue::from_static(""),
             (None, None) => return Err(HeadError::MissingHost),
         };
-        if authority.to_str().is_err() {
+        if !authority.as_bytes().iter().all(|&byte| is_of_authority(byte)) {
             return Err(HeadError::BadHost);
         }
         let scheme = match uri.scheme {
@@ -69,7 +80,12 @@ impl Head {
         let protocol = extensions
             .get::<hyper::ext::Protocol>()
             .map(|protocol| protocol.as_str().to_ascii_lowercase())
-            .or_else(|| if hop { super::hop::upgrade_of(&headers) } else { None });
+            .or_else(|| if hop { super::hop::upgrade_of(&headers) } else { None })
+            // Nobody is asked to change to HTTP/2 on the way; the client goes on as it began.
+            .filter(|protocol| !(hop && protocol == "h2c"));
+        if hop {
+            headers.remove(HTTP2_SETTINGS);
+        }
         Ok((Self { method, scheme, authority, path, protocol, version, headers, present }, extensions))
     }
 

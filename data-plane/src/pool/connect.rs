@@ -64,6 +64,9 @@ impl std::fmt::Debug for Connector {
     }
 }
 
+/// As much of a response as is read ahead, and a bound of its head.
+const READ_BUFFER: usize = 64 * 1024;
+
 /// HTTP/2 settings that a cluster may change.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Http2Options {
@@ -120,8 +123,11 @@ impl Connector {
             let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
             Ok(Established::Http2 { send, connection, info })
         } else {
-            let (send, connection) =
-                http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(failed)?;
+            let (send, connection) = http1::Builder::new()
+                .max_buf_size(READ_BUFFER)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(failed)?;
             Ok(Established::Http1 { send, connection: Box::new(connection), info })
         }
     }
