@@ -17,4 +17,5 @@ pub(crate) mod path;
 pub(crate) mod request_id;
 pub(crate) mod scan;
 pub(crate) mod timers;
+mod watched;
 pub(crate) mod xfcc;

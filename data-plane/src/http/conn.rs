@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::handler;
 use super::manager::Manager;
+use super::watched::Watched;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
@@ -33,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) http2: bool,
     /// Requests under way.
     pub(crate) active: Cell<usize>,
+    /// Whether there are any, for what the codec owns.
+    pub(crate) busy: Arc<AtomicBool>,
     /// Requests so far.
     pub(crate) requests: Cell<u64>,
     /// When the last request ended, or the connection began.
@@ -88,6 +93,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         accepted,
         http2,
         active: Cell::new(0),
+        busy: Arc::default(),
         requests: Cell::new(0),
         idle_since: Cell::new(started),
         closing: Cell::new(false),
@@ -123,7 +129,8 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
         let connection = connection.clone();
         service_fn(move |request| handler::serve(connection.clone(), request))
     };
-    let codec = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let codec =
+        builder.serve_connection(TokioIo::new(Watched::new(stream, connection)), service).with_upgrades();
     let mut codec = pin!(codec);
     let mut ender = Ender::new(connection);
     let mut ender = pin!(ender.run());

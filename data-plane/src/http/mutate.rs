@@ -60,8 +60,10 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalR
         controls: head.present.control,
         forwarded_for: head.present.forwarded_for,
     };
-    let downstream = &mut exchange.info.borrow_mut().downstream;
-    let origin = forwarded::apply(&mut head.headers, &config.client_address, further, connected, downstream);
+    let origin = {
+        let downstream = &mut exchange.info.borrow_mut().downstream;
+        forwarded::apply(&mut head.headers, &config.client_address, further, connected, downstream)
+    };
     exchange.from_outside.set(!origin.internal);
     if config.add_user_agent {
         add_user_agent(exchange, &mut head.headers);

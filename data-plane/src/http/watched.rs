@@ -1,0 +1,127 @@
+//! A downstream connection's bytes under watch: they are counted, and a request's head must come within its time.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::conn::Connection;
+use crate::net::Stream;
+use crate::stats::sets::http as stats;
+use crate::stream_info::details;
+
+/// What a client is told whose head takes too long; the codec has no request yet that it could answer.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 22\r\ncontent-type: text/plain\r\n\
+    connection: close\r\n\r\nrequest header timeout";
+
+/// See the module's documentation.
+pub(super) struct Watched {
+    stream: Stream,
+    stats: stats::Scope,
+    /// Whether a request is under way.
+    busy: Arc<AtomicBool>,
+    /// How long a head may take, for HTTP/1.
+    limit: Option<Duration>,
+    /// Runs from a head's first byte to its last.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: Stream, connection: &Connection) -> Self {
+        let limit = connection.manager.config.timeouts.request_headers.filter(|_| !connection.http2);
+        let stats = connection.manager.stats.clone();
+        Self { stream, stats, busy: connection.busy.clone(), limit, timer: None }
+    }
+
+    /// Whether a head has begun and takes too long.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.busy.load(Relaxed) {
+            self.timer = None;
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+
+    fn refuse(&mut self, context: &mut Context<'_>) -> io::Error {
+        self.stats.inc(stats::downstream_rq_header_timeout);
+        // As much as the socket takes at once, which is all of it unless the client does not read either.
+        let _ = Pin::new(&mut self.stream).poll_write(context, TOO_SLOW);
+        let _ = Pin::new(&mut self.stream).poll_flush(context);
+        let _ = Pin::new(&mut self.stream).poll_shutdown(context);
+        io::Error::new(io::ErrorKind::TimedOut, details::REQUEST_HEADER_TIMEOUT)
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                let count = buffer.filled().len() - before;
+                self.stats.add(stats::downstream_cx_rx_bytes_total, count as u64);
+                if let Some(limit) = self.limit
+                    && count > 0
+                    && !self.busy.load(Relaxed)
+                {
+                    self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending if self.limit.is_some() => {
+                ready!(self.poll_head(context));
+                Poll::Ready(Err(self.refuse(context)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
+        self.count(&written);
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
+        self.count(&written);
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Watched {
+    fn count(&self, written: &io::Result<usize>) {
+        if let Ok(count) = written {
+            self.stats.add(stats::downstream_cx_tx_bytes_total, *count as u64);
+        }
+    }
+}
