@@ -4,7 +4,7 @@ mod node;
 mod read;
 mod stats_config;
 
-pub use node::{EXTENSIONS, complete as complete_node};
+pub use node::{complete as complete_node, extensions};
 pub use read::{
     Error, Loaded, child_read, child_read_message, child_write_json, file_to_message, load, to_json,
 };

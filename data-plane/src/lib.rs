@@ -11,6 +11,7 @@ pub mod health;
 pub mod logging;
 pub mod observe;
 pub mod outlier;
+pub mod overload;
 mod run;
 pub mod runtime;
 pub mod server;

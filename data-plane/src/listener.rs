@@ -3,12 +3,15 @@
 pub(crate) mod accept;
 pub(crate) mod chain;
 pub(crate) mod connection;
+mod filters;
+pub(crate) mod limits;
 pub(crate) mod sockets;
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -16,7 +19,9 @@ use sail_proxy_config::Snapshot;
 use sail_proxy_config::listener::{Listener as Config, TrafficDirection};
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::{LogType, Logger};
 use crate::stats::sets::listener as stats;
+use crate::stream_info::{DownstreamInfo, ResponseFlag, StreamInfo};
 use crate::worker::state::Worker;
 use crate::worker::{Scope, Shared};
 use chain::Chain;
@@ -28,6 +33,12 @@ pub(crate) struct Listener {
     /// Built when a connection first needs them: most of a sidecar's chains never see one.
     chains: Box<[OnceCell<Rc<Chain>>]>,
     default_chain: OnceCell<Rc<Chain>>,
+    /// Logs of its connections, opened when the first one ends.
+    loggers: OnceCell<Vec<Logger>>,
+    /// Connections of this listener on all workers.
+    open: Arc<AtomicUsize>,
+    /// The runtime key that limits them.
+    limit_key: String,
     pub(crate) drain: Drain,
 }
 
@@ -68,9 +79,28 @@ impl Listener {
             stats: shared.store.scope(&stat_name(config)),
             chains: config.filter_chains.iter().map(|_| OnceCell::new()).collect(),
             default_chain: OnceCell::new(),
+            loggers: OnceCell::new(),
+            open: shared.listener_connections.lock().entry(config.name.clone()).or_default().clone(),
+            limit_key: format!("envoy.resource_limits.listener.{}.connection_limit", config.name),
             drain: Drain::default(),
             config: config.clone(),
         })
+    }
+
+    /// Writes a connection's entry into the listener's own logs.
+    fn log(&self, worker: &Worker, downstream: Rc<DownstreamInfo>, flag: Option<ResponseFlag>) {
+        if self.config.access_logs.is_empty() {
+            return;
+        }
+        let loggers = self.loggers.get_or_init(|| worker.shared.options.observers.listener(&self.config));
+        let mut info = StreamInfo::new(downstream);
+        if let Some(flag) = flag {
+            info.flag(flag);
+        }
+        info.timing.end = Some(Instant::now());
+        for logger in loggers {
+            logger.log(&info, LogType::NotAccepted);
+        }
     }
 
     /// The chain that takes a connection.

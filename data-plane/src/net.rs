@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
+pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
 pub(crate) mod stream;
 

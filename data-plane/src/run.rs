@@ -23,7 +23,7 @@ use crate::server::{Main, Setup};
 use crate::trace::Exporters;
 use crate::worker::Workers;
 use crate::xds::{Manager, Parts};
-use crate::{admin, bootstrap, trace, worker};
+use crate::{admin, bootstrap, overload, trace, worker};
 
 /// Runs what the command line asks for.
 pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
@@ -81,6 +81,8 @@ async fn serve(
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =
         Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
+    let overload = overload::read(bootstrap.overload_manager.as_ref()).map_err(anyhow::Error::msg)?;
+    let flags = overload::Flags::new(&overload);
     let options = worker::Options {
         concurrency: main.workers,
         drain_time: Duration::from_secs(main.cli.drain_time_s),
@@ -89,6 +91,7 @@ async fn serve(
         node_cluster: main.node.cluster.clone(),
         observers,
         runtime: values,
+        overload: flags.clone(),
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
     let store = main.stats.clone();
@@ -105,6 +108,7 @@ async fn serve(
     let target = manager.clone();
     let target = Rc::new(move |cluster: &str| target.target(cluster));
     let _exporters = Supervised::spawn_local(trace::run_all(started, target));
+    let _overload = Supervised::spawn_local(overload::run(main.clone(), overload, flags));
     let _discovery = Supervised::spawn_local(manager.run());
     let ended = wait(&main, &sinks).await;
     sinks.flush();

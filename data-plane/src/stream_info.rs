@@ -14,6 +14,7 @@ pub use flags::{ResponseFlag, ResponseFlags};
 pub use metadata::{ConfigMetadata, DynamicMetadata, lookup};
 pub use peer::PeerMetadata;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -230,6 +231,30 @@ pub struct DownstreamInfo {
     pub transport_failure: Option<Box<str>>,
     /// The listener's traffic direction.
     pub direction: Direction,
+    /// What listener and network filters found out.
+    pub state: Rc<ConnectionState>,
+}
+
+/// What listener and network filters found out about a connection, for all of its streams.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    /// Dynamic metadata.
+    pub metadata: RefCell<DynamicMetadata>,
+    /// Values by key.
+    pub filter_state: RefCell<Vec<(Box<str>, Box<str>)>>,
+    /// TLVs of the PROXY protocol that may go upstream.
+    pub tlvs: Vec<(u8, Bytes)>,
+    /// From where upstream connections come.
+    pub upstream_source: Option<UpstreamSource>,
+}
+
+/// From where upstream connections come (`original_src`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamSource {
+    /// The address; port 0 leaves the port to the kernel.
+    pub address: SocketAddr,
+    /// `SO_MARK`; 0 for none.
+    pub mark: u32,
 }
 
 /// A listener's `traffic_direction`.
@@ -383,6 +408,8 @@ impl ClusterInfo {
 impl StreamInfo {
     /// A stream that begins now.
     pub fn new(downstream: Rc<DownstreamInfo>) -> Self {
+        let filter_state = downstream.state.filter_state.borrow().clone();
+        let downstream_metadata = downstream.state.metadata.borrow().clone();
         Self {
             start_time: SystemTime::now(),
             start: Instant::now(),
@@ -396,6 +423,7 @@ impl StreamInfo {
             grpc_status: None,
             termination_details: None,
             captured: Captured::default(),
+            filter_state,
             downstream,
             route_name: None,
             virtual_host: None,
@@ -412,10 +440,9 @@ impl StreamInfo {
             span: None,
             request_id: None,
             health_check: false,
-            dynamic_metadata: DynamicMetadata::default(),
+            dynamic_metadata: downstream_metadata,
             config_metadata: None,
             local_reply_body: None,
-            filter_state: Vec::new(),
         }
     }
 

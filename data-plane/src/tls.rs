@@ -1,7 +1,9 @@
 //! TLS handshakes on both sides. What is checked and shown comes ready-made from the configuration.
 
+mod algorithms;
 pub(crate) mod context;
-mod unverified;
+mod resolve;
+mod verify;
 
 use std::io;
 use std::sync::Arc;
@@ -164,6 +166,9 @@ pub(crate) fn failure_counter(error: &io::Error) -> crate::stats::Counter<crate:
         Some(rustls::Error::NoCertificatesPresented) => stats::ssl_fail_verify_no_cert,
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_))) => {
             stats::ssl_fail_verify_san
+        }
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)) => {
+            stats::ssl_fail_verify_cert_hash
         }
         _ => stats::ssl_fail_verify_error,
     }

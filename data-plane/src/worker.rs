@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -29,6 +31,12 @@ pub(crate) struct Shared {
     pub(crate) contexts: crate::tls::context::Contexts,
     /// Downstream connections of the process.
     pub(crate) connections: AtomicUsize,
+    /// Those that count against the limit of all.
+    pub(crate) limited_connections: AtomicUsize,
+    /// Downstream connections by listener.
+    pub(crate) listener_connections: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
+    /// Token buckets of listeners and network filters.
+    pub(crate) buckets: crate::listener::limits::Buckets,
     pub(crate) started: std::time::Instant,
     pub(crate) next_connection: std::sync::atomic::AtomicU64,
 }
@@ -50,6 +58,8 @@ pub struct Options {
     pub observers: Arc<Observers>,
     /// The runtime's values.
     pub runtime: Arc<crate::runtime::Values>,
+    /// What is done on overload.
+    pub overload: Arc<crate::overload::Flags>,
 }
 
 /// Which listeners an order means.
@@ -92,6 +102,9 @@ impl Workers {
             clusters: Default::default(),
             contexts: Default::default(),
             connections: AtomicUsize::new(0),
+            limited_connections: AtomicUsize::new(0),
+            listener_connections: Mutex::default(),
+            buckets: Default::default(),
             started: std::time::Instant::now(),
             next_connection: Default::default(),
         });

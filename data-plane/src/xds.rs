@@ -1,5 +1,6 @@
 //! Discovery: from the bootstrap and the management servers to the snapshot that workers run.
 
+mod certificates;
 mod convert;
 mod files;
 mod manager;

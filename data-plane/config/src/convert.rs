@@ -38,13 +38,15 @@ impl Sources for NoSources {
 /// A conversion under way.
 pub(crate) struct Cx<'a> {
     pub(crate) sources: &'a dyn Sources,
+    /// What was read from files, to be read again when they change.
+    pub(crate) rereads: Vec<crate::secret::Source>,
     path: String,
     findings: Vec<Diagnostic>,
 }
 
 impl<'a> Cx<'a> {
     pub(crate) fn new(sources: &'a dyn Sources) -> Self {
-        Self { sources, path: String::new(), findings: Vec::new() }
+        Self { sources, rereads: Vec::new(), path: String::new(), findings: Vec::new() }
     }
 
     pub(crate) fn into_findings(self) -> Vec<Diagnostic> {

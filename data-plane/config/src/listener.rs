@@ -1,8 +1,8 @@
 //! Listeners and their filter chains.
 
 pub(crate) mod convert;
+mod filter;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,13 @@ use sail_proxy_decide::route::Metadata;
 
 use crate::access_log::AccessLog;
 use crate::network_filter::NetworkFilter;
-use crate::tls::{DownstreamSocket, ProxyProtocolVersion};
+use crate::tls::DownstreamSocket;
+
+pub use filter::{
+    KNOWN, ListenerFilter, ListenerFilterKind, ListenerLocalRateLimit, ListenerPredicate, PassTlvs,
+    ProxyProtocol, TlvEncoding, TlvRule,
+};
+pub(crate) use filter::{pass_tlvs, tlv};
 
 /// `Listener`
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct Listener {
     pub stat_prefix: Arc<str>,
     /// Where it listens; the first is the main one.
     pub addresses: Box<[Address]>,
+    /// What is asked of the sockets of each address, in the same order.
+    pub sockets: Box<[SocketSettings]>,
     /// Whether it has sockets of its own, or takes connections that another hands over.
     pub bind_to_port: bool,
     /// Whether it hands connections over to the listener of their original destination.
@@ -33,10 +41,6 @@ pub struct Listener {
     pub freebind: bool,
     /// Whether each worker has its own socket.
     pub reuse_port: bool,
-    /// Options of its sockets.
-    pub socket_options: Box<[SocketOption]>,
-    /// Keep-alive of its connections.
-    pub tcp_keepalive: Option<TcpKeepalive>,
     /// The queue of TCP Fast Open.
     pub tcp_fast_open_queue_length: Option<u32>,
     /// The queue of `listen`; 128 by default.
@@ -65,12 +69,27 @@ pub struct Listener {
     pub max_connections_to_accept_per_socket_event: Option<u32>,
     /// Whether it does not count against the limit of all connections.
     pub ignore_global_conn_limit: bool,
+    /// Whether it takes connections on overload, too.
+    pub bypass_overload_manager: bool,
     /// Whether connections are spread over workers by number.
     pub exact_balance: bool,
     /// Metadata, by namespace.
     pub metadata: Metadata,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
     pub version: u64,
+}
+
+/// What is asked of the sockets of one address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketSettings {
+    /// Whether an IPv6 address takes IPv4 connections as well.
+    pub ipv4_compat: bool,
+    /// The mode of a Unix socket's file; `None`: as the process' mask has it.
+    pub mode: Option<u32>,
+    /// Options.
+    pub options: Box<[SocketOption]>,
+    /// Keep-alive of its connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
 }
 
 /// `TrafficDirection`
@@ -137,82 +156,6 @@ pub struct TcpKeepalive {
     pub time: Option<Duration>,
     /// How long between them.
     pub interval: Option<Duration>,
-}
-
-/// `ListenerFilter`
-#[derive(Debug)]
-pub struct ListenerFilter {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Connections for which it does not run.
-    pub disabled: Option<ListenerPredicate>,
-    /// What it does.
-    pub kind: ListenerFilterKind,
-}
-
-/// What a listener filter does.
-#[derive(Clone, Debug)]
-pub enum ListenerFilterKind {
-    /// Finds the address that the client connected to.
-    OriginalDst,
-    /// Connects upstream from the client's address.
-    OriginalSrc {
-        /// Whether the port is kept as well.
-        bind_port: bool,
-        /// `SO_MARK` of upstream connections.
-        mark: u32,
-    },
-    /// Finds TLS, its SNI and ALPN.
-    TlsInspector {
-        /// How much is read at first; `None`: as much as there is.
-        initial_read_buffer_size: Option<u32>,
-        /// Whether a broken hello closes the connection.
-        close_on_parse_error: bool,
-    },
-    /// Finds HTTP/1 and HTTP/2.
-    HttpInspector,
-    /// Reads a PROXY protocol header.
-    ProxyProtocol {
-        /// Whether connections without one pass.
-        allow_without: bool,
-        /// Versions that are not let through.
-        disallowed: Box<[ProxyProtocolVersion]>,
-        /// TLVs that become dynamic metadata: type, namespace, key.
-        rules: Box<[TlvRule]>,
-    },
-}
-
-/// A PROXY protocol TLV that becomes dynamic metadata: type, namespace, key.
-pub type TlvRule = (u8, Arc<str>, Arc<str>);
-
-/// `ListenerFilterChainMatchPredicate`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenerPredicate {
-    /// One of these.
-    Or(Box<[ListenerPredicate]>),
-    /// All of these.
-    And(Box<[ListenerPredicate]>),
-    /// Not this.
-    Not(Box<ListenerPredicate>),
-    /// Always, or never.
-    Any(bool),
-    /// The destination port, in a half-open range.
-    DestinationPort(Range<u32>),
-}
-
-impl ListenerPredicate {
-    /// Whether it holds for a connection to this port.
-    pub fn is_match(&self, destination_port: Option<u16>) -> bool {
-        match self {
-            Self::Or(any) => any.iter().any(|predicate| predicate.is_match(destination_port)),
-            Self::And(all) => all.iter().all(|predicate| predicate.is_match(destination_port)),
-            Self::Not(predicate) => !predicate.is_match(destination_port),
-            Self::Any(value) => *value,
-            Self::DestinationPort(range) => {
-                destination_port.is_some_and(|port| range.contains(&u32::from(port)))
-            }
-        }
-    }
 }
 
 /// `FilterChain`

@@ -1,16 +1,19 @@
 //! Secrets: certificates, keys, trust roots.
 
 mod convert;
+mod reread;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::sign::CertifiedKey;
 
 use crate::tls::SanMatcher;
 
 pub(crate) use convert::{certificate, secret, validation};
+pub use reread::{FileBacked, FileSource, Refreshed};
+pub(crate) use reread::{Rereads, Source};
 
 /// `Secret`
 #[derive(Clone, Debug)]
@@ -36,15 +39,12 @@ impl fmt::Debug for Opaque {
 }
 
 /// `TlsCertificate`
+#[derive(Clone)]
 pub struct Certificate {
-    /// The chain, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's key.
-    pub key: PrivateKeyDer<'static>,
-    /// A stapled OCSP response.
-    pub ocsp_staple: Option<Vec<u8>>,
-    /// Files that it was read from: a change of one asks for a new read.
-    pub files: Vec<PathBuf>,
+    /// The chain, leaf first, with the leaf's key, which belong together, and a stapled OCSP response.
+    pub certified: Arc<CertifiedKey>,
+    /// Where it was read from, if that was files: a change of one asks for a new read.
+    pub files: Option<FileSource>,
     /// A hash of it all: equal ones need not be set up again.
     pub version: u64,
 }
@@ -52,7 +52,7 @@ pub struct Certificate {
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
-            .field("chain", &self.chain.len())
+            .field("chain", &self.certified.cert.len())
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
@@ -65,7 +65,7 @@ pub struct ValidationContext {
     pub trusted_ca: Vec<CertificateDer<'static>>,
     /// Whether the system's roots are trusted.
     pub system_roots: bool,
-    /// Base64 of SHA-256 of the peer's public key, one of which it must be; any if empty.
+    /// SHA-256 of the peer's public key, one of which it must be; any if empty.
     pub verify_certificate_spki: Vec<Vec<u8>>,
     /// SHA-256 of the peer's certificate, one of which it must be; any if empty.
     pub verify_certificate_hash: Vec<Vec<u8>>,
@@ -77,14 +77,19 @@ pub struct ValidationContext {
     pub only_verify_leaf_cert_crl: bool,
     /// Whether an expired certificate passes.
     pub allow_expired_certificate: bool,
-    /// Whether a certificate that no root vouches for passes.
-    pub accept_untrusted: bool,
     /// Roots by trust domain, in place of the above: the SPIFFE validator.
     pub spiffe: Option<Vec<(Box<str>, Vec<CertificateDer<'static>>)>>,
-    /// Files that it was read from.
-    pub files: Vec<PathBuf>,
+    /// Where it was read from, if that was files.
+    pub files: Option<FileSource>,
     /// A hash of it all.
     pub version: u64,
+}
+
+impl ValidationContext {
+    /// Whether it says whom to trust.
+    pub fn has_roots(&self) -> bool {
+        !self.trusted_ca.is_empty() || self.system_roots || self.spiffe.is_some()
+    }
 }
 
 impl fmt::Debug for ValidationContext {

@@ -9,7 +9,7 @@ use sail_proxy_decide::route::RouteTable;
 use crate::cluster::{Cluster, Discovery};
 use crate::hcm::{Hcm, RouteSource};
 use crate::listener::Listener;
-use crate::secret::Secret;
+use crate::secret::{FileBacked, Secret};
 
 /// All accepted resources. Immutable; an update makes another one that shares what stayed the same.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub route_tables: HashMap<Arc<str>, Arc<RouteTable>>,
     /// SDS secrets, by name.
     pub secrets: HashMap<Arc<str>, Secret>,
+    /// Current versions of certificates that were read from files.
+    pub files: Arc<FileBacked>,
 }
 
 impl Snapshot {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -18,6 +19,7 @@ use crate::hcm::RouteSource;
 use crate::listener::Listener;
 use crate::network_filter::NetworkFilter;
 use crate::pb;
+use crate::secret::{FileBacked, Refreshed, Rereads};
 use crate::snapshot::Snapshot;
 use crate::source::{ConfigSource, ResourceRef};
 use crate::tls::{CertificateSource, CommonTls, DownstreamSocket, UpstreamSocket};
@@ -103,6 +105,7 @@ pub struct State {
     snapshot: Snapshot,
     /// Hashes of the bytes of accepted secrets and assignments, which hold none themselves.
     versions: HashMap<(Kind, Arc<str>), u64>,
+    rereads: Rereads,
 }
 
 impl fmt::Debug for State {
@@ -114,7 +117,7 @@ impl fmt::Debug for State {
 impl State {
     /// Without resources. `sources` reads the files that resources name.
     pub fn new(sources: Box<dyn Sources + Send>) -> Self {
-        Self { sources, snapshot: Snapshot::default(), versions: HashMap::new() }
+        Self { sources, snapshot: Snapshot::default(), versions: HashMap::new(), rereads: Rereads::default() }
     }
 
     /// What is accepted now. Cheap: what did not change is shared.
@@ -226,7 +229,7 @@ impl State {
             Discovery::Static(endpoints) => Some(Arc::clone(endpoints)),
             _ => None,
         });
-        let (built, warnings) = convert(&*self.sources, Kind::Cluster, &name, |cx| {
+        let (built, warnings) = self.convert(Kind::Cluster, &name, |cx| {
             cluster::convert::cluster(cx, value, version, hosts.as_deref())
         })?;
         self.snapshot.clusters.insert(Arc::clone(&name), Arc::<Cluster>::new(built));
@@ -244,7 +247,7 @@ impl State {
         if old.as_ref().is_some_and(|old| old.version == version) {
             return Ok(unchanged(name));
         }
-        let (built, warnings) = convert(&*self.sources, Kind::Assignment, &name, |cx| {
+        let (built, warnings) = self.convert(Kind::Assignment, &name, |cx| {
             cluster::endpoint::assignment(cx, value, version, old.as_deref())
         })?;
         self.snapshot.assignments.insert(Arc::clone(&name), Arc::<Endpoints>::new(built));
@@ -265,9 +268,8 @@ impl State {
         if at.and_then(|at| self.snapshot.listeners.get(at)).is_some_and(|old| old.version == version) {
             return Ok(unchanged(name));
         }
-        let (built, warnings) = convert(&*self.sources, Kind::Listener, &name, |cx| {
-            listener::convert::listener(cx, value, version)
-        })?;
+        let (built, warnings) =
+            self.convert(Kind::Listener, &name, |cx| listener::convert::listener(cx, value, version))?;
         let built: Arc<Listener> = Arc::new(built);
         match at.and_then(|at| self.snapshot.listeners.get_mut(at)) {
             Some(slot) => *slot = built,
@@ -287,7 +289,7 @@ impl State {
             return Ok(unchanged(name));
         }
         let (built, warnings) =
-            convert(&*self.sources, Kind::RouteTable, &name, |cx| route::table(cx, value, version))?;
+            self.convert(Kind::RouteTable, &name, |cx| route::table(cx, value, version))?;
         self.snapshot.route_tables.insert(Arc::clone(&name), Arc::new(built));
         Ok(self.accepted(name, warnings))
     }
@@ -295,7 +297,7 @@ impl State {
     /// `Secret`. Secrets that name files are read again each time.
     pub fn put_secret(&mut self, value: pb::tls::Secret, version: u64) -> Result<Accepted, Diagnostics> {
         let name: Arc<str> = Arc::from(&*value.name);
-        let (built, warnings) = convert(&*self.sources, Kind::Secret, &name, |cx| secret::secret(cx, value))?;
+        let (built, warnings) = self.convert(Kind::Secret, &name, |cx| secret::secret(cx, value))?;
         let version = match &built {
             secret::Secret::Certificate(certificate) => certificate.version,
             secret::Secret::Validation(context) => context.version,
@@ -307,6 +309,49 @@ impl State {
         }
         self.snapshot.secrets.insert(Arc::clone(&name), built);
         Ok(self.accepted(name, warnings))
+    }
+
+    /// Reads certificates that came from files again. Listeners and clusters that use them stay what they are.
+    pub fn refresh_files(&mut self) -> Refreshed {
+        let refreshed = self.rereads.refresh(&*self.sources);
+        self.snapshot.version += u64::from(refreshed.changed);
+        self.snapshot.files = Arc::clone(self.rereads.current());
+        refreshed
+    }
+
+    /// Current versions of certificates that came from files.
+    pub fn files(&self) -> &Arc<FileBacked> {
+        self.rereads.current()
+    }
+
+    /// Directories in which a change asks for [`State::refresh_files`].
+    pub fn watched_directories(&self) -> BTreeSet<PathBuf> {
+        self.rereads.directories().map(Path::to_owned).collect()
+    }
+
+    fn convert<T>(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        build: impl FnOnce(&mut Cx<'_>) -> Option<T>,
+    ) -> Result<(T, Vec<Diagnostic>), Diagnostics> {
+        let mut cx = Cx::new(&*self.sources);
+        let built = build(&mut cx);
+        let rereads = std::mem::take(&mut cx.rereads);
+        let findings = cx.into_findings();
+        let mut diagnostics = Diagnostics { resource: format!("{kind} {name:?}"), findings };
+        match built {
+            Some(built) if !diagnostics.has_errors() => {
+                self.rereads.register(rereads);
+                self.snapshot.files = Arc::clone(self.rereads.current());
+                Ok((built, diagnostics.findings))
+            }
+            _ if diagnostics.has_errors() => Err(diagnostics),
+            _ => {
+                diagnostics.findings.extend(refused(String::new(), "it cannot be used").findings);
+                Err(diagnostics)
+            }
+        }
     }
 
     fn accepted(&mut self, name: Arc<str>, warnings: Vec<Diagnostic>) -> Accepted {
@@ -340,26 +385,6 @@ fn decode<M: Message + Default>(kind: Kind, bytes: &[u8]) -> Result<M, Diagnosti
 fn refused(resource: String, message: &str) -> Diagnostics {
     let finding = Diagnostic { severity: Severity::Error, field: String::new(), message: message.into() };
     Diagnostics { resource, findings: vec![finding] }
-}
-
-fn convert<T>(
-    sources: &dyn Sources,
-    kind: Kind,
-    name: &str,
-    build: impl FnOnce(&mut Cx<'_>) -> Option<T>,
-) -> Result<(T, Vec<Diagnostic>), Diagnostics> {
-    let mut cx = Cx::new(sources);
-    let built = build(&mut cx);
-    let findings = cx.into_findings();
-    let mut diagnostics = Diagnostics { resource: format!("{kind} {name:?}"), findings };
-    match built {
-        Some(built) if !diagnostics.has_errors() => Ok((built, diagnostics.findings)),
-        _ if diagnostics.has_errors() => Err(diagnostics),
-        _ => {
-            diagnostics.findings.extend(refused(String::new(), "it cannot be used").findings);
-            Err(diagnostics)
-        }
-    }
 }
 
 fn upstream_secrets(socket: &UpstreamSocket, found: &mut BTreeSet<ResourceRef>) {

@@ -1,6 +1,8 @@
 //! TLS contexts, downstream and upstream.
 
+mod algorithms;
 mod convert;
+mod upstream_proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,10 @@ use sail_proxy_decide::matcher::StringMatcher;
 use crate::secret::{Certificate, ValidationContext};
 use crate::source::ResourceRef;
 
+pub use algorithms::{Cipher, Curve};
+pub use convert::{KNOWN_DOWNSTREAM, KNOWN_UPSTREAM};
 pub(crate) use convert::{downstream_socket, upstream_socket};
+pub use upstream_proxy::{ProxyProtocolVersion, UpstreamProxyProtocol};
 
 /// `DownstreamTlsContext`
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct DownstreamTls {
     pub require_client_certificate: bool,
     /// Whether a client must send an SNI.
     pub require_sni: bool,
+    /// Whether the client's order of cipher suites counts.
+    pub prefer_client_ciphers: bool,
     /// Whether sessions are not resumed by id.
     pub disable_stateful_session_resumption: bool,
     /// Whether sessions are not resumed by ticket.
@@ -52,9 +59,9 @@ pub struct CommonTls {
     /// The highest.
     pub max_version: TlsVersion,
     /// Cipher suites of TLS 1.2, by preference; all if empty.
-    pub cipher_suites: Box<[Box<str>]>,
+    pub cipher_suites: Box<[Cipher]>,
     /// Curves, by preference; all if empty.
-    pub ecdh_curves: Box<[Box<str>]>,
+    pub ecdh_curves: Box<[Curve]>,
     /// ALPN values, by preference.
     pub alpn_protocols: Box<[Box<str>]>,
     /// Our certificates.
@@ -125,24 +132,6 @@ pub enum UpstreamSocket {
     ProxyProtocol(Arc<UpstreamProxyProtocol>),
     /// Within this process; the inner socket does the work.
     Internal(Box<UpstreamSocket>),
-}
-
-/// PROXY protocol, upstream.
-#[derive(Clone, Debug)]
-pub struct UpstreamProxyProtocol {
-    /// Version 1 or 2.
-    pub version: ProxyProtocolVersion,
-    /// What carries the bytes.
-    pub inner: UpstreamSocket,
-}
-
-/// PROXY protocol versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocolVersion {
-    /// Text.
-    V1,
-    /// Binary.
-    V2,
 }
 
 /// How bytes of a connection are carried, downstream.

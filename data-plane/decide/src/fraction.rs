@@ -58,6 +58,25 @@ impl RuntimeFraction {
     }
 }
 
+/// A switch and the runtime key that may override it; an empty key has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeFlag {
+    /// What holds without an override.
+    pub default: bool,
+    /// The runtime key.
+    pub runtime_key: std::sync::Arc<str>,
+}
+
+impl RuntimeFlag {
+    /// Whether it is on now.
+    pub fn now(&self, runtime: &dyn Runtime) -> bool {
+        if self.runtime_key.is_empty() {
+            return self.default;
+        }
+        runtime.boolean(&self.runtime_key).unwrap_or(self.default)
+    }
+}
+
 /// The runtime's values, as decisions read them: `None` where the key has no value of the kind.
 pub trait Runtime: std::fmt::Debug {
     /// A fraction; a whole number is so many per cent.

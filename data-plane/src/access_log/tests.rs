@@ -32,6 +32,7 @@ pub(crate) fn downstream() -> Rc<DownstreamInfo> {
         tls: None,
         transport_failure: None,
         direction: Direction::Inbound,
+        state: Rc::default(),
     })
 }
 

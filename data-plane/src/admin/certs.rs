@@ -28,6 +28,8 @@ pub(super) fn page(main: &Main) -> Page {
         }
         snapshot.listeners.iter().for_each(|listener| of_listener(listener, &mut chains, &mut roots));
         snapshot.clusters.values().for_each(|cluster| of_cluster(cluster, &mut chains, &mut roots));
+        chains.iter_mut().for_each(|chain| *chain = snapshot.files.certificate(chain).clone());
+        roots.iter_mut().for_each(|context| *context = snapshot.files.validation(context).clone());
         chains.sort_by_key(|chain| chain.version);
         chains.dedup_by_key(|chain| chain.version);
         roots.sort_by_key(|context| context.version);
@@ -35,7 +37,8 @@ pub(super) fn page(main: &Main) -> Page {
         let ca: Vec<Value> =
             roots.iter().flat_map(|context| &context.trusted_ca).filter_map(|der| entry(der)).collect();
         for chain in chains {
-            let certs: Vec<Value> = chain.chain.first().and_then(|der| entry(der)).into_iter().collect();
+            let certs: Vec<Value> =
+                chain.certified.cert.first().and_then(|der| entry(der)).into_iter().collect();
             all.push(json!({ "ca_cert": ca, "cert_chain": certs }));
         }
         if all.is_empty() && !ca.is_empty() {

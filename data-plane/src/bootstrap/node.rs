@@ -6,119 +6,88 @@ use xds_api::google::protobuf::{Struct, Value, value::Kind};
 
 use crate::cli::Cli;
 
-/// The extensions that this build has: category, name, type URLs without their prefix.
-pub const EXTENSIONS: &[(&str, &str, &[&str])] = &[
-    ("envoy.filters.http", "envoy.filters.http.router", &["envoy.extensions.filters.http.router.v3.Router"]),
-    ("envoy.filters.http", "envoy.filters.http.rbac", &["envoy.extensions.filters.http.rbac.v3.RBAC"]),
-    ("envoy.filters.http", "envoy.filters.http.cors", &["envoy.extensions.filters.http.cors.v3.Cors"]),
-    ("envoy.filters.http", "envoy.filters.http.fault", &["envoy.extensions.filters.http.fault.v3.HTTPFault"]),
-    (
-        "envoy.filters.http",
-        "envoy.filters.http.grpc_stats",
-        &["envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"],
-    ),
-    (
-        "envoy.filters.http",
-        "envoy.filters.http.jwt_authn",
-        &["envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"],
-    ),
-    ("envoy.filters.http", "istio.metadata_exchange", &["io.istio.http.peer_metadata.Config"]),
-    ("envoy.filters.http", "istio.alpn", &["istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"]),
-    ("envoy.filters.http", "istio.stats", &["stats.PluginConfig"]),
-    (
-        "envoy.filters.network",
-        "envoy.filters.network.http_connection_manager",
-        &["envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"],
-    ),
-    (
-        "envoy.filters.network",
-        "envoy.filters.network.tcp_proxy",
-        &["envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"],
-    ),
-    (
-        "envoy.filters.network",
-        "envoy.filters.network.rbac",
-        &["envoy.extensions.filters.network.rbac.v3.RBAC"],
-    ),
-    ("envoy.filters.network", "istio.stats", &["stats.PluginConfig"]),
-    (
-        "envoy.filters.network",
-        "istio.metadata_exchange",
-        &["envoy.tcp.metadataexchange.config.MetadataExchange"],
-    ),
+/// Extensions that stand in no table of the configuration's: category, name, type without its prefix.
+const OTHERS: &[(&str, &str, &str)] = &[
     (
         "envoy.filters.upstream_network",
         "istio.metadata_exchange",
-        &["envoy.tcp.metadataexchange.config.MetadataExchange"],
-    ),
-    (
-        "envoy.filters.listener",
-        "envoy.filters.listener.original_dst",
-        &["envoy.extensions.filters.listener.original_dst.v3.OriginalDst"],
-    ),
-    (
-        "envoy.filters.listener",
-        "envoy.filters.listener.tls_inspector",
-        &["envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"],
-    ),
-    (
-        "envoy.filters.listener",
-        "envoy.filters.listener.http_inspector",
-        &["envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"],
-    ),
-    (
-        "envoy.filters.listener",
-        "envoy.filters.listener.proxy_protocol",
-        &["envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"],
-    ),
-    (
-        "envoy.transport_sockets.downstream",
-        "envoy.transport_sockets.tls",
-        &["envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"],
-    ),
-    (
-        "envoy.transport_sockets.downstream",
-        "envoy.transport_sockets.raw_buffer",
-        &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"],
-    ),
-    (
-        "envoy.transport_sockets.upstream",
-        "envoy.transport_sockets.tls",
-        &["envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"],
-    ),
-    (
-        "envoy.transport_sockets.upstream",
-        "envoy.transport_sockets.raw_buffer",
-        &["envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"],
+        "envoy.tcp.metadataexchange.config.MetadataExchange",
     ),
     (
         "envoy.access_loggers",
         "envoy.access_loggers.file",
-        &["envoy.extensions.access_loggers.file.v3.FileAccessLog"],
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     ),
     (
         "envoy.access_loggers",
         "envoy.access_loggers.stdout",
-        &["envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"],
+        "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     ),
     (
         "envoy.access_loggers",
         "envoy.access_loggers.stderr",
-        &["envoy.extensions.access_loggers.stream.v3.StderrAccessLog"],
+        "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
     ),
-    ("envoy.tracers", "envoy.tracers.zipkin", &["envoy.config.trace.v3.ZipkinConfig"]),
-    ("envoy.tracers", "envoy.tracers.opentelemetry", &["envoy.config.trace.v3.OpenTelemetryConfig"]),
+    ("envoy.tracers", "envoy.tracers.zipkin", "envoy.config.trace.v3.ZipkinConfig"),
+    ("envoy.tracers", "envoy.tracers.opentelemetry", "envoy.config.trace.v3.OpenTelemetryConfig"),
+    (
+        "envoy.resource_monitors",
+        "envoy.resource_monitors.fixed_heap",
+        "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+    ),
+    (
+        "envoy.resource_monitors",
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+    ),
     (
         "envoy.upstream_options",
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        &["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"],
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     ),
-    (
-        "envoy.request_id",
-        "envoy.request_id.uuid",
-        &["envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"],
-    ),
+    ("envoy.request_id", "envoy.request_id.uuid", "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"),
 ];
+
+/// The extensions that this build has: category, name, type. What the configuration takes is what is announced: both
+/// are read off the same tables.
+pub fn extensions() -> impl Iterator<Item = (&'static str, String, &'static str)> {
+    use sail_proxy_config::{http_filter, listener, network_filter, tls};
+    let tables = [
+        ("envoy.filters.http", http_filter::known().collect::<Vec<_>>()),
+        ("envoy.filters.network", network_filter::KNOWN.to_vec()),
+        ("envoy.filters.listener", listener::KNOWN.to_vec()),
+        ("envoy.transport_sockets.downstream", tls::KNOWN_DOWNSTREAM.to_vec()),
+        ("envoy.transport_sockets.upstream", tls::KNOWN_UPSTREAM.to_vec()),
+    ];
+    let known = tables.into_iter().flat_map(|(category, types)| {
+        types.into_iter().map(move |name| (category, extension_name(category, name), name))
+    });
+    known.chain(OTHERS.iter().map(|(category, name, of)| (*category, (*name).to_owned(), *of)))
+}
+
+/// The name under which Envoy registers an extension with this configuration:
+/// `envoy.extensions.filters.http.rbac.v3.RBAC` is `envoy.filters.http.rbac`.
+fn extension_name(category: &str, of: &str) -> String {
+    match of {
+        "stats.PluginConfig" => return "istio.stats".to_owned(),
+        "io.istio.http.peer_metadata.Config" | "envoy.tcp.metadataexchange.config.MetadataExchange" => {
+            return "istio.metadata_exchange".to_owned();
+        }
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig" => return "istio.alpn".to_owned(),
+        _ => {}
+    }
+    // The folder before the version.
+    let folder = of.rsplit('.').nth(2).unwrap_or(of);
+    let (family, upstream) = match category {
+        "envoy.transport_sockets.downstream" => ("envoy.transport_sockets", false),
+        "envoy.transport_sockets.upstream" => ("envoy.transport_sockets", true),
+        other => (other, false),
+    };
+    match folder {
+        "proxy_protocol" if upstream => format!("{family}.upstream_proxy_protocol"),
+        _ => format!("{family}.{folder}"),
+    }
+}
 
 /// The bootstrap's node with the command line's words over it and this build's description.
 pub fn complete(node: Option<Node>, cli: &Cli) -> Node {
@@ -134,12 +103,11 @@ pub fn complete(node: Option<Node>, cli: &Cli) -> Node {
     }
     node.user_agent_name = "envoy".to_owned();
     node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(build_version()));
-    node.extensions = EXTENSIONS
-        .iter()
-        .map(|(category, name, types)| Extension {
-            name: (*name).to_owned(),
-            category: (*category).to_owned(),
-            type_urls: types.iter().map(|name| format!("type.googleapis.com/{name}")).collect(),
+    node.extensions = extensions()
+        .map(|(category, name, of)| Extension {
+            name,
+            category: category.to_owned(),
+            type_urls: vec![format!("type.googleapis.com/{of}")],
             ..Extension::default()
         })
         .collect();
@@ -160,5 +128,29 @@ fn build_version() -> BuildVersion {
     BuildVersion {
         version: Some(SemanticVersion { major_number: 1, minor_number: 36, patch: 0 }),
         metadata: Some(metadata),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_control_planes_look_for() {
+        let all: Vec<_> = extensions().collect();
+        for (category, name) in [
+            ("envoy.filters.http", "envoy.filters.http.router"),
+            ("envoy.filters.http", "istio.stats"),
+            ("envoy.filters.http", "istio.alpn"),
+            ("envoy.filters.http", "istio.metadata_exchange"),
+            ("envoy.filters.network", "istio.metadata_exchange"),
+            ("envoy.filters.network", "envoy.filters.network.tcp_proxy"),
+            ("envoy.filters.listener", "envoy.filters.listener.proxy_protocol"),
+            ("envoy.transport_sockets.downstream", "envoy.transport_sockets.tls"),
+            ("envoy.transport_sockets.upstream", "envoy.transport_sockets.upstream_proxy_protocol"),
+            ("envoy.transport_sockets.upstream", "envoy.transport_sockets.internal_upstream"),
+        ] {
+            assert!(all.iter().any(|(of, known, _)| *of == category && *known == name), "{category} {name}");
+        }
     }
 }

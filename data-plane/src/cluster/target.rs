@@ -5,16 +5,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sail_proxy_config::cluster::{Bind, Cluster as Config, UpstreamProtocol};
-use sail_proxy_config::tls::UpstreamSocket;
+use sail_proxy_config::tls::{ProxyProtocolVersion, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::Priority;
 use socket2::TcpKeepalive;
 
 use super::Cluster;
 use crate::http::exchange::Exchange;
+use crate::net::proxy_protocol::{self, Version};
 use crate::net::socket::ConnectOptions;
 use crate::pool::PoolOptions;
 use crate::pool::connect::{Connector, Http2Options, Protocol, Transport};
+use crate::stream_info::{DownstreamInfo, UpstreamSource};
 use crate::worker::state::Worker;
 
 /// Streams on one HTTP/2 connection where the configuration says nothing.
@@ -32,6 +34,8 @@ pub(crate) struct PoolKey {
     pub(crate) high_priority: bool,
     /// With `connection_pool_per_downstream_connection`: whose.
     downstream: Option<u64>,
+    /// What of the downstream connection the upstream one shows.
+    pub(super) via: Via,
 }
 
 impl PoolKey {
@@ -46,7 +50,7 @@ impl PoolKey {
             UpstreamProtocol::UseDownstream => Protocol::Http1,
         };
         let socket = config.socket_for(&host.metadata);
-        let tls = !matches!(socket, UpstreamSocket::Raw);
+        let tls = !matches!(carrier(socket), UpstreamSocket::Raw);
         let sni = (tls && config.http.auto_sni).then(|| exchange.request_host()).flatten();
         let alpn = if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
         Self {
@@ -58,6 +62,7 @@ impl PoolKey {
             downstream: config
                 .connection_pool_per_downstream_connection
                 .then(|| exchange.connection.downstream.connection_id),
+            via: Via::new(socket, &exchange.connection.downstream),
         }
     }
 }
@@ -77,7 +82,58 @@ impl PoolKey {
             sni: None,
             high_priority: false,
             downstream: None,
+            via: Via::own(config.socket_for(&host.metadata)),
         }
+    }
+}
+
+/// What of the downstream connection an upstream one shows: connections that differ in it are not shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Via {
+    /// `original_src`
+    source: Option<UpstreamSource>,
+    /// The PROXY protocol's header.
+    header: Option<Rc<[u8]>>,
+}
+
+impl Via {
+    fn new(socket: &UpstreamSocket, downstream: &DownstreamInfo) -> Self {
+        Self { source: downstream.state.upstream_source, header: header(socket, Some(downstream)) }
+    }
+
+    /// The proxy speaks for itself.
+    fn own(socket: &UpstreamSocket) -> Self {
+        Self { source: None, header: header(socket, None) }
+    }
+}
+
+fn header(socket: &UpstreamSocket, downstream: Option<&DownstreamInfo>) -> Option<Rc<[u8]>> {
+    let outer = match socket {
+        UpstreamSocket::ProxyProtocol(outer) => outer,
+        UpstreamSocket::Internal(inner) => return header(inner, downstream),
+        UpstreamSocket::Raw | UpstreamSocket::Tls(_) => return None,
+    };
+    let version = match outer.version {
+        ProxyProtocolVersion::V1 => Version::V1,
+        ProxyProtocolVersion::V2 => Version::V2,
+    };
+    let mut tlvs = outer.added.to_vec();
+    for (kind, value) in downstream.iter().flat_map(|downstream| &downstream.state.tlvs) {
+        if outer.pass.passes(*kind) && outer.added.iter().all(|(added, _)| added != kind) {
+            tlvs.push((*kind, value.clone()));
+        }
+    }
+    let addresses = downstream.map(|downstream| (downstream.remote_address, downstream.local_address));
+    let addresses = addresses.filter(|(source, _)| !source.ip().is_unspecified());
+    Some(proxy_protocol::write(version, addresses, &tlvs).into())
+}
+
+/// What carries the bytes behind a PROXY protocol header.
+fn carrier(socket: &UpstreamSocket) -> &UpstreamSocket {
+    match socket {
+        UpstreamSocket::ProxyProtocol(outer) => carrier(&outer.inner),
+        UpstreamSocket::Internal(inner) => carrier(inner),
+        UpstreamSocket::Raw | UpstreamSocket::Tls(_) => socket,
     }
 }
 
@@ -101,7 +157,8 @@ pub(super) fn connector(
     let http2 = &config.http.http2;
     Connector {
         transport: transport(config, host, key.alpn.clone(), key.sni.clone()),
-        options: Rc::new(connect_options(config, host)),
+        options: Rc::new(connect_options(config, host, &key.via)),
+        header: key.via.header.clone(),
         host: host.clone(),
         timeout: config.connect_timeout,
         protocol: key.protocol,
@@ -114,11 +171,18 @@ pub(super) fn connector(
 }
 
 /// How a TCP connection reaches a host.
-pub(crate) fn tcp_connector(cluster: &Cluster, host: &Arc<Host>, worker: &Rc<Worker>) -> Connector {
+pub(crate) fn tcp_connector(
+    cluster: &Cluster,
+    host: &Arc<Host>,
+    downstream: &DownstreamInfo,
+    worker: &Rc<Worker>,
+) -> Connector {
     let config = &cluster.config;
+    let via = Via::new(config.socket_for(&host.metadata), downstream);
     Connector {
         transport: transport(config, host, None, None),
-        options: Rc::new(connect_options(config, host)),
+        options: Rc::new(connect_options(config, host, &via)),
+        header: via.header,
         host: host.clone(),
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
@@ -128,12 +192,12 @@ pub(crate) fn tcp_connector(cluster: &Cluster, host: &Arc<Host>, worker: &Rc<Wor
 }
 
 fn transport(config: &Config, host: &Host, alpn: Option<Arc<[Vec<u8>]>>, sni: Option<Arc<str>>) -> Transport {
-    let socket = config.socket_for(&host.metadata).clone();
+    let socket = carrier(config.socket_for(&host.metadata)).clone();
     let must_bear = sni.clone().filter(|_| config.http.auto_san_validation);
     Transport { socket, alpn, sni, must_bear, hostname: host.hostname.clone() }
 }
 
-fn connect_options(config: &Config, host: &Host) -> ConnectOptions {
+fn connect_options(config: &Config, host: &Host, via: &Via) -> ConnectOptions {
     let keepalive = config.tcp_keepalive.map(|wanted| {
         let mut keepalive = TcpKeepalive::new();
         if let Some(time) = wanted.time {
@@ -148,7 +212,15 @@ fn connect_options(config: &Config, host: &Host) -> ConnectOptions {
         keepalive
     });
     let bind = config.bind.as_ref().and_then(|bind| source(bind, host.address.socket_addr()?));
-    ConnectOptions { bind, keepalive, mark: None }
+    match via.source {
+        Some(source) => ConnectOptions {
+            bind: Some(source.address),
+            keepalive,
+            mark: (source.mark != 0).then_some(source.mark),
+            transparent: true,
+        },
+        None => ConnectOptions { bind, keepalive, mark: None, transparent: false },
+    }
 }
 
 fn source(bind: &Bind, destination: SocketAddr) -> Option<SocketAddr> {

@@ -8,27 +8,28 @@ pub(crate) struct Hello {
     /// Lower-cased.
     pub(crate) server_name: Option<String>,
     pub(crate) alpn: Vec<String>,
+    /// It cannot be read: the handshake will refuse it.
+    pub(crate) broken: bool,
 }
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
-/// As much of a first message as is waited for.
-const MAX_HELLO: usize = 16 * 1024;
-
-/// Whether the bytes begin a TLS connection, and what its client says.
-pub(crate) fn inspect(seen: &[u8]) -> Finding<Hello> {
-    match hello_bytes(seen) {
+/// Whether the bytes begin a TLS connection, and what its client says; a first message may have so many bytes.
+pub(crate) fn inspect(seen: &[u8], max: usize) -> Finding<Hello> {
+    match hello_bytes(seen, max) {
         Finding::NeedMore => Finding::NeedMore,
         Finding::Not => Finding::Not,
         // A client that says TLS and then garbage is TLS: the handshake will refuse it with an alert.
-        Finding::Found(message) => Finding::Found(parse(&message).unwrap_or_default()),
+        Finding::Found(message) => {
+            Finding::Found(parse(&message).unwrap_or(Hello { broken: true, ..Hello::default() }))
+        }
     }
 }
 
 /// The handshake message, put together from its records.
-fn hello_bytes(mut seen: &[u8]) -> Finding<Vec<u8>> {
+fn hello_bytes(mut seen: &[u8], max: usize) -> Finding<Vec<u8>> {
     let mut message = Vec::new();
     loop {
         match *seen {
@@ -48,7 +49,7 @@ fn hello_bytes(mut seen: &[u8]) -> Finding<Vec<u8>> {
                 }
                 if let [_, a, b, c, body @ ..] = &message[..] {
                     let expected = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-                    if expected > MAX_HELLO {
+                    if expected > max {
                         return Finding::Not;
                     }
                     if body.len() >= expected {
@@ -130,6 +131,8 @@ mod tests {
 
     use super::*;
 
+    const MAX: usize = 16 * 1024;
+
     fn hello(name: &str, alpn: &[&str]) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -149,16 +152,16 @@ mod tests {
     fn finds_name_and_protocols_and_waits_for_the_whole() {
         let bytes = hello("Reviews.Example.com", &["istio-peer-exchange", "istio"]);
         for end in 0..bytes.len() {
-            assert_eq!(inspect(&bytes[..end]), Finding::NeedMore, "after {end} bytes");
+            assert_eq!(inspect(&bytes[..end], MAX), Finding::NeedMore, "after {end} bytes");
         }
-        let Finding::Found(found) = inspect(&bytes) else { panic!("not found") };
+        let Finding::Found(found) = inspect(&bytes, MAX) else { panic!("not found") };
         assert_eq!(found.server_name.as_deref(), Some("reviews.example.com"));
         assert_eq!(found.alpn, ["istio-peer-exchange", "istio"]);
     }
 
     #[test]
     fn plain_text_is_not_tls() {
-        assert_eq!(inspect(b"GET / HTTP/1.1\r\n"), Finding::Not);
-        assert_eq!(inspect(b"\x16\x03\x01\x00\x05\x02"), Finding::Not);
+        assert_eq!(inspect(b"GET / HTTP/1.1\r\n", MAX), Finding::Not);
+        assert_eq!(inspect(b"\x16\x03\x01\x00\x05\x02", MAX), Finding::Not);
     }
 }

@@ -52,6 +52,7 @@ pub(crate) fn start(worker: &Rc<Worker>, sockets: Vec<Opened>) {
 
 async fn tcp(worker: Rc<Worker>, name: Arc<str>, socket: TcpListener) {
     loop {
+        under_pressure(&worker, &name).await;
         match socket.accept().await {
             Ok((stream, remote)) => {
                 let _ = stream.set_nodelay(true);
@@ -68,6 +69,7 @@ async fn tcp(worker: Rc<Worker>, name: Arc<str>, socket: TcpListener) {
 
 async fn unix(worker: Rc<Worker>, name: Arc<str>, socket: UnixListener) {
     loop {
+        under_pressure(&worker, &name).await;
         match socket.accept().await {
             Ok((stream, _)) => {
                 let listener = worker.listeners.borrow().get(&name).cloned();
@@ -77,6 +79,17 @@ async fn unix(worker: Rc<Worker>, name: Arc<str>, socket: UnixListener) {
             }
             Err(error) => wait_after(&name, &error).await,
         }
+    }
+}
+
+/// Waits while the process takes no connections.
+async fn under_pressure(worker: &Worker, name: &str) {
+    while worker.shared.options.overload.stops_accepting() {
+        let bypasses = |listener: &Rc<super::Listener>| listener.config.bypass_overload_manager;
+        if worker.listeners.borrow().get(name).is_some_and(bypasses) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

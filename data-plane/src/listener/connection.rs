@@ -1,24 +1,22 @@
 //! A downstream connection from its acceptance to the filter chain that takes it: original destination, inspection of
 //! its first bytes, chain, TLS.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use sail_proxy_config::listener::{ListenerFilter, ListenerFilterKind, TrafficDirection};
+use sail_proxy_config::listener::TrafficDirection;
 use sail_proxy_decide::filter_chain;
-use tokio::io::AsyncReadExt;
 
 use super::chain::Chain;
-use super::{Drain, Listener};
-use crate::inspect::{self, Finding};
+use super::filters::{self, Intake};
+use super::{Drain, Listener, limits};
+use crate::inspect;
 use crate::net::prefixed::Prefixed;
-use crate::net::{Raw, Stream, original_dst};
+use crate::net::{Raw, Stream};
 use crate::stats::sets::listener as stats;
-use crate::stream_info::{Direction, DownstreamInfo};
+use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, ResponseFlag};
 use crate::tls::{self, Peer};
 use crate::worker::state::Worker;
 
@@ -49,199 +47,113 @@ impl Accepted {
     }
 }
 
-/// What inspection found.
-#[derive(Default)]
-struct Inspected {
-    tls: Option<inspect::tls::Hello>,
-    http: Option<inspect::http::Version>,
-}
-
-/// Serves a connection in a task of its own.
+/// Serves a connection in a task of its own, if there is a place for it.
 pub(crate) fn spawn(worker: &Rc<Worker>, listener: Rc<Listener>, raw: Raw, remote: Option<SocketAddr>) {
+    let Some(place) = limits::admit(worker, &listener) else { return };
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
-        worker.shared.connections.fetch_add(1, Relaxed);
+        let _place = place;
         let started = Instant::now();
         let stats = listener.stats.clone();
         serve(&worker, listener, raw, remote).await;
         stats.inc(stats::downstream_cx_destroy);
         stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
-        worker.shared.connections.fetch_sub(1, Relaxed);
     });
 }
 
-async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, mut raw: Raw, remote: Option<SocketAddr>) {
-    let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let remote = canonical(remote.unwrap_or(unspecified));
-    let bound = match &raw {
-        Raw::Tcp(tcp) => tcp.local_addr().unwrap_or(unspecified),
-        Raw::Unix(_) => unspecified,
-    };
-    let mut local = canonical(bound);
-    let mut original = None;
-    if restores_destination(&listener) {
-        original = original_dst::original_dst(&raw, bound).map(canonical).filter(|found| *found != local);
-        if let Some(destination) = original {
-            local = destination;
-            if listener.config.use_original_dst
-                && let Some(other) = super::for_destination(worker, destination)
-                && !Rc::ptr_eq(&other, &listener)
-            {
-                listener = other;
-            }
+async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, raw: Raw, remote: Option<SocketAddr>) {
+    let mut intake = Intake::new(raw, remote);
+    if filters::run(&listener, worker, &mut intake).await.is_err() {
+        return;
+    }
+    if listener.config.use_original_dst
+        && let Some(destination) = intake.original
+        && let Some(other) = super::for_destination(worker, destination)
+        && !Rc::ptr_eq(&other, &listener)
+    {
+        // It is the other one's connection from here on, with that one's filters.
+        listener = other;
+        if filters::run(&listener, worker, &mut intake).await.is_err() {
+            return;
         }
     }
     listener.stats.inc(stats::downstream_cx_total);
     let _active = listener.stats.hold(stats::downstream_cx_active);
-    let Some((inspected, prefix)) = inspect(&listener, &mut raw, local).await else { return };
-    let Some(chain) = choose(worker, &listener, &inspected, local, remote) else {
+    let mut downstream = described(worker, &listener, &mut intake);
+    let Some(chain) = choose(worker, &listener, &intake) else {
         listener.stats.inc(stats::no_filter_chain_match);
-        tracing::debug!(listener = %listener.config.name, %local, "closed a connection that no filter chain matches");
+        tracing::debug!(
+            listener = %listener.config.name, local = %intake.local,
+            "closed a connection that no filter chain matches"
+        );
+        listener.log(worker, Rc::new(downstream), Some(ResponseFlag::NoRouteFound));
         return;
     };
+    let local = intake.local;
+    let original_destination = Some(intake.original.unwrap_or(local));
+    let (prefix, raw) = intake.into_socket();
     let Ok((stream, tls)) = secure(worker, &listener, &chain, Prefixed::new(prefix, raw)).await else {
+        listener.log(worker, Rc::new(downstream), Some(ResponseFlag::DownstreamProtocolError));
         return;
     };
-    let server_name = tls
-        .as_ref()
-        .and_then(|peer| peer.info.server_name.as_deref())
-        .or_else(|| inspected.tls.as_ref().and_then(|hello| hello.server_name.as_deref()))
-        .map(Into::into);
-    let downstream = Rc::new(DownstreamInfo {
+    if let Some(peer) = &tls {
+        if let Some(name) = peer.info.server_name.as_deref() {
+            downstream.server_name = Some(name.into());
+        }
+        downstream.tls = Some(peer.info.clone());
+    }
+    let downstream = Rc::new(downstream);
+    let accepted = Accepted {
+        downstream: downstream.clone(),
+        tls: tls.map(Rc::new),
+        original_destination,
+        drain: listener.drain.clone(),
+    };
+    chain.serve(worker.clone(), accepted, stream).await;
+    listener.log(worker, downstream, None);
+}
+
+/// What is known of a connection before TLS.
+fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> DownstreamInfo {
+    let state = ConnectionState {
+        metadata: std::mem::take(&mut intake.metadata).into(),
+        tlvs: std::mem::take(&mut intake.tlvs),
+        upstream_source: intake.upstream_source,
+        ..ConnectionState::default()
+    };
+    DownstreamInfo {
         connection_id: worker.shared.next_connection.fetch_add(1, Relaxed),
-        remote_address: remote,
-        direct_remote_address: remote,
-        local_address: local,
-        server_name,
-        tls: tls.as_ref().map(|peer| peer.info.clone()),
+        remote_address: intake.remote,
+        direct_remote_address: intake.direct_remote,
+        local_address: intake.local,
+        server_name: intake.hello.as_ref().and_then(|hello| hello.server_name.as_deref()).map(Into::into),
+        tls: None,
         transport_failure: None,
         direction: match listener.config.traffic_direction {
             TrafficDirection::Inbound => Direction::Inbound,
             TrafficDirection::Outbound => Direction::Outbound,
             TrafficDirection::Unspecified => Direction::Unspecified,
         },
-    });
-    let accepted = Accepted {
-        downstream,
-        tls: tls.map(Rc::new),
-        original_destination: Some(original.unwrap_or(local)),
-        drain: listener.drain.clone(),
-    };
-    chain.serve(worker.clone(), accepted, stream).await;
+        state: Rc::new(state),
+    }
 }
 
-/// Whether the listener asks the kernel where a connection was going.
-fn restores_destination(listener: &Listener) -> bool {
-    let filters = &listener.config.listener_filters;
-    listener.config.use_original_dst
-        || filters.iter().any(|filter| matches!(filter.kind, ListenerFilterKind::OriginalDst))
-}
-
-/// An IPv4 peer of a dual-stack socket is an IPv4 peer.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn choose(
-    worker: &Rc<Worker>,
-    listener: &Listener,
-    inspected: &Inspected,
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> Option<Rc<Chain>> {
+fn choose(worker: &Rc<Worker>, listener: &Listener, intake: &Intake) -> Option<Rc<Chain>> {
     let mut protocols: smallvec::SmallVec<[&str; 4]> = smallvec::SmallVec::new();
-    if let Some(hello) = &inspected.tls {
+    if let Some(hello) = &intake.hello {
         protocols.extend(hello.alpn.iter().map(String::as_str));
     }
-    protocols.extend(inspected.http.map(inspect::http::Version::alpn));
+    protocols.extend(intake.http.map(inspect::http::Version::alpn));
+    let address = |address: SocketAddr| (address.ip(), address.port());
     let connection = filter_chain::Connection {
-        destination: Some((local.ip(), local.port())),
-        source: Some((remote.ip(), remote.port())),
-        direct_source: Some(remote.ip()),
-        server_name: inspected
-            .tls
-            .as_ref()
-            .and_then(|hello| hello.server_name.as_deref())
-            .unwrap_or_default(),
-        transport_protocol: if inspected.tls.is_some() { "tls" } else { "raw_buffer" },
+        destination: Some(address(intake.local)),
+        source: Some(address(intake.remote)),
+        direct_source: Some(intake.direct_remote.ip()),
+        server_name: intake.hello.as_ref().and_then(|hello| hello.server_name.as_deref()).unwrap_or_default(),
+        transport_protocol: if intake.hello.is_some() { "tls" } else { "raw_buffer" },
         application_protocols: &protocols,
     };
     listener.chain(&connection, worker)
-}
-
-/// Runs the listener's inspectors on the first bytes. `None` closes the connection.
-async fn inspect(listener: &Listener, raw: &mut Raw, local: SocketAddr) -> Option<(Inspected, Bytes)> {
-    let port = Some(local.port());
-    let wants = |wanted: fn(&ListenerFilterKind) -> bool| {
-        let on = |filter: &ListenerFilter| {
-            !filter.disabled.as_ref().is_some_and(|disabled| disabled.is_match(port))
-        };
-        listener.config.listener_filters.iter().any(|filter| wanted(&filter.kind) && on(filter))
-    };
-    let tls = wants(|kind| matches!(kind, ListenerFilterKind::TlsInspector { .. }));
-    let http = wants(|kind| matches!(kind, ListenerFilterKind::HttpInspector));
-    let mut inspected = Inspected::default();
-    if !tls && !http {
-        return Some((inspected, Bytes::new()));
-    }
-    let _pending = listener.stats.hold(stats::downstream_pre_cx_active);
-    let mut seen = BytesMut::new();
-    let limit = listener.config.listener_filters_timeout.unwrap_or(Duration::from_secs(86_400 * 365));
-    let reading = read_until_known(raw, tls, http, &mut seen, &mut inspected);
-    match tokio::time::timeout(limit, reading).await {
-        Ok(Ok(())) => Some((inspected, seen.freeze())),
-        Ok(Err(_)) => {
-            listener.stats.inc(stats::downstream_listener_filter_remote_close);
-            None
-        }
-        Err(_) => {
-            listener.stats.inc(stats::downstream_pre_cx_timeout);
-            listener.config.continue_on_listener_filters_timeout.then(|| (inspected, seen.freeze()))
-        }
-    }
-}
-
-async fn read_until_known(
-    raw: &mut Raw,
-    tls: bool,
-    http: bool,
-    seen: &mut BytesMut,
-    inspected: &mut Inspected,
-) -> io::Result<()> {
-    let (mut tls, mut http) = (tls, http);
-    loop {
-        if tls && !seen.is_empty() {
-            match inspect::tls::inspect(seen) {
-                Finding::Found(hello) => {
-                    inspected.tls = Some(hello);
-                    return Ok(());
-                }
-                Finding::Not => tls = false,
-                Finding::NeedMore => {}
-            }
-        }
-        // What could still be TLS is not HTTP.
-        if http && !tls && !seen.is_empty() {
-            match inspect::http::inspect(seen) {
-                Finding::Found(version) => {
-                    inspected.http = Some(version);
-                    return Ok(());
-                }
-                Finding::Not => http = false,
-                Finding::NeedMore => {}
-            }
-        }
-        if !tls && !http {
-            return Ok(());
-        }
-        if seen.capacity() == seen.len() {
-            seen.reserve(if seen.is_empty() { 2048 } else { seen.len() });
-        }
-        if raw.read_buf(seen).await? == 0 {
-            // A client that says nothing and goes is none; one that said something may be served what it is owed.
-            return if seen.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) };
-        }
-    }
 }
 
 /// Does TLS's handshake, if the chain has TLS.

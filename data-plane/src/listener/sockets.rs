@@ -1,14 +1,16 @@
 //! Listening sockets of the process, opened by the main thread, so that a port in use is known before anything changes.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use sail_proxy_config::Snapshot;
-use sail_proxy_config::listener::Listener as Config;
+use sail_proxy_config::listener::{Listener as Config, SocketSettings};
 use sail_proxy_decide::address::Address;
 
 use crate::net::socket::{self, ListenOptions};
@@ -108,7 +110,7 @@ impl Sockets {
         let before = self.bound.get(&listener.name);
         let mut addresses = Vec::new();
         let mut seen = HashSet::new();
-        for address in &listener.addresses {
+        for (address, settings) in listener.addresses.iter().zip(&listener.sockets) {
             if !seen.insert(address) {
                 continue;
             }
@@ -116,7 +118,8 @@ impl Sockets {
                 addresses.push(open.clone());
                 continue;
             }
-            let sockets = self.open_address(listener, address).map_err(|source| fail(address, source))?;
+            let sockets =
+                self.open_address(listener, address, settings).map_err(|source| fail(address, source))?;
             let actual = match &sockets[..] {
                 [Socket::Tcp(socket), ..] => {
                     socket.local_addr().map_or_else(|_| address.clone(), Address::Ip)
@@ -131,24 +134,20 @@ impl Sockets {
         Ok(addresses)
     }
 
-    fn open_address(&self, listener: &Config, address: &Address) -> std::io::Result<Vec<Socket>> {
+    fn open_address(
+        &self,
+        listener: &Config,
+        address: &Address,
+        settings: &SocketSettings,
+    ) -> std::io::Result<Vec<Socket>> {
         match address {
-            Address::Ip(address) => self.open_tcp(listener, *address),
-            Address::Pipe(path) => self.open_unix(path),
+            Address::Ip(address) => self.open_tcp(*address, &options(listener, settings)),
+            Address::Pipe(path) => self.open_unix(path, settings),
             Address::Internal { .. } => Ok(Vec::new()),
         }
     }
 
-    fn open_tcp(&self, listener: &Config, address: SocketAddr) -> std::io::Result<Vec<Socket>> {
-        let options = ListenOptions {
-            reuse_port: listener.reuse_port,
-            transparent: listener.transparent,
-            dual_stack: address.ip().is_unspecified(),
-            backlog: listener
-                .tcp_backlog_size
-                .and_then(|backlog| i32::try_from(backlog).ok())
-                .unwrap_or(4096),
-        };
+    fn open_tcp(&self, address: SocketAddr, options: &ListenOptions) -> std::io::Result<Vec<Socket>> {
         // With SO_REUSEPORT a second process would share the port unnoticed; a plain socket notices.
         // Sockets of our own, of a listener that goes, are no obstacle.
         let ours = || self.bound.values().flatten().any(|(_, open)| open.socket_addr() == Some(address));
@@ -169,14 +168,17 @@ impl Sockets {
         Ok(sockets)
     }
 
-    fn open_unix(&self, path: &Path) -> std::io::Result<Vec<Socket>> {
+    fn open_unix(&self, path: &Path, settings: &SocketSettings) -> std::io::Result<Vec<Socket>> {
         // A socket file that a process before us left behind.
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
             && std::os::unix::net::UnixStream::connect(path).is_err()
         {
             std::fs::remove_file(path)?;
         }
-        let first = UnixListener::bind(path)?;
+        let first = bind_unix(path)?;
+        if let Some(mode) = settings.mode.filter(|_| abstract_name(path).is_none()) {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
         first.set_nonblocking(true)?;
         let mut sockets = Vec::with_capacity(self.workers);
         for _ in 1..self.workers {
@@ -184,5 +186,47 @@ impl Sockets {
         }
         sockets.push(Socket::Unix(first));
         Ok(sockets)
+    }
+}
+
+/// What a listener asks of the sockets of an address.
+fn options(listener: &Config, settings: &SocketSettings) -> ListenOptions {
+    let number = |value: u32| i32::try_from(value).ok();
+    ListenOptions {
+        reuse_port: listener.reuse_port,
+        transparent: listener.transparent,
+        freebind: listener.freebind,
+        dual_stack: settings.ipv4_compat,
+        backlog: listener.tcp_backlog_size.and_then(number).unwrap_or(4096),
+        fast_open: listener.tcp_fast_open_queue_length.and_then(number),
+        keepalive: settings.tcp_keepalive.map(keepalive),
+        options: settings.options.clone(),
+    }
+}
+
+/// `TcpKeepalive` as sockets take it.
+fn keepalive(wanted: sail_proxy_config::listener::TcpKeepalive) -> socket2::TcpKeepalive {
+    let mut keepalive = socket2::TcpKeepalive::new();
+    if let Some(time) = wanted.time.filter(|time| !time.is_zero()) {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = wanted.interval.filter(|interval| !interval.is_zero()) {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = wanted.probes.filter(|probes| *probes > 0) {
+        keepalive = keepalive.with_retries(probes);
+    }
+    keepalive
+}
+
+/// The name in Linux's abstract namespace, which configuration writes with a leading `@`.
+fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@")
+}
+
+fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    match abstract_name(path) {
+        Some(name) => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?),
+        None => UnixListener::bind(path),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use sail_proxy_config::listener::{SocketOption, SocketOptionValue, SocketState};
 use sail_proxy_decide::address::Address;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
@@ -12,46 +14,96 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use super::Raw;
 
 /// What a listening socket is asked to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ListenOptions {
     /// Several sockets on one address, between which the kernel balances.
     pub(crate) reuse_port: bool,
     /// Accept connections to foreign addresses.
     pub(crate) transparent: bool,
-    /// An IPv6 wildcard takes IPv4 as well.
+    /// Bind to addresses that are not there yet.
+    pub(crate) freebind: bool,
+    /// An IPv6 address takes IPv4 as well.
     pub(crate) dual_stack: bool,
     pub(crate) backlog: i32,
+    /// How many connections may be half open with data (TCP Fast Open).
+    pub(crate) fast_open: Option<i32>,
+    /// Inherited by the connections.
+    pub(crate) keepalive: Option<TcpKeepalive>,
+    /// Options by number.
+    pub(crate) options: Box<[SocketOption]>,
 }
 
 /// Binds, and listens: from here on the kernel completes handshakes.
-pub(crate) fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<std::net::TcpListener> {
+pub(crate) fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true)?;
     }
-    if let SocketAddr::V6(_) = address {
-        socket.set_only_v6(!options.dual_stack)?;
-    }
-    if options.transparent {
-        match address {
-            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-        }
-    }
+    prepare(&socket, address, options)?;
+    set_options(&socket, options, SocketState::Prebind)?;
     socket.bind(&address.into())?;
+    set_options(&socket, options, SocketState::Bound)?;
+    if let Some(keepalive) = &options.keepalive {
+        socket.set_tcp_keepalive(keepalive)?;
+    }
     socket.listen(options.backlog)?;
+    if let Some(queue) = options.fast_open {
+        set_raw(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &queue.to_ne_bytes())?;
+    }
+    set_options(&socket, options, SocketState::Listening)?;
     Ok(socket.into())
 }
 
 /// Binds without sharing the port, and lets go of it: fails where another process listens.
-pub(crate) fn probe(address: SocketAddr, options: ListenOptions) -> io::Result<()> {
+pub(crate) fn probe(address: SocketAddr, options: &ListenOptions) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if let SocketAddr::V6(_) = address {
+    prepare(&socket, address, options)?;
+    socket.bind(&address.into())
+}
+
+/// What decides whether an address can be bound.
+fn prepare(socket: &Socket, address: SocketAddr, options: &ListenOptions) -> io::Result<()> {
+    let v6 = address.is_ipv6();
+    if v6 {
         socket.set_only_v6(!options.dual_stack)?;
     }
-    socket.bind(&address.into())
+    match (options.transparent, v6) {
+        (true, false) => socket.set_ip_transparent_v4(true)?,
+        (true, true) => socket.set_ip_transparent_v6(true)?,
+        (false, _) => {}
+    }
+    match (options.freebind, v6) {
+        (true, false) => socket.set_freebind_v4(true)?,
+        (true, true) => socket.set_freebind_v6(true)?,
+        (false, _) => {}
+    }
+    Ok(())
+}
+
+fn set_options(socket: &Socket, options: &ListenOptions, state: SocketState) -> io::Result<()> {
+    for option in options.options.iter().filter(|option| option.state == state) {
+        let result = match &option.value {
+            SocketOptionValue::Int(value) => set_raw(socket, option.level, option.name, &value.to_ne_bytes()),
+            SocketOptionValue::Bytes(bytes) => set_raw(socket, option.level, option.name, bytes),
+        };
+        result.map_err(|error| {
+            let place = format!("socket option {} of level {}", option.name, option.level);
+            io::Error::new(error.kind(), format!("{place}: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets an option by its number, as configuration gives it.
+#[expect(unsafe_code, reason = "options that only configuration knows have no safe wrapper")]
+pub(crate) fn set_raw(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads `length` bytes, which the slice has; the descriptor is borrowed, hence open.
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What an upstream connection is asked to be.
@@ -62,6 +114,8 @@ pub(crate) struct ConnectOptions {
     pub(crate) keepalive: Option<TcpKeepalive>,
     /// `SO_MARK`, by which capture rules know the proxy's own traffic.
     pub(crate) mark: Option<u32>,
+    /// The source address need not be one of this host.
+    pub(crate) transparent: bool,
 }
 
 /// Connects; the caller bounds the time.
@@ -81,6 +135,12 @@ async fn connect_tcp(address: SocketAddr, options: &ConnectOptions) -> io::Resul
     socket.set_nodelay(true)?;
     if let Some(mark) = options.mark {
         SockRef::from(&socket).set_mark(mark)?;
+    }
+    if options.transparent {
+        match address {
+            SocketAddr::V4(_) => SockRef::from(&socket).set_ip_transparent_v4(true)?,
+            SocketAddr::V6(_) => SockRef::from(&socket).set_ip_transparent_v6(true)?,
+        }
     }
     if let Some(source) = options.bind.filter(|source| fits(source.ip(), address.ip())) {
         // Without this the kernel reserves the port for all destinations, and a busy proxy runs out of them.

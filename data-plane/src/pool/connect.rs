@@ -11,6 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::host::Host;
+use tokio::io::AsyncWriteExt;
 
 use super::lease::Connection;
 use super::{Facts, PoolError};
@@ -50,6 +51,8 @@ pub(crate) struct Transport {
 pub(crate) struct Connector {
     pub(crate) host: Arc<Host>,
     pub(crate) options: Rc<ConnectOptions>,
+    /// Sent before everything else: the PROXY protocol's.
+    pub(crate) header: Option<Rc<[u8]>>,
     pub(crate) timeout: Duration,
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
@@ -134,9 +137,13 @@ impl Connector {
 
     async fn open_unbounded(&self) -> Result<Opened, PoolError> {
         let address = &self.host.address;
-        let raw = socket::connect(address, &self.options).await.map_err(|error| {
+        let failed = |error: std::io::Error| {
             PoolError::Connect(format!("delayed connect error: {}", os_reason(&error)).into())
-        })?;
+        };
+        let mut raw = socket::connect(address, &self.options).await.map_err(failed)?;
+        if let Some(header) = &self.header {
+            raw.write_all(header).await.map_err(failed)?;
+        }
         let local = match &raw {
             Raw::Tcp(tcp) => tcp.local_addr().ok(),
             Raw::Unix(_) => None,

@@ -13,7 +13,10 @@ pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
 };
 pub use istio::{istio_http, istio_tcp};
-pub use listeners::{listener, listener_http, tcp};
+pub use listeners::{
+    connection_limit, listener, listener_http, listener_local_rate_limit, network_local_rate_limit,
+    proxy_protocol, tcp,
+};
 pub use process::{
     cluster_manager, control_plane, filesystem, lds, listener_manager, sds, server, single_counter,
     single_gauge, single_histogram, tracing_exporter,

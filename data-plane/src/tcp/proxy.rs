@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::backoff::Backoff;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::TcpProxy as Config;
 use sail_proxy_decide::route::Priority;
@@ -72,7 +73,6 @@ impl TcpProxy {
         let mut info = StreamInfo::new(accepted.downstream.clone());
         info.filter_chain = (!chain.is_empty()).then_some(chain);
         info.downstream_peer = judged.downstream_peer.clone();
-        info.filter_state = judged.filter_state;
         let info = RefCell::new(info);
         self.run(&worker, &accepted, judged.sni_cluster, &info, stream).await;
         let mut info = info.into_inner();
@@ -105,20 +105,32 @@ impl TcpProxy {
             }
         }
         self.observer.on_open(&mut info.borrow_mut());
-        self.relay(accepted, info, &mut downstream, &mut upstream).await;
+        self.relay(worker, accepted, info, &mut downstream, &mut upstream).await;
         cluster.stats().inc(cluster_stats::upstream_cx_destroy);
         cluster.stats().move_by(cluster_stats::upstream_cx_active, -1);
     }
 
+    /// How long the connection may last: the limit, and a random share of it on top.
+    fn duration_limit(&self, worker: &Worker) -> Option<Duration> {
+        let limit = self.config.max_downstream_connection_duration?;
+        let share = self.config.duration_jitter_percent / 100.0;
+        #[expect(clippy::cast_precision_loss, reason = "a random share need not be exact")]
+        let random = (worker.random() >> 11) as f64 / (1_u64 << 53) as f64;
+        Some(limit + limit.mul_f64(share * random))
+    }
+
     async fn relay(
         &self,
+        worker: &Worker,
         accepted: &Accepted,
         info: &RefCell<StreamInfo>,
         downstream: &mut Stream,
         upstream: &mut Stream,
     ) {
         let progress = Progress::new();
-        let end = self.config.max_downstream_connection_duration.map(|limit| Instant::now() + limit);
+        let end = self.duration_limit(worker).map(|limit| Instant::now() + limit);
+        let log_interval = self.config.access_log_flush_interval;
+        let mut log_at = log_interval.map(|interval| Instant::now() + interval);
         let run = relay::relay(downstream, upstream, &progress);
         tokio::pin!(run);
         let mut report = Instant::now() + REPORT_INTERVAL;
@@ -127,7 +139,7 @@ impl TcpProxy {
         loop {
             let idle_end = self.config.idle_timeout.map(|idle| progress.moved.get() + idle);
             let drain_end = accepted.drain.end();
-            let next = [idle_end, end, drain_end].into_iter().flatten().min();
+            let next = [idle_end, end, drain_end, log_at].into_iter().flatten().min();
             timer.as_mut().reset(next.map_or(report, |next| next.min(report)).into());
             tokio::select! {
                 biased;
@@ -137,6 +149,13 @@ impl TcpProxy {
                 }
                 () = timer.as_mut() => {
                     let now = Instant::now();
+                    if let (Some(at), Some(interval)) = (log_at, log_interval)
+                        && at <= now
+                    {
+                        self.report(info, &progress);
+                        self.observer.on_log_interval(&info.borrow());
+                        log_at = Some(now + interval);
+                    }
                     if end.is_some_and(|end| end <= now) {
                         self.stats.inc(stats::max_downstream_connection_duration);
                         info.borrow_mut().flag(ResponseFlag::DurationTimeout);
@@ -206,7 +225,12 @@ impl TcpProxy {
             original_destination: accepted.original_destination,
             avoid: None,
         };
-        for _ in 0..self.config.max_connect_attempts.max(1) {
+        let mut backoff = self.config.backoff.map(|wait| Backoff::new(wait.base, wait.max));
+        for attempt in 0..self.config.max_connect_attempts.max(1) {
+            if let Some(backoff) = backoff.as_mut().filter(|_| attempt > 0) {
+                let delay = backoff.next_delay(&mut *worker.rng.borrow_mut());
+                tokio::time::sleep(delay).await;
+            }
             info.borrow_mut().attempt_count += 1;
             let Some(choice) = cluster.choose(&context, worker) else {
                 info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
@@ -223,7 +247,7 @@ impl TcpProxy {
             });
             let started = Instant::now();
             cluster.stats().inc(cluster_stats::upstream_cx_total);
-            match target::tcp_connector(&cluster, &choice.host, worker).open().await {
+            match target::tcp_connector(&cluster, &choice.host, &accepted.downstream, worker).open().await {
                 Ok(opened) => {
                     let stats = cluster.stats();
                     stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);

@@ -5,19 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use identity::tls::{ClientAuth, ClientSide, PeerPolicy, ServerSide, Watched};
-use identity::{CertificateChain, KeyPair, SanKind, SanMatcher, StringPattern, Svid, TrustBundle};
+use identity::{SanKind, SanMatcher, StringPattern};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::secret::{Certificate, Secret, ValidationContext};
 use sail_proxy_config::tls::{
     CertificateSource, CommonTls, DownstreamTls, SanKind as ConfigKind, TlsVersion, UpstreamTls, Validation,
 };
 use sail_proxy_decide::matcher::{StringMatch, StringMatcher};
+use webpki::OwnedCertRevocationList;
 
-use super::LocalIdentity;
+use super::resolve::{ClientCertificate, ServerCertificates};
+use super::verify::{Checks, Trust, Verifier};
+use super::{LocalIdentity, algorithms};
 
 /// Why a context cannot be used now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +48,14 @@ pub(crate) struct Client {
 }
 
 /// What a built configuration depends on: the context, and the versions of its secrets.
-type Key = (usize, Option<u64>, Option<u64>, Option<Arc<str>>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    context: usize,
+    certificates: u64,
+    validations: u64,
+    /// A name that the server must bear.
+    name: Option<Arc<str>>,
+}
 
 /// Built configurations. Asked when a connection is made, by which time they are nearly always there.
 #[derive(Default)]
@@ -65,7 +75,7 @@ impl Contexts {
         snapshot: &Snapshot,
     ) -> Result<Server, ContextError> {
         let parts = Resolved::new(&tls.common, snapshot)?;
-        let key = (Arc::as_ptr(tls) as usize, parts.certificate_version(), parts.validation_version(), None);
+        let key = parts.key(Arc::as_ptr(tls) as usize, None);
         if let Some((_, server)) = self.servers.lock().get(&key) {
             return Ok(server.clone());
         }
@@ -84,12 +94,7 @@ impl Contexts {
         name: Option<&Arc<str>>,
     ) -> Result<Client, ContextError> {
         let parts = Resolved::new(&tls.common, snapshot)?;
-        let key = (
-            Arc::as_ptr(tls) as usize,
-            parts.certificate_version(),
-            parts.validation_version(),
-            name.cloned(),
-        );
+        let key = parts.key(Arc::as_ptr(tls) as usize, name.cloned());
         if let Some((_, client)) = self.clients.lock().get(&key) {
             return Ok(client.clone());
         }
@@ -113,89 +118,81 @@ fn sweep<T, C>(map: &mut HashMap<Key, (Arc<T>, C)>) {
 
 /// A context with its secrets.
 struct Resolved<'a> {
-    certificate: Option<Arc<Certificate>>,
-    validation: Option<Arc<ValidationContext>>,
-    /// With a secret's validation besides, these matchers hold.
-    combined: Option<&'a Arc<ValidationContext>>,
+    certificates: Vec<Arc<Certificate>>,
+    /// What checks the peer: a secret's context, and the default one beside it.
+    validations: Vec<Arc<ValidationContext>>,
     common: &'a CommonTls,
 }
 
 impl<'a> Resolved<'a> {
     fn new(common: &'a CommonTls, snapshot: &Snapshot) -> Result<Self, ContextError> {
-        let certificate =
-            common.certificates.first().map(|source| certificate(source, snapshot)).transpose()?;
+        let certificates: Result<_, _> =
+            common.certificates.iter().map(|source| certificate(source, snapshot)).collect();
         let Validation { context, sds } = &common.validation;
-        let (validation, combined) = match sds {
-            None => (context.clone(), None),
-            Some(wanted) => match snapshot.secrets.get(&wanted.name) {
-                Some(Secret::Validation(found)) => (Some(found.clone()), context.as_ref()),
+        let mut validations = Vec::new();
+        if let Some(wanted) = sds {
+            match snapshot.secrets.get(&wanted.name) {
+                Some(Secret::Validation(found)) => {
+                    validations.push(snapshot.files.validation(found).clone());
+                }
                 Some(_) => {
                     return Err(ContextError::Unusable(format!("secret {} holds no roots", wanted.name)));
                 }
                 None => return Err(ContextError::Waiting(wanted.name.clone())),
-            },
+            }
+        }
+        validations.extend(context.iter().map(|context| snapshot.files.validation(context).clone()));
+        Ok(Self { certificates: certificates?, validations, common })
+    }
+
+    fn key(&self, context: usize, name: Option<Arc<str>>) -> Key {
+        let versions =
+            |all: &mut dyn Iterator<Item = u64>| all.fold(0, |sum: u64, one| sum.rotate_left(5) ^ one);
+        Key {
+            context,
+            certificates: versions(&mut self.certificates.iter().map(|certificate| certificate.version)),
+            validations: versions(&mut self.validations.iter().map(|validation| validation.version)),
+            name,
+        }
+    }
+
+    /// Checks of the peer; a secret's values hold over the default's, lists are added up.
+    fn checks(&self) -> Result<Checks, ContextError> {
+        let mut sans = Vec::new();
+        for san in self.validations.iter().flat_map(|context| &context.match_subject_alt_names) {
+            sans.push(san_matcher(san.kind, &san.matcher)?);
+        }
+        let revoked = self.validations.iter().find(|context| !context.crl.is_empty());
+        let lists = revoked.iter().flat_map(|context| &context.crl).map(|der| {
+            OwnedCertRevocationList::from_der(der)
+                .map(Into::into)
+                .map_err(|error| ContextError::Unusable(format!("crl: {error}")))
+        });
+        let all = |field: fn(&ValidationContext) -> &Vec<Vec<u8>>| {
+            self.validations.iter().flat_map(|context| field(context).iter().cloned()).collect()
         };
-        Ok(Self { certificate, validation, combined, common })
+        Ok(Checks {
+            trust: self.trust()?,
+            revoked: lists.collect::<Result<_, _>>()?,
+            only_leaf_revocation: self.validations.iter().any(|context| context.only_verify_leaf_cert_crl),
+            allow_expired: self.validations.iter().any(|context| context.allow_expired_certificate),
+            keys: all(|context| &context.verify_certificate_spki),
+            hashes: all(|context| &context.verify_certificate_hash),
+            sans,
+        })
     }
 
-    fn certificate_version(&self) -> Option<u64> {
-        self.certificate.as_ref().map(|certificate| certificate.version)
-    }
-
-    fn validation_version(&self) -> Option<u64> {
-        self.validation.as_ref().map(|validation| validation.version)
-    }
-
-    fn svid(&self) -> Result<Option<Svid>, ContextError> {
-        let Some(certificate) = &self.certificate else { return Ok(None) };
-        let unusable = |error: identity::Error| ContextError::Unusable(format!("certificate: {error}"));
-        let chain = CertificateChain::new(certificate.chain.clone()).map_err(unusable)?;
-        let key = KeyPair::from_der(&certificate.key).map_err(unusable)?;
-        Svid::new(chain, Arc::new(key)).map(Some).map_err(unusable)
-    }
-
-    fn bundle(&self) -> Result<Option<TrustBundle>, ContextError> {
-        let Some(validation) = &self.validation else { return Ok(None) };
-        let refused = [
-            (!validation.crl.is_empty(), "crl"),
-            (!validation.verify_certificate_spki.is_empty(), "verify_certificate_spki"),
-            (!validation.verify_certificate_hash.is_empty(), "verify_certificate_hash"),
-        ];
-        if let Some((_, field)) = refused.iter().find(|(given, _)| *given) {
-            return Err(ContextError::Unusable(format!("validation_context.{field} is not supported")));
+    fn trust(&self) -> Result<Trust, ContextError> {
+        if let Some(domains) = self.validations.iter().find_map(|context| context.spiffe.as_ref()) {
+            let domains = domains.iter().map(|(name, roots)| Ok((name.clone(), store(roots)?)));
+            return Ok(Trust::Domains(domains.collect::<Result<_, _>>()?));
         }
-        let mut roots = validation.trusted_ca.clone();
-        if let Some(domains) = &validation.spiffe {
-            roots.extend(domains.iter().flat_map(|(_, roots)| roots.iter().cloned()));
-        }
-        if validation.system_roots {
+        let given = self.validations.iter().find(|context| !context.trusted_ca.is_empty());
+        let mut roots = given.map_or_else(Vec::new, |context| context.trusted_ca.clone());
+        if self.validations.iter().any(|context| context.system_roots) {
             roots.extend(rustls_native_certs::load_native_certs().certs);
         }
-        if roots.is_empty() {
-            return Ok(None);
-        }
-        TrustBundle::new(roots)
-            .map(Some)
-            .map_err(|error| ContextError::Unusable(format!("trusted_ca: {error}")))
-    }
-
-    fn policy(&self) -> Result<PeerPolicy, ContextError> {
-        let contexts = self.validation.iter().chain(self.combined);
-        let matchers = contexts.flat_map(|context| &context.match_subject_alt_names);
-        let mut sans =
-            matchers.map(|san| san_matcher(san.kind, &san.matcher)).collect::<Result<Vec<_>, _>>()?;
-        if sans.is_empty()
-            && let Some(domains) = self.validation.as_ref().and_then(|validation| validation.spiffe.as_ref())
-        {
-            sans = domains
-                .iter()
-                .map(|(domain, _)| SanMatcher {
-                    kind: Some(SanKind::Uri),
-                    pattern: StringPattern::Prefix(format!("spiffe://{domain}/")),
-                })
-                .collect();
-        }
-        Ok(PeerPolicy::sans(sans))
+        Ok(if roots.is_empty() { Trust::Anyone } else { Trust::Roots(store(&roots)?) })
     }
 
     fn alpn(&self) -> Vec<Vec<u8>> {
@@ -214,104 +211,102 @@ impl<'a> Resolved<'a> {
         versions
     }
 
+    fn local(&self) -> LocalIdentity {
+        let first = self.certificates.first().and_then(|certificate| certificate.certified.cert.first());
+        first
+            .and_then(|leaf| identity::CertInfo::from_der(leaf).ok())
+            .map(|leaf| LocalIdentity {
+                uri_sans: leaf.uris().map(Into::into).collect(),
+                subject: Some(leaf.subject.as_str().into()),
+                certificate: first.cloned().map(Arc::new),
+            })
+            .unwrap_or_default()
+    }
+
     fn server(&self, tls: &DownstreamTls) -> Result<Server, ContextError> {
-        let svid =
-            self.svid()?.ok_or_else(|| ContextError::Unusable("a server needs a certificate".to_owned()))?;
-        let local = local_identity(&svid);
-        let client_auth = match (self.bundle()?, tls.require_client_certificate) {
-            (Some(bundle), true) => ClientAuth::Required(Watched::new(bundle), self.policy()?),
-            (Some(bundle), false) => ClientAuth::Optional(Watched::new(bundle), self.policy()?),
-            (None, false) => ClientAuth::None,
-            (None, true) => {
+        if self.certificates.is_empty() {
+            return Err(ContextError::Unusable("a server needs a certificate".to_owned()));
+        }
+        let provider = algorithms::provider(self.common);
+        let checks = self.checks()?;
+        let unusable = |error: rustls::Error| ContextError::Unusable(error.to_string());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&self.versions())
+            .map_err(unusable)?;
+        let builder = match (checks.checks_anything(), tls.require_client_certificate) {
+            (true, mandatory) => {
+                builder.with_client_cert_verifier(Verifier::new(checks, provider, mandatory))
+            }
+            (false, false) => builder.with_no_client_auth(),
+            // Deny closed: a certificate that nobody checks proves nothing.
+            (false, true) => {
                 return Err(ContextError::Unusable(
-                    "require_client_certificate needs a validation context with trusted_ca".to_owned(),
+                    "require_client_certificate needs a validation context with trusted_ca or pins"
+                        .to_owned(),
                 ));
             }
         };
-        let side = ServerSide { svid: Watched::new(svid), client_auth, alpn: self.alpn() };
-        let mut config = side
-            .config_with(provider(self.common), &self.versions())
-            .map_err(|error| ContextError::Unusable(error.to_string()))?;
+        let keys = self.certificates.iter().map(|certificate| certificate.certified.clone()).collect();
+        let mut config = builder.with_cert_resolver(Arc::new(ServerCertificates::new(keys, tls.require_sni)));
+        config.alpn_protocols = self.alpn();
+        config.ignore_client_order = !tls.prefer_client_ciphers && !self.common.cipher_suites.is_empty();
         if tls.disable_stateful_session_resumption {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         }
-        if !tls.disable_stateless_session_resumption
-            && let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new()
-        {
+        if tls.disable_stateless_session_resumption {
+            if tls.disable_stateful_session_resumption {
+                config.send_tls13_tickets = 0;
+            }
+        } else if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
             config.ticketer = ticketer;
             config.send_tls13_tickets = 1;
         }
-        Ok(Server { config: Arc::new(config), local })
+        Ok(Server { config: Arc::new(config), local: self.local() })
     }
 
     fn client(&self, tls: &UpstreamTls, name: Option<&Arc<str>>) -> Result<Client, ContextError> {
-        let svid = self.svid()?;
-        let local = svid.as_ref().map(local_identity).unwrap_or_default();
-        let mut policy = self.policy()?;
+        let provider = algorithms::provider(self.common);
+        let mut checks = self.checks()?;
         if let Some(name) = name {
-            policy.sans.push(SanMatcher::dns(&**name));
+            checks.sans.push(SanMatcher::dns(&**name));
         }
-        let unusable = |error: identity::Error| ContextError::Unusable(error.to_string());
-        let mut config = match self.bundle()? {
-            Some(bundle) => {
-                let side = ClientSide {
-                    svid: svid.map(Watched::new),
-                    bundle: Watched::new(bundle),
-                    policy,
-                    alpn: self.alpn(),
-                };
-                side.config_with(provider(self.common), &self.versions()).map_err(unusable)?
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&self.versions())
+            .map_err(|error| ContextError::Unusable(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Verifier::new(checks, provider, false));
+        let mut config = match self.certificates.first() {
+            Some(certificate) => {
+                builder.with_client_cert_resolver(Arc::new(ClientCertificate(certificate.certified.clone())))
             }
-            // As Envoy has it: without roots there is nothing to check against.
-            None => super::unverified::config(svid, provider(self.common), &self.versions(), self.alpn())
-                .map_err(|error| ContextError::Unusable(error.to_string()))?,
+            None => builder.with_no_client_auth(),
         };
+        config.alpn_protocols = self.alpn();
         config.enable_sni = true;
         config.resumption = match tls.max_session_keys {
             0 => Resumption::disabled(),
             keys => Resumption::in_memory_sessions((keys as usize).max(32)),
         };
-        Ok(Client { config: Arc::new(config), local })
+        Ok(Client { config: Arc::new(config), local: self.local() })
     }
+}
+
+fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, ContextError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).map_err(|error| ContextError::Unusable(format!("trusted_ca: {error}")))?;
+    }
+    Ok(store)
 }
 
 fn certificate(source: &CertificateSource, snapshot: &Snapshot) -> Result<Arc<Certificate>, ContextError> {
     match source {
-        CertificateSource::Inline(certificate) => Ok(certificate.clone()),
+        CertificateSource::Inline(certificate) => Ok(snapshot.files.certificate(certificate).clone()),
         CertificateSource::Sds(wanted) => match snapshot.secrets.get(&wanted.name) {
-            Some(Secret::Certificate(certificate)) => Ok(certificate.clone()),
+            Some(Secret::Certificate(found)) => Ok(snapshot.files.certificate(found).clone()),
             Some(_) => Err(ContextError::Unusable(format!("secret {} holds no certificate", wanted.name))),
             None => Err(ContextError::Waiting(wanted.name.clone())),
         },
-    }
-}
-
-/// Ciphers and curves that the context names, of those that we have; all if it names none of them.
-fn provider(common: &CommonTls) -> Arc<rustls::crypto::CryptoProvider> {
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    if !common.cipher_suites.is_empty() {
-        let named = |suite: &rustls::SupportedCipherSuite| {
-            // The list is about TLS 1.2; TLS 1.3's suites are always offered.
-            suite.tls13().is_some()
-                || common.cipher_suites.iter().any(|names| {
-                    let ours = super::cipher_name(suite.suite());
-                    names.trim_matches(['[', ']']).split('|').any(|name| name == ours)
-                })
-        };
-        let chosen: Vec<_> = provider.cipher_suites.iter().copied().filter(|suite| named(suite)).collect();
-        if chosen.iter().any(|suite| suite.tls13().is_none()) {
-            provider.cipher_suites = chosen;
-        }
-    }
-    Arc::new(provider)
-}
-
-fn local_identity(svid: &Svid) -> LocalIdentity {
-    let leaf = svid.leaf();
-    LocalIdentity {
-        uri_sans: leaf.uris().map(Into::into).collect(),
-        subject: Some(leaf.subject.as_str().into()),
-        certificate: svid.chain().certs().first().cloned().map(Arc::new),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The seam to `sail-proxy-config`: protobuf in, runtime types out, or why not.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sail_proxy_config::access_log::{AccessLog, AccessLogSink};
@@ -9,7 +11,7 @@ use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
-use sail_proxy_config::secret::Secret;
+use sail_proxy_config::secret::{FileBacked, Refreshed, Secret};
 use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State};
 use sail_proxy_decide::host::Endpoints;
 use sail_proxy_decide::route::RouteTable;
@@ -77,6 +79,21 @@ impl Converter {
         let accepted = self.put(Kind::Secret, body)?;
         let state = self.0.borrow();
         Ok(state.current().secrets.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    /// Current versions of certificates that came from files.
+    pub(super) fn files(&self) -> Arc<FileBacked> {
+        self.0.borrow().files().clone()
+    }
+
+    /// Reads these files again.
+    pub(super) fn refresh_files(&self) -> Refreshed {
+        self.0.borrow_mut().refresh_files()
+    }
+
+    /// Directories in which a change asks for that.
+    pub(super) fn watched_directories(&self) -> BTreeSet<PathBuf> {
+        self.0.borrow().watched_directories()
     }
 
     pub(super) fn remove(&self, kind: Kind, name: &str) {

@@ -22,12 +22,12 @@ use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
 use xds_stream::client::{Received, Rejection};
 
-use super::convert;
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
 use super::resources::{DNS, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
+use super::{certificates, convert};
 use crate::dial::Target;
 use crate::server::Main;
 use crate::stats::sets::{cluster_manager, cluster_membership, control_plane, lds, listener_manager};
@@ -87,6 +87,8 @@ pub struct Manager {
     pub(super) servers: RefCell<BTreeMap<ServerKey, Server>>,
     pub(super) files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
     changed: Notify,
+    /// Conversions may have read other files than before.
+    converted: Notify,
     membership: RefCell<BTreeMap<Arc<str>, cluster_membership::Scope>>,
     pub(super) this: Weak<Self>,
     pub(super) stats: Stats,
@@ -149,6 +151,7 @@ impl Manager {
             servers: RefCell::default(),
             files: RefCell::default(),
             changed: Notify::new(),
+            converted: Notify::new(),
             membership: RefCell::default(),
             this: this.clone(),
             stats: Stats {
@@ -165,6 +168,7 @@ impl Manager {
 
     /// Runs discovery until it is dropped.
     pub async fn run(self: Rc<Self>) {
+        let _certificates = Supervised::spawn_local(certificates::watch(self.this.clone()));
         loop {
             let _ = self.step();
             let deadline = self.deadline();
@@ -173,6 +177,18 @@ impl Manager {
                 () = sleep_until(deadline) => {}
             }
         }
+    }
+
+    /// Resolves when other files may have to be watched.
+    pub(super) fn watch_changed(self: &Rc<Self>) -> impl Future<Output = ()> + 'static {
+        let manager = self.clone();
+        async move { manager.converted.notified().await }
+    }
+
+    /// Reads certificates that came from files again, and puts them in force.
+    pub(super) fn refresh_files(&self) {
+        self.parts.refresh_files();
+        self.changed.notify_one();
     }
 
     /// What initialization waits for, in words.
@@ -331,6 +347,7 @@ impl Manager {
                 .clone_from(&received.version);
         }
         self.settle(&received.type_url);
+        self.converted.notify_one();
         // What waits for nothing is in force before the server hears of it; if it cannot listen, the server hears that.
         for error in self.step() {
             if received.type_url == type_url::LISTENER

@@ -106,6 +106,18 @@ impl Parts {
         Ok(())
     }
 
+    /// Reads certificates that came from files again. What cannot be used leaves its last good version in force.
+    pub(super) fn refresh_files(&self) {
+        let refreshed = self.convert.refresh_files();
+        for problem in &refreshed.problems {
+            tracing::warn!("{problem}; the last good version stays in use");
+        }
+        if refreshed.changed {
+            tracing::info!("certificates were read from their files again");
+            self.set_dirty();
+        }
+    }
+
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty.get()
     }
@@ -119,7 +131,7 @@ impl Parts {
         // A cluster may be called before there is a whole snapshot: to ask for one.
         let secrets =
             self.secrets.borrow().iter().map(|(name, secret)| (name.clone(), secret.clone())).collect();
-        let snapshot = Snapshot { secrets, ..Snapshot::default() };
+        let snapshot = Snapshot { secrets, files: self.convert.files(), ..Snapshot::default() };
         dial::client_tls(&self.contexts, &snapshot, &cluster.socket, &cluster.name)
     }
 
@@ -152,6 +164,7 @@ impl Parts {
                 .iter()
                 .map(|(name, secret)| (name.clone(), secret.clone()))
                 .collect(),
+            files: self.convert.files(),
         };
         let mut failed = Vec::new();
         loop {

@@ -22,8 +22,7 @@ pub(crate) fn named(cx: &mut Cx<'_>, value: pb::core::Address) -> Option<Named> 
     use pb::core::address::Address as Kind;
     match value.address {
         Some(Kind::SocketAddress(value)) => cx.within("socket_address", |cx| socket_address(cx, value)),
-        Some(Kind::Pipe(pb::core::Pipe { path, mode })) => {
-            cx.ignore("pipe.mode", &mode, "the file mode creation mask decides");
+        Some(Kind::Pipe(pb::core::Pipe { path, mode: _ })) => {
             if path.is_empty() {
                 cx.error("pipe.path", "it must be set");
             }
@@ -62,7 +61,8 @@ fn socket_address(cx: &mut Cx<'_>, value: pb::core::SocketAddress) -> Option<Nam
         protocol,
         address,
         resolver_name,
-        ipv4_compat,
+        // Listening sockets read it; others have no use for it.
+        ipv4_compat: _,
         network_namespace_filepath,
         port_specifier,
     } = value;
@@ -70,7 +70,6 @@ fn socket_address(cx: &mut Cx<'_>, value: pb::core::SocketAddress) -> Option<Nam
         cx.error("protocol", "only TCP is supported");
     }
     cx.refuse("resolver_name", &resolver_name);
-    cx.ignore("ipv4_compat", &ipv4_compat, "sockets for :: take IPv4 connections as the kernel is set up");
     cx.refuse("network_namespace_filepath", &network_namespace_filepath);
     let port = match port_specifier {
         Some(PortSpecifier::PortValue(port)) => values::port(cx, "port_value", port)?,

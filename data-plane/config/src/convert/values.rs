@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sail_proxy_decide::fraction::{Fraction, RuntimeFraction};
+use sail_proxy_decide::fraction::{Fraction, RuntimeFlag, RuntimeFraction};
 use sail_proxy_decide::route::Metadata;
 use serde_json::{Map, Number, Value};
 
@@ -45,6 +45,12 @@ pub(crate) fn u32_or(value: Option<pb::UInt32Value>, default: u32) -> u32 {
 
 pub(crate) fn bool_or(value: Option<pb::BoolValue>, default: bool) -> bool {
     value.map_or(default, |value| value.value)
+}
+
+/// `RuntimeFeatureFlag`
+pub(crate) fn feature_flag(value: Option<pb::core::RuntimeFeatureFlag>, default: bool) -> RuntimeFlag {
+    let pb::core::RuntimeFeatureFlag { default_value, runtime_key } = value.unwrap_or_default();
+    RuntimeFlag { default: bool_or(default_value, default), runtime_key: arc(runtime_key) }
 }
 
 pub(crate) fn port(cx: &mut Cx<'_>, field: &str, port: u32) -> Option<u16> {

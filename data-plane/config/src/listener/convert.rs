@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sail_proxy_decide::address::Address;
 use sail_proxy_decide::filter_chain::{FilterChainIndex, FilterChainMatch, SourceType};
 
-use super::{
-    DrainType, FilterChain, Listener, ListenerFilter, ListenerFilterKind, ListenerPredicate, TrafficDirection,
-};
-use crate::convert::{Cx, address, arc, type_name, values};
+use super::{DrainType, FilterChain, Listener, SocketSettings, TrafficDirection, filter};
+use crate::convert::{Cx, address, arc, values};
 use crate::pb;
-use crate::tls::{DownstreamSocket, ProxyProtocolVersion};
+use crate::tls::DownstreamSocket;
 use crate::{access_log, network_filter, tls};
 
 const BUFFER_LIMIT: u32 = 1024 * 1024;
@@ -66,25 +65,11 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
     cx.refuse("enable_mptcp", &enable_mptcp);
     cx.refuse("listener_specifier", &listener_specifier);
     cx.ignore("reuse_port", &reuse_port, "enable_reuse_port is read in its place");
-    cx.ignore("bypass_overload_manager", &bypass_overload_manager, "listeners are not stopped on overload");
-    cx.unserved("socket_options", &socket_options);
-    cx.unserved("freebind", &values::bool_or(freebind, false));
-    cx.ignore(
-        "tcp_fast_open_queue_length",
-        &tcp_fast_open_queue_length,
-        "connections open with a full handshake",
-    );
     let bind_to_port = values::bool_or(
         bind_to_port,
         deprecated_v1.and_then(|old| old.bind_to_port).is_none_or(|value| value.value),
     );
-    let main = cx.required("address", address, address::resolved);
-    let more = cx.each("additional_addresses", additional_addresses, |cx, value| {
-        let pb::listener::AdditionalAddress { address, socket_options, tcp_keepalive } = value;
-        cx.refuse("socket_options", &socket_options);
-        cx.refuse("tcp_keepalive", &tcp_keepalive);
-        cx.required("address", address, address::resolved)
-    });
+    let addresses = addresses(cx, address, additional_addresses, socket_options, tcp_keepalive);
     let (filter_chains, index) = chains(cx, filter_chains);
     let default_filter_chain = cx.option("default_filter_chain", default_filter_chain, |cx, mut chain| {
         cx.ignore(
@@ -97,16 +82,16 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         cx.error("filter_chains", "there is neither a filter chain nor a default one");
     }
+    let (addresses, sockets) = addresses?;
     Some(Listener {
         stat_prefix: arc(stat_prefix),
-        addresses: std::iter::once(main?).chain(more).collect(),
+        addresses,
+        sockets,
         bind_to_port,
         use_original_dst: values::bool_or(use_original_dst, false),
         transparent: values::bool_or(transparent, false),
         freebind: values::bool_or(freebind, false),
         reuse_port: values::bool_or(enable_reuse_port, true),
-        socket_options: cx.each("socket_options", socket_options, address::socket_option).into(),
-        tcp_keepalive: tcp_keepalive.map(address::keepalive),
         tcp_fast_open_queue_length: tcp_fast_open_queue_length.map(|value| value.value),
         tcp_backlog_size: tcp_backlog_size.map(|value| value.value),
         traffic_direction: match pb::core::TrafficDirection::try_from(traffic_direction) {
@@ -114,7 +99,7 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
             Ok(pb::core::TrafficDirection::Outbound) => TrafficDirection::Outbound,
             _ => TrafficDirection::Unspecified,
         },
-        listener_filters: cx.each("listener_filters", listener_filters, listener_filter).into(),
+        listener_filters: cx.each("listener_filters", listener_filters, filter::listener_filter).into(),
         listener_filters_timeout: values::limit(
             cx,
             "listener_filters_timeout",
@@ -135,6 +120,7 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
         max_connections_to_accept_per_socket_event: max_connections_to_accept_per_socket_event
             .map(|value| value.value),
         ignore_global_conn_limit,
+        bypass_overload_manager,
         exact_balance: cx
             .option("connection_balance_config", connection_balance_config, exact_balance)
             .is_some(),
@@ -142,6 +128,58 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
         version,
         name: arc(name),
     })
+}
+
+type Addresses = (Box<[Address]>, Box<[SocketSettings]>);
+
+/// The listener's addresses with what is asked of the sockets of each; additional ones have their own options where
+/// they give any.
+fn addresses(
+    cx: &mut Cx<'_>,
+    main: Option<pb::core::Address>,
+    more: Vec<pb::listener::AdditionalAddress>,
+    options: Vec<pb::core::SocketOption>,
+    keepalive: Option<pb::core::TcpKeepalive>,
+) -> Option<Addresses> {
+    let options: Box<[_]> = cx.each("socket_options", options, address::socket_option).into();
+    let keepalive = keepalive.map(address::keepalive);
+    let settings = |address: &pb::core::Address| SocketSettings {
+        options: options.clone(),
+        tcp_keepalive: keepalive,
+        ..socket_settings(address)
+    };
+    let mut all = vec![cx.required("address", main, |cx, value| {
+        let settings = settings(&value);
+        Some((address::resolved(cx, value)?, settings))
+    })?];
+    all.extend(cx.each("additional_addresses", more, |cx, value| {
+        let pb::listener::AdditionalAddress { address, socket_options, tcp_keepalive } = value;
+        let overrides = socket_options.map(|list| list.socket_options);
+        let overrides =
+            overrides.map(|list| cx.each("socket_options.socket_options", list, address::socket_option));
+        cx.required("address", address, |cx, value| {
+            let mut settings = settings(&value);
+            if let Some(overrides) = overrides {
+                settings.options = overrides.into();
+            }
+            settings.tcp_keepalive = tcp_keepalive.map(address::keepalive).or(settings.tcp_keepalive);
+            Some((address::resolved(cx, value)?, settings))
+        })
+    }));
+    let (addresses, sockets): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    Some((addresses.into(), sockets.into()))
+}
+
+/// What an address itself asks of its sockets.
+fn socket_settings(address: &pb::core::Address) -> SocketSettings {
+    use pb::core::address::Address as Kind;
+    let mut settings = SocketSettings::default();
+    match &address.address {
+        Some(Kind::SocketAddress(socket)) => settings.ipv4_compat = socket.ipv4_compat,
+        Some(Kind::Pipe(pipe)) => settings.mode = (pipe.mode != 0).then_some(pipe.mode & 0o777),
+        _ => {}
+    }
+    settings
 }
 
 fn exact_balance(cx: &mut Cx<'_>, value: pb::listener::listener::ConnectionBalanceConfig) -> Option<()> {
@@ -258,137 +296,4 @@ fn chain(cx: &mut Cx<'_>, value: pb::listener::FilterChain) -> Option<FilterChai
         filters,
         metadata,
     })
-}
-
-fn listener_filter(cx: &mut Cx<'_>, value: pb::listener::ListenerFilter) -> Option<ListenerFilter> {
-    use pb::listener::listener_filter::ConfigType;
-    let pb::listener::ListenerFilter { name, filter_disabled, config_type } = value;
-    let disabled = cx.option("filter_disabled", filter_disabled, predicate);
-    let kind = match config_type {
-        Some(ConfigType::TypedConfig(any)) => cx.within("typed_config", |cx| filter_kind(cx, &any))?,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            cx.error("config_discovery", "it is not supported for listener filters");
-            return None;
-        }
-        None => {
-            cx.error("typed_config", "it must be set");
-            return None;
-        }
-    };
-    Some(ListenerFilter { name: arc(name), disabled, kind })
-}
-
-fn filter_kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
-    use pb::filters::listener as filters;
-    Some(match type_name(any) {
-        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => ListenerFilterKind::OriginalDst,
-        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
-            ListenerFilterKind::HttpInspector
-        }
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
-            let filters::tls_inspector::v3::TlsInspector {
-                enable_ja3_fingerprinting,
-                enable_ja4_fingerprinting,
-                initial_read_buffer_size,
-                close_connection_on_client_hello_parsing_errors,
-                max_client_hello_size,
-            } = cx.unpack(any)?;
-            if values::bool_or(enable_ja3_fingerprinting, false)
-                || values::bool_or(enable_ja4_fingerprinting, false)
-            {
-                cx.error("enable_ja3_fingerprinting", "fingerprints are not taken");
-            }
-            cx.ignore("max_client_hello_size", &max_client_hello_size, "a hello may have 16 KiB");
-            ListenerFilterKind::TlsInspector {
-                initial_read_buffer_size: initial_read_buffer_size.map(|value| value.value),
-                close_on_parse_error: close_connection_on_client_hello_parsing_errors,
-            }
-        }
-        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
-            let filters::original_src::v3::OriginalSrc { bind_port, mark } = cx.unpack(any)?;
-            cx.error("", "it is understood but not carried out yet");
-            ListenerFilterKind::OriginalSrc { bind_port, mark }
-        }
-        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
-            let value = cx.unpack(any)?;
-            return proxy_protocol(cx, value);
-        }
-        other => {
-            cx.error("", format_args!("there is no listener filter {other:?}"));
-            return None;
-        }
-    })
-}
-
-fn proxy_protocol(
-    cx: &mut Cx<'_>,
-    value: pb::filters::listener::proxy_protocol::v3::ProxyProtocol,
-) -> Option<ListenerFilterKind> {
-    use pb::filters::listener::proxy_protocol::v3 as pp;
-    let pp::ProxyProtocol {
-        rules,
-        allow_requests_without_proxy_protocol,
-        pass_through_tlvs,
-        disallowed_versions,
-        stat_prefix,
-        tlv_location,
-    } = value;
-    cx.error("", "it is understood but not carried out yet");
-    cx.refuse("pass_through_tlvs", &pass_through_tlvs);
-    cx.ignore("stat_prefix", &stat_prefix, "statistics of the filter have no prefix");
-    cx.refuse("tlv_location", &tlv_location);
-    let rules = cx.each("rules", rules, |cx, rule| {
-        let pp::proxy_protocol::Rule { tlv_type, on_tlv_present } = rule;
-        let kind = cx.ok("tlv_type", u8::try_from(tlv_type).map_err(|_| "it is above 255"))?;
-        let pp::proxy_protocol::KeyValuePair { metadata_namespace, key, value_string_encoding } =
-            on_tlv_present?;
-        cx.refuse("on_tlv_present.value_string_encoding", &value_string_encoding);
-        let namespace = if metadata_namespace.is_empty() {
-            "envoy.filters.listener.proxy_protocol".into()
-        } else {
-            metadata_namespace
-        };
-        Some((kind, arc(namespace), arc(key)))
-    });
-    let disallowed = disallowed_versions
-        .into_iter()
-        .map(|version| if version == 0 { ProxyProtocolVersion::V1 } else { ProxyProtocolVersion::V2 });
-    Some(ListenerFilterKind::ProxyProtocol {
-        allow_without: allow_requests_without_proxy_protocol,
-        disallowed: disallowed.collect(),
-        rules: rules.into(),
-    })
-}
-
-fn predicate(
-    cx: &mut Cx<'_>,
-    value: pb::listener::ListenerFilterChainMatchPredicate,
-) -> Option<ListenerPredicate> {
-    use pb::listener::listener_filter_chain_match_predicate::Rule;
-    match value.rule {
-        Some(Rule::OrMatch(set)) => {
-            Some(ListenerPredicate::Or(cx.each("or_match.rules", set.rules, predicate).into()))
-        }
-        Some(Rule::AndMatch(set)) => {
-            Some(ListenerPredicate::And(cx.each("and_match.rules", set.rules, predicate).into()))
-        }
-        Some(Rule::NotMatch(rule)) => cx
-            .within("not_match", |cx| predicate(cx, *rule))
-            .map(|rule| ListenerPredicate::Not(Box::new(rule))),
-        Some(Rule::AnyMatch(value)) => Some(ListenerPredicate::Any(value)),
-        Some(Rule::DestinationPortRange(range)) => {
-            let bound = |cx: &mut Cx<'_>, field, value: i32| {
-                cx.ok(field, u32::try_from(value).map_err(|_| "it is below 0"))
-            };
-            cx.within("destination_port_range", |cx| {
-                Some(ListenerPredicate::DestinationPort(
-                    bound(cx, "start", range.start)?..bound(cx, "end", range.end)?,
-                ))
-            })
-        }
-        None => {
-            cx.error("rule", "it must be set");
-            None
-        }
-    }
 }

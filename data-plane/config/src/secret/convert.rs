@@ -6,8 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
-use super::{Certificate, Opaque, Secret, ValidationContext};
+use super::{Certificate, FileSource, Opaque, Secret, Source, ValidationContext};
 use crate::convert::{Cx, hash, matchers, type_name, values};
 use crate::pb;
 use crate::tls::{SanKind, SanMatcher};
@@ -18,11 +19,11 @@ pub(crate) fn secret(cx: &mut Cx<'_>, value: pb::tls::Secret) -> Option<Secret> 
     match value.r#type {
         Some(Type::TlsCertificate(value)) => {
             let certificate = cx.within("tls_certificate", |cx| certificate(cx, value))?;
-            Some(Secret::Certificate(Arc::new(certificate)))
+            Some(Secret::Certificate(certificate))
         }
         Some(Type::ValidationContext(value)) => {
             let context = cx.within("validation_context", |cx| validation(cx, value))?;
-            Some(Secret::Validation(Arc::new(context)))
+            Some(Secret::Validation(context))
         }
         Some(Type::SessionTicketKeys(value)) => {
             let keys = cx.each("session_ticket_keys.keys", value.keys, values::data);
@@ -42,7 +43,9 @@ pub(crate) fn secret(cx: &mut Cx<'_>, value: pb::tls::Secret) -> Option<Secret> 
 }
 
 /// `TlsCertificate`
-pub(crate) fn certificate(cx: &mut Cx<'_>, value: pb::tls::TlsCertificate) -> Option<Certificate> {
+pub(crate) fn certificate(cx: &mut Cx<'_>, value: pb::tls::TlsCertificate) -> Option<Arc<Certificate>> {
+    let again = value.clone();
+    let id = hash(&prost::Message::encode_to_vec(&value));
     let pb::tls::TlsCertificate {
         certificate_chain,
         private_key,
@@ -55,32 +58,70 @@ pub(crate) fn certificate(cx: &mut Cx<'_>, value: pb::tls::TlsCertificate) -> Op
         tls_params,
     } = value;
     cx.refuse("pkcs12", &pkcs12);
-    cx.ignore("watched_directory", &watched_directory, "the files themselves are watched");
     cx.refuse("private_key_provider", &private_key_provider);
     cx.refuse("password", &password);
     cx.refuse("signed_certificate_timestamp", &signed_certificate_timestamp);
     cx.refuse("tls_params", &tls_params);
-    let chain = cx.required("certificate_chain", certificate_chain, values::data);
-    let key = cx.required("private_key", private_key, values::data);
-    let ocsp = cx.option("ocsp_staple", ocsp_staple, values::data);
-    let ((chain_bytes, chain_file), (key_bytes, key_file)) = (chain?, key?);
-    let chain = certificates(cx, "certificate_chain", &chain_bytes)?;
+    let mut bytes = Bytes::new(id, watched_directory);
+    let chain = cx.required("certificate_chain", certificate_chain, |cx, value| bytes.read(cx, value));
+    let key = cx.required("private_key", private_key, |cx, value| bytes.read(cx, value));
+    let ocsp = cx.option("ocsp_staple", ocsp_staple, |cx, value| bytes.read(cx, value));
+    let (chain, key) = (chain?, key?);
+    let chain = certificates(cx, "certificate_chain", &chain)?;
     if chain.is_empty() {
         cx.error("certificate_chain", "it holds no certificate");
         return None;
     }
     // The parser's error may quote its input, which must not reach a log.
-    let key = PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|_| "it holds no private key in PEM");
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| "it holds no private key in PEM");
     let key = cx.ok("private_key", key)?;
-    let mut all = chain_bytes;
-    all.extend_from_slice(&key_bytes);
-    Some(Certificate {
-        chain,
-        key,
-        ocsp_staple: ocsp.map(|(bytes, _)| bytes),
-        files: [chain_file, key_file].into_iter().flatten().map(PathBuf::from).collect(),
-        version: hash(&all),
-    })
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut certified = match CertifiedKey::from_der(chain, key, &provider) {
+        Ok(certified) => certified,
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            cx.error("private_key", "it is not the key of the certificate");
+            return None;
+        }
+        Err(error) => {
+            cx.error("certificate_chain", format_args!("it cannot be used with the key: {error}"));
+            return None;
+        }
+    };
+    certified.ocsp = ocsp;
+    let (files, version) = bytes.finish();
+    let certificate = Arc::new(Certificate { certified: Arc::new(certified), files, version });
+    if let Some(files) = &certificate.files {
+        cx.rereads.push(Source::certificate(files, again, &certificate));
+    }
+    Some(certificate)
+}
+
+/// Bytes that a message is made of: a hash of all of them, and the files that some were read from.
+struct Bytes {
+    id: u64,
+    files: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
+    version: u64,
+}
+
+impl Bytes {
+    fn new(id: u64, watched: Option<pb::core::WatchedDirectory>) -> Self {
+        let directories = watched.into_iter().map(|watched| PathBuf::from(watched.path)).collect();
+        Self { id, files: Vec::new(), directories, version: 0 }
+    }
+
+    fn read(&mut self, cx: &mut Cx<'_>, value: pb::core::DataSource) -> Option<Vec<u8>> {
+        self.directories.extend(value.watched_directory.iter().map(|watched| PathBuf::from(&watched.path)));
+        let (bytes, file) = values::data(cx, value)?;
+        self.files.extend(file.map(PathBuf::from));
+        // The order counts: a key and a certificate that change places are others.
+        self.version = self.version.rotate_left(7) ^ hash(&bytes);
+        Some(bytes)
+    }
+
+    fn finish(self) -> (Option<FileSource>, u64) {
+        (FileSource::new(self.id, self.files, self.directories), self.version)
+    }
 }
 
 fn certificates(cx: &mut Cx<'_>, field: &str, bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
@@ -92,9 +133,10 @@ fn certificates(cx: &mut Cx<'_>, field: &str, bytes: &[u8]) -> Option<Vec<Certif
 pub(crate) fn validation(
     cx: &mut Cx<'_>,
     value: pb::tls::CertificateValidationContext,
-) -> Option<ValidationContext> {
+) -> Option<Arc<ValidationContext>> {
     use pb::tls::certificate_validation_context::TrustChainVerification;
-    let version = hash(&prost::Message::encode_to_vec(&value));
+    let id = hash(&prost::Message::encode_to_vec(&value));
+    let again = value.clone();
     let pb::tls::CertificateValidationContext {
         trusted_ca,
         ca_certificate_provider_instance,
@@ -114,18 +156,16 @@ pub(crate) fn validation(
         suppress_client_ca_list: _,
     } = value;
     cx.refuse("ca_certificate_provider_instance", &ca_certificate_provider_instance);
-    cx.ignore("watched_directory", &watched_directory, "the files themselves are watched");
     cx.refuse("require_signed_certificate_timestamp", &require_signed_certificate_timestamp);
     cx.refuse("max_verify_depth", &max_verify_depth);
-    cx.unserved("allow_expired_certificate", &allow_expired_certificate);
-    cx.unserved("trust_chain_verification", &trust_chain_verification);
-    let mut files = Vec::new();
-    let mut version = version;
+    if trust_chain_verification != TrustChainVerification::VerifyTrustChain as i32 {
+        // The names of a certificate that nobody vouches for would reach policies and logs.
+        cx.error("trust_chain_verification", "only VERIFY_TRUST_CHAIN is supported");
+    }
+    let mut bytes = Bytes::new(id, watched_directory);
     let trusted_ca = match trusted_ca {
         Some(value) => {
-            let (bytes, file) = cx.within("trusted_ca", |cx| values::data(cx, value))?;
-            files.extend(file.map(PathBuf::from));
-            version ^= hash(&bytes);
+            let bytes = cx.within("trusted_ca", |cx| bytes.read(cx, value))?;
             let roots = certificates(cx, "trusted_ca", &bytes)?;
             if roots.is_empty() {
                 cx.error("trusted_ca", "it holds no certificate");
@@ -136,26 +176,37 @@ pub(crate) fn validation(
     };
     let crl = match crl {
         Some(value) => {
-            let (bytes, file) = cx.within("crl", |cx| values::data(cx, value))?;
-            files.extend(file.map(PathBuf::from));
-            version ^= hash(&bytes).rotate_left(1);
+            let bytes = cx.within("crl", |cx| bytes.read(cx, value))?;
             let lists: Result<Vec<_>, pem::Error> =
                 CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-            cx.ok("crl", lists)?
+            let lists = cx.ok("crl", lists)?;
+            if lists.is_empty() {
+                cx.error("crl", "it holds no revocation list");
+            }
+            lists
         }
         None => Vec::new(),
     };
+    let spiffe = match custom_validator_config {
+        Some(config) => Some(cx.within("custom_validator_config", |cx| spiffe(cx, config, &mut bytes))?),
+        None => None,
+    };
     let spki = cx.each("verify_certificate_spki", verify_certificate_spki, |cx, text| {
-        cx.ok("", base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| "it is not base64"))
+        cx.ok(
+            "",
+            digest(base64::engine::general_purpose::STANDARD.decode(text).ok())
+                .ok_or("it is not SHA-256 in base64"),
+        )
     });
     let hashes = cx.each("verify_certificate_hash", verify_certificate_hash, |cx, text| {
-        cx.ok("", hex::decode(text.replace(':', "")).map_err(|_| "it is not hexadecimal"))
+        cx.ok("", digest(hex::decode(text.replace(':', "")).ok()).ok_or("it is not SHA-256 in hexadecimal"))
     });
     let mut sans = cx.each("match_typed_subject_alt_names", match_typed_subject_alt_names, typed_san);
     sans.extend(cx.each("match_subject_alt_names", match_subject_alt_names, |cx, value| {
         Some(SanMatcher { kind: SanKind::Any, matcher: matchers::string(cx, value)? })
     }));
-    Some(ValidationContext {
+    let (files, version) = bytes.finish();
+    let context = Arc::new(ValidationContext {
         trusted_ca,
         system_roots: system_root_certs.is_some(),
         verify_certificate_spki: spki,
@@ -164,14 +215,19 @@ pub(crate) fn validation(
         crl,
         only_verify_leaf_cert_crl,
         allow_expired_certificate,
-        accept_untrusted: trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
-        spiffe: match custom_validator_config {
-            Some(config) => Some(cx.within("custom_validator_config", |cx| spiffe(cx, config))?),
-            None => None,
-        },
+        spiffe,
+        version: id ^ version,
         files,
-        version,
-    })
+    });
+    if let Some(files) = &context.files {
+        cx.rereads.push(Source::validation(files, again, &context));
+    }
+    Some(context)
+}
+
+/// SHA-256 has 32 bytes.
+fn digest(bytes: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    bytes.filter(|bytes| bytes.len() == 32)
 }
 
 fn typed_san(cx: &mut Cx<'_>, value: pb::tls::SubjectAltNameMatcher) -> Option<SanMatcher> {
@@ -197,7 +253,7 @@ fn typed_san(cx: &mut Cx<'_>, value: pb::tls::SubjectAltNameMatcher) -> Option<S
 
 type TrustDomains = Vec<(Box<str>, Vec<CertificateDer<'static>>)>;
 
-fn spiffe(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<TrustDomains> {
+fn spiffe(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig, all: &mut Bytes) -> Option<TrustDomains> {
     let any = value.typed_config.unwrap_or_default();
     if type_name(&any) != "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig" {
         cx.error("typed_config", format_args!("there is no certificate validator {:?}", type_name(&any)));
@@ -206,7 +262,11 @@ fn spiffe(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Trus
     let pb::tls::SpiffeCertValidatorConfig { trust_domains, trust_bundles } = cx.unpack(&any)?;
     cx.refuse("trust_bundles", &trust_bundles);
     Some(cx.each("trust_domains", trust_domains, |cx, value| {
-        let (bytes, _) = cx.required("trust_bundle", value.trust_bundle, values::data)?;
-        Some((value.name.into(), certificates(cx, "trust_bundle", &bytes)?))
+        let bytes = cx.required("trust_bundle", value.trust_bundle, |cx, value| all.read(cx, value))?;
+        let roots = certificates(cx, "trust_bundle", &bytes)?;
+        if roots.is_empty() {
+            cx.error("trust_bundle", "it holds no certificate");
+        }
+        Some((value.name.into(), roots))
     }))
 }

@@ -3,14 +3,25 @@
 use std::sync::Arc;
 
 use super::{
-    CertificateSource, CommonTls, DownstreamSocket, DownstreamTls, ProxyProtocolVersion, TlsVersion,
-    UpstreamProxyProtocol, UpstreamSocket, UpstreamTls, Validation,
+    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, TlsVersion, UpstreamSocket,
+    UpstreamTls, Validation, algorithms, upstream_proxy,
 };
 use crate::convert::{Cx, arc, type_name, values};
 use crate::pb;
 use crate::secret;
 
 const RAW: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const PROXY_PROTOCOL: &str =
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+const INTERNAL: &str = "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport";
+
+/// Types of transport sockets that listeners have.
+pub const KNOWN_DOWNSTREAM: &[&str] = &[DOWNSTREAM_TLS, RAW];
+
+/// Types of transport sockets that clusters have.
+pub const KNOWN_UPSTREAM: &[&str] = &[INTERNAL, PROXY_PROTOCOL, RAW, UPSTREAM_TLS];
 
 fn config(cx: &mut Cx<'_>, value: pb::core::TransportSocket) -> Option<pb::Any> {
     use pb::core::transport_socket::ConfigType;
@@ -35,7 +46,7 @@ pub(crate) fn downstream_socket(
     let any = config(cx, value)?;
     cx.within("typed_config", |cx| match type_name(&any) {
         RAW => Some(DownstreamSocket::Raw),
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
+        DOWNSTREAM_TLS => {
             let value = cx.unpack(&any)?;
             downstream(cx, value).map(|tls| DownstreamSocket::Tls(Arc::new(tls)))
         }
@@ -52,27 +63,15 @@ pub(crate) fn upstream_socket(cx: &mut Cx<'_>, value: pb::core::TransportSocket)
     let any = config(cx, value)?;
     cx.within("typed_config", |cx| match type_name(&any) {
         RAW => Some(UpstreamSocket::Raw),
-        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
+        UPSTREAM_TLS => {
             let value = cx.unpack(&any)?;
             upstream(cx, value).map(|tls| UpstreamSocket::Tls(Arc::new(tls)))
         }
-        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" => {
-            let sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport {
-                config,
-                transport_socket,
-                allow_unspecified_address: _,
-                tlv_as_pool_key,
-            } = cx.unpack(&any)?;
-            cx.refuse("tlv_as_pool_key", &tlv_as_pool_key);
-            let pb::core::ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } =
-                config.unwrap_or_default();
-            cx.refuse("config.pass_through_tlvs", &pass_through_tlvs);
-            cx.refuse("config.added_tlvs", &added_tlvs);
-            let version = if version == 0 { ProxyProtocolVersion::V1 } else { ProxyProtocolVersion::V2 };
-            let inner = cx.required("transport_socket", transport_socket, upstream_socket)?;
-            Some(UpstreamSocket::ProxyProtocol(Arc::new(UpstreamProxyProtocol { version, inner })))
+        PROXY_PROTOCOL => {
+            let value = cx.unpack(&any)?;
+            upstream_proxy::convert(cx, value).map(|outer| UpstreamSocket::ProxyProtocol(Arc::new(outer)))
         }
-        "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport" => {
+        INTERNAL => {
             let sockets::internal_upstream::v3::InternalUpstreamTransport {
                 passthrough_metadata,
                 transport_socket,
@@ -93,7 +92,7 @@ pub(crate) fn upstream_socket(cx: &mut Cx<'_>, value: pb::core::TransportSocket)
 }
 
 fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<DownstreamTls> {
-    use pb::tls::downstream_tls_context::SessionTicketKeysType;
+    use pb::tls::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
     let pb::tls::DownstreamTlsContext {
         common_tls_context,
         require_client_certificate,
@@ -105,15 +104,15 @@ fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<D
         prefer_client_ciphers,
         session_ticket_keys_type,
     } = value;
-    cx.refuse("ocsp_staple_policy", &ocsp_staple_policy);
+    if ocsp_staple_policy != OcspStaplePolicy::LenientStapling as i32 {
+        cx.error("ocsp_staple_policy", "only LENIENT_STAPLING is supported");
+    }
     cx.ignore(
         "full_scan_certs_on_sni_mismatch",
         &full_scan_certs_on_sni_mismatch,
         "all certificates are looked at",
     );
     cx.ignore("session_timeout", &session_timeout, "sessions last as long as rustls keeps them");
-    cx.unserved("require_sni", &values::bool_or(require_sni, false));
-    cx.ignore("prefer_client_ciphers", &prefer_client_ciphers, "all suites are equally good");
     let disable_stateless_session_resumption = match session_ticket_keys_type {
         None => false,
         Some(SessionTicketKeysType::DisableStatelessSessionResumption(value)) => value,
@@ -135,6 +134,7 @@ fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<D
     Some(DownstreamTls {
         require_client_certificate: values::bool_or(require_client_certificate, false),
         require_sni: values::bool_or(require_sni, false),
+        prefer_client_ciphers,
         disable_stateful_session_resumption,
         disable_stateless_session_resumption,
         session_timeout: values::duration(cx, "session_timeout", session_timeout),
@@ -155,6 +155,9 @@ fn upstream(cx: &mut Cx<'_>, value: pb::tls::UpstreamTlsContext) -> Option<Upstr
     } = value;
     cx.refuse("allow_renegotiation", &allow_renegotiation);
     let common = cx.within("common_tls_context", |cx| common(cx, common_tls_context.unwrap_or_default()))?;
+    if common.certificates.len() > 1 {
+        cx.error("common_tls_context.tls_certificates", "a client shows one certificate");
+    }
     Some(UpstreamTls {
         common,
         sni: arc(sni),
@@ -188,7 +191,7 @@ fn common(cx: &mut Cx<'_>, value: pb::tls::CommonTlsContext) -> Option<CommonTls
     cx.refuse("custom_handshaker", &custom_handshaker);
     cx.refuse("key_log", &key_log);
     let inline = cx.each("tls_certificates", tls_certificates, |cx, value| {
-        secret::certificate(cx, value).map(|certificate| CertificateSource::Inline(Arc::new(certificate)))
+        secret::certificate(cx, value).map(CertificateSource::Inline)
     });
     let sds =
         cx.each("tls_certificate_sds_secret_configs", tls_certificate_sds_secret_configs, |cx, value| {
@@ -210,8 +213,8 @@ fn common(cx: &mut Cx<'_>, value: pb::tls::CommonTlsContext) -> Option<CommonTls
 struct Params {
     min: TlsVersion,
     max: TlsVersion,
-    cipher_suites: Box<[Box<str>]>,
-    ecdh_curves: Box<[Box<str>]>,
+    cipher_suites: Box<[Cipher]>,
+    ecdh_curves: Box<[Curve]>,
 }
 
 fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
@@ -225,7 +228,6 @@ fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
         compliance_policies,
     } = value;
     cx.refuse("signature_algorithms", &signature_algorithms);
-    cx.unserved("ecdh_curves", &ecdh_curves);
     cx.refuse("compliance_policies", &compliance_policies);
     let min = match TlsProtocol::try_from(tls_minimum_protocol_version) {
         Ok(TlsProtocol::TlsAuto | TlsProtocol::TlSv12) => TlsVersion::V1_2,
@@ -254,8 +256,12 @@ fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
     if min > max {
         cx.error("tls_minimum_protocol_version", "it is above tls_maximum_protocol_version");
     }
-    let boxed = |list: Vec<String>| list.into_iter().map(Box::from).collect();
-    Some(Params { min, max, cipher_suites: boxed(cipher_suites), ecdh_curves: boxed(ecdh_curves) })
+    Some(Params {
+        min,
+        max,
+        cipher_suites: algorithms::ciphers(cx, &cipher_suites),
+        ecdh_curves: algorithms::curves(cx, &ecdh_curves),
+    })
 }
 
 fn validation(
@@ -266,8 +272,14 @@ fn validation(
     Some(match value {
         None => Validation::default(),
         Some(Kind::ValidationContext(value)) => {
-            let context = cx.within("validation_context", |cx| secret::validation(cx, value))?;
-            Validation { context: Some(Arc::new(context)), sds: None }
+            let context = cx.within("validation_context", |cx| {
+                let context = secret::validation(cx, value)?;
+                if !context.match_subject_alt_names.is_empty() && !context.has_roots() {
+                    cx.error("match_typed_subject_alt_names", "names mean nothing without trusted_ca");
+                }
+                Some(context)
+            })?;
+            Validation { context: Some(context), sds: None }
         }
         Some(Kind::ValidationContextSdsSecretConfig(value)) => {
             let sds = cx.within("validation_context_sds_secret_config", |cx| values::sds(cx, value))?;
@@ -292,7 +304,7 @@ fn validation(
                 validation_context_sds_secret_config,
                 values::sds,
             );
-            Validation { context: context.map(Arc::new), sds }
+            Validation { context, sds }
         }),
         Some(Kind::ValidationContextCertificateProvider(_)) => {
             cx.error("validation_context_certificate_provider", "it is not supported");

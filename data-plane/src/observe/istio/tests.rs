@@ -45,6 +45,7 @@ fn info(direction: Direction) -> StreamInfo {
         tls: (direction == Direction::Inbound).then(|| tls("productpage", "reviews")).flatten(),
         transport_failure: None,
         direction,
+        state: Rc::default(),
     }));
     info.protocol = Some(Protocol::Http11);
     info.response_code = Some(200);

@@ -23,6 +23,7 @@ stat_set! {
         ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
         ssl_fail_verify_error = "ssl.fail_verify_error",
         ssl_fail_verify_san = "ssl.fail_verify_san",
+        ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
     }
     gauges {
         downstream_cx_active = "downstream_cx_active",
@@ -62,5 +63,46 @@ stat_set! {
         downstream_cx_active = "downstream_cx_active",
         upstream_flush_active = "upstream_flush_active",
     }
+    histograms {}
+}
+
+stat_set! {
+    /// `proxy_proto.<stat_prefix>.`: the listener filter.
+    proxy_protocol { root: "proxy_proto", tag: Tag::None }
+    counters {
+        not_found_disallowed = "not_found_disallowed",
+        not_found_allowed = "not_found_allowed",
+        v1_found = "versions.v1.found",
+        v1_disallowed = "versions.v1.disallowed",
+        v1_error = "versions.v1.error",
+        v2_found = "versions.v2.found",
+        v2_disallowed = "versions.v2.disallowed",
+        v2_error = "versions.v2.error",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `listener_local_ratelimit.<stat_prefix>.`: the listener filter.
+    listener_local_rate_limit { root: "listener_local_ratelimit", tag: Tag::None }
+    counters { rate_limited = "rate_limited" }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `local_rate_limit.<stat_prefix>.`: the network filter.
+    network_local_rate_limit { root: "local_rate_limit", tag: Tag::Label("envoy.local_network_ratelimit_prefix") }
+    counters { rate_limited = "rate_limited" }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `connection_limit.<stat_prefix>.`
+    connection_limit { root: "connection_limit", tag: Tag::Label("envoy.connection_limit_prefix") }
+    counters { limited_connections = "limited_connections" }
+    gauges { active_connections = "active_connections" }
     histograms {}
 }

@@ -1,0 +1,133 @@
+//! Cipher suites and curves by the names that configuration gives them. What rustls does not speak is refused, or left
+//! out where something else of the list remains.
+
+use crate::convert::Cx;
+
+/// A cipher suite of TLS 1.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Cipher {
+    EcdheEcdsaAes128Gcm,
+    EcdheEcdsaAes256Gcm,
+    EcdheEcdsaChaCha20,
+    EcdheRsaAes128Gcm,
+    EcdheRsaAes256Gcm,
+    EcdheRsaChaCha20,
+}
+
+/// A group for key exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Curve {
+    X25519,
+    P256,
+    P384,
+    X25519MlKem768,
+}
+
+const CIPHERS: &[(&str, Cipher)] = &[
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", Cipher::EcdheEcdsaAes128Gcm),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", Cipher::EcdheEcdsaAes256Gcm),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", Cipher::EcdheEcdsaChaCha20),
+    ("ECDHE-RSA-AES128-GCM-SHA256", Cipher::EcdheRsaAes128Gcm),
+    ("ECDHE-RSA-AES256-GCM-SHA384", Cipher::EcdheRsaAes256Gcm),
+    ("ECDHE-RSA-CHACHA20-POLY1305", Cipher::EcdheRsaChaCha20),
+];
+
+/// Suites that Envoy takes and that are not spoken here: no forward secrecy, or CBC.
+const OLD_CIPHERS: &[&str] = &[
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-SHA",
+    "AES256-SHA",
+    "AES128-SHA256",
+    "AES256-SHA256",
+    "DES-CBC3-SHA",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-ECDSA-AES128-SHA256",
+    "ECDHE-ECDSA-AES256-SHA384",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "ECDHE-RSA-AES128-SHA256",
+    "ECDHE-RSA-AES256-SHA384",
+    "ECDHE-PSK-CHACHA20-POLY1305",
+    "ECDHE-PSK-AES128-CBC-SHA",
+    "ECDHE-PSK-AES256-CBC-SHA",
+    "PSK-AES128-CBC-SHA",
+    "PSK-AES256-CBC-SHA",
+];
+
+const CURVES: &[(&str, Curve)] = &[
+    ("X25519", Curve::X25519),
+    ("P-256", Curve::P256),
+    ("prime256v1", Curve::P256),
+    ("P-384", Curve::P384),
+    ("secp384r1", Curve::P384),
+    ("X25519MLKEM768", Curve::X25519MlKem768),
+];
+
+const OTHER_CURVES: &[&str] =
+    &["P-224", "secp224r1", "P-521", "secp521r1", "X25519Kyber768Draft00", "P256Kyber768Draft00"];
+
+/// `cipher_suites`; `[A|B]` are of equal worth, which is read as an order.
+pub(super) fn ciphers(cx: &mut Cx<'_>, names: &[String]) -> Box<[Cipher]> {
+    let split = names.iter().flat_map(|names| names.split([',', ':']));
+    let split = split.flat_map(|group| group.trim().trim_matches(['[', ']']).split('|')).map(str::trim);
+    list(cx, "cipher_suites", split.filter(|name| !name.is_empty()), CIPHERS, OLD_CIPHERS)
+}
+
+/// `ecdh_curves`
+pub(super) fn curves(cx: &mut Cx<'_>, names: &[String]) -> Box<[Curve]> {
+    list(cx, "ecdh_curves", names.iter().map(String::as_str), CURVES, OTHER_CURVES)
+}
+
+fn list<'a, T: Copy + PartialEq>(
+    cx: &mut Cx<'_>,
+    field: &str,
+    names: impl Iterator<Item = &'a str>,
+    spoken: &[(&str, T)],
+    others: &[&str],
+) -> Box<[T]> {
+    let mut found = Vec::new();
+    let mut left_out = Vec::new();
+    for name in names {
+        match spoken.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) if found.contains(value) => {}
+            Some((_, value)) => found.push(*value),
+            None if others.contains(&name) => left_out.push(name),
+            None => cx.error(field, format_args!("{name:?} is not known")),
+        }
+    }
+    match (found.is_empty(), left_out.is_empty()) {
+        (_, true) => {}
+        (true, false) => cx.error(field, format_args!("none of {left_out:?} is spoken here")),
+        (false, false) => cx.warn(field, format_args!("{left_out:?} are left out: they are not spoken here")),
+    }
+    found.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::NoSources;
+
+    #[test]
+    fn what_is_not_spoken_is_left_out_or_refused() {
+        let check = |names: &[&str], expect: &[Cipher], refused: bool| {
+            let mut cx = Cx::new(&NoSources);
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(&*ciphers(&mut cx, &names), expect);
+            let errors = cx.into_findings().iter().any(|finding| finding.severity == crate::Severity::Error);
+            assert_eq!(errors, refused, "{names:?}");
+        };
+        check(&["ECDHE-RSA-AES256-GCM-SHA384", "AES128-SHA"], &[Cipher::EcdheRsaAes256Gcm], false);
+        check(&["AES128-SHA"], &[], true);
+        check(&["ROT13"], &[], true);
+        check(
+            &["[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]"],
+            &[Cipher::EcdheEcdsaAes128Gcm, Cipher::EcdheEcdsaChaCha20],
+            false,
+        );
+    }
+}

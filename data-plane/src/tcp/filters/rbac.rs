@@ -1,0 +1,83 @@
+//! `envoy.filters.network.rbac`: who may connect.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sail_proxy_config::network_filter::NetworkRbac;
+use sail_proxy_decide::head::RequestHead;
+use sail_proxy_decide::rbac::{Input, Peer};
+
+use super::{Cx, NetworkFilter, Step, Verdict};
+use crate::listener::connection::Accepted;
+use crate::stats::sets::network_rbac as stats;
+
+/// Where shadow rules leave their result.
+const NAMESPACE: &str = "envoy.filters.network.rbac";
+
+impl NetworkFilter for Arc<NetworkRbac> {
+    // What policies read is known when the connection begins, so that once is enough, whatever `enforcement_type` says.
+    fn on_connection<'a>(&'a self, cx: &'a mut Cx<'_>) -> Step<'a> {
+        let scope: stats::Scope = cx.worker.shared.store.scope(&self.stat_prefix);
+        let input = Connection(cx.accepted);
+        if let Some(rules) = &self.config.shadow_rules {
+            let verdict = rules.decide(&input);
+            scope.inc(if verdict.allowed { stats::shadow_allowed } else { stats::shadow_denied });
+            let note = |key: &str, value: &str| {
+                let key = format!("{}{key}", self.config.shadow_rules_stat_prefix);
+                let mut metadata = cx.accepted.downstream.state.metadata.borrow_mut();
+                metadata.set(NAMESPACE, &key, value.into());
+            };
+            note("shadow_engine_result", if verdict.allowed { "allowed" } else { "denied" });
+            if let Some(policy) = verdict.policy.as_deref() {
+                note("shadow_effective_policy_id", policy);
+            }
+        }
+        let Some(rules) = &self.config.rules else { return Step::Now(Verdict::Pass) };
+        let verdict = rules.decide(&input);
+        scope.inc(if verdict.allowed { stats::allowed } else { stats::denied });
+        if verdict.allowed {
+            return Step::Now(Verdict::Pass);
+        }
+        let policy = verdict.policy.as_deref().unwrap_or("none");
+        tracing::debug!(policy, remote = %cx.accepted.downstream.remote_address, "RBAC refused a connection");
+        Step::Now(Verdict::Close(self.delay_deny))
+    }
+}
+
+/// A connection as policies see it.
+struct Connection<'a>(&'a Accepted);
+
+impl Input for Connection<'_> {
+    fn head(&self) -> Option<RequestHead<'_>> {
+        None
+    }
+
+    fn destination(&self) -> Option<(IpAddr, u16)> {
+        let local = self.0.downstream.local_address;
+        Some((local.ip(), local.port()))
+    }
+
+    fn source_ip(&self) -> Option<IpAddr> {
+        Some(self.0.downstream.remote_address.ip())
+    }
+
+    fn direct_remote_ip(&self) -> Option<IpAddr> {
+        Some(self.0.downstream.direct_remote_address.ip())
+    }
+
+    fn remote_ip(&self) -> Option<IpAddr> {
+        self.source_ip()
+    }
+
+    fn requested_server_name(&self) -> &str {
+        self.0.downstream.server_name.as_deref().unwrap_or_default()
+    }
+
+    fn peer(&self) -> Option<Peer<'_>> {
+        self.0.peer()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.tls.is_some()
+    }
+}
