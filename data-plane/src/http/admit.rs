@@ -10,10 +10,15 @@ use super::head::Head;
 use super::local_reply::LocalReply;
 use super::path;
 use crate::stats::sets::http as stats;
-use crate::stream_info::details;
+use crate::stream_info::{ResponseFlag, details};
 
 /// Checks a request's head, and puts its path into one form.
 pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+    if exchange.connection.worker.shared.options.overload.stops_requests() {
+        exchange.connection.manager.stats.inc(stats::downstream_rq_overload_close);
+        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded", details::OVERLOAD);
+        return Err(reply.flag(ResponseFlag::OverloadManagerTerminated));
+    }
     check_version(exchange, head)?;
     let manager = &exchange.connection.manager;
     if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') && head.path != "*" {

@@ -185,8 +185,12 @@ fn finish(
     // Our own version, not the upstream's; the codec lowers it for a client that speaks an older one.
     *response.version_mut() = if exchange.connection.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let connection = &exchange.connection;
+    let pressed = connection.worker.shared.options.overload.disables_keepalive();
+    if pressed && !connection.http2 {
+        connection.manager.stats.inc(stats::downstream_cx_overload_disable_keepalive);
+    }
     if !connection.http2
-        && (connection.closing.get() || connection.is_drained())
+        && (pressed || connection.closing.get() || connection.is_drained())
         && version != Version::HTTP_10
     {
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));

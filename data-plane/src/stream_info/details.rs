@@ -41,6 +41,8 @@ details! {
     ABSOLUTE_PATH = "absolute_path_rejected";
     /// The path does not normalize.
     PATH_NORMALIZATION_FAILED = "path_normalization_failed";
+    /// The overload manager takes no requests.
+    OVERLOAD = "overload";
     /// HTTP/1.0 or older is not accepted.
     LOW_VERSION = "low_version";
     /// A header that should name the client's address does not.
