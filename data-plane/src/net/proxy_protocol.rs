@@ -188,7 +188,8 @@ fn write_v2(addresses: Option<(SocketAddr, SocketAddr)>, tlvs: &[Tlv]) -> Vec<u8
             (0x21, if source.is_ipv4() { 0x11 } else { 0x21 })
         }
     };
-    for (kind, value) in tlvs {
+    // A connection that speaks for itself has nothing more to say.
+    for (kind, value) in tlvs.iter().filter(|_| addresses.is_some()) {
         // What does not fit the header's length is left out as a whole.
         let Ok(length) = u16::try_from(value.len()) else { continue };
         if body.len() + 3 + value.len() > usize::from(u16::MAX) {
@@ -247,7 +248,8 @@ mod tests {
                     header.addresses,
                     addresses.map(|(source, destination)| alike(source, destination))
                 );
-                let expect = if version == Version::V2 { tlvs.clone() } else { Vec::new() };
+                let carries = version == Version::V2 && addresses.is_some();
+                let expect = if carries { tlvs.clone() } else { Vec::new() };
                 assert_eq!(header.tlvs, expect);
             }
         }
