@@ -1,17 +1,22 @@
 //! HTTP filters: one file a filter, one table from configuration to code.
 
 mod alpn;
+mod buffer;
+mod compression;
+mod compressor;
 mod cors;
+mod decompressor;
 pub(crate) mod edit;
 mod ext_authz;
 mod fault;
+mod grpc_http1_bridge;
 mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
 mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
 mod rbac;
-mod refused;
 mod set_filter_state;
 
 use std::any::Any;
@@ -19,7 +24,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::StatusCode;
 use sail_proxy_config::http_filter::{HttpFilter as Config, HttpFilterKind};
 use sail_proxy_decide::route::PerFilterConfig;
 
@@ -194,18 +198,11 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::HeaderMutation(config) => Box::new(config.clone()),
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
         HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
-        HttpFilterKind::GrpcWeb => Box::new(refused::Refused {
-            status: StatusCode::NOT_IMPLEMENTED,
-            body: "gRPC-Web is not available",
-            details: "filter_not_available",
-            content_type: Some("application/grpc-web"),
-        }),
-        HttpFilterKind::Buffer(_) => Box::new(refused::Refused {
-            status: StatusCode::NOT_IMPLEMENTED,
-            body: "the buffer filter is not available",
-            details: "filter_not_available",
-            content_type: None,
-        }),
+        HttpFilterKind::Buffer(limit) => Box::new(buffer::Filter(*limit)),
+        HttpFilterKind::Compressor(config) => Box::new(compressor::Filter::new(config, build)),
+        HttpFilterKind::Decompressor(config) => Box::new(decompressor::Filter::new(config, build)),
+        HttpFilterKind::GrpcHttp1Bridge(config) => Box::new(grpc_http1_bridge::Filter(*config)),
+        HttpFilterKind::GrpcWeb => Box::new(grpc_web::Filter),
         HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
         HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
     })

@@ -18,4 +18,5 @@ pub(crate) mod request_id;
 pub(crate) mod scan;
 pub(crate) mod timers;
 mod watched;
+pub(crate) mod transform;
 pub(crate) mod xfcc;

@@ -2,9 +2,13 @@
 
 pub mod alpn;
 mod buffer;
+pub mod compression;
+pub mod compressor;
 mod cors;
+pub mod decompressor;
 pub mod ext_authz;
 mod fault;
+pub mod grpc_http1_bridge;
 pub mod grpc_stats;
 mod grpc_web;
 pub(crate) mod header_mutation;
@@ -19,6 +23,7 @@ mod set_filter_state;
 use std::sync::Arc;
 
 use sail_proxy_decide::fault::FaultConfig;
+use sail_proxy_decide::fraction::Runtime;
 use sail_proxy_decide::headers::Mutations;
 use sail_proxy_decide::jwt::JwtAuthn;
 use sail_proxy_decide::mutation_rules::MutationRules;
@@ -54,9 +59,12 @@ struct PerRoute {
 const FILTERS: &[Entry] = &[
     alpn::ENTRY,
     buffer::ENTRY,
+    compressor::ENTRY,
     cors::ENTRY,
+    decompressor::ENTRY,
     ext_authz::ENTRY,
     fault::ENTRY,
+    grpc_http1_bridge::ENTRY,
     grpc_stats::ENTRY,
     grpc_web::ENTRY,
     header_mutation::ENTRY,
@@ -87,12 +95,18 @@ pub enum HttpFilterKind {
     Alpn(Arc<AlpnOverride>),
     /// `buffer`: the most bytes.
     Buffer(u32),
+    /// `compressor`
+    Compressor(Arc<compressor::Compressor>),
     /// `cors`: routes hold the policies.
     Cors,
+    /// `decompressor`
+    Decompressor(Arc<decompressor::Decompressor>),
     /// `ext_authz`
     ExtAuthz(Arc<ext_authz::ExtAuthz>),
     /// `fault`
     Fault(Arc<FaultConfig>),
+    /// `grpc_http1_bridge`
+    GrpcHttp1Bridge(grpc_http1_bridge::GrpcHttp1Bridge),
     /// `grpc_stats`
     GrpcStats(Arc<GrpcStats>),
     /// `grpc_web`
@@ -183,6 +197,29 @@ pub(crate) fn read_per_route(cx: &mut Cx<'_>, any: &pb::Any) -> Option<PerFilter
 
 fn per_route(any: &pb::Any) -> Option<&'static PerRoute> {
     FILTERS.iter().filter_map(|entry| entry.per_route.as_ref()).find(|entry| entry.name == type_name(any))
+}
+
+/// `RuntimeFeatureFlag`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    default: bool,
+    runtime_key: Arc<str>,
+}
+
+impl Flag {
+    /// What holds now.
+    pub fn now(&self, runtime: &dyn Runtime) -> bool {
+        if self.runtime_key.is_empty() {
+            return self.default;
+        }
+        runtime.boolean(&self.runtime_key).unwrap_or(self.default)
+    }
+}
+
+/// `RuntimeFeatureFlag`
+fn flag(value: Option<pb::core::RuntimeFeatureFlag>, default: bool) -> Flag {
+    let pb::core::RuntimeFeatureFlag { default_value, runtime_key } = value.unwrap_or_default();
+    Flag { default: values::bool_or(default_value, default), runtime_key: arc(runtime_key) }
 }
 
 /// `HeaderMutationRules`

@@ -1,6 +1,7 @@
 //! The sets of statistics, by the kind of object that has them; one file a family.
 
 mod auth;
+mod bodies;
 mod clusters;
 mod filters;
 mod istio;
@@ -8,6 +9,7 @@ mod listeners;
 mod process;
 
 pub use auth::http_jwt_authn;
+pub use bodies::{http_compressor, http_decompressor};
 pub use clusters::{cluster, cluster_health_check, cluster_membership, cluster_outlier, cluster_update};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,

@@ -1,0 +1,240 @@
+//! `envoy.filters.http.compressor`: compresses what the other side says it can read.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRANSFER_ENCODING,
+    VARY,
+};
+use http::{HeaderMap, HeaderValue};
+use sail_proxy_config::http_filter::compression::Compress;
+use sail_proxy_config::http_filter::compressor::{Compressor, CompressorPerRoute, Direction};
+
+use super::compression::{Compressing, append_to_list, no_transform};
+use super::{Build, Flow, HttpFilter, Request, Response, Work};
+use crate::http::body::Body;
+use crate::http::exchange::Exchange;
+use crate::http::transform;
+use crate::stats::sets::http_compressor as stats;
+
+/// All compressors of a chain share this: one of them is chosen.
+const SHARED: &str = "compressor";
+
+/// The filter, with its statistics.
+pub(crate) struct Filter {
+    config: Arc<Compressor>,
+    stats: stats::Scope,
+}
+
+/// What the client takes, and who could give it, in the order of the filters.
+#[derive(Clone, Default)]
+struct Offer {
+    accept: Option<String>,
+    /// Encodings, and whether they are preferred.
+    offered: Vec<(&'static str, bool)>,
+}
+
+impl Filter {
+    pub(crate) fn new(config: &Arc<Compressor>, build: &Build<'_>) -> Self {
+        let encoding = config.library.encoding.as_str();
+        let name = format!("{}.compressor.{}.{encoding}", build.prefix, config.library_name);
+        Self { config: config.clone(), stats: build.store.scope(&name) }
+    }
+
+    fn per_route(&self, exchange: &Exchange, name: &str) -> Option<Arc<CompressorPerRoute>> {
+        exchange.per_filter(name).and_then(|config| config.get())
+    }
+}
+
+fn is_enabled(direction: &Direction, exchange: &Exchange) -> bool {
+    direction.enabled.now(exchange.connection.worker.runtime())
+}
+
+/// Whether the body is of a kind and size that is compressed.
+fn is_compressible(direction: &Direction, headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length < direction.min_length) {
+        return false;
+    }
+    let Some(media) = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default()) else {
+        // Envoy takes what has no type.
+        return true;
+    };
+    let media = media.split(';').next().unwrap_or_default().trim();
+    direction.types.iter().any(|wanted| media.eq_ignore_ascii_case(wanted))
+        || direction.type_matchers.iter().any(|matcher| matcher.is_match(media.as_bytes()))
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let encoded = |name: HeaderName| {
+        headers.get_all(name).iter().any(|value| {
+            let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+            ["gzip", "deflate", "compress", "br", "zstd"]
+                .iter()
+                .any(|one| text.split(',').any(|part| part.trim() == *one))
+        })
+    };
+    headers.contains_key(CONTENT_ENCODING) || encoded(TRANSFER_ENCODING)
+}
+
+/// The encoding that the client likes best among those that are offered.
+fn choose(offer: &Offer) -> Option<&'static str> {
+    let accept = offer.accept.as_deref()?;
+    let mut best: Option<(&'static str, u32, bool)> = None;
+    for (encoding, preferred) in &offer.offered {
+        let quality = quality(accept, encoding);
+        let better = best.is_none_or(|(_, old, was)| quality > old || (quality == old && *preferred && !was));
+        if quality > 0 && better {
+            best = Some((encoding, quality, *preferred));
+        }
+    }
+    let identity = accept.split(',').filter(|part| part.trim_start().starts_with("identity"));
+    let identity = identity.map(thousandths).max().unwrap_or(0);
+    best.filter(|(_, quality, _)| *quality >= identity).map(|(encoding, ..)| encoding)
+}
+
+/// How much `accept-encoding` likes an encoding, in thousandths.
+fn quality(accept: &str, encoding: &str) -> u32 {
+    let named = |wanted: &str| {
+        let mut parts = accept.split(',').map(str::trim);
+        let name =
+            |part: &&str| part.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted);
+        parts.find(name).map(thousandths)
+    };
+    named(encoding).or_else(|| named("*")).unwrap_or(0)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+fn thousandths(part: &str) -> u32 {
+    let quality = part.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q="));
+    quality.map_or(1000, |text| (text.trim().parse::<f64>().unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u32)
+}
+
+fn compress(library: Compress, headers: &mut HeaderMap, body: &mut Body) -> bool {
+    let Ok(codec) = Compressing::new(library) else { return false };
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(library.encoding.as_str()));
+    transform::wrap(body, codec);
+    true
+}
+
+impl HttpFilter for Filter {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let Request { name, exchange, head, body } = request;
+        let per_route = self.per_route(exchange, name);
+        let encoding = self.config.library.encoding.as_str();
+        let remove = match per_route.as_deref() {
+            Some(CompressorPerRoute::Disabled) => return Flow::Continue,
+            Some(CompressorPerRoute::Overrides { remove_accept_encoding: Some(remove), .. }) => *remove,
+            _ => self.config.remove_accept_encoding,
+        };
+        let mut state = exchange.state();
+        let mut offer = state.take::<Offer>(SHARED).unwrap_or_default();
+        offer.offered.push((encoding, self.config.choose_first));
+        if is_enabled(&self.config.response, exchange) {
+            let accept = head.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+            let accept: Vec<&str> = accept.collect();
+            // A filter before this one may have taken the header away.
+            if !accept.is_empty() {
+                offer.accept = Some(accept.join(","));
+            }
+            if remove {
+                head.headers.remove(ACCEPT_ENCODING);
+            }
+        }
+        state.put(SHARED, offer);
+        drop(state);
+        if let Some(direction) =
+            self.config.request.as_ref().filter(|direction| is_enabled(direction, exchange))
+        {
+            let wanted = head.protocol.is_none()
+                && !http_body::Body::is_end_stream(body)
+                && is_compressible(direction, &head.headers)
+                && !is_encoded(&head.headers)
+                && !no_transform(&head.headers);
+            if wanted && compress(self.config.library, &mut head.headers, body) {
+                self.stats.inc(stats::request_compressed);
+            } else {
+                self.stats.inc(stats::request_not_compressed);
+            }
+        }
+        Flow::Continue
+    }
+
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        let Response { name, exchange, reply } = response;
+        let per_route = self.per_route(exchange, name);
+        let library = match per_route.as_deref() {
+            Some(CompressorPerRoute::Disabled) => return None,
+            Some(CompressorPerRoute::Overrides { library: Some(library), .. }) => *library,
+            _ => self.config.library,
+        };
+        let direction = &self.config.response;
+        if !is_enabled(direction, exchange) {
+            return None;
+        }
+        let offer = exchange.state().take::<Offer>(SHARED).unwrap_or_default();
+        exchange.state().put(SHARED, offer.clone());
+        let status = reply.response.status().as_u16();
+        let (parts, mut body) =
+            std::mem::replace(&mut reply.response, http::Response::new(Body::Empty)).into_parts();
+        let mut parts = parts;
+        let headers = &mut parts.headers;
+        let eligible = status != 101
+            && !self.config.uncompressible.contains(&status)
+            && is_compressible(direction, headers)
+            && !no_transform(headers)
+            && !(self.config.disable_on_etag && headers.contains_key(ETAG))
+            && !headers.contains_key(CONTENT_ENCODING);
+        let chosen = choose(&offer) == Some(self.config.library.encoding.as_str());
+        let empty = http_body::Body::is_end_stream(&body) || matches!(status, 204 | 304);
+        if eligible && chosen && !empty && !is_encoded(headers) && compress(library, headers, &mut body) {
+            self.etag(headers);
+            self.stats.inc(stats::compressed);
+        } else {
+            self.stats.inc(stats::not_compressed);
+        }
+        if eligible {
+            append_to_list(headers, VARY, "Accept-Encoding");
+        }
+        reply.response = http::Response::from_parts(parts, body);
+        None
+    }
+}
+
+impl Filter {
+    /// A strong tag stands for the bytes as they were.
+    fn etag(&self, headers: &mut HeaderMap) {
+        let Some(tag) = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else { return };
+        let weak = tag.to_str().ok().and_then(|tag| HeaderValue::try_from(format!("W/{tag}")).ok());
+        match weak.filter(|_| self.config.weaken_etag) {
+            Some(weak) => {
+                headers.insert(ETAG, weak);
+            }
+            None => {
+                headers.remove(ETAG);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_chooses() {
+        let check = |accept: &str, expect: Option<&str>| {
+            let offered = vec![("gzip", false), ("br", false), ("zstd", true)];
+            let offer = Offer { accept: Some(accept.to_owned()), offered };
+            assert_eq!(choose(&offer), expect, "{accept}");
+        };
+        check("gzip", Some("gzip"));
+        check("gzip;q=0.5, br", Some("br"));
+        check("gzip, br, zstd", Some("zstd"));
+        check("*", Some("zstd"));
+        check("gzip;q=0, identity", None);
+        check("deflate", None);
+        check("identity, gzip;q=0.5", None);
+    }
+}
