@@ -4,6 +4,7 @@
 //! types are compiled once from Envoy's protobufs by `sail-proxy-config` and are read by every worker through `Arc`s.
 
 pub mod address;
+pub mod cel;
 pub mod fault;
 pub mod filter_chain;
 pub mod format;
