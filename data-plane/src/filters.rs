@@ -188,7 +188,7 @@ impl Chain {
 /// recorded at the exchange's end.
 fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter>> {
     Some(match kind {
-        HttpFilterKind::Rbac(config) => Box::new(config.clone()),
+        HttpFilterKind::Rbac(config) => Box::new(rbac::Filter::new(config, build)),
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
         HttpFilterKind::Cors => Box::new(cors::Cors),

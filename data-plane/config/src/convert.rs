@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod headers;
 pub(crate) mod matchers;
+pub(crate) mod tree;
 pub(crate) mod values;
 
 use std::fmt;

@@ -20,6 +20,7 @@ pub mod state;
 pub mod tls;
 pub mod tracing;
 
+mod cel;
 mod convert;
 mod diagnostics;
 mod pb;

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 
-use sail_proxy_decide::rbac::{Invert, Permission, Policy, Principal, RbacConfig, RuleAction, Rules};
+use sail_proxy_decide::cel::Program;
+use sail_proxy_decide::rbac::{
+    Engine, Invert, NamedAction, Permission, Policy, Principal, RbacConfig, RuleAction, Rules, SanKind,
+    SanMatcher,
+};
+use xds_api::xds::r#type::matcher::v3::Matcher;
 
-use crate::convert::{Cx, address, arc, matchers};
-use crate::pb;
+use crate::convert::{Cx, address, arc, matchers, tree, type_name};
 use crate::route::matching::template;
+use crate::{cel, pb};
 
 /// `envoy.extensions.filters.http.rbac.v3.RBAC`
 pub(crate) fn http(cx: &mut Cx<'_>, value: pb::filters::http::rbac::v3::Rbac) -> Option<RbacConfig> {
@@ -19,30 +24,53 @@ pub(crate) fn http(cx: &mut Cx<'_>, value: pb::filters::http::rbac::v3::Rbac) ->
         shadow_rules_stat_prefix,
         track_per_rule_stats,
     } = value;
-    cx.refuse("matcher", &matcher);
-    cx.refuse("shadow_matcher", &shadow_matcher);
     Some(RbacConfig {
-        rules: cx.option("rules", rules, self::rules),
-        shadow_rules: cx.option("shadow_rules", shadow_rules, self::rules),
+        rules: engine(cx, ("rules", rules), ("matcher", matcher)),
+        shadow_rules: engine(cx, ("shadow_rules", shadow_rules), ("shadow_matcher", shadow_matcher)),
         rules_stat_prefix: arc(rules_stat_prefix),
         shadow_rules_stat_prefix: arc(shadow_rules_stat_prefix),
         track_per_rule_stats,
     })
 }
 
-/// `envoy.config.rbac.v3.RBAC`
-pub(crate) fn rules(cx: &mut Cx<'_>, value: pb::rbac::Rbac) -> Option<Rules> {
-    let pb::rbac::Rbac { action, policies, audit_logging_options } = value;
-    cx.refuse("audit_logging_options", &audit_logging_options);
-    let action = match pb::rbac::rbac::Action::try_from(action) {
-        Ok(pb::rbac::rbac::Action::Allow) => RuleAction::Allow,
-        Ok(pb::rbac::rbac::Action::Deny) => RuleAction::Deny,
-        Ok(pb::rbac::rbac::Action::Log) => RuleAction::Log,
+/// Rules, or a tree in their place. The tree wins, as in Envoy.
+pub(crate) fn engine(
+    cx: &mut Cx<'_>,
+    rules: (&str, Option<pb::rbac::Rbac>),
+    matcher: (&str, Option<Matcher>),
+) -> Option<Engine> {
+    if matcher.1.is_some() {
+        cx.ignore(rules.0, &rules.1, "the matcher decides");
+        return cx
+            .option(matcher.0, matcher.1, |cx, value| tree::tree(cx, value, &leaf))
+            .map(Engine::Matcher);
+    }
+    cx.option(rules.0, rules.1, self::rules).map(Engine::Policies)
+}
+
+fn leaf(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NamedAction> {
+    let pb::rbac::Action { name, action } = cx.unpack(any)?;
+    Some(NamedAction { name: arc(name), action: self::action(cx, action)? })
+}
+
+fn action(cx: &mut Cx<'_>, action: i32) -> Option<RuleAction> {
+    use pb::rbac::rbac::Action;
+    match Action::try_from(action) {
+        Ok(Action::Allow) => Some(RuleAction::Allow),
+        Ok(Action::Deny) => Some(RuleAction::Deny),
+        Ok(Action::Log) => Some(RuleAction::Log),
         Err(_) => {
             cx.error("action", "it is not known");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// `envoy.config.rbac.v3.RBAC`
+fn rules(cx: &mut Cx<'_>, value: pb::rbac::Rbac) -> Option<Rules> {
+    let pb::rbac::Rbac { action, policies, audit_logging_options } = value;
+    cx.refuse("audit_logging_options", &audit_logging_options);
+    let action = self::action(cx, action)?;
     Some(Rules { action, policies: sorted(cx, policies).into() })
 }
 
@@ -53,9 +81,8 @@ fn sorted(cx: &mut Cx<'_>, policies: HashMap<String, pb::rbac::Policy>) -> Vec<P
         cx.within(format!("policies[{name}]"), |cx| {
             let pb::rbac::Policy { permissions, principals, condition, checked_condition, cel_config } =
                 value;
-            cx.refuse("condition", &condition);
-            cx.refuse("checked_condition", &checked_condition);
-            cx.ignore("cel_config", &cel_config, "there is no condition that it could change");
+            cx.ignore("cel_config", &cel_config, "its string functions are there always");
+            let condition = self::condition(cx, condition, checked_condition);
             for (field, empty) in
                 [("permissions", permissions.is_empty()), ("principals", principals.is_empty())]
             {
@@ -66,11 +93,21 @@ fn sorted(cx: &mut Cx<'_>, policies: HashMap<String, pb::rbac::Policy>) -> Vec<P
             Policy {
                 permissions: cx.each("permissions", permissions, permission).into(),
                 principals: cx.each("principals", principals, principal).into(),
+                condition,
                 name: arc(name),
             }
         })
     });
     each.collect()
+}
+
+fn condition(
+    cx: &mut Cx<'_>,
+    parsed: Option<xds_api::google::api::expr::v1alpha1::Expr>,
+    checked: Option<xds_api::google::api::expr::v1alpha1::CheckedExpr>,
+) -> Option<Program> {
+    let parsed = cx.option("condition", parsed, cel::parsed);
+    parsed.or_else(|| cx.option("checked_condition", checked, cel::checked))
 }
 
 fn permission(cx: &mut Cx<'_>, value: pb::rbac::Permission) -> Option<Permission> {
@@ -169,15 +206,39 @@ fn principal(cx: &mut Cx<'_>, value: pb::rbac::Principal) -> Option<Principal> {
             Some(if route { Principal::RouteMetadata(matcher) } else { Principal::Metadata(matcher) })
         }
         Some(Identifier::FilterState(value)) => cx.within("filter_state", |cx| filter_state(cx, value)),
-        Some(Identifier::Custom(value)) => {
-            cx.error("custom", format_args!("the principal {:?} is not supported", value.name));
-            None
-        }
+        Some(Identifier::Custom(value)) => cx.within("custom", |cx| custom(cx, value)),
         None => {
             cx.error("identifier", "it must be set");
             None
         }
     }
+}
+
+fn custom(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Principal> {
+    use pb::tls::subject_alt_name_matcher::SanType;
+    use xds_api::envoy::extensions::rbac::principals::mtls_authenticated::v3::Config;
+    let any = cx.required("typed_config", value.typed_config, |_, any| Some(any))?;
+    if type_name(&any) != "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config" {
+        cx.error("typed_config", format_args!("there is no principal {:?}", type_name(&any)));
+        return None;
+    }
+    let Config { san_matcher, any_validated_client_certificate } = cx.unpack(&any)?;
+    let Some(san) = san_matcher else {
+        if !any_validated_client_certificate {
+            cx.error("typed_config", "one of its fields must be set");
+        }
+        return Some(Principal::Certificate(None));
+    };
+    let kind = match SanType::try_from(san.san_type) {
+        Ok(SanType::Uri) => SanKind::Uri,
+        Ok(SanType::Dns) => SanKind::Dns,
+        _ => {
+            cx.error("typed_config.san_matcher.san_type", "only URI and DNS are supported");
+            return None;
+        }
+    };
+    let name = cx.required("typed_config.san_matcher.matcher", san.matcher, matchers::string)?;
+    Some(Principal::Certificate(Some(SanMatcher { kind, name })))
 }
 
 fn path(

@@ -14,7 +14,7 @@ mod value;
 
 pub use attribute::{Attribute, Attributes, Table};
 pub use eval::EvalError;
-pub use raw::{Literal, Raw};
+pub use raw::{Literal, Raw, RawFold};
 pub use resolve::CompileError;
 pub use value::Value;
 

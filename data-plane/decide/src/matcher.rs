@@ -3,6 +3,7 @@
 mod header;
 mod regex;
 mod string;
+pub mod tree;
 mod value;
 
 pub use header::{HeaderMatch, HeaderMatcher, QueryMatcher, query_value};

@@ -1,10 +1,13 @@
 //! Role-based access control: who may do what, for HTTP requests and for TCP connections.
 
+mod attributes;
 mod engine;
 
 use std::sync::Arc;
 
 use crate::address::CidrSet;
+use crate::cel::Program;
+use crate::matcher::tree::MatchTree;
 use crate::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher};
 use crate::path_template::PathTemplate;
 
@@ -14,15 +17,33 @@ pub use engine::{Input, Peer, Verdict};
 #[derive(Debug, Default)]
 pub struct RbacConfig {
     /// Rules that decide; `None`: everything passes.
-    pub rules: Option<Rules>,
+    pub rules: Option<Engine>,
     /// Rules that are only counted.
-    pub shadow_rules: Option<Rules>,
+    pub shadow_rules: Option<Engine>,
     /// A prefix for statistics of the rules.
     pub rules_stat_prefix: Arc<str>,
     /// A prefix for statistics and metadata of the shadow rules.
     pub shadow_rules_stat_prefix: Arc<str>,
     /// Whether each policy has statistics of its own.
     pub track_per_rule_stats: bool,
+}
+
+/// What decides.
+#[derive(Debug)]
+pub enum Engine {
+    /// Policies.
+    Policies(Rules),
+    /// A tree whose leaves say what is done; what reaches no leaf is refused.
+    Matcher(MatchTree<NamedAction>),
+}
+
+/// `envoy.config.rbac.v3.Action`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAction {
+    /// Its name, which stands for a policy's.
+    pub name: Arc<str>,
+    /// What is done.
+    pub action: RuleAction,
 }
 
 /// `RBAC`: an action and policies, sorted by name.
@@ -54,6 +75,8 @@ pub struct Policy {
     pub permissions: Box<[Permission]>,
     /// By whom.
     pub principals: Box<[Principal]>,
+    /// What must hold besides.
+    pub condition: Option<Program>,
 }
 
 /// `Permission`
@@ -98,6 +121,8 @@ pub enum Principal {
     Not(Box<Principal>),
     /// Who proved who they are: a URI SAN, else a DNS SAN, else the subject matches. `None`: any TLS peer.
     Authenticated(Option<StringMatcher>),
+    /// Who gave a certificate that was verified, with such a name in it; `None`: any name.
+    Certificate(Option<SanMatcher>),
     /// The connection's peer, after PROXY protocol.
     SourceIp(CidrSet),
     /// The connection's peer, before PROXY protocol.
@@ -116,6 +141,24 @@ pub enum Principal {
     FilterState(Box<str>, StringMatcher),
     /// A filter state object that is an address.
     FilterStateAddress(Box<str>, CidrSet, Invert),
+}
+
+/// A match on names of one kind in a certificate.
+#[derive(Debug)]
+pub struct SanMatcher {
+    /// The kind.
+    pub kind: SanKind,
+    /// What the name must be.
+    pub name: StringMatcher,
+}
+
+/// Kinds of names in a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SanKind {
+    /// URI.
+    Uri,
+    /// DNS.
+    Dns,
 }
 
 /// Whether a result is turned round.

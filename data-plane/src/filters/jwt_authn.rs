@@ -22,6 +22,7 @@ use super::{Build, Flow, HttpFilter, Request};
 use crate::http::exchange::Exchange;
 use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
+use crate::http::scan::Present;
 use crate::stats::sets::http_jwt_authn as stats;
 use crate::stream_info::details;
 use remote::Remote;
@@ -140,6 +141,8 @@ impl Filter {
         for (name, value) in effects.add_headers {
             head.headers.append(name, value);
         }
+        // What is decided by the headers that there are looks at them again.
+        head.present = Present::of(&head.headers);
         if !effects.metadata.is_empty() {
             exchange.info.borrow_mut().dynamic_metadata.merge(NAMESPACE, effects.metadata);
         }

@@ -1,23 +1,77 @@
 //! `envoy.filters.http.rbac`: lets requests pass, or refuses them.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
+mod counters;
+mod subject;
+
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::StatusCode;
-use sail_proxy_decide::head::RequestHead;
-use sail_proxy_decide::rbac::{Input, Peer, RbacConfig, RuleAction};
+use sail_proxy_decide::rbac::{RbacConfig, Verdict};
 use sail_proxy_decide::route::PerFilterConfig;
 use serde_json::Value;
 
-use super::{Flow, HttpFilter, Request};
+use super::{Build, Flow, HttpFilter, Request};
 use crate::http::exchange::Exchange;
-use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
+use crate::stats::Store;
 use crate::stats::sets::http_rbac as stats;
-use crate::stream_info::{StreamInfo, details};
+use crate::stream_info::details;
+use counters::{Counters, Outcome};
+use subject::Subject;
 
-impl HttpFilter for RbacConfig {
+/// The namespace of what it writes into dynamic metadata.
+const NAMESPACE: &str = "envoy.filters.http.rbac";
+
+/// Where access logs look for the rules' wish.
+const COMMON: &str = "envoy.common";
+
+/// See the module's documentation.
+pub(crate) struct Filter {
+    config: Arc<RbacConfig>,
+    plain: stats::Scope,
+    store: Arc<Store>,
+    prefix: Box<str>,
+    /// Counters under names of their own, by the configuration that names them.
+    named: RefCell<Vec<(Arc<RbacConfig>, std::rc::Rc<Counters>)>>,
+}
+
+impl Filter {
+    pub(super) fn new(config: &Arc<RbacConfig>, build: &Build<'_>) -> Self {
+        Self {
+            config: config.clone(),
+            plain: build.store.scope(build.prefix),
+            store: build.store.clone(),
+            prefix: build.prefix.into(),
+            named: RefCell::default(),
+        }
+    }
+
+    fn count(&self, config: &Arc<RbacConfig>, outcome: Outcome, policy: Option<&Arc<str>>) {
+        let own =
+            if outcome.is_shadow() { &config.shadow_rules_stat_prefix } else { &config.rules_stat_prefix };
+        if own.is_empty() {
+            self.plain.inc(outcome.counter());
+        }
+        if !own.is_empty() || config.track_per_rule_stats {
+            self.counters(config).count(config, outcome, policy);
+        }
+    }
+
+    fn counters(&self, config: &Arc<RbacConfig>) -> std::rc::Rc<Counters> {
+        let mut named = self.named.borrow_mut();
+        if let Some((_, counters)) = named.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
+            return counters.clone();
+        }
+        // Routes of the past have configurations that nobody else holds.
+        named.retain(|(config, _)| Arc::strong_count(config) > 1);
+        let counters = std::rc::Rc::new(Counters::new(&self.store, &self.prefix));
+        named.push((config.clone(), counters.clone()));
+        counters
+    }
+}
+
+impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
         let Request { name, exchange, head, .. } = request;
         let per_route: Option<Arc<RbacConfig>> = match exchange.per_filter(name) {
@@ -25,75 +79,48 @@ impl HttpFilter for RbacConfig {
             Some(PerFilterConfig::Rbac(None)) => return Flow::Continue,
             _ => None,
         };
-        let config = per_route.as_deref().unwrap_or(self);
-        let stats = exchange.connection.manager.rbac_stats();
-        let info = exchange.info.borrow();
-        let input = Subject { exchange, head, info: &info };
-        if let Some(rules) = &config.shadow_rules {
-            let allowed = rules.decide(&input).allowed;
-            stats.inc(if allowed { stats::shadow_allowed } else { stats::shadow_denied });
+        let config = per_route.as_ref().unwrap_or(&self.config);
+        let (shadow, verdict) = {
+            let info = exchange.info.borrow();
+            let input = Subject::new(exchange, head, &info);
+            let shadow = config.shadow_rules.as_ref().map(|rules| rules.decide(&input));
+            (shadow, config.rules.as_ref().map(|rules| rules.decide(&input)))
+        };
+        if let Some(shadow) = shadow {
+            let outcome = if shadow.allowed { Outcome::ShadowAllowed } else { Outcome::ShadowDenied };
+            self.count(config, outcome, shadow.policy.as_ref());
+            note(exchange, &config.shadow_rules_stat_prefix, "shadow", &shadow);
         }
-        let Some(rules) = &config.rules else { return Flow::Continue };
-        let verdict = rules.decide(&input);
-        if rules.action == RuleAction::Log {
-            stats.inc(if verdict.policy.is_some() { stats::logged } else { stats::not_logged });
+        let Some(verdict) = verdict else { return Flow::Continue };
+        if let Some(log) = verdict.log {
+            self.count(
+                config,
+                if log { Outcome::Logged } else { Outcome::NotLogged },
+                verdict.policy.as_ref(),
+            );
+            let mut info = exchange.info.borrow_mut();
+            info.dynamic_metadata.set(COMMON, "access_log_hint", Value::Bool(log));
             return Flow::Continue;
         }
-        stats.inc(if verdict.allowed { stats::allowed } else { stats::denied });
         if verdict.allowed {
+            self.count(config, Outcome::Allowed, verdict.policy.as_ref());
             return Flow::Continue;
         }
+        self.count(config, Outcome::Denied, verdict.policy.as_ref());
+        note(exchange, &config.rules_stat_prefix, "enforced", &verdict);
         let details = details::rbac_denied(verdict.policy.as_deref());
         Flow::Reply(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "RBAC: access denied", details)))
     }
 }
 
-/// A request as policies see it.
-struct Subject<'a> {
-    exchange: &'a Exchange,
-    head: &'a Head,
-    info: &'a StreamInfo,
-}
-
-impl Input for Subject<'_> {
-    fn head(&self) -> Option<RequestHead<'_>> {
-        Some(self.head.view())
+/// Tells other filters and logs what the rules say.
+fn note(exchange: &Exchange, prefix: &str, kind: &str, verdict: &Verdict) {
+    let mut info = exchange.info.borrow_mut();
+    if let Some(policy) = &verdict.policy {
+        let key = format!("{prefix}{kind}_effective_policy_id");
+        info.dynamic_metadata.set(NAMESPACE, &key, Value::String(policy.to_string()));
     }
-
-    fn destination(&self) -> Option<(IpAddr, u16)> {
-        let local = self.info.downstream.local_address;
-        Some((local.ip(), local.port()))
-    }
-
-    fn source_ip(&self) -> Option<IpAddr> {
-        self.direct_remote_ip()
-    }
-
-    fn direct_remote_ip(&self) -> Option<IpAddr> {
-        Some(self.info.downstream.direct_remote_address.ip())
-    }
-
-    fn remote_ip(&self) -> Option<IpAddr> {
-        Some(self.info.downstream.remote_address.ip())
-    }
-
-    fn requested_server_name(&self) -> &str {
-        self.info.downstream.server_name.as_deref().unwrap_or_default()
-    }
-
-    fn peer(&self) -> Option<Peer<'_>> {
-        self.exchange.connection.accepted.peer()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.exchange.connection.accepted.tls.is_some()
-    }
-
-    fn dynamic_metadata(&self, namespace: &str) -> Option<Cow<'_, Value>> {
-        self.info.dynamic_metadata.get(namespace).map(Cow::Borrowed)
-    }
-
-    fn filter_state(&self, key: &str) -> Option<Cow<'_, str>> {
-        self.info.filter_state(key).map(Cow::Borrowed)
-    }
+    let result = if verdict.allowed { "allowed" } else { "denied" };
+    let key = format!("{prefix}{kind}_engine_result");
+    info.dynamic_metadata.set(NAMESPACE, &key, Value::String(result.to_owned()));
 }

@@ -15,7 +15,7 @@ use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
 use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
-use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, http_rbac, listener_http};
+use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, listener_http};
 use crate::stream_info::{ConfigMetadata, StreamInfo};
 use crate::worker::Shared;
 
@@ -36,7 +36,6 @@ pub(crate) struct Manager {
     filters: Chain,
     listener_stats: listener_http::Scope,
     fault: http_fault::Scope,
-    rbac: http_rbac::Scope,
     rate_limit: http_local_rate_limit::Scope,
     server: Server,
     rules: Rules,
@@ -67,7 +66,6 @@ impl Manager {
             filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
             fault: store.scope(prefix),
-            rbac: store.scope(prefix),
             rate_limit: store.scope(prefix),
             server: match config.server_header {
                 ServerHeader::Overwrite => Server::Overwrite(config.server_name.clone()),
@@ -209,10 +207,6 @@ impl Manager {
 
     pub(crate) fn fault_stats(&self) -> &http_fault::Scope {
         &self.fault
-    }
-
-    pub(crate) fn rbac_stats(&self) -> &http_rbac::Scope {
-        &self.rbac
     }
 
     pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {

@@ -36,13 +36,11 @@ pub(super) fn network_rbac(
         enforcement_type,
         delay_deny,
     } = value;
-    cx.refuse("matcher", &matcher);
-    cx.refuse("shadow_matcher", &shadow_matcher);
     Some(NetworkRbac {
         stat_prefix: arc(stat_prefix),
         config: RbacConfig {
-            rules: cx.option("rules", rules, rbac::rules),
-            shadow_rules: cx.option("shadow_rules", shadow_rules, rbac::rules),
+            rules: rbac::engine(cx, ("rules", rules), ("matcher", matcher)),
+            shadow_rules: rbac::engine(cx, ("shadow_rules", shadow_rules), ("shadow_matcher", shadow_matcher)),
             rules_stat_prefix: Arc::from(""),
             shadow_rules_stat_prefix: arc(shadow_rules_stat_prefix),
             track_per_rule_stats: false,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Invert, Permission, Policy, Principal, RuleAction, Rules};
+use super::attributes::Known;
+use super::{Engine, Invert, Permission, Policy, Principal, RuleAction, Rules, SanKind};
+use crate::cel;
 use crate::head::{HeaderKey, RequestHead};
 
 /// What rules look at. For TCP there is no head.
@@ -39,6 +41,10 @@ pub trait Input {
     fn filter_state(&self, _key: &str) -> Option<Cow<'_, str>> {
         None
     }
+    /// An attribute for conditions that does not follow from the above.
+    fn attribute(&self, _attribute: cel::Attribute) -> Option<cel::Value<'_>> {
+        None
+    }
 }
 
 /// Names in a peer's certificate.
@@ -59,27 +65,48 @@ pub struct Verdict {
     pub allowed: bool,
     /// The policy that matched.
     pub policy: Option<Arc<str>>,
+    /// For rules that only log: whether this is to be logged.
+    pub log: Option<bool>,
 }
 
-impl Rules {
-    /// Decides.
-    pub fn decide<I: Input + ?Sized>(&self, input: &I) -> Verdict {
-        let policy =
-            self.policies.iter().find(|policy| policy.is_match(input)).map(|policy| Arc::clone(&policy.name));
-        let allowed = match self.action {
+impl Verdict {
+    fn of(action: RuleAction, policy: Option<Arc<str>>) -> Self {
+        let allowed = match action {
             RuleAction::Allow => policy.is_some(),
             RuleAction::Deny => policy.is_none(),
             RuleAction::Log => true,
         };
-        Verdict { allowed, policy }
+        Self { allowed, log: (action == RuleAction::Log).then_some(policy.is_some()), policy }
+    }
+}
+
+impl Engine {
+    /// Decides.
+    pub fn decide<I: Input>(&self, input: &I) -> Verdict {
+        match self {
+            Self::Policies(rules) => rules.decide(input),
+            Self::Matcher(tree) => match tree.find(&Known(input)) {
+                Some(found) => Verdict::of(found.action, Some(found.name.clone())),
+                None => Verdict { allowed: false, policy: None, log: None },
+            },
+        }
+    }
+}
+
+impl Rules {
+    /// Decides.
+    pub fn decide<I: Input>(&self, input: &I) -> Verdict {
+        let found = self.policies.iter().find(|policy| policy.is_match(input));
+        Verdict::of(self.action, found.map(|policy| Arc::clone(&policy.name)))
     }
 }
 
 impl Policy {
     /// Whether it matches.
-    pub fn is_match<I: Input + ?Sized>(&self, input: &I) -> bool {
+    pub fn is_match<I: Input>(&self, input: &I) -> bool {
         self.permissions.iter().any(|permission| permission.is_match(input))
             && self.principals.iter().any(|principal| principal.is_match(input))
+            && self.condition.as_ref().is_none_or(|condition| condition.holds(&Known(input)))
     }
 }
 
@@ -120,6 +147,14 @@ impl Principal {
                 peer.uri_sans.iter().any(matches)
                     || peer.dns_sans.iter().any(matches)
                     || matcher.is_match(peer.subject.as_bytes())
+            }),
+            Self::Certificate(None) => input.peer().is_some(),
+            Self::Certificate(Some(matcher)) => input.peer().is_some_and(|peer| {
+                let names = match matcher.kind {
+                    SanKind::Uri => peer.uri_sans,
+                    SanKind::Dns => peer.dns_sans,
+                };
+                names.iter().any(|name| matcher.name.is_match(name.as_bytes()))
             }),
             Self::SourceIp(ranges) => input.source_ip().is_some_and(|ip| ranges.contains(ip)),
             Self::DirectRemoteIp(ranges) => input.direct_remote_ip().is_some_and(|ip| ranges.contains(ip)),
@@ -226,6 +261,7 @@ mod tests {
                     from("spiffe://td/ns/a/sa/x"),
                     Principal::Not(Box::new(Principal::Any)),
                 ]),
+                condition: None,
             }]),
         }
     }
@@ -253,5 +289,38 @@ mod tests {
             assert!(rules(RuleAction::Deny).decide(request).allowed);
             assert!(rules(RuleAction::Log).decide(request).allowed);
         }
+    }
+
+    #[test]
+    fn conditions_and_trees_decide() {
+        use crate::matcher::tree::{Branches, Input as TreeInput, MatchTree, OnMatch};
+        use crate::rbac::NamedAction;
+
+        let request = |path| Request {
+            headers: HeaderMap::new(),
+            sans: vec!["spiffe://x".into()],
+            path,
+            method: "GET",
+        };
+        let mut rules = rules(RuleAction::Deny);
+        let text = "request.url_path.startsWith('/a') && connection.mtls && destination.port == 8080";
+        rules.policies = Box::new([Policy {
+            name: "c".into(),
+            permissions: Box::new([Permission::Any]),
+            principals: Box::new([Principal::Certificate(None)]),
+            condition: Some(cel::Program::compile(text).unwrap()),
+        }]);
+        assert!(!rules.decide(&request("/a?b")).allowed);
+        assert!(rules.decide(&request("/b?/a")).allowed);
+
+        let action = |action| OnMatch::Action(NamedAction { name: "n".into(), action });
+        let map =
+            Box::new([("/a".into(), action(RuleAction::Allow)), ("/".into(), action(RuleAction::Deny))]);
+        let branches = Branches::Prefix(TreeInput::RequestHeader(HeaderKey::Path), map);
+        let engine = Engine::Matcher(MatchTree { branches, on_no_match: None });
+        let verdict = |path| engine.decide(&request(path));
+        assert_eq!(verdict("/abc"), Verdict { allowed: true, policy: Some("n".into()), log: None });
+        assert!(!verdict("/b").allowed && verdict("/b").policy.is_some());
+        assert!(!verdict("*").allowed && verdict("*").policy.is_none());
     }
 }
