@@ -97,10 +97,8 @@ fn tokens_and_their_claims_decide() {
     let rbac = "rules: {action: DENY, policies: {claims: {permissions: [{url_path: {path: {prefix: /admin}}}], \
         principals: [{not_id: {sourced_metadata: {metadata_matcher: {filter: envoy.filters.http.jwt_authn, path: \
         [{key: payload}, {key: scope}], value: {list_match: {one_of: {string_match: {exact: admin}}}}}}}}]}}}";
-    let filters = [
-        filter("jwt_authn", "jwt_authn.v3.JwtAuthentication", &jwt),
-        filter("rbac", "rbac.v3.RBAC", rbac),
-    ];
+    let filters =
+        [filter("jwt_authn", "jwt_authn.v3.JwtAuthentication", &jwt), filter("rbac", "rbac.v3.RBAC", rbac)];
     let strict = "{match: {prefix: /strict}, route: {cluster: a}, typed_per_filter_config: \
         {envoy.filters.http.jwt_authn: {\"@type\": \
         type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig, requirement_name: strict}}}";
@@ -121,7 +119,11 @@ fn tokens_and_their_claims_decide() {
         claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let answer = get(at, "/", &[("authorization", &bearer(&claims))]);
         assert_eq!((answer.status, &*answer.body), (status, body));
-        assert!(answer.head.contains("Bearer realm=\"http://test/\", error=\"invalid_token\""), "{}", answer.head);
+        assert!(
+            answer.head.contains("Bearer realm=\"http://test/\", error=\"invalid_token\""),
+            "{}",
+            answer.head
+        );
     };
     refused(json!({"exp": 1}), 401, "Jwt is expired");
     refused(json!({"iss": "other"}), 401, "Jwt issuer is not configured");
@@ -155,7 +157,10 @@ fn server(status: u16, body: String) -> (SocketAddr, Arc<AtomicUsize>) {
             }
             counted.fetch_add(1, Relaxed);
             let (mut stream, length) = (stream, body.len());
-            let _ = write!(stream, "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
         }
     });
     (address, count)

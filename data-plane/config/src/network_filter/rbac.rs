@@ -40,7 +40,11 @@ pub(super) fn network_rbac(
         stat_prefix: arc(stat_prefix),
         config: RbacConfig {
             rules: rbac::engine(cx, ("rules", rules), ("matcher", matcher)),
-            shadow_rules: rbac::engine(cx, ("shadow_rules", shadow_rules), ("shadow_matcher", shadow_matcher)),
+            shadow_rules: rbac::engine(
+                cx,
+                ("shadow_rules", shadow_rules),
+                ("shadow_matcher", shadow_matcher),
+            ),
             rules_stat_prefix: Arc::from(""),
             shadow_rules_stat_prefix: arc(shadow_rules_stat_prefix),
             track_per_rule_stats: false,
