@@ -21,6 +21,7 @@ use crate::http::head::{Head, Keep};
 use crate::http::scan::Present;
 use crate::pool::PoolError;
 use crate::pool::lease::{Hold, Lease};
+use crate::pool::limits::Resource;
 use crate::stats::sets::cluster as stats;
 use crate::worker::state::Worker;
 
@@ -68,12 +69,11 @@ pub(crate) async fn send(
     let choice = cluster
         .choose(&LbContext::default(), worker)
         .ok_or_else(|| CalloutError::NoHost(cluster.config.name.clone()))?;
-    let permit = cluster.limits(Priority::Default).requests.acquire();
-    let permit = permit.ok_or(PoolError::Overflow)?;
-    let hold = Hold::new(cluster.stats(), &choice.host, permit);
-    let pool = cluster.own_pool(&choice, worker);
+    let cluster = choice.member.clone().unwrap_or(cluster);
+    let pool = cluster.own_pool(&choice, worker).ok_or(PoolError::Overflow)?;
     let mut lease = pool.acquire().await?;
-    lease.hold(hold);
+    let permit = cluster.limits(Priority::Default).acquire(Resource::Requests);
+    lease.hold(Hold::new(cluster.stats(), &choice.host, permit.ok_or(PoolError::Overflow)?));
     let http2 = lease.is_http2();
     let parts = if http2 { head.http2_parts(Keep::Headers) } else { Some(head.http1_parts(Keep::Headers)) };
     let parts = parts.ok_or_else(|| CalloutError::Authority(head.authority().to_owned()))?;

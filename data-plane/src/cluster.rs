@@ -1,6 +1,9 @@
-//! Clusters as a worker has them: hosts to choose from, connection pools, limits, statistics.
+//! Clusters as a worker has them: hosts to choose from, connection pools, limits, statistics. A worker builds a cluster
+//! when the first request asks for it.
 
+mod choose;
 pub(crate) mod shared;
+pub(crate) mod stats;
 pub(crate) mod target;
 
 use std::cell::{Cell, RefCell};
@@ -12,82 +15,64 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use http::Response;
 use hyper::body::Incoming;
-use sail_proxy_config::cluster::{Cluster as Config, Discovery, OriginalDst};
+use sail_proxy_config::cluster::{Cluster as Config, Discovery};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
-use sail_proxy_decide::host::{Endpoints, HealthStatus, Host, HostState};
-use sail_proxy_decide::lb::{Balancer, Context};
+use sail_proxy_decide::host::{Endpoints, HealthFlag, Host};
+use sail_proxy_decide::lb::{Aggregate, Balancer};
 use sail_proxy_decide::outlier::{self, Outcome};
-use sail_proxy_decide::route::{Metadata, Priority};
+use sail_proxy_decide::route::Priority;
 use smallvec::SmallVec;
+
+pub(crate) use choose::{Avoid, Choice, LbContext};
 
 use crate::http::exchange::Exchange;
 use crate::pool::Pool;
-use crate::pool::limits::Limits;
+use crate::pool::limits::{Level, Limits, Resource};
 use crate::router::failure::Failure;
-use crate::stats::sets::{cluster as stats, cluster_outlier};
+use crate::stats::sets::{cluster as set, cluster_outlier};
 use crate::stream_info::{ClusterInfo, UpstreamAddress};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
+use shared::Destination;
 use target::PoolKey;
-
-/// Which hosts are avoided, and how often another is looked for on that account.
-#[derive(Clone, Copy)]
-pub(crate) struct Avoid<'a> {
-    pub(crate) hosts: &'a dyn Fn(&Host) -> bool,
-    pub(crate) attempts: u32,
-}
-
-/// What the choice of a host depends on.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct LbContext<'a> {
-    pub(crate) hash: Option<u64>,
-    pub(crate) original_destination: Option<SocketAddr>,
-    /// Hosts that a retry avoids, and how often another is looked for.
-    pub(crate) avoid: Option<Avoid<'a>>,
-}
-
-/// The host that was chosen.
-#[derive(Clone)]
-pub(crate) struct Choice {
-    pub(crate) host: Arc<Host>,
-}
 
 /// The pools of one host.
 type Pools = SmallVec<[(PoolKey, Rc<Pool>); 1]>;
-
-/// A host that a destination made, and when it was last used.
-type FoundHost = (Arc<Host>, Cell<Instant>);
 
 /// A cluster of one worker.
 pub(crate) struct Cluster {
     pub(crate) config: Arc<Config>,
     info: Arc<ClusterInfo>,
-    stats: stats::Scope,
+    stats: set::Scope,
     outliers: Option<cluster_outlier::Scope>,
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
     balancer: RefCell<Balancer>,
+    aggregate: RefCell<Aggregate>,
     pools: RefCell<HashMap<Address, Pools>>,
     /// Hosts that original destinations made.
-    found: RefCell<HashMap<SocketAddr, FoundHost>>,
+    found: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
+    /// Nothing new comes: connections serve what they have, and no more.
+    retired: Cell<bool>,
 }
 
 impl Cluster {
     pub(crate) fn new(config: &Arc<Config>, endpoints: Option<Arc<Endpoints>>, shared: &Shared) -> Rc<Self> {
         let counts = shared.clusters.counts(&config.name);
+        let breakers = &config.circuit_breakers;
         Rc::new(Self {
             info: info(config),
             stats: shared.store.scope(&config.stat_name),
             outliers: config.outlier_detection.as_ref().map(|_| shared.store.scope(&config.stat_name)),
-            limits: [Priority::Default, Priority::High].map(|priority| {
-                let index = usize::from(priority == Priority::High);
-                Rc::new(Limits::new(&counts[index], config.limits(priority)))
-            }),
+            limits: [(Level::Default, &breakers.default), (Level::High, &breakers.high)]
+                .map(|(level, thresholds)| Rc::new(Limits::new(&counts, level, thresholds))),
             endpoints: RefCell::new(endpoints),
             balancer: RefCell::new(Balancer::new(config.lb.clone(), config.common_lb.clone())),
+            aggregate: RefCell::default(),
             pools: RefCell::default(),
             found: RefCell::default(),
+            retired: Cell::new(false),
             config: config.clone(),
         })
     }
@@ -109,8 +94,14 @@ impl Cluster {
         }
         if let Some(endpoints) = &endpoints {
             let kept: hashbrown::HashSet<&Address> = endpoints.hosts().map(|host| &host.address).collect();
+            let before = self.endpoints.borrow();
+            let drain_all = self.config.common_lb.close_connections_on_host_set_change
+                && before.as_ref().is_some_and(|before| {
+                    before.hosts().count() != kept.len()
+                        || before.hosts().any(|host| !kept.contains(&host.address))
+                });
             self.pools.borrow_mut().retain(|address, pools| {
-                let stays = kept.contains(address);
+                let stays = kept.contains(address) && !drain_all;
                 if !stays {
                     pools.iter().for_each(|(_, pool)| pool.close());
                 }
@@ -122,25 +113,43 @@ impl Cluster {
 
     /// Nothing new comes: idle connections are closed, the others after their response.
     pub(crate) fn retire(&self) {
+        self.retired.set(true);
         for (_, pools) in self.pools.take() {
             pools.iter().for_each(|(_, pool)| pool.close());
         }
     }
 
+    /// A host failed its health checks: its connections end now, if the cluster is configured so.
+    pub(crate) fn host_failed(&self, address: &Address) {
+        if let Some(pools) = self.pools.borrow_mut().remove(address) {
+            pools.iter().for_each(|(_, pool)| pool.abort());
+        }
+    }
+
     /// Closes what has been idle for too long.
-    pub(crate) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant, shared: &Shared) {
         let mut all = self.pools.borrow_mut();
-        let forget = matches!(self.config.discovery, Discovery::OriginalDst(_));
+        let forget =
+            matches!(self.config.discovery, Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_))
+                || self.config.connection_pool_per_downstream_connection;
         all.retain(|_, pools| {
             pools.iter().for_each(|(_, pool)| pool.sweep(now));
-            !(forget && pools.iter().all(|(_, pool)| pool.is_unused()))
+            if forget {
+                pools.retain(|(_, pool)| !pool.is_unused());
+            }
+            !(forget && pools.is_empty())
         });
         if let Discovery::OriginalDst(config) = &self.config.discovery {
-            let limit = config.cleanup_interval.max(Duration::from_secs(1));
+            let limit = config.cleanup_interval.max(Duration::from_secs(1)).as_millis() as u64;
             let mut found = self.found.borrow_mut();
-            found.retain(|address, (_, used)| {
-                all.contains_key(&Address::Ip(*address)) || now.saturating_duration_since(used.get()) < limit
+            found.retain(|address, found| {
+                if all.contains_key(&Address::Ip(*address)) {
+                    found.touch();
+                }
+                found.is_fresh(limit)
             });
+            drop(found);
+            shared.clusters.forget_unused(&self.config.name, limit);
         }
     }
 
@@ -148,7 +157,7 @@ impl Cluster {
         &self.info
     }
 
-    pub(crate) fn stats(&self) -> &stats::Scope {
+    pub(crate) fn stats(&self) -> &set::Scope {
         &self.stats
     }
 
@@ -156,98 +165,114 @@ impl Cluster {
         &self.limits[usize::from(priority == Priority::High)]
     }
 
-    /// A host for a request or connection.
-    pub(crate) fn choose(&self, context: &LbContext<'_>, worker: &Worker) -> Option<Choice> {
-        if let Discovery::OriginalDst(config) = &self.config.discovery {
-            return self.choose_destination(config, context);
-        }
-        let endpoints = self.endpoints.borrow();
-        let host = endpoints.as_ref().and_then(|endpoints| {
-            let avoid = context.avoid.map(|avoid| avoid.hosts);
-            let attempts = context.avoid.map_or(0, |avoid| avoid.attempts);
-            let now_ms = worker.started.elapsed().as_millis() as u64;
-            let context = Context { hash: context.hash, now_ms, avoid, attempts };
-            self.balancer.borrow_mut().choose(endpoints, &context, || worker.random())
-        });
-        if host.is_none() {
-            self.stats.inc(stats::upstream_cx_none_healthy);
-        }
-        host.map(|host| Choice { host })
-    }
-
-    fn choose_destination(&self, config: &OriginalDst, context: &LbContext<'_>) -> Option<Choice> {
-        let Some(mut destination) = context.original_destination else {
-            self.stats.inc(stats::original_dst_host_invalid);
-            return None;
-        };
-        if let Some(port) = config.port_override {
-            destination.set_port(port);
-        }
-        let mut found = self.found.borrow_mut();
-        let (host, used) =
-            found.entry(destination).or_insert_with(|| (host_at(destination), Cell::new(Instant::now())));
-        used.set(Instant::now());
-        Some(Choice { host: host.clone() })
-    }
-
-    /// The pool that serves a request at a host.
-    pub(crate) fn pool(&self, choice: &Choice, exchange: &Exchange, priority: Priority) -> Rc<Pool> {
+    /// The pool that serves a request at a host; `None` where there are as many pools as the cluster may have.
+    pub(crate) fn pool(&self, choice: &Choice, exchange: &Exchange, priority: Priority) -> Option<Rc<Pool>> {
         let key = PoolKey::new(self, &choice.host, exchange, priority);
         self.pool_of(key, &choice.host, priority, &exchange.connection.worker)
     }
 
-    fn pool_of(&self, key: PoolKey, host: &Arc<Host>, priority: Priority, worker: &Rc<Worker>) -> Rc<Pool> {
+    fn pool_of(
+        &self,
+        key: PoolKey,
+        host: &Arc<Host>,
+        priority: Priority,
+        worker: &Rc<Worker>,
+    ) -> Option<Rc<Pool>> {
         let mut all = self.pools.borrow_mut();
         if let Some(pools) = all.get(&host.address)
             && let Some((_, pool)) = pools.iter().find(|(other, _)| *other == key)
         {
-            return pool.clone();
+            return Some(pool.clone());
         }
+        let limits = self.limits(priority);
+        let permit = limits.acquire(Resource::Pools).or_else(|| {
+            // A pool that nobody uses makes room.
+            all.retain(|_, pools| {
+                pools.retain(|(_, pool)| !pool.close_if_unused());
+                !pools.is_empty()
+            });
+            limits.acquire(Resource::Pools)
+        });
+        let Some(permit) = permit else {
+            self.stats.inc(set::upstream_cx_pool_overflow);
+            return None;
+        };
         let connector = target::connector(self, host, &key, worker);
         let options = target::pool_options(&self.config);
-        let pool = Pool::new(connector, options, self.limits(priority).clone(), self.stats.clone());
-        all.entry(host.address.clone()).or_default().push((key, pool.clone()));
-        pool
+        let pool = Pool::new(connector, options, limits.clone(), self.stats.clone(), permit);
+        if self.retired.get() {
+            pool.close();
+        } else {
+            all.entry(host.address.clone()).or_default().push((key, pool.clone()));
+        }
+        Some(pool)
     }
 
     /// The pool that serves the proxy's own calls at a host.
-    pub(crate) fn own_pool(&self, choice: &Choice, worker: &Rc<Worker>) -> Rc<Pool> {
+    pub(crate) fn own_pool(&self, choice: &Choice, worker: &Rc<Worker>) -> Option<Rc<Pool>> {
         let key = PoolKey::own(self, &choice.host);
         self.pool_of(key, &choice.host, Priority::Default, worker)
     }
 
     /// Counts a response.
     pub(crate) fn note_response(&self, host: &Host, response: &Response<Incoming>, _exchange: &Exchange) {
-        self.count_response(host, response.status().as_u16());
+        let status = response.status().as_u16();
+        self.count(status);
+        if self.outliers.is_some() {
+            self.note_outcome(host, Outcome::Status(grpc_as_http(response).unwrap_or(status)));
+        }
+        // A host may take itself out without waiting for its next check.
+        if !self.config.health_checks.is_empty()
+            && response.headers().contains_key("x-envoy-immediate-health-check-fail")
+        {
+            host.state.set(HealthFlag::FailedActiveHealthCheck);
+        }
     }
 
-    /// Counts a response, of the proxy's own calls too.
+    /// Counts a response to one of the proxy's own calls.
     pub(crate) fn count_response(&self, host: &Host, status: u16) {
-        self.stats.inc(stats::upstream_rq_completed);
+        self.count(status);
+        self.note_outcome(host, Outcome::Status(status));
+    }
+
+    fn count(&self, status: u16) {
+        self.stats.inc(set::upstream_rq_completed);
         self.stats.inc(match status / 100 {
-            1 => stats::upstream_rq_1xx,
-            2 => stats::upstream_rq_2xx,
-            3 => stats::upstream_rq_3xx,
-            4 => stats::upstream_rq_4xx,
-            _ => stats::upstream_rq_5xx,
+            1 => set::upstream_rq_1xx,
+            2 => set::upstream_rq_2xx,
+            3 => set::upstream_rq_3xx,
+            4 => set::upstream_rq_4xx,
+            _ => set::upstream_rq_5xx,
         });
         self.stats.code(status);
-        self.note_outcome(host, Outcome::Status(status));
     }
 
     /// Counts a try that brought no response.
     pub(crate) fn note_failure(&self, host: &Host, failure: &Failure) {
         if failure.is_upstreams() {
-            self.note_outcome(host, Outcome::LocalFailure);
+            let timeout =
+                matches!(failure, Failure::ConnectTimeout | Failure::Timeout | Failure::PerTryTimeout);
+            self.note_outcome(host, if timeout { Outcome::LocalTimeout } else { Outcome::LocalFailure });
         }
+    }
+
+    /// Counts a TCP connection that came about.
+    pub(crate) fn note_connected(&self, host: &Host) {
+        self.note_outcome(host, Outcome::Connected);
     }
 
     /// Counts an outcome for outlier detection, which may eject the host.
     fn note_outcome(&self, host: &Host, outcome: Outcome) {
         let (Some(detection), Some(stats)) = (&self.config.outlier_detection, &self.outliers) else { return };
-        let endpoints = self.endpoints.borrow();
-        let Some(endpoints) = &*endpoints else { return };
-        if let Some(found) = outlier::note(detection, endpoints, host, outcome, crate::outlier::chance()) {
+        let Some(cause) = outlier::note(detection, host, outcome) else { return };
+        let chance = crate::outlier::chance();
+        let found = if let Some(endpoints) = &*self.endpoints.borrow() {
+            outlier::eject(detection, endpoints.hosts(), host, cause, chance)
+        } else {
+            let found = self.found.borrow();
+            outlier::eject(detection, found.values().map(|found| &found.host), host, cause, chance)
+        };
+        if let Some(found) = found {
             crate::outlier::count(stats, found);
         }
     }
@@ -257,6 +282,25 @@ impl Cluster {
         let is_tls = |socket: &UpstreamSocket| !matches!(socket, UpstreamSocket::Raw);
         is_tls(&self.config.socket) || self.config.socket_matches.iter().any(|entry| is_tls(&entry.socket))
     }
+}
+
+/// What a gRPC status in a response's head counts as.
+fn grpc_as_http(response: &Response<Incoming>) -> Option<u16> {
+    let status = response.headers().get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?;
+    Some(match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    })
 }
 
 fn info(config: &Config) -> Arc<ClusterInfo> {
@@ -270,21 +314,6 @@ fn info(config: &Config) -> Arc<ClusterInfo> {
         service_name: text("name"),
         service_namespace: text("namespace"),
         external: istio.and_then(|istio| istio.get("external")?.as_bool()).unwrap_or_default(),
-    })
-}
-
-fn host_at(address: SocketAddr) -> Arc<Host> {
-    Arc::new(Host {
-        address: Address::Ip(address),
-        additional_addresses: Box::default(),
-        hostname: "".into(),
-        weight: 1,
-        priority: 0,
-        locality: Arc::default(),
-        metadata: Metadata::None,
-        health_status: HealthStatus::Unknown,
-        health_check: None,
-        state: Arc::<HostState>::default(),
     })
 }
 

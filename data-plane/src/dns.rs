@@ -1,6 +1,7 @@
 //! Names that stand for hosts: STRICT_DNS and LOGICAL_DNS clusters. One task a cluster resolves all its names, again and
 //! again; what it found last stays in force while servers are away.
 
+pub(crate) mod cache;
 mod resolver;
 
 use std::cell::RefCell;

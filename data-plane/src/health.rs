@@ -19,7 +19,7 @@ use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, HealthFlag, HealthStatus, Host};
 
 use crate::stats::Store;
-use crate::stats::sets::{cluster_health_check as stat, cluster_membership as membership};
+use crate::stats::sets::cluster_health_check as stat;
 
 /// All clusters whose hosts are checked.
 pub struct HealthChecks {
@@ -81,31 +81,6 @@ impl HealthChecks {
             }
             clusters.insert(name.clone(), checked);
         }
-    }
-}
-
-/// `cluster.<name>.membership_*` of every cluster, computed when somebody asks.
-pub fn membership_stats(
-    store: &Store,
-    snapshot: &Snapshot,
-    keep: &mut BTreeMap<Arc<str>, membership::Scope>,
-) {
-    keep.retain(|name, _| snapshot.clusters.contains_key(name));
-    for (name, cluster) in &snapshot.clusters {
-        let endpoints = snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(name));
-        let mut counts = [0i64; 4];
-        for host in endpoints.into_iter().flat_map(|endpoints| endpoints.hosts()) {
-            counts[0] += 1;
-            counts[match host.health() {
-                sail_proxy_decide::host::Health::Healthy => 1,
-                sail_proxy_decide::host::Health::Degraded => 2,
-                sail_proxy_decide::host::Health::Unhealthy => 3,
-            }] += 1;
-        }
-        let scope = keep.entry(name.clone()).or_insert_with(|| store.scope(&cluster.stat_name));
-        scope.set(membership::membership_total, counts[0]);
-        scope.set(membership::membership_healthy, counts[1]);
-        scope.set(membership::membership_degraded, counts[2]);
     }
 }
 

@@ -9,19 +9,26 @@ use std::time::Instant;
 
 use base::task::Supervised;
 use sail_proxy_config::Snapshot;
-use sail_proxy_decide::host::Endpoints;
+use sail_proxy_config::cluster::Discovery;
+use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::outlier::{Cause, Chance, Ejection, OutlierDetection, sweep};
 
+use crate::cluster::shared::{Registry, hosts_of};
 use crate::stats::Store;
 use crate::stats::sets::cluster_outlier as stat;
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// The time on the clock that all threads share, and a random number.
-pub(crate) fn chance() -> Chance {
+/// Milliseconds on the clock that all threads share.
+pub(crate) fn now_ms() -> u64 {
     let now = Instant::now();
-    let since = now.saturating_duration_since(*START.get_or_init(|| now));
-    Chance { now_ms: since.as_millis() as u64, random: rand::random() }
+    // The first caller is a moment after zero, which is "never".
+    now.saturating_duration_since(*START.get_or_init(|| now)).as_millis() as u64 + 1
+}
+
+/// The time on that clock, and a random number.
+pub(crate) fn chance() -> Chance {
+    Chance { now_ms: now_ms(), random: rand::random() }
 }
 
 /// Counts what was found.
@@ -43,9 +50,17 @@ pub(crate) fn count(stats: &stat::Scope, found: Ejection) {
             stat::ejections_enforced_consecutive_local_origin_failure,
         ),
         Cause::SuccessRate => (stat::ejections_detected_success_rate, stat::ejections_enforced_success_rate),
+        Cause::LocalOriginSuccessRate => (
+            stat::ejections_detected_local_origin_success_rate,
+            stat::ejections_enforced_local_origin_success_rate,
+        ),
         Cause::FailurePercentage => {
             (stat::ejections_detected_failure_percentage, stat::ejections_enforced_failure_percentage)
         }
+        Cause::LocalOriginFailurePercentage => (
+            stat::ejections_detected_local_origin_failure_percentage,
+            stat::ejections_enforced_local_origin_failure_percentage,
+        ),
     };
     stats.inc(detected);
     if enforced {
@@ -61,13 +76,30 @@ pub(crate) fn count(stats: &stat::Scope, found: Ejection) {
 /// The sweeps of all clusters that have detection.
 pub struct Outliers {
     store: Arc<Store>,
+    registry: Arc<Registry>,
     clusters: RefCell<BTreeMap<Arc<str>, Entry>>,
 }
 
 struct Entry {
     version: u64,
-    endpoints: Rc<RefCell<Arc<Endpoints>>>,
+    hosts: Rc<Hosts>,
     _task: Supervised<()>,
+}
+
+/// The hosts of a cluster, as they are when they are swept.
+enum Hosts {
+    Given(RefCell<Arc<Endpoints>>),
+    /// Those that original destinations made.
+    Found(Arc<Registry>, Arc<str>),
+}
+
+impl Hosts {
+    fn all(&self) -> Vec<Arc<Host>> {
+        match self {
+            Self::Given(endpoints) => endpoints.borrow().hosts().cloned().collect(),
+            Self::Found(registry, cluster) => registry.destinations(cluster),
+        }
+    }
 }
 
 impl std::fmt::Debug for Outliers {
@@ -78,8 +110,8 @@ impl std::fmt::Debug for Outliers {
 
 impl Outliers {
     /// None yet.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store, clusters: RefCell::default() }
+    pub(crate) fn new(store: Arc<Store>, registry: Arc<Registry>) -> Self {
+        Self { store, registry, clusters: RefCell::default() }
     }
 
     /// Sweeps what the snapshot says from now on.
@@ -87,28 +119,38 @@ impl Outliers {
         let mut clusters = self.clusters.borrow_mut();
         clusters.retain(|name, _| snapshot.clusters.contains_key(name));
         for (name, cluster) in &snapshot.clusters {
-            let endpoints = snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(name));
-            let (Some(config), Some(endpoints)) = (&cluster.outlier_detection, endpoints) else {
+            let Some(config) = &cluster.outlier_detection else {
                 clusters.remove(name);
                 continue;
             };
+            let destinations = matches!(cluster.discovery, Discovery::OriginalDst(_));
+            let endpoints = hosts_of(snapshot, cluster);
             if let Some(entry) = clusters.get(name).filter(|entry| entry.version == cluster.version) {
-                entry.endpoints.replace(endpoints.clone());
+                if let (Hosts::Given(old), Some(endpoints)) = (&*entry.hosts, endpoints) {
+                    old.replace(endpoints.clone());
+                }
                 continue;
             }
-            let shared = Rc::new(RefCell::new(endpoints.clone()));
+            let hosts = Rc::new(match endpoints {
+                _ if destinations => Hosts::Found(self.registry.clone(), name.clone()),
+                Some(endpoints) => Hosts::Given(RefCell::new(endpoints.clone())),
+                None => {
+                    clusters.remove(name);
+                    continue;
+                }
+            });
             let stats = self.store.scope(&cluster.stat_name);
-            let task = Supervised::spawn_local(run(config.clone(), shared.clone(), stats));
-            clusters.insert(name.clone(), Entry { version: cluster.version, endpoints: shared, _task: task });
+            let task = Supervised::spawn_local(run(config.clone(), hosts.clone(), stats));
+            clusters.insert(name.clone(), Entry { version: cluster.version, hosts, _task: task });
         }
     }
 }
 
-async fn run(config: OutlierDetection, endpoints: Rc<RefCell<Arc<Endpoints>>>, stats: stat::Scope) {
+async fn run(config: OutlierDetection, hosts: Rc<Hosts>, stats: stat::Scope) {
     loop {
         tokio::time::sleep(config.interval.max(std::time::Duration::from_millis(10))).await;
-        let endpoints = endpoints.borrow().clone();
-        let swept = sweep(&config, &endpoints, chance());
+        let hosts = hosts.all();
+        let swept = sweep(&config, hosts.iter(), chance());
         stats.move_by(stat::ejections_active, -i64::from(swept.unejected));
         swept.findings.into_iter().for_each(|found| count(&stats, found));
     }

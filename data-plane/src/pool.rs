@@ -12,14 +12,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::stats::sets::cluster;
 use connect::{Connector, Established, Http2Connection, Protocol};
 use lease::{Connection, H1, H2, Lease};
-use limits::{Limits, Permit};
+use limits::{Limits, Permit, Resource};
 
 /// Why no connection could be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,10 @@ pub(crate) struct PoolOptions {
     pub(crate) max_requests: Option<u32>,
     /// Streams on one HTTP/2 connection.
     pub(crate) max_streams: usize,
+    /// How long a connection may last.
+    pub(crate) max_duration: Option<Duration>,
+    /// So many times the connections that requests need are made.
+    pub(crate) preconnect: f64,
 }
 
 type Waiter = oneshot::Sender<Result<Lease, PoolError>>;
@@ -59,7 +65,13 @@ pub(crate) struct Pool {
     waiting: RefCell<VecDeque<Waiter>>,
     connecting: Cell<usize>,
     open: Cell<usize>,
+    /// Requests on connections.
+    busy: Cell<usize>,
     closed: Cell<bool>,
+    /// Ends connections whatever is on them.
+    abort: CancellationToken,
+    /// Its own place under the cluster's limit of pools.
+    place: RefCell<Option<Permit>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -77,6 +89,7 @@ impl Pool {
         options: PoolOptions,
         limits: Rc<Limits>,
         stats: cluster::Scope,
+        place: Permit,
     ) -> Rc<Self> {
         Rc::new(Self {
             connector,
@@ -88,7 +101,10 @@ impl Pool {
             waiting: RefCell::default(),
             connecting: Cell::new(0),
             open: Cell::new(0),
+            busy: Cell::new(0),
             closed: Cell::new(false),
+            abort: CancellationToken::new(),
+            place: RefCell::new(Some(place)),
         })
     }
 
@@ -103,6 +119,7 @@ impl Pool {
             match idle.pop() {
                 None => break None,
                 Some(h1) if h1.send.is_closed() => {}
+                Some(h1) if h1.info.is_expired() => self.stats.inc(cluster::upstream_cx_max_duration_reached),
                 Some(h1) if h1.send.is_ready() => break Some(h1),
                 // Its last response is read, but the codec has not come round yet. It goes back below.
                 Some(h1) => busy.get_or_insert_with(Vec::new).push(h1),
@@ -118,7 +135,7 @@ impl Pool {
             return Ok(lease);
         }
         self.stats.inc(cluster::upstream_rq_pending_total);
-        let Some(_pending) = self.limits.pending.acquire() else {
+        let Some(_pending) = self.limits.acquire(Resource::Pending) else {
             self.stats.inc(cluster::upstream_rq_pending_overflow);
             return Err(PoolError::Overflow);
         };
@@ -132,10 +149,17 @@ impl Pool {
 
     /// Forgets what has been idle for too long. Called by the worker's clock.
     pub(crate) fn sweep(&self, now: Instant) {
-        let Some(limit) = self.options.idle_timeout else { return };
-        let expired = |since: Instant| now.saturating_duration_since(since) >= limit;
         let mut idle = self.idle.borrow_mut();
         let mut shared = self.shared.borrow_mut();
+        if self.options.max_duration.is_some() {
+            let before = idle.len() + shared.len();
+            idle.retain(|h1| !h1.info.is_expired());
+            shared.retain(|h2| !h2.info.is_expired());
+            let gone = before - idle.len() - shared.len();
+            self.stats.add(cluster::upstream_cx_max_duration_reached, gone as u64);
+        }
+        let Some(limit) = self.options.idle_timeout else { return };
+        let expired = |since: Instant| now.saturating_duration_since(since) >= limit;
         let before = idle.len() + shared.len();
         idle.retain(|h1| !expired(h1.idle_since) && !h1.send.is_closed());
         shared.retain(|h2| h2.streams.get() > 0 || !expired(h2.idle_since.get()));
@@ -153,13 +177,37 @@ impl Pool {
         self.closed.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().clear();
+        self.place.take();
+    }
+
+    /// Closes it if no request is on it or waits for it; says whether it did.
+    pub(crate) fn close_if_unused(&self) -> bool {
+        let unused = self.busy.get() == 0 && self.connecting.get() == 0 && self.waiting.borrow().is_empty();
+        if unused {
+            self.close();
+        }
+        unused
+    }
+
+    /// Closes all connections, whatever is on them.
+    pub(crate) fn abort(&self) {
+        self.close();
+        self.abort.cancel();
+    }
+
+    /// A request begins or ends on a connection.
+    pub(crate) fn note_busy(&self, by: isize) {
+        self.busy.set(self.busy.get().saturating_add_signed(by));
     }
 
     fn pick_shared(&self) -> Option<Rc<H2>> {
         let mut shared = self.shared.borrow_mut();
         let mut index = 0;
         while let Some(h2) = shared.get(index) {
-            if h2.send.is_closed() || h2.is_spent(self.options.max_requests) {
+            if h2.info.is_expired() {
+                self.stats.inc(cluster::upstream_cx_max_duration_reached);
+                shared.swap_remove(index);
+            } else if h2.send.is_closed() || h2.is_spent(self.options.max_requests) {
                 shared.swap_remove(index);
             } else if h2.streams.get() < self.options.max_streams.min(h2.peer_streams.get()) {
                 return Some(h2.clone());
@@ -174,12 +222,16 @@ impl Pool {
     fn connect_for_waiting(self: &Rc<Self>) {
         let multiplexed = !matches!(self.connector.protocol, Protocol::Http1);
         loop {
-            let waiting = self.waiting.borrow().len();
-            let wanted = if multiplexed { usize::from(waiting > 0) } else { waiting };
-            if self.connecting.get() >= wanted {
+            if self.connecting.get() >= self.wanted(multiplexed) {
                 return;
             }
-            let permit = match self.limits.connections.acquire() {
+            let host = &self.connector.host.state.active_connections;
+            let permit = if host.load(Relaxed) < self.limits.per_host {
+                self.limits.acquire(Resource::Connections)
+            } else {
+                None
+            };
+            let permit = match permit {
                 Some(permit) => permit,
                 None => {
                     self.stats.inc(cluster::upstream_cx_overflow);
@@ -187,11 +239,32 @@ impl Pool {
                     if self.open.get() + self.connecting.get() > 0 {
                         return;
                     }
-                    self.limits.connections.exceed()
+                    self.limits.exceed(Resource::Connections)
                 }
             };
             self.spawn_connect(permit);
         }
+    }
+
+    /// How many connections should be in the making.
+    fn wanted(&self, multiplexed: bool) -> usize {
+        let waiting = self.waiting.borrow().len();
+        if waiting == 0 {
+            return 0;
+        }
+        let streams = if multiplexed { self.options.max_streams.clamp(1, 100) } else { 1 };
+        if self.options.preconnect <= 1.0 {
+            return if multiplexed { 1 } else { waiting };
+        }
+        // Some are made before anybody needs them.
+        let needed = (waiting + self.busy.get()) as f64 * self.options.preconnect / streams as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few times the requests"
+        )]
+        let needed = needed.ceil() as usize;
+        needed.saturating_sub(self.open.get()).max(usize::from(!multiplexed || self.open.get() == 0))
     }
 
     fn spawn_connect(self: &Rc<Self>, permit: Permit) {
@@ -205,7 +278,12 @@ impl Pool {
             match result {
                 Ok(established) => {
                     pool.stats.record(cluster::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
-                    pool.adopt(established, permit);
+                    if pool.abort.is_cancelled() {
+                        drop(permit);
+                        pool.fail(&PoolError::Connect("connection closed".into()));
+                    } else {
+                        pool.adopt(established, permit);
+                    }
                 }
                 Err(error) => {
                     drop(permit);
@@ -221,23 +299,34 @@ impl Pool {
         match established {
             Established::Http1 { send, connection, info } => {
                 self.stats.inc(cluster::upstream_cx_http1_total);
+                self.bound(&info);
+                let abort = self.abort.clone();
                 tokio::task::spawn_local(async move {
                     // How it ended shows in the request that was on it; an idle connection's end is nobody's concern.
-                    let _ = connection.with_upgrades().await;
+                    let _ = abort.run_until_cancelled(connection.with_upgrades()).await;
                     drop(guard);
                 });
                 self.offer(H1 { send, info, idle_since: Instant::now() });
             }
             Established::Http2 { send, connection, info } => {
                 self.stats.inc(cluster::upstream_cx_http2_total);
+                self.bound(&info);
                 let h2 = Rc::new(H2::new(send, info));
-                tokio::task::spawn_local(drive_http2(connection, h2.clone(), guard));
+                let (abort, driven) = (self.abort.clone(), drive_http2(connection, h2.clone(), guard));
+                tokio::task::spawn_local(async move {
+                    let _ = abort.run_until_cancelled(driven).await;
+                });
                 if !self.closed.get() {
                     self.shared.borrow_mut().push(h2.clone());
                 }
                 self.serve_waiting_from(&h2);
             }
         }
+    }
+
+    /// Sets when the connection has lasted long enough.
+    fn bound(&self, info: &Facts) {
+        info.expires.set(self.options.max_duration.map(|limit| Instant::now() + limit));
     }
 
     fn serve_waiting_from(self: &Rc<Self>, h2: &Rc<H2>) {
@@ -272,6 +361,10 @@ impl Pool {
 
     /// Hands a connection to the first in line, or keeps it.
     pub(crate) fn offer(self: &Rc<Self>, mut h1: H1) {
+        if h1.info.is_expired() {
+            self.stats.inc(cluster::upstream_cx_max_duration_reached);
+            return;
+        }
         if h1.send.is_closed() || h1.info.is_spent(self.options.max_requests) {
             if !h1.send.is_closed() {
                 self.stats.inc(cluster::upstream_cx_max_requests);
@@ -340,6 +433,7 @@ struct ConnectionGuard {
 impl ConnectionGuard {
     fn new(pool: &Rc<Pool>, permit: Permit) -> Self {
         pool.stats.move_by(cluster::upstream_cx_active, 1);
+        pool.connector.host.state.active_connections.fetch_add(1, Relaxed);
         Self { pool: pool.clone(), permit: Some(permit), since: Instant::now() }
     }
 }
@@ -348,6 +442,7 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let stats = &self.pool.stats;
         stats.move_by(cluster::upstream_cx_active, -1);
+        self.pool.connector.host.state.active_connections.fetch_sub(1, Relaxed);
         stats.inc(cluster::upstream_cx_destroy);
         stats.record(cluster::upstream_cx_length_ms, self.since.elapsed().as_millis() as u64);
         // The place is free before the next in line asks for one.

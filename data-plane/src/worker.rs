@@ -14,6 +14,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
+use sail_proxy_decide::address::Address;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -27,7 +28,11 @@ use state::Worker;
 pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) options: Options,
-    pub(crate) clusters: crate::cluster::shared::Registry,
+    pub(crate) clusters: Arc<crate::cluster::shared::Registry>,
+    /// Names that requests bring.
+    pub(crate) dns_caches: Arc<crate::dns::cache::Caches>,
+    /// What is in force, for statistics that are computed from it.
+    pub(crate) latest: Arc<Mutex<Arc<Snapshot>>>,
     pub(crate) contexts: crate::tls::context::Contexts,
     /// Downstream connections of the process.
     pub(crate) connections: AtomicUsize,
@@ -75,6 +80,7 @@ enum Order {
     Update(Arc<Snapshot>, Vec<Opened>),
     Drain(Scope),
     StopListening(Scope),
+    HostFailed(Arc<str>, Address),
     Exit,
 }
 
@@ -100,6 +106,8 @@ impl Workers {
             store,
             options,
             clusters: Default::default(),
+            dns_caches: Default::default(),
+            latest: Default::default(),
             contexts: Default::default(),
             connections: AtomicUsize::new(0),
             limited_connections: AtomicUsize::new(0),
@@ -108,6 +116,12 @@ impl Workers {
             started: std::time::Instant::now(),
             next_connection: Default::default(),
         });
+        let source = crate::cluster::stats::Source {
+            store: Arc::downgrade(&shared.store),
+            registry: shared.clusters.clone(),
+            snapshot: shared.latest.clone(),
+        };
+        shared.store.provide(source.provider());
         let mut orders = Vec::with_capacity(concurrency);
         let mut threads = Vec::with_capacity(concurrency);
         for index in 0..concurrency {
@@ -134,6 +148,8 @@ impl Workers {
             // A worker only goes away when the process does.
             let _ = orders.send(Order::Update(snapshot.clone(), sockets));
         }
+        let before = std::mem::replace(&mut *self.shared.latest.lock(), snapshot.clone());
+        self.shared.clusters.note_update(&before, snapshot);
         Ok(())
     }
 
@@ -174,6 +190,21 @@ impl Workers {
         }
     }
 
+    /// What workers share about clusters.
+    pub(crate) fn clusters(&self) -> &Arc<crate::cluster::shared::Registry> {
+        &self.shared.clusters
+    }
+
+    /// The caches of names that requests bring.
+    pub(crate) fn dns_caches(&self) -> &Arc<crate::dns::cache::Caches> {
+        &self.shared.dns_caches
+    }
+
+    /// Closes the connections to a host that failed its health checks.
+    pub(crate) fn host_failed(&self, cluster: &Arc<str>, address: &Address) {
+        self.tell(|| Order::HostFailed(cluster.clone(), address.clone()));
+    }
+
     fn tell(&self, order: impl Fn() -> Order) {
         for orders in &self.orders {
             let _ = orders.send(order());
@@ -194,6 +225,7 @@ async fn run(shared: Arc<Shared>, snapshot: Arc<Snapshot>, mut orders: mpsc::Unb
                 }
                 Some(Order::Drain(scope)) => crate::listener::drain(&worker, scope),
                 Some(Order::StopListening(scope)) => crate::listener::stop(&worker, scope),
+                Some(Order::HostFailed(cluster, address)) => worker.host_failed(&cluster, &address),
                 Some(Order::Exit) | None => return,
             },
             _ = clock.tick() => worker.tick(),

@@ -66,6 +66,8 @@ pub struct Cluster {
     pub ignore_health_on_host_removal: bool,
     /// Whether each downstream connection has upstream connections of its own.
     pub connection_pool_per_downstream_connection: bool,
+    /// So many times the connections that requests need are made; 1 by default.
+    pub preconnect_ratio: f64,
     /// Which statistics are kept besides.
     pub track: TrackStats,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
@@ -75,7 +77,11 @@ pub struct Cluster {
 impl Cluster {
     /// How bytes are carried to a host with this metadata.
     pub fn socket_for(&self, host: &Metadata) -> &UpstreamSocket {
-        let criteria = host.as_ref().and_then(|all| all.get("envoy.transport_socket_match"));
+        self.socket_by(host.as_ref().and_then(|all| all.get("envoy.transport_socket_match")))
+    }
+
+    /// How bytes are carried where these criteria hold.
+    pub fn socket_by(&self, criteria: Option<&serde_json::Value>) -> &UpstreamSocket {
         let found = self.socket_matches.iter().find(|entry| {
             entry
                 .criteria
@@ -113,12 +119,9 @@ pub enum Discovery {
     /// Where the client wanted to go.
     OriginalDst(OriginalDst),
     /// Where the request's host says.
-    DynamicForwardProxy {
-        /// The DNS cache.
-        cache: Arc<str>,
-        /// Which addresses.
-        family: DnsFamily,
-    },
+    DynamicForwardProxy(Arc<DnsCache>),
+    /// Other clusters, each taking what those before it cannot.
+    Aggregate(Box<[Arc<str>]>),
 }
 
 /// A cluster of DNS names.
@@ -136,8 +139,39 @@ pub struct DnsCluster {
     pub failure_refresh: Option<(Duration, Duration)>,
     /// Whether the answer's TTL decides.
     pub respect_ttl: bool,
+    /// The shortest TTL that is heeded.
+    pub min_refresh_rate: Duration,
     /// Which addresses.
     pub family: DnsFamily,
+    /// Which servers; the system's if empty.
+    pub resolvers: Box<[Address]>,
+    /// Whether servers are asked by TCP.
+    pub use_tcp: bool,
+}
+
+/// `DnsCacheConfig`: names that requests bring, resolved once for all workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnsCache {
+    /// Its name; caches of one name are one.
+    pub name: Arc<str>,
+    /// How names are resolved.
+    pub family: DnsFamily,
+    /// How often a name is resolved again; 60 s by default.
+    pub refresh_rate: Duration,
+    /// Never more often than this, whatever a TTL says; 5 s by default.
+    pub min_refresh_rate: Duration,
+    /// How often after failures: base and longest.
+    pub failure_refresh: Option<(Duration, Duration)>,
+    /// How long a name is kept that nobody asks for; 5 min by default.
+    pub host_ttl: Duration,
+    /// How many names there may be; 1024 by default.
+    pub max_hosts: u32,
+    /// How many requests may wait for names; 1024 by default.
+    pub max_pending_requests: u32,
+    /// Names to resolve at once.
+    pub preresolve: Box<[(Arc<str>, u16)]>,
+    /// How long a query may take; 5 s by default, `None`: as long as the resolver takes.
+    pub query_timeout: Option<Duration>,
     /// Which servers; the system's if empty.
     pub resolvers: Box<[Address]>,
     /// Whether servers are asked by TCP.
@@ -215,8 +249,6 @@ pub struct CircuitBreakers {
     pub default: Thresholds,
     /// For requests of high priority.
     pub high: Thresholds,
-    /// How many connections each host may have.
-    pub per_host_max_connections: Option<u32>,
 }
 
 /// `Thresholds`
@@ -236,6 +268,8 @@ pub struct Thresholds {
     pub retry_budget: Option<RetryBudget>,
     /// Whether statistics tell what is left.
     pub track_remaining: bool,
+    /// Connections to one host; no limit by default.
+    pub max_connections_per_host: u32,
 }
 
 impl Default for Thresholds {
@@ -248,6 +282,7 @@ impl Default for Thresholds {
             max_connection_pools: u32::MAX,
             retry_budget: None,
             track_remaining: false,
+            max_connections_per_host: u32::MAX,
         }
     }
 }
@@ -296,6 +331,14 @@ pub struct HealthCheck {
     pub alpn_protocols: Box<[Box<str>]>,
     /// What is checked.
     pub checker: HealthChecker,
+    /// Where changes of health are written, a JSON object a line.
+    pub event_log: Option<Arc<str>>,
+    /// Whether every failure is written, not just the first.
+    pub always_log_failures: bool,
+    /// Whether every success is written.
+    pub always_log_successes: bool,
+    /// What the transport socket is chosen by, in place of the host's metadata.
+    pub socket_criteria: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What a health check does.
@@ -317,6 +360,12 @@ pub enum HealthChecker {
         http2: bool,
         /// Header operations.
         headers: sail_proxy_decide::headers::HeaderOps,
+        /// What the body must hold, in this order.
+        receive: Box<[bytes::Bytes]>,
+        /// How much of the body is looked at; 1 KiB by default, 0: all.
+        response_buffer_size: u64,
+        /// What the host must call itself (`x-envoy-upstream-healthchecked-cluster`).
+        service_name: Option<sail_proxy_decide::matcher::StringMatcher>,
     },
     /// A connection, perhaps with bytes to send and to expect.
     Tcp {
@@ -331,6 +380,8 @@ pub enum HealthChecker {
         service: Arc<str>,
         /// The authority; empty: the cluster's name.
         authority: Arc<str>,
+        /// Header operations.
+        headers: sail_proxy_decide::headers::HeaderOps,
     },
 }
 

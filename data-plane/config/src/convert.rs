@@ -169,7 +169,8 @@ pub(crate) fn type_name(any: &pb::Any) -> &str {
 }
 
 pub(crate) fn arc(text: String) -> Arc<str> {
-    Arc::from(text)
+    // The default is one for all.
+    if text.is_empty() { Arc::default() } else { Arc::from(text) }
 }
 
 /// A hash of bytes that is the same in every process of this build.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use sail_proxy_decide::host::Endpoints;
+use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
 
 use crate::cluster::{Cluster, Discovery};
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub secrets: HashMap<Arc<str>, Secret>,
     /// Current versions of certificates that were read from files.
     pub files: Arc<FileBacked>,
+    /// Where the proxy is, and among which peers: for zone-aware routing.
+    pub local_zone: Option<LocalZone>,
 }
 
 impl Snapshot {

@@ -208,7 +208,8 @@ fn cluster(out: &mut String, cluster: &Cluster) {
         Discovery::StrictDns(dns) => format!("strict dns {:?} {:?}", dns.refresh_rate, dns.groups),
         Discovery::LogicalDns(dns) => format!("logical dns {:?}", dns.groups),
         Discovery::OriginalDst(config) => format!("{config:?}"),
-        Discovery::DynamicForwardProxy { cache, .. } => format!("forward proxy {cache}"),
+        Discovery::DynamicForwardProxy(cache) => format!("forward proxy {}", cache.name),
+        Discovery::Aggregate(clusters) => format!("aggregate {clusters:?}"),
     };
     writeln!(out, "cluster {} {kind}", cluster.name).unwrap();
     writeln!(out, "  {:?} {:?}", cluster.lb, cluster.common_lb).unwrap();

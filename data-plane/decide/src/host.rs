@@ -1,7 +1,7 @@
 //! Upstream hosts: what load balancers choose from, by priority and locality.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 
@@ -96,8 +96,10 @@ pub enum HealthFlag {
     FailedOutlierCheck,
     /// Active health checks say that it is degraded.
     DegradedActiveHealthCheck,
-    /// It has not been checked yet.
+    /// It has not been checked yet, and does not count until it was.
     PendingActiveHealthCheck,
+    /// Discovery took it away; it goes when its health checks fail.
+    PendingDynamicRemoval,
 }
 
 impl HealthFlag {
@@ -107,7 +109,24 @@ impl HealthFlag {
             Self::FailedOutlierCheck => 2,
             Self::DegradedActiveHealthCheck => 4,
             Self::PendingActiveHealthCheck => 8,
+            Self::PendingDynamicRemoval => 16,
         }
+    }
+}
+
+/// Counts the changes of health among the hosts of one cluster: what was derived from their health under another
+/// number is stale.
+#[derive(Clone, Debug, Default)]
+pub struct HealthEpoch(Arc<AtomicU32>);
+
+impl HealthEpoch {
+    /// The number now.
+    pub fn now(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn bump(&self) {
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -119,26 +138,49 @@ pub struct HostState {
     pub active_requests: AtomicU32,
     /// Connections, over all workers.
     pub active_connections: AtomicU32,
-    /// Milliseconds (of the process' clock) at which it was first seen; for slow start.
+    /// Milliseconds (of the process' clock) at which it was first seen or became healthy; for slow start.
     pub added_at_ms: AtomicU64,
-    /// What outlier detection counts.
-    pub outlier: crate::outlier::HostCounters,
+    outlier: OnceLock<Box<crate::outlier::HostCounters>>,
+    epoch: HealthEpoch,
 }
 
 impl HostState {
+    /// A state whose changes of health count in this epoch.
+    pub fn new(epoch: HealthEpoch) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// Sets a flag; says whether it was not set before.
     pub fn set(&self, flag: HealthFlag) -> bool {
-        self.flags.fetch_or(flag.bit(), Ordering::Relaxed) & flag.bit() == 0
+        let new = self.flags.fetch_or(flag.bit(), Ordering::AcqRel) & flag.bit() == 0;
+        if new {
+            self.epoch.bump();
+        }
+        new
     }
 
     /// Clears a flag; says whether it was set before.
     pub fn clear(&self, flag: HealthFlag) -> bool {
-        self.flags.fetch_and(!flag.bit(), Ordering::Relaxed) & flag.bit() != 0
+        let was = self.flags.fetch_and(!flag.bit(), Ordering::AcqRel) & flag.bit() != 0;
+        if was {
+            self.epoch.bump();
+        }
+        was
     }
 
     /// Whether a flag is set.
     pub fn has(&self, flag: HealthFlag) -> bool {
         self.flags.load(Ordering::Relaxed) & flag.bit() != 0
+    }
+
+    /// What outlier detection counts of it; there from the first count on.
+    pub fn outlier(&self) -> &crate::outlier::HostCounters {
+        self.outlier.get_or_init(Box::default)
+    }
+
+    /// The same, if anything was counted.
+    pub fn counted(&self) -> Option<&crate::outlier::HostCounters> {
+        self.outlier.get().map(|counters| &**counters)
     }
 }
 
@@ -155,6 +197,19 @@ impl Host {
             HealthStatus::Degraded => Health::Degraded,
             _ if flags & HealthFlag::DegradedActiveHealthCheck.bit() != 0 => Health::Degraded,
             HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+        }
+    }
+
+    /// The one status that stands for everything known of it.
+    pub fn status(&self) -> HealthStatus {
+        let flags = self.state.flags.load(Ordering::Relaxed);
+        let failed = HealthFlag::FailedActiveHealthCheck.bit() | HealthFlag::FailedOutlierCheck.bit();
+        match self.health_status {
+            status @ (HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout) => status,
+            _ if flags & failed != 0 => HealthStatus::Unhealthy,
+            HealthStatus::Degraded => HealthStatus::Degraded,
+            _ if flags & HealthFlag::DegradedActiveHealthCheck.bit() != 0 => HealthStatus::Degraded,
+            HealthStatus::Unknown | HealthStatus::Healthy => HealthStatus::Healthy,
         }
     }
 
@@ -193,6 +248,8 @@ pub struct Endpoints {
     pub policy: AssignmentPolicy,
     /// A hash of the protobuf that it was built from.
     pub version: u64,
+    /// Counts changes of their health; the same over updates.
+    pub epoch: HealthEpoch,
 }
 
 /// `ClusterLoadAssignment.Policy`
@@ -235,6 +292,7 @@ impl Endpoints {
     ) -> Self {
         let known: HashMap<&Address, &Arc<HostState>> =
             previous.into_iter().flat_map(Self::hosts).map(|host| (&host.address, &host.state)).collect();
+        let epoch = previous.map(|previous| previous.epoch.clone()).unwrap_or_default();
         let count = groups.iter().map(|group| group.priority as usize + 1).max().unwrap_or(0);
         let mut sets: Vec<(Vec<Arc<Host>>, Vec<LocalityHosts>)> = vec![Default::default(); count];
         for group in groups {
@@ -243,9 +301,10 @@ impl Endpoints {
             hosts.extend(group.hosts.into_iter().map(|mut host| {
                 host.priority = group.priority;
                 host.locality = Arc::clone(&group.locality);
-                if let Some(state) = known.get(&host.address) {
-                    host.state = Arc::clone(state);
-                }
+                host.state = match known.get(&host.address) {
+                    Some(state) => Arc::clone(state),
+                    None => Arc::new(HostState::new(epoch.clone())),
+                };
                 Arc::new(host)
             }));
             localities.push(LocalityHosts {
@@ -257,11 +316,38 @@ impl Endpoints {
         let sets = sets
             .into_iter()
             .map(|(hosts, localities)| HostSet { hosts: hosts.into(), localities: localities.into() });
-        Self { priorities: sets.collect(), policy, version }
+        Self { priorities: sets.collect(), policy, version, epoch }
+    }
+
+    /// The hosts among these that a predicate picks, by the same priorities and localities. They are the same hosts:
+    /// their state is shared, and so is the epoch.
+    #[must_use]
+    pub fn filtered(&self, pick: impl Fn(&Host) -> bool) -> Self {
+        let sets = self.priorities.iter().map(|set| {
+            let mut hosts = Vec::new();
+            let localities = set.localities.iter().map(|locality| {
+                let start = hosts.len();
+                let here = set.hosts.get(locality.hosts.clone()).unwrap_or_default();
+                hosts.extend(here.iter().filter(|host| pick(host)).cloned());
+                LocalityHosts {
+                    locality: Arc::clone(&locality.locality),
+                    weight: locality.weight,
+                    hosts: start..hosts.len(),
+                }
+            });
+            let localities: Box<[LocalityHosts]> = localities.collect();
+            HostSet { hosts: hosts.into(), localities }
+        });
+        Self {
+            priorities: sets.collect(),
+            policy: self.policy.clone(),
+            version: self.version,
+            epoch: self.epoch.clone(),
+        }
     }
 
     /// All hosts.
-    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> + Clone {
         self.priorities.iter().flat_map(|set| set.hosts.iter())
     }
 

@@ -1,13 +1,25 @@
 //! Load balancing: policies as data, and the choice of a host.
 
+mod aggregate;
 mod balancer;
 mod edf;
+mod group;
+mod overriding;
 mod priority;
 mod ring;
+mod subset;
+mod zone;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use balancer::{Balancer, Context};
+pub use aggregate::{Aggregate, Member};
+pub use balancer::{Balancer, Context, Events, Forced, Override};
+pub use overriding::OverrideHost;
+pub use subset::{Criteria, Fallback, Selector, SelectorFallback, Subset, SubsetEvents};
+pub use zone::{LocalZone, ZoneEvent};
+
+use crate::host::HealthStatus;
 
 /// Which host a request goes to.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +35,8 @@ pub enum LbPolicy {
         choice_count: u32,
         /// How strongly requests under way count against a host's weight; 1 by default.
         active_request_bias: f64,
+        /// Whether all hosts are looked at rather than some.
+        full_scan: bool,
         /// New hosts warm up.
         slow_start: Option<SlowStart>,
     },
@@ -44,6 +58,10 @@ pub enum LbPolicy {
     },
     /// The cluster's type decides: original destination, dynamic forward proxy.
     ClusterProvided,
+    /// Among hosts whose metadata match the route's.
+    Subset(Arc<Subset>),
+    /// The host that the request names.
+    OverrideHost(Arc<OverrideHost>),
 }
 
 /// The hash of rings.
@@ -81,6 +99,31 @@ pub struct CommonLb {
     pub close_connections_on_host_set_change: bool,
     /// Whether hosts wait for their first health check.
     pub ignore_new_hosts_until_first_health_check: bool,
+    /// In which states a host is used that the request names.
+    pub override_host_status: StatusSet,
+}
+
+/// A set of [`HealthStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusSet(u8);
+
+impl StatusSet {
+    /// The set of these.
+    pub fn new(statuses: impl IntoIterator<Item = HealthStatus>) -> Self {
+        Self(statuses.into_iter().fold(0, |set, status| set | 1 << status as u8))
+    }
+
+    /// Whether a status is among them.
+    pub fn contains(self, status: HealthStatus) -> bool {
+        self.0 & (1 << status as u8) != 0
+    }
+}
+
+impl Default for StatusSet {
+    /// Those in which hosts are used anyway.
+    fn default() -> Self {
+        Self::new([HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded])
+    }
 }
 
 impl Default for CommonLb {
@@ -92,6 +135,7 @@ impl Default for CommonLb {
             hash_balance_factor: None,
             close_connections_on_host_set_change: false,
             ignore_new_hosts_until_first_health_check: false,
+            override_host_status: StatusSet::default(),
         }
     }
 }
@@ -111,6 +155,10 @@ pub enum LocalityLb {
         min_cluster_size: u64,
         /// Whether requests fail rather than go anywhere in panic.
         fail_traffic_on_panic: bool,
+        /// All requests stay in the own zone if it has so many healthy hosts.
+        force_local_zone: Option<u32>,
+        /// Whether zones are compared by their hosts' weights rather than their number.
+        by_weight: bool,
     },
 }
 

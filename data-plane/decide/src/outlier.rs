@@ -1,11 +1,11 @@
 //! Outlier detection: which hosts fail so often that they are left alone for a while.
 //!
-//! Workers count outcomes on the hosts, and eject a host whose count runs full ([`note`]); the main thread calls
-//! [`sweep`] once an interval, which ends ejections and looks at success rates.
+//! Workers count outcomes on the hosts ([`note`]), and eject a host whose count runs full ([`eject`]); the main thread
+//! calls [`sweep`] once an interval, which ends ejections and looks at success rates.
 
 mod detect;
 
-pub use detect::{Cause, Chance, Ejection, HostCounters, Outcome, Swept, note, sweep};
+pub use detect::{Cause, Chance, Ejection, HostCounters, Outcome, Swept, eject, note, sweep, uneject};
 
 use std::time::Duration;
 

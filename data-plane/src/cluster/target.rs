@@ -52,7 +52,9 @@ impl PoolKey {
         let socket = config.socket_for(&host.metadata);
         let tls = !matches!(carrier(socket), UpstreamSocket::Raw);
         let sni = (tls && config.http.auto_sni).then(|| exchange.request_host()).flatten();
-        let alpn = if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
+        let asked =
+            if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
+        let alpn = asked.or_else(|| fallback_alpn(socket, protocol));
         Self {
             protocol,
             socket: socket_id(socket),
@@ -71,14 +73,16 @@ impl PoolKey {
     /// For requests that the proxy makes of its own accord.
     pub(super) fn own(cluster: &Cluster, host: &Host) -> Self {
         let config = &cluster.config;
+        let protocol = match config.http.protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => Protocol::Http1,
+            UpstreamProtocol::Http2 => Protocol::Http2,
+            UpstreamProtocol::Auto => Protocol::Negotiated,
+        };
+        let socket = config.socket_for(&host.metadata);
         Self {
-            protocol: match config.http.protocol {
-                UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => Protocol::Http1,
-                UpstreamProtocol::Http2 => Protocol::Http2,
-                UpstreamProtocol::Auto => Protocol::Negotiated,
-            },
-            socket: socket_id(config.socket_for(&host.metadata)),
-            alpn: None,
+            protocol,
+            socket: socket_id(socket),
+            alpn: fallback_alpn(socket, protocol),
             sni: None,
             high_priority: false,
             downstream: None,
@@ -137,6 +141,20 @@ fn carrier(socket: &UpstreamSocket) -> &UpstreamSocket {
     }
 }
 
+/// What is offered where the configuration offers nothing: the protocols that are spoken.
+fn fallback_alpn(socket: &UpstreamSocket, protocol: Protocol) -> Option<Arc<[Vec<u8>]>> {
+    let UpstreamSocket::Tls(tls) = carrier(socket) else { return None };
+    if !tls.common.alpn_protocols.is_empty() {
+        return None;
+    }
+    let names: &[&str] = match protocol {
+        Protocol::Http1 => &["http/1.1"],
+        Protocol::Http2 => &["h2"],
+        Protocol::Negotiated => &["h2", "http/1.1"],
+    };
+    Some(names.iter().map(|name| name.as_bytes().to_vec()).collect())
+}
+
 fn socket_id(socket: &UpstreamSocket) -> usize {
     match socket {
         UpstreamSocket::Raw => 0,
@@ -165,7 +183,10 @@ pub(super) fn connector(
         http2: Http2Options {
             stream_window: http2.initial_stream_window_size,
             connection_window: http2.initial_connection_window_size,
+            header_table: http2.hpack_table_size,
+            keepalive: http2.keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
         },
+        max_headers: config.http.max_response_headers_count,
         worker: worker.clone(),
     }
 }
@@ -187,6 +208,7 @@ pub(crate) fn tcp_connector(
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
         http2: Http2Options::default(),
+        max_headers: config.http.max_response_headers_count,
         worker: worker.clone(),
     }
 }
@@ -212,14 +234,18 @@ fn connect_options(config: &Config, host: &Host, via: &Via) -> ConnectOptions {
         keepalive
     });
     let bind = config.bind.as_ref().and_then(|bind| source(bind, host.address.socket_addr()?));
+    let options = config.bind.as_ref().map(|bind| bind.socket_options.clone()).unwrap_or_default();
+    let freebind = config.bind.as_ref().is_some_and(|bind| bind.freebind);
     match via.source {
         Some(source) => ConnectOptions {
             bind: Some(source.address),
             keepalive,
             mark: (source.mark != 0).then_some(source.mark),
             transparent: true,
+            freebind,
+            options,
         },
-        None => ConnectOptions { bind, keepalive, mark: None, transparent: false },
+        None => ConnectOptions { bind, keepalive, mark: None, transparent: false, freebind, options },
     }
 }
 
@@ -238,5 +264,7 @@ pub(super) fn pool_options(config: &Config) -> PoolOptions {
         idle_timeout: config.http.idle_timeout,
         max_requests: config.http.max_requests_per_connection.filter(|max| *max > 0),
         max_streams: max_streams as usize,
+        max_duration: config.http.max_connection_duration,
+        preconnect: config.preconnect_ratio,
     }
 }

@@ -26,6 +26,7 @@ fn config(names: &[&str]) -> DnsCluster {
         jitter: Duration::ZERO,
         failure_refresh: None,
         respect_ttl: false,
+        min_refresh_rate: Duration::ZERO,
         family: DnsFamily::V4Only,
         resolvers: Box::default(),
         use_tcp: false,

@@ -72,7 +72,7 @@ pub(super) async fn check(
             };
             if good { Ok(()) } else { Err(Error::Refused(status.to_string())) }
         }
-        HealthChecker::Grpc { service, authority } => {
+        HealthChecker::Grpc { service, authority, .. } => {
             let authority = if authority.is_empty() { &cluster.name } else { authority };
             grpc(stream, service, authority).await
         }

@@ -116,6 +116,10 @@ pub(crate) struct ConnectOptions {
     pub(crate) mark: Option<u32>,
     /// The source address need not be one of this host.
     pub(crate) transparent: bool,
+    /// The source address need not be there.
+    pub(crate) freebind: bool,
+    /// Options as numbers, set before and after the source address is bound.
+    pub(crate) options: Box<[SocketOption]>,
 }
 
 /// Connects; the caller bounds the time.
@@ -142,6 +146,12 @@ async fn connect_tcp(address: SocketAddr, options: &ConnectOptions) -> io::Resul
             SocketAddr::V6(_) => SockRef::from(&socket).set_ip_transparent_v6(true)?,
         }
     }
+    apply(&socket, &options.options, SocketState::Prebind)?;
+    if options.freebind && address.is_ipv4() {
+        SockRef::from(&socket).set_freebind_v4(true)?;
+    } else if options.freebind {
+        SockRef::from(&socket).set_freebind_v6(true)?;
+    }
     if let Some(source) = options.bind.filter(|source| fits(source.ip(), address.ip())) {
         // Without this the kernel reserves the port for all destinations, and a busy proxy runs out of them.
         if source.port() == 0 {
@@ -149,11 +159,38 @@ async fn connect_tcp(address: SocketAddr, options: &ConnectOptions) -> io::Resul
         }
         socket.bind(source)?;
     }
+    apply(&socket, &options.options, SocketState::Bound)?;
     let stream = socket.connect(address).await?;
     if let Some(keepalive) = &options.keepalive {
         SockRef::from(&stream).set_tcp_keepalive(keepalive)?;
     }
     Ok(stream)
+}
+
+/// Sets the options of a state.
+fn apply(socket: &TcpSocket, options: &[SocketOption], state: SocketState) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    for option in options.iter().filter(|option| option.state == state) {
+        let number;
+        let bytes: &[u8] = match &option.value {
+            SocketOptionValue::Int(value) => {
+                number = value.to_ne_bytes();
+                &number
+            }
+            SocketOptionValue::Bytes(bytes) => bytes,
+        };
+        let length = libc::socklen_t::try_from(bytes.len()).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open as long as the socket is borrowed, and the kernel reads `length` bytes of a
+        // slice that is as long.
+        #[expect(unsafe_code, reason = "no wrapper sets options by number")]
+        let result = unsafe {
+            libc::setsockopt(socket.as_raw_fd(), option.level, option.name, bytes.as_ptr().cast(), length)
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn fits(source: IpAddr, destination: IpAddr) -> bool {

@@ -13,6 +13,9 @@ use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
 use super::lease::Connection;
 use super::{Facts, PoolError};
 use crate::http::body::Body;
@@ -22,6 +25,12 @@ use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
+
+/// How long an address has before the next one is tried beside it, as RFC 8305 says.
+const NEXT_ADDRESS: Duration = Duration::from_millis(300);
+
+/// As many headers as the codec takes, and Envoy by default.
+const USUAL_HEADERS: usize = 100;
 
 /// What a host is spoken to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +66,8 @@ pub(crate) struct Connector {
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
     pub(crate) http2: Http2Options,
+    /// How many headers a response may have.
+    pub(crate) max_headers: usize,
     /// Whose secrets are used: those of the moment when a connection is made.
     pub(crate) worker: Rc<Worker>,
 }
@@ -75,6 +86,9 @@ const READ_BUFFER: usize = 64 * 1024;
 pub(crate) struct Http2Options {
     pub(crate) stream_window: Option<u32>,
     pub(crate) connection_window: Option<u32>,
+    pub(crate) header_table: Option<u32>,
+    /// How often a ping is sent, and how long its answer may take.
+    pub(crate) keepalive: Option<(Duration, Duration)>,
 }
 
 /// A connection as bytes.
@@ -122,25 +136,57 @@ impl Connector {
             builder
                 .timer(hyper_util::rt::TokioTimer::new())
                 .initial_stream_window_size(self.http2.stream_window)
-                .initial_connection_window_size(self.http2.connection_window);
+                .initial_connection_window_size(self.http2.connection_window)
+                .header_table_size(self.http2.header_table);
+            if let Some((interval, timeout)) = self.http2.keepalive {
+                builder.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
+            }
             let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
             Ok(Established::Http2 { send, connection, info })
         } else {
-            let (send, connection) = http1::Builder::new()
-                .max_buf_size(READ_BUFFER)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(failed)?;
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(READ_BUFFER);
+            if self.max_headers != USUAL_HEADERS {
+                // The codec reads the usual number without allocating.
+                builder.max_headers(self.max_headers);
+            }
+            let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
             Ok(Established::Http1 { send, connection: Box::new(connection), info })
         }
     }
 
+    /// Connects to the host, by the first of its addresses that answers: the next one is tried when one fails or is
+    /// slow.
+    async fn reach(&self) -> std::io::Result<Raw> {
+        let first = socket::connect(&self.host.address, &self.options);
+        if self.host.additional_addresses.is_empty() {
+            return first.await;
+        }
+        let mut tries = FuturesUnordered::new();
+        let mut rest = self.host.additional_addresses.iter();
+        tries.push(Box::pin(first));
+        let mut last = None;
+        loop {
+            tokio::select! {
+                biased;
+                done = tries.next() => match done {
+                    Some(Ok(raw)) => return Ok(raw),
+                    Some(Err(error)) => last = Some(error),
+                    None => return Err(last.unwrap_or_else(|| std::io::Error::other("no address"))),
+                },
+                () = tokio::time::sleep(NEXT_ADDRESS), if rest.len() > 0 => {}
+            }
+            if let Some(address) = rest.next() {
+                tries.push(Box::pin(socket::connect(address, &self.options)));
+            }
+        }
+    }
+
     async fn open_unbounded(&self) -> Result<Opened, PoolError> {
-        let address = &self.host.address;
         let failed = |error: std::io::Error| {
             PoolError::Connect(format!("delayed connect error: {}", os_reason(&error)).into())
         };
-        let mut raw = socket::connect(address, &self.options).await.map_err(failed)?;
+        let mut raw = self.reach().await.map_err(failed)?;
         if let Some(header) = &self.header {
             raw.write_all(header).await.map_err(failed)?;
         }
@@ -160,7 +206,7 @@ impl Connector {
             }
         };
         let id = self.worker.shared.next_connection.fetch_add(1, Relaxed);
-        let info = Rc::new(Connection { id, local, tls, requests: Cell::new(0) });
+        let info = Rc::new(Connection { id, local, tls, requests: Cell::new(0), expires: Cell::new(None) });
         Ok(Opened { stream, info })
     }
 

@@ -24,9 +24,15 @@ pub(crate) struct Connection {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) tls: Option<Rc<crate::tls::Peer>>,
     pub(crate) requests: Cell<u32>,
+    /// When it has lasted long enough.
+    pub(crate) expires: Cell<Option<Instant>>,
 }
 
 impl Connection {
+    pub(super) fn is_expired(&self) -> bool {
+        self.expires.get().is_some_and(|end| end <= Instant::now())
+    }
+
     pub(super) fn is_spent(&self, max_requests: Option<u32>) -> bool {
         max_requests.is_some_and(|max| self.requests.get() >= max)
     }
@@ -120,11 +126,13 @@ impl std::fmt::Debug for Lease {
 
 impl Lease {
     pub(super) fn exclusive(h1: H1, pool: Rc<Pool>) -> Self {
+        pool.note_busy(1);
         Self { kind: Some(Kind::Exclusive(h1)), pool, sent: false, hold: None }
     }
 
     pub(super) fn shared(h2: Rc<H2>, pool: Rc<Pool>) -> Self {
         h2.streams.set(h2.streams.get() + 1);
+        pool.note_busy(1);
         Self { kind: Some(Kind::Shared(h2)), pool, sent: false, hold: None }
     }
 
@@ -187,6 +195,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.pool.note_busy(-1);
         match self.kind.take() {
             Some(Kind::Exclusive(h1)) if !self.sent => self.pool.offer(h1),
             Some(Kind::Shared(h2)) => {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Request};
 use sail_proxy_decide::host::Host;
+use sail_proxy_decide::lb::Criteria;
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
 use sail_proxy_decide::route::retry::{HostPredicate, RetryPolicy};
 use sail_proxy_decide::route::{HostRewrite, RouteAction};
@@ -19,6 +20,7 @@ use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep, headers_size};
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease};
+use crate::pool::limits::Resource;
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::{Protocol, UpstreamInfo};
 
@@ -54,26 +56,26 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
 
 impl Try<'_> {
     pub(super) async fn run(self, head: &mut Head, body: Body) -> Result<Success, Failure> {
-        let stats = self.cluster.stats();
-        let limits = self.cluster.limits(self.action.priority);
-        let choice = self.choose().ok_or(Failure::NoHealthyHost)?;
+        let choice = self.choose(head).ok_or(Failure::NoHealthyHost)?;
+        // A member of an aggregate answers for itself.
+        let cluster = choice.member.as_ref().unwrap_or(self.cluster);
+        let stats = cluster.stats();
         let host = choice.host.clone();
         self.tried.push(host.clone());
         self.note_host(&host);
-        let Some(permit) = limits.requests.acquire() else {
-            stats.inc(stats::upstream_rq_pending_overflow);
-            return Err(Failure::Overflow);
-        };
-        let mut hold = Some(Hold::new(stats, &host, permit));
-        let pool = self.cluster.pool(&choice, self.exchange, self.action.priority);
-        let mut lease = self.lease(&pool, &host, &mut hold).await?;
+        let pool =
+            cluster.pool(&choice, self.exchange, self.action.priority).ok_or(Failure::NoHealthyHost)?;
+        let mut hold = None;
+        let mut lease = self.lease(cluster, &pool, &host, &mut hold).await?;
         let mut request = self.request(head, &lease, &host, body)?;
         self.note_connection(&lease, &request);
         stats.inc(stats::upstream_rq_total);
         let mut stale = 0;
         loop {
             let mut error = match lease.send(request).await {
-                Ok(response) => return Ok(Success { response, lease, host }),
+                Ok(response) => {
+                    return Ok(Success { response, lease, host, member: choice.member.clone() });
+                }
                 Err(error) => error,
             };
             match error.take_message() {
@@ -83,7 +85,7 @@ impl Try<'_> {
                     hold = lease.take_hold();
                     request = unsent;
                     let http2 = lease.is_http2();
-                    lease = self.lease(&pool, &host, &mut hold).await?;
+                    lease = self.lease(cluster, &pool, &host, &mut hold).await?;
                     if lease.is_http2() != http2 {
                         return Err(Failure::Terminated { started: false });
                     }
@@ -91,23 +93,37 @@ impl Try<'_> {
                 unsent => {
                     let failure = Failure::of_codec(error.error(), unsent.is_some());
                     stats.inc(stats::upstream_rq_rx_reset);
-                    self.cluster.note_failure(&host, &failure);
+                    cluster.note_failure(&host, &failure);
                     return Err(failure);
                 }
             }
         }
     }
 
-    /// A connection to the host; the request's place goes with it.
-    async fn lease(&self, pool: &Rc<Pool>, host: &Host, hold: &mut Option<Hold>) -> Result<Lease, Failure> {
+    /// A connection to the host, and the request's place under the cluster's limits.
+    async fn lease(
+        &self,
+        cluster: &Cluster,
+        pool: &Rc<Pool>,
+        host: &Host,
+        hold: &mut Option<Hold>,
+    ) -> Result<Lease, Failure> {
         let mut lease = match pool.try_acquire() {
             Some(lease) => lease,
             None => pool.acquire().await.map_err(|error| {
                 let failure = Failure::from(error);
-                self.cluster.note_failure(host, &failure);
+                cluster.note_failure(host, &failure);
                 failure
             })?,
         };
+        if hold.is_none() {
+            // As Envoy counts: a request that waits is pending, and active when it has a connection.
+            let Some(permit) = cluster.limits(self.action.priority).acquire(Resource::Requests) else {
+                cluster.stats().inc(stats::upstream_rq_pending_overflow);
+                return Err(Failure::Overflow);
+            };
+            *hold = Some(Hold::new(cluster.stats(), host, permit));
+        }
         if let Some(hold) = hold.take() {
             lease.hold(hold);
         }
@@ -115,15 +131,39 @@ impl Try<'_> {
     }
 
     /// A host that the retry policy does not rule out, or the last one looked at.
-    fn choose(&self) -> Option<Choice> {
+    fn choose(&self, head: &Head) -> Option<Choice> {
         let omits = |predicate| self.policy.is_some_and(|policy| policy.host_predicates.contains(&predicate));
-        let tried = |host: &Host| self.tried.iter().any(|tried| std::ptr::eq(&**tried, host));
-        let avoids = omits(HostPredicate::PreviousHosts) && !self.tried.is_empty();
+        let omits_tried = omits(HostPredicate::PreviousHosts) && !self.tried.is_empty();
+        let omits_canaries = omits(HostPredicate::OmitCanaryHosts);
+        let avoided = |host: &Host| {
+            let canary = || host.metadata("envoy.lb", "canary").and_then(serde_json::Value::as_bool);
+            (omits_tried && self.tried.iter().any(|tried| std::ptr::eq(&**tried, host)))
+                || (omits_canaries && canary() == Some(true))
+        };
         let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
+        // After every so many tries, the priorities that were tried are left out.
+        let frequency = self.policy.and_then(|policy| policy.previous_priorities).unwrap_or(u32::MAX).max(1);
+        let counted = self.tried.len() - self.tried.len() % usize::try_from(frequency).unwrap_or(usize::MAX);
+        let priorities: smallvec::SmallVec<[u32; 4]> =
+            self.tried.iter().take(counted).map(|host| host.priority).collect();
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
-            avoid: avoids.then_some(Avoid { hosts: &tried, attempts }),
+            avoid: (omits_tried || (omits_canaries && !self.tried.is_empty()))
+                .then_some(Avoid { hosts: &avoided, attempts }),
+            avoid_priorities: &priorities,
+            criteria: Criteria {
+                route: self.action.metadata_match.as_deref(),
+                weighted: self
+                    .found
+                    .weighted
+                    .as_ref()
+                    .and_then(|weighted| weighted.metadata_match.as_deref()),
+            },
+            override_host: None,
+            headers: Some(&head.headers),
+            authority: Some(head.authority()),
+            tried: self.tried.len(),
         };
         self.cluster.choose(&context, &self.exchange.connection.worker)
     }

@@ -13,6 +13,7 @@ use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
 use crate::pool::lease::Hold;
+use crate::pool::limits::Resource;
 use crate::stats::sets::cluster as stats;
 
 /// A copy to be sent.
@@ -35,7 +36,7 @@ pub(super) fn chosen(exchange: &Exchange, found: &Found, action: &RouteAction) -
         .filter(hit)
         .filter_map(|policy| {
             let cluster = match &policy.cluster {
-                MirrorCluster::Name(name) => exchange.active.cluster(name)?.clone(),
+                MirrorCluster::Name(name) => exchange.active.cluster(name)?,
                 MirrorCluster::Header(_) => return None,
             };
             Some(Copy {
@@ -70,13 +71,13 @@ async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, 
     let context = LbContext::default();
     let Some(choice) = cluster.choose(&context, &exchange.connection.worker) else { return };
     let priority = sail_proxy_decide::route::Priority::Default;
-    let Some(permit) = cluster.limits(priority).requests.acquire() else { return };
-    let hold = Hold::new(cluster.stats(), &choice.host, permit);
-    let pool = cluster.pool(&choice, &exchange, priority);
+    let cluster = choice.member.clone().unwrap_or(cluster);
+    let Some(pool) = cluster.pool(&choice, &exchange, priority) else { return };
     // The request's own exchange must not live on for its copy.
     drop(exchange);
     let Ok(mut lease) = pool.acquire().await else { return };
-    lease.hold(hold);
+    let Some(permit) = cluster.limits(priority).acquire(Resource::Requests) else { return };
+    lease.hold(Hold::new(cluster.stats(), &choice.host, permit));
     let parts = if lease.is_http2() {
         head.http2_parts(Keep::Nothing)
     } else {

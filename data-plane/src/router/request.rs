@@ -26,7 +26,7 @@ use crate::http::local_reply::LocalReply;
 use crate::http::scan::Present;
 use crate::http::{hop, mutate};
 use crate::pool::lease::Lease;
-use crate::pool::limits::Permit;
+use crate::pool::limits::{Permit, Resource};
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -42,6 +42,8 @@ pub(super) struct Success {
     pub(super) response: Response<Incoming>,
     pub(super) lease: Lease,
     pub(super) host: Arc<Host>,
+    /// The host's cluster, where it is a member of the one that was asked.
+    pub(super) member: Option<Rc<Cluster>>,
 }
 
 /// Forwards the request to its cluster.
@@ -56,7 +58,7 @@ pub(super) async fn forward(
     let Action::Route(action) = &route.action else {
         return Err(Box::new(crate::http::handler::no_route(exchange)));
     };
-    let cluster = found.cluster.as_ref().and_then(|name| exchange.active.cluster(name)).cloned();
+    let cluster = found.cluster.as_ref().and_then(|name| exchange.active.cluster(name));
     let Some(cluster) = cluster else {
         return Err(Box::new(no_cluster(exchange, action.cluster_not_found_status)));
     };
@@ -302,7 +304,7 @@ impl Tries<'_> {
         }
         // One place serves all retries of this request.
         if self.retry_permit.is_none() {
-            self.retry_permit = self.cluster.limits(self.action.priority).retries.acquire();
+            self.retry_permit = self.cluster.limits(self.action.priority).acquire(Resource::Retries);
             if self.retry_permit.is_none() {
                 stats.inc(stats::upstream_rq_retry_overflow);
                 self.exchange.flag(ResponseFlag::UpstreamOverflow);
@@ -356,7 +358,8 @@ fn respond(
     upgrading: bool,
     extensions: &mut http::Extensions,
 ) -> Reply {
-    let Success { mut response, lease, host } = success;
+    let Success { mut response, lease, host, member } = success;
+    let cluster = member.as_ref().unwrap_or(cluster);
     let switched = upgrading && upgrade::is_accepted(&response);
     if switched {
         upgrade::relay(exchange, extensions, &mut response);

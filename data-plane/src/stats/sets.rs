@@ -10,7 +10,7 @@ mod process;
 
 pub use auth::http_jwt_authn;
 pub use bodies::{http_compressor, http_decompressor};
-pub use clusters::{cluster, cluster_health_check, cluster_membership, cluster_outlier, cluster_update};
+pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_update};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
 };

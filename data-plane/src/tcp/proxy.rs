@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use base::backoff::Backoff;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::TcpProxy as Config;
+use sail_proxy_decide::host::Host;
+use sail_proxy_decide::lb::Criteria;
 use sail_proxy_decide::route::Priority;
 
 use super::exchange_metadata;
@@ -21,7 +24,7 @@ use crate::net::Stream;
 use crate::observe::TcpObserver;
 use crate::pool::PoolError;
 use crate::pool::connect::Opened;
-use crate::pool::limits::Permit;
+use crate::pool::limits::{Permit, Resource};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
 use crate::stream_info::{PeerMetadata, ResponseFlag, StreamInfo, UpstreamInfo};
@@ -42,6 +45,7 @@ pub(crate) struct TcpProxy {
 struct Upstream {
     opened: Opened,
     cluster: Rc<Cluster>,
+    host: Arc<Host>,
     _permit: Permit,
 }
 
@@ -89,7 +93,7 @@ impl TcpProxy {
         mut downstream: Stream,
     ) {
         let Some(upstream) = self.connect(worker, accepted, sni_cluster, info).await else { return };
-        let Upstream { opened, cluster, _permit } = upstream;
+        let Upstream { opened, cluster, host, _permit } = upstream;
         let mut upstream = opened.stream;
         let alpn = opened.info.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref());
         if let Some(exchange) = &cluster.config.metadata_exchange
@@ -108,6 +112,7 @@ impl TcpProxy {
         self.relay(worker, accepted, info, &mut downstream, &mut upstream).await;
         cluster.stats().inc(cluster_stats::upstream_cx_destroy);
         cluster.stats().move_by(cluster_stats::upstream_cx_active, -1);
+        host.state.active_connections.fetch_sub(1, Relaxed);
     }
 
     /// How long the connection may last: the limit, and a random share of it on top.
@@ -208,22 +213,20 @@ impl TcpProxy {
             (_, Some((name, _))) => name.clone(),
             _ => return None,
         };
-        let Some(cluster) = active.cluster(&name).cloned() else {
+        let Some(cluster) = active.cluster(&name) else {
             self.stats.inc(stats::downstream_cx_no_route);
             info.borrow_mut().flag(ResponseFlag::NoClusterFound);
             return None;
         };
         info.borrow_mut().cluster = Some(cluster.info().clone());
-        let limits = cluster.limits(Priority::Default).clone();
-        let Some(permit) = limits.connections.acquire() else {
-            cluster.stats().inc(cluster_stats::upstream_cx_overflow);
-            info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
-            return None;
-        };
         let context = LbContext {
             hash: self.hash(accepted.downstream.remote_address),
             original_destination: accepted.original_destination,
-            avoid: None,
+            criteria: Criteria {
+                route: self.config.metadata_match.as_deref(),
+                weighted: chosen.and_then(|(_, weighted)| weighted?.metadata_match.as_deref()),
+            },
+            ..LbContext::default()
         };
         let mut backoff = self.config.backoff.map(|wait| Backoff::new(wait.base, wait.max));
         for attempt in 0..self.config.max_connect_attempts.max(1) {
@@ -234,6 +237,17 @@ impl TcpProxy {
             info.borrow_mut().attempt_count += 1;
             let Some(choice) = cluster.choose(&context, worker) else {
                 info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
+                return None;
+            };
+            // A member of an aggregate answers for itself.
+            let cluster = choice.member.as_ref().unwrap_or(&cluster).clone();
+            let limits = cluster.limits(Priority::Default);
+            let host = &choice.host.state.active_connections;
+            let permit =
+                (host.load(Relaxed) < limits.per_host).then(|| limits.acquire(Resource::Connections));
+            let Some(permit) = permit.flatten() else {
+                cluster.stats().inc(cluster_stats::upstream_cx_overflow);
+                info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
                 return None;
             };
             info.borrow_mut().upstream = Some(UpstreamInfo {
@@ -253,7 +267,9 @@ impl TcpProxy {
                     stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
                     stats.move_by(cluster_stats::upstream_cx_active, 1);
                     note_upstream(&mut info.borrow_mut(), &opened);
-                    return Some(Upstream { opened, cluster, _permit: permit });
+                    cluster.note_connected(&choice.host);
+                    host.fetch_add(1, Relaxed);
+                    return Some(Upstream { opened, cluster, host: choice.host, _permit: permit });
                 }
                 Err(error) => {
                     cluster.stats().inc(cluster_stats::upstream_cx_connect_fail);

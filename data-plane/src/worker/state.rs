@@ -1,8 +1,8 @@
 //! What a worker serves with. Everything here lives on one thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,8 +11,11 @@ use http::HeaderValue;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sail_proxy_config::Snapshot;
+use sail_proxy_decide::address::Address;
+use sail_proxy_decide::host::Endpoints;
 
 use crate::cluster::Cluster;
+use crate::cluster::shared::hosts_of;
 use crate::listener::Listener;
 use crate::listener::accept::Accepting;
 use crate::stream_info::PeerMetadata;
@@ -22,8 +25,12 @@ use crate::worker::Shared;
 /// began with.
 pub(crate) struct Active {
     pub(crate) snapshot: Arc<Snapshot>,
-    clusters: HashMap<Arc<str>, Rc<Cluster>>,
+    /// Clusters that were asked for.
+    clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
     wants_request_host: bool,
+    worker: Weak<Worker>,
+    /// Another one is in force.
+    replaced: Cell<bool>,
 }
 
 impl Active {
@@ -32,9 +39,30 @@ impl Active {
         self.wants_request_host
     }
 
-    /// The cluster of this name.
-    pub(crate) fn cluster(&self, name: &str) -> Option<&Rc<Cluster>> {
-        self.clusters.get(name)
+    /// The cluster of this name, built if nobody has asked for it yet.
+    pub(crate) fn cluster(&self, name: &str) -> Option<Rc<Cluster>> {
+        if let Some(cluster) = self.clusters.borrow().get(name) {
+            return Some(cluster.clone());
+        }
+        let (name, config) = self.snapshot.clusters.get_key_value(name)?;
+        let worker = self.worker.upgrade()?;
+        if self.replaced.get() {
+            // What is in force serves as well, if the cluster is the same: it shares its connections.
+            let now = worker.active();
+            if let Some(same) = now.cluster(name).filter(|cluster| cluster.is_same(config)) {
+                return Some(same);
+            }
+        }
+        let cluster = Cluster::new(config, self.endpoints(config), &worker.shared);
+        if self.replaced.get() {
+            cluster.retire();
+        }
+        self.clusters.borrow_mut().insert(name.clone(), cluster.clone());
+        Some(cluster)
+    }
+
+    fn endpoints(&self, config: &sail_proxy_config::cluster::Cluster) -> Option<Arc<Endpoints>> {
+        hosts_of(&self.snapshot, config).cloned()
     }
 }
 
@@ -64,14 +92,19 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, snapshot: Arc<Snapshot>) -> Rc<Self> {
         let text =
             |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        let active = Rc::new(Active { snapshot, clusters: HashMap::new(), wants_request_host: false });
         let own_metadata = OwnMetadata {
             metadata: text(PeerMetadata::header(&shared.options.node_metadata)),
             id: text(shared.options.node_id.clone()),
         };
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
             shared,
-            active: RefCell::new(active),
+            active: RefCell::new(Rc::new(Active {
+                snapshot,
+                clusters: RefCell::default(),
+                wants_request_host: false,
+                worker: this.clone(),
+                replaced: Cell::new(false),
+            })),
             listeners: RefCell::default(),
             by_address: RefCell::default(),
             accepting: RefCell::default(),
@@ -106,26 +139,25 @@ impl Worker {
     /// Puts a configuration in force: clusters that did not change keep their pools, listeners their connections.
     pub(crate) fn update(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
         let before = self.active();
-        let mut clusters = HashMap::with_capacity(snapshot.clusters.len());
-        for (name, config) in &snapshot.clusters {
-            // Names that DNS resolved stand beside what EDS brought.
-            let endpoints = snapshot.endpoints(config).or_else(|| snapshot.assignments.get(name)).cloned();
-            let cluster = match before.clusters.get(name).filter(|cluster| cluster.is_same(config)) {
-                Some(cluster) => {
-                    cluster.set_endpoints(endpoints);
-                    cluster.clone()
+        let wants_request_host = snapshot.clusters.values().any(|config| config.http.auto_sni);
+        let active = Rc::new(Active {
+            snapshot: snapshot.clone(),
+            clusters: RefCell::default(),
+            wants_request_host,
+            worker: Rc::downgrade(self),
+            replaced: Cell::new(false),
+        });
+        for (name, cluster) in before.clusters.borrow().iter() {
+            match snapshot.clusters.get(name).filter(|config| cluster.is_same(config)) {
+                Some(config) => {
+                    cluster.set_endpoints(active.endpoints(config));
+                    active.clusters.borrow_mut().insert(name.clone(), cluster.clone());
                 }
-                None => Cluster::new(config, endpoints, &self.shared),
-            };
-            clusters.insert(name.clone(), cluster);
-        }
-        for (name, cluster) in &before.clusters {
-            if clusters.get(name).is_none_or(|now| !Rc::ptr_eq(now, cluster)) {
-                cluster.retire();
+                None => cluster.retire(),
             }
         }
-        let wants_request_host = clusters.values().any(|cluster| cluster.config.http.auto_sni);
-        self.active.replace(Rc::new(Active { snapshot: snapshot.clone(), clusters, wants_request_host }));
+        before.replaced.set(true);
+        self.active.replace(active);
         crate::listener::update(self, &snapshot);
     }
 
@@ -133,8 +165,15 @@ impl Worker {
     pub(crate) fn tick(&self) {
         let now = Instant::now();
         self.waiting.sweep(now);
-        for cluster in self.active().clusters.values() {
-            cluster.sweep(now);
+        for cluster in self.active().clusters.borrow().values() {
+            cluster.sweep(now, &self.shared);
+        }
+    }
+
+    /// A host of a cluster failed its health checks.
+    pub(crate) fn host_failed(&self, cluster: &str, address: &Address) {
+        if let Some(cluster) = self.active().clusters.borrow().get(cluster) {
+            cluster.host_failed(address);
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base::task::Supervised;
 use prost::Message;
 use sail_proxy_config::cluster::Cluster as RunCluster;
+use sail_proxy_decide::host::Locality;
 use tokio::sync::Notify;
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
 use xds_api::envoy::config::cluster::v3::Cluster;
@@ -30,7 +31,7 @@ use super::snapshot::Parts;
 use super::{certificates, convert};
 use crate::dial::Target;
 use crate::server::Main;
-use crate::stats::sets::{cluster_manager, cluster_membership, control_plane, lds, listener_manager};
+use crate::stats::sets::{cluster_manager, control_plane, lds, listener_manager};
 use crate::worker::BindError;
 
 /// Why the bootstrap cannot be run: the field's path and what is wrong.
@@ -89,7 +90,6 @@ pub struct Manager {
     changed: Notify,
     /// Conversions may have read other files than before.
     converted: Notify,
-    membership: RefCell<BTreeMap<Arc<str>, cluster_membership::Scope>>,
     pub(super) this: Weak<Self>,
     pub(super) stats: Stats,
 }
@@ -152,7 +152,6 @@ impl Manager {
             files: RefCell::default(),
             changed: Notify::new(),
             converted: Notify::new(),
-            membership: RefCell::default(),
             this: this.clone(),
             stats: Stats {
                 clusters: main.stats.pinned(""),
@@ -162,6 +161,14 @@ impl Manager {
             },
         });
         manager.stats.control_plane.set(control_plane::connected_state, 0);
+        let local = bootstrap.cluster_manager.as_ref().map_or("", |config| &config.local_cluster_name);
+        let place = main.node.locality.clone().unwrap_or_default();
+        let place = Locality {
+            region: place.region.into(),
+            zone: place.zone.into(),
+            sub_zone: place.sub_zone.into(),
+        };
+        manager.parts.set_local(local, Arc::new(place));
         manager.take_static(fixed)?;
         Ok(manager)
     }
@@ -216,11 +223,6 @@ impl Manager {
     pub fn refresh_stats(&self) {
         let resources = self.resources.borrow();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        crate::health::membership_stats(
-            &self.main.stats,
-            &self.parts.current(),
-            &mut self.membership.borrow_mut(),
-        );
         let (clusters, listeners) = (&self.stats.clusters, &self.stats.listeners);
         clusters.set(cluster_manager::active_clusters, count(resources.clusters.active().len()));
         clusters.set(cluster_manager::warming_clusters, count(resources.clusters.warming()));

@@ -9,10 +9,12 @@ use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::Secret;
-use sail_proxy_decide::host::{Endpoints, Host};
+use sail_proxy_decide::host::{Endpoints, Host, Locality};
+use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
 
 use super::convert::Converter;
+use crate::cluster::shared::hosts_of;
 use crate::dial::{self, ClientTls, Connect};
 use crate::dns::Dns;
 use crate::health::{HealthChecks, Tls};
@@ -35,6 +37,7 @@ pub struct Parts {
     workers: RefCell<Workers>,
     current: RefCell<Arc<Snapshot>>,
     dirty: Rc<Cell<bool>>,
+    local: RefCell<Option<(Arc<str>, Arc<Locality>)>>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -57,6 +60,7 @@ impl Parts {
             flag.set(true);
             changed();
         });
+        tokio::task::spawn_local(workers.dns_caches().clone().run());
         Self {
             endpoints: RefCell::default(),
             routes: RefCell::default(),
@@ -64,11 +68,12 @@ impl Parts {
             dns,
             convert: Converter::new(environment),
             health: HealthChecks::new(store.clone()),
-            outliers: Outliers::new(store),
+            outliers: Outliers::new(store, workers.clusters().clone()),
             contexts: Rc::new(Contexts::default()),
             workers: RefCell::new(workers),
             current: RefCell::default(),
             dirty,
+            local: RefCell::default(),
         }
     }
 
@@ -165,7 +170,9 @@ impl Parts {
                 .map(|(name, secret)| (name.clone(), secret.clone()))
                 .collect(),
             files: self.convert.files(),
+            local_zone: None,
         };
+        snapshot.local_zone = self.local_zone(&snapshot);
         let mut failed = Vec::new();
         loop {
             let whole = Arc::new(snapshot);
@@ -189,6 +196,18 @@ impl Parts {
                 }
             }
         }
+    }
+
+    /// Tells which cluster the proxy itself is a host of, and where it is.
+    pub(super) fn set_local(&self, cluster: &str, locality: Arc<Locality>) {
+        *self.local.borrow_mut() = (!cluster.is_empty()).then(|| (Arc::from(cluster), locality));
+    }
+
+    fn local_zone(&self, snapshot: &Snapshot) -> Option<LocalZone> {
+        let local = self.local.borrow();
+        let (name, locality) = local.as_ref()?;
+        let endpoints = hosts_of(snapshot, snapshot.clusters.get(name)?)?.clone();
+        Some(LocalZone { endpoints, locality: locality.clone() })
     }
 
     /// Puts a cluster's transport socket round a health check's connection.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Bind, CircuitBreakers, Cluster, RetryBudget, SocketMatch, Thresholds, TrackStats, discovery, health,
-    http_options, lb,
+    Bind, CircuitBreakers, Cluster, HealthCheck, RetryBudget, SocketMatch, Thresholds, TrackStats, discovery,
+    health, http_options, lb,
 };
 use crate::convert::{Cx, address, arc, type_name, values};
 use crate::pb;
@@ -81,23 +81,10 @@ pub(crate) fn cluster(
     cx.refuse("transport_socket_matcher", &transport_socket_matcher);
     cx.refuse("stats_matcher", &stats_matcher);
     cx.refuse("per_connection_buffer_high_watermark_timeout", &per_connection_buffer_high_watermark_timeout);
-    cx.refuse("lb_subset_config", &lb_subset_config);
     cx.ignore("lrs_server", &lrs_server, "load is not reported");
     cx.ignore("lrs_report_endpoint_metrics", &lrs_report_endpoint_metrics, "load is not reported");
     cx.refuse("upstream_config", &upstream_config);
-    cx.ignore("preconnect_policy", &preconnect_policy, "connections are made when they are needed");
     cx.refuse("queuing_policies", &queuing_policies);
-
-    cx.ignore(
-        "close_connections_on_host_health_failure",
-        &close_connections_on_host_health_failure,
-        "connections of a host that fails are closed as they end",
-    );
-    cx.ignore(
-        "ignore_health_on_host_removal",
-        &ignore_health_on_host_removal,
-        "hosts go when they are removed",
-    );
 
     let dns = discovery::DnsFields {
         refresh_rate: dns_refresh_rate,
@@ -141,6 +128,7 @@ pub(crate) fn cluster(
             config: lb_config,
             common: common_lb_config,
             extension: load_balancing_policy,
+            subset: lb_subset_config,
         },
     );
     let socket = match transport_socket {
@@ -153,11 +141,7 @@ pub(crate) fn cluster(
         &connection.set_local_interface_name_on_upstream_connections,
         "the interface's name is not read anywhere",
     );
-    cx.ignore(
-        "upstream_connection_options.happy_eyeballs_config",
-        &connection.happy_eyeballs_config,
-        "addresses are tried in their order",
-    );
+    cx.refuse("upstream_connection_options.happy_eyeballs_config", &connection.happy_eyeballs_config);
     let track = track_cluster_stats.unwrap_or_default();
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
@@ -170,7 +154,7 @@ pub(crate) fn cluster(
         common_lb,
         circuit_breakers: cx.option("circuit_breakers", circuit_breakers, breakers).unwrap_or_default(),
         outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier),
-        health_checks: cx.each("health_checks", health_checks, health::check).into(),
+        health_checks: one_health_check(cx, health_checks).into(),
         socket_matches: cx.each("transport_socket_matches", transport_socket_matches, socket_match).into(),
         http: http?,
         bind: cx.option("upstream_bind_config", upstream_bind_config, bind),
@@ -180,6 +164,7 @@ pub(crate) fn cluster(
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal,
         connection_pool_per_downstream_connection,
+        preconnect_ratio: cx.option("preconnect_policy", preconnect_policy, preconnect).unwrap_or(1.0),
         track: TrackStats {
             timeout_budgets: track_timeout_budgets || track.timeout_budgets,
             request_response_sizes: track.request_response_sizes,
@@ -190,6 +175,28 @@ pub(crate) fn cluster(
         discovery: discovery?,
         socket: socket?,
     })
+}
+
+fn one_health_check(cx: &mut Cx<'_>, values: Vec<pb::core::HealthCheck>) -> Vec<HealthCheck> {
+    if values.len() > 1 {
+        cx.error("health_checks", "a cluster has one health check at most");
+    }
+    cx.each("health_checks", values, health::check)
+}
+
+fn preconnect(cx: &mut Cx<'_>, value: pc::cluster::PreconnectPolicy) -> Option<f64> {
+    let pc::cluster::PreconnectPolicy {
+        per_upstream_preconnect_ratio,
+        predictive_preconnect_ratio,
+        preconnect_enabled_metadata,
+    } = value;
+    cx.refuse("preconnect_enabled_metadata", &preconnect_enabled_metadata);
+    cx.refuse("predictive_preconnect_ratio", &predictive_preconnect_ratio);
+    let ratio = per_upstream_preconnect_ratio.map_or(1.0, |value| value.value);
+    if !(1.0..=3.0).contains(&ratio) {
+        cx.error("per_upstream_preconnect_ratio", "it must be between 1 and 3");
+    }
+    Some(ratio)
 }
 
 fn filters_of(
@@ -225,19 +232,39 @@ fn socket_match(cx: &mut Cx<'_>, value: pc::cluster::TransportSocketMatch) -> Op
 
 fn breakers(cx: &mut Cx<'_>, value: pc::CircuitBreakers) -> Option<CircuitBreakers> {
     let pc::CircuitBreakers { thresholds, per_host_thresholds } = value;
-    let mut result = CircuitBreakers::default();
+    let mut found: [Option<Thresholds>; 2] = [None, None];
     for (priority, limits) in cx.each("thresholds", thresholds, limits) {
-        if priority == pb::core::RoutingPriority::High as i32 {
-            result.high = limits;
-        } else {
-            result.default = limits;
-        }
+        let high = priority == pb::core::RoutingPriority::High as i32;
+        // Of several for one priority, the first counts.
+        found[usize::from(high)].get_or_insert(limits);
     }
-    for value in &per_host_thresholds {
-        result.per_host_max_connections = value.max_connections.map(|value| value.value);
-        cx.unserved("per_host_thresholds", value);
+    for (priority, most) in cx.each("per_host_thresholds", per_host_thresholds, per_host) {
+        let high = priority == pb::core::RoutingPriority::High as i32;
+        found[usize::from(high)].get_or_insert_default().max_connections_per_host = most;
     }
-    Some(result)
+    let [default, high] = found.map(Option::unwrap_or_default);
+    Some(CircuitBreakers { default, high })
+}
+
+/// Of hosts, connections alone are counted.
+fn per_host(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i32, u32)> {
+    let pc::circuit_breakers::Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = value;
+    cx.refuse("max_pending_requests", &max_pending_requests);
+    cx.refuse("max_requests", &max_requests);
+    cx.refuse("max_retries", &max_retries);
+    cx.refuse("retry_budget", &retry_budget);
+    cx.refuse("track_remaining", &track_remaining);
+    cx.refuse("max_connection_pools", &max_connection_pools);
+    Some((priority, values::u32_or(max_connections, u32::MAX)))
 }
 
 fn limits(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i32, Thresholds)> {
@@ -266,17 +293,14 @@ fn limits(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i
                     budget_interval,
                     min_retry_concurrency,
                 } = value;
-                cx.ignore(
-                    "budget_interval",
-                    &budget_interval,
-                    "requests under way are counted, not those of an interval",
-                );
+                cx.refuse("budget_interval", &budget_interval);
                 Some(RetryBudget {
                     budget_percent: values::percent(cx, "budget_percent", budget_percent, 20.0),
                     min_retry_concurrency: values::u32_or(min_retry_concurrency, 3),
                 })
             }),
             track_remaining,
+            max_connections_per_host: u32::MAX,
         },
     ))
 }
@@ -292,8 +316,6 @@ fn bind(cx: &mut Cx<'_>, value: pb::core::BindConfig) -> Option<Bind> {
         validate_network_namespaces: _,
     } = value;
     cx.refuse("additional_source_addresses", &additional_source_addresses);
-    cx.unserved("freebind", &values::bool_or(freebind, false));
-    cx.unserved("socket_options", &socket_options);
     cx.refuse("local_address_selector", &local_address_selector);
     Some(Bind {
         source: cx.option("source_address", source_address, address::ip),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sail_proxy_decide::format::MetadataSource;
 use sail_proxy_decide::host::{AssignmentPolicy, Endpoints};
 
-use super::{Discovery, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint};
+use super::{Discovery, DnsCache, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint};
 use crate::convert::{Cx, address, arc, headers, type_name, values};
 use crate::pb;
 use crate::pb::cluster as pc;
@@ -118,6 +118,7 @@ fn dns(
         jitter: values::duration(cx, "dns_jitter", fields.jitter).unwrap_or_default(),
         failure_refresh,
         respect_ttl: fields.respect_ttl,
+        min_refresh_rate: Duration::ZERO,
         family: family(fields.family),
         resolvers: resolvers.into(),
         use_tcp,
@@ -222,18 +223,34 @@ fn custom_type(
     match type_name(any) {
         "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => {
             use forward::cluster_config::ClusterImplementationSpecifier as Kind;
-            let config: forward::ClusterConfig = cx.unpack(any)?;
-            cx.error("", "it is understood but not carried out yet");
-            match config.cluster_implementation_specifier {
-                Some(Kind::DnsCacheConfig(cache)) => Some(Discovery::DynamicForwardProxy {
-                    cache: arc(cache.name),
-                    family: family(cache.dns_lookup_family),
-                }),
-                _ => {
-                    cx.error("", "only dns_cache_config is supported");
+            let forward::ClusterConfig {
+                allow_insecure_cluster_options: _,
+                allow_coalesced_connections,
+                cluster_implementation_specifier,
+            } = cx.unpack(any)?;
+            cx.refuse("allow_coalesced_connections", &allow_coalesced_connections);
+            match cluster_implementation_specifier {
+                Some(Kind::DnsCacheConfig(cache)) => {
+                    let cache = cx.within("dns_cache_config", |cx| dns_cache(cx, cache))?;
+                    Some(Discovery::DynamicForwardProxy(Arc::new(cache)))
+                }
+                Some(Kind::SubClustersConfig(_)) => {
+                    cx.error("sub_clusters_config", "it is not supported");
+                    None
+                }
+                None => {
+                    cx.error("dns_cache_config", "it must be set");
                     None
                 }
             }
+        }
+        "envoy.extensions.clusters.aggregate.v3.ClusterConfig" => {
+            let config: xds_api::envoy::extensions::clusters::aggregate::v3::ClusterConfig =
+                cx.unpack(any)?;
+            if config.clusters.is_empty() {
+                cx.error("clusters", "it must not be empty");
+            }
+            Some(Discovery::Aggregate(config.clusters.into_iter().map(arc).collect()))
         }
         "envoy.extensions.clusters.dns.v3.DnsCluster" => {
             let Dns {
@@ -244,7 +261,7 @@ fn custom_type(
                 typed_dns_resolver_config,
                 dns_lookup_family,
                 all_addresses_in_single_endpoint,
-                dns_min_refresh_rate: _,
+                dns_min_refresh_rate,
             } = cx.unpack(any)?;
             let (groups, policy) = names(cx, assignment);
             let found = cx
@@ -264,6 +281,8 @@ fn custom_type(
                     },
                 ),
                 respect_ttl: respect_dns_ttl,
+                min_refresh_rate: values::duration(cx, "dns_min_refresh_rate", dns_min_refresh_rate)
+                    .unwrap_or_default(),
                 // This enumeration has a member for "unspecified" before the others.
                 family: family((dns_lookup_family - 1).max(0)),
                 resolvers: found.0.into(),
@@ -280,4 +299,86 @@ fn custom_type(
             None
         }
     }
+}
+
+/// `DnsCacheConfig`
+pub(crate) fn dns_cache(
+    cx: &mut Cx<'_>,
+    value: xds_api::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig,
+) -> Option<DnsCache> {
+    use xds_api::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+    let DnsCacheConfig {
+        name,
+        dns_lookup_family,
+        dns_refresh_rate,
+        dns_min_refresh_rate,
+        host_ttl,
+        max_hosts,
+        disable_dns_refresh_on_failure,
+        dns_failure_refresh_rate,
+        dns_cache_circuit_breaker,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        preresolve_hostnames,
+        dns_query_timeout,
+        key_value_config,
+        resolved_address_filter,
+    } = value;
+    if name.is_empty() {
+        cx.error("name", "it must be set");
+    }
+    cx.refuse("disable_dns_refresh_on_failure", &disable_dns_refresh_on_failure);
+    cx.refuse("key_value_config", &key_value_config);
+    cx.refuse("resolved_address_filter", &resolved_address_filter);
+    let mut use_tcp = use_tcp_for_dns_lookups;
+    let mut resolvers = Vec::new();
+    if let Some(pb::core::DnsResolutionConfig { resolvers: more, dns_resolver_options }) =
+        dns_resolution_config
+    {
+        resolvers = cx.each("dns_resolution_config.resolvers", more, address::resolved);
+        use_tcp |= dns_resolver_options.is_some_and(|options| options.use_tcp_for_dns_lookups);
+    }
+    if let Some(found) = cx.option("typed_dns_resolver_config", typed_dns_resolver_config, resolver) {
+        resolvers = found.0;
+        use_tcp = found.1;
+    }
+    let or = |cx: &mut Cx<'_>, field: &str, value, default| {
+        values::duration(cx, field, value).unwrap_or(Duration::from_secs(default))
+    };
+    let pending = dns_cache_circuit_breaker.and_then(|breaker| breaker.max_pending_requests);
+    Some(DnsCache {
+        name: arc(name),
+        family: family(dns_lookup_family),
+        refresh_rate: or(cx, "dns_refresh_rate", dns_refresh_rate, 60).max(Duration::from_millis(1)),
+        min_refresh_rate: or(cx, "dns_min_refresh_rate", dns_min_refresh_rate, 5),
+        failure_refresh: cx.option("dns_failure_refresh_rate", dns_failure_refresh_rate, |cx, value| {
+            failure_rate(cx, value.base_interval, value.max_interval)
+        }),
+        host_ttl: or(cx, "host_ttl", host_ttl, 300),
+        max_hosts: values::u32_or(max_hosts, 1024),
+        max_pending_requests: values::u32_or(pending, 1024),
+        preresolve: cx
+            .each("preresolve_hostnames", preresolve_hostnames, |cx, value| {
+                use pb::core::socket_address::PortSpecifier;
+                match value.port_specifier {
+                    Some(PortSpecifier::PortValue(port)) => {
+                        Some((arc(value.address), values::port(cx, "port_value", port)?))
+                    }
+                    _ => {
+                        cx.error("port_value", "it must be set");
+                        None
+                    }
+                }
+            })
+            .into(),
+        query_timeout: values::limit(
+            cx,
+            "dns_query_timeout",
+            dns_query_timeout,
+            Some(Duration::from_secs(5)),
+        ),
+        resolvers: resolvers.into(),
+        use_tcp,
+    })
 }

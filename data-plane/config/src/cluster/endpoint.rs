@@ -21,11 +21,13 @@ pub(crate) fn assignment(
     previous: Option<&Endpoints>,
 ) -> Option<Endpoints> {
     let (groups, policy) = groups(cx, value);
+    // Each host gets a state of its own as the sets are built.
+    let unset = Arc::<HostState>::default();
     let resolved = groups.into_iter().map(|group| Group {
         locality: group.locality,
         priority: group.priority,
         weight: group.weight,
-        hosts: group.entries.into_iter().filter_map(|entry| host(cx, entry)).collect(),
+        hosts: group.entries.into_iter().filter_map(|entry| host(cx, entry, &unset)).collect(),
     });
     let resolved = resolved.collect();
     Some(Endpoints::build(resolved, policy, version, previous))
@@ -64,7 +66,7 @@ struct Entry {
     health_check: Option<Arc<HealthCheckTarget>>,
 }
 
-fn host(cx: &mut Cx<'_>, entry: Entry) -> Option<Host> {
+fn host(cx: &mut Cx<'_>, entry: Entry, unset: &Arc<HostState>) -> Option<Host> {
     let address = match entry.address {
         Named::Address(address) => address,
         Named::Host(name, _) => {
@@ -87,7 +89,7 @@ fn host(cx: &mut Cx<'_>, entry: Entry) -> Option<Host> {
         metadata: entry.metadata,
         health_status: entry.health_status,
         health_check: entry.health_check,
-        state: Arc::new(HostState::default()),
+        state: Arc::clone(unset),
     })
 }
 
@@ -219,7 +221,8 @@ fn entry(cx: &mut Cx<'_>, value: pe::LbEndpoint, field: String) -> Option<Entry>
     })
 }
 
-fn health(status: i32) -> HealthStatus {
+/// `HealthStatus`
+pub(super) fn health(status: i32) -> HealthStatus {
     match pb::core::HealthStatus::try_from(status) {
         Ok(pb::core::HealthStatus::Unknown) | Err(_) => HealthStatus::Unknown,
         Ok(pb::core::HealthStatus::Healthy) => HealthStatus::Healthy,

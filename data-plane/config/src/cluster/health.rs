@@ -1,6 +1,7 @@
 //! Health checks and outlier detection.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::Method;
 use sail_proxy_decide::outlier::{Enforcing, FailurePercentage, OutlierDetection, SuccessRate};
 
 use super::{HealthCheck, HealthChecker};
-use crate::convert::{Cx, arc, headers, values};
+use crate::convert::{Cx, arc, headers, matchers, type_name, values};
 use crate::pb;
 use crate::pb::core::health_check as hc;
 
@@ -32,16 +33,17 @@ pub(super) fn check(cx: &mut Cx<'_>, value: pb::core::HealthCheck) -> Option<Hea
         event_log_path,
         event_logger,
         event_service,
-        always_log_health_check_failures: _,
-        always_log_health_check_success: _,
+        always_log_health_check_failures,
+        always_log_health_check_success,
         tls_options,
         transport_socket_match_criteria,
         health_checker,
     } = value;
-    cx.ignore("event_log_path", &event_log_path, "health check events go to the log");
-    cx.ignore("event_logger", &event_logger, "health check events go to the log");
-    cx.ignore("event_service", &event_service, "health check events go to the log");
-    cx.refuse("transport_socket_match_criteria", &transport_socket_match_criteria);
+    cx.refuse("event_service", &event_service);
+    let sinks = cx.each("event_logger", event_logger, event_sink);
+    if sinks.len() > 1 {
+        cx.error("event_logger", "one sink is supported");
+    }
     let mut positive = |field: &str, value: Option<pb::Duration>| -> Option<Duration> {
         let found = values::duration(cx, field, value).filter(|value| !value.is_zero());
         if found.is_none() {
@@ -84,7 +86,22 @@ pub(super) fn check(cx: &mut Cx<'_>, value: pb::core::HealthCheck) -> Option<Hea
         reuse_connection: values::bool_or(reuse_connection, true),
         alpn_protocols: tls_options.unwrap_or_default().alpn_protocols.into_iter().map(Box::from).collect(),
         checker: checker(cx, health_checker)?,
+        event_log: sinks.into_iter().next().or((!event_log_path.is_empty()).then(|| arc(event_log_path))),
+        always_log_failures: always_log_health_check_failures,
+        always_log_successes: always_log_health_check_success,
+        socket_criteria: transport_socket_match_criteria.map(values::object),
     })
+}
+
+fn event_sink(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Arc<str>> {
+    use xds_api::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
+    let any = value.typed_config.unwrap_or_default();
+    if type_name(&any) != "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink" {
+        cx.error("typed_config", format_args!("there is no event sink {:?}", type_name(&any)));
+        return None;
+    }
+    let sink = cx.within("typed_config", |cx| cx.unpack::<HealthCheckEventFileSink>(&any))?;
+    Some(arc(sink.event_log_path))
 }
 
 fn checker(cx: &mut Cx<'_>, value: Option<hc::HealthChecker>) -> Option<HealthChecker> {
@@ -102,8 +119,8 @@ fn checker(cx: &mut Cx<'_>, value: Option<hc::HealthChecker>) -> Option<HealthCh
         }),
         Some(hc::HealthChecker::GrpcHealthCheck(value)) => cx.within("grpc_health_check", |cx| {
             let hc::GrpcHealthCheck { service_name, authority, initial_metadata } = value;
-            cx.refuse("initial_metadata", &initial_metadata);
-            Some(HealthChecker::Grpc { service: arc(service_name), authority: arc(authority) })
+            let headers = headers::ops(cx, &headers::REQUEST, initial_metadata, Vec::new());
+            Some(HealthChecker::Grpc { service: arc(service_name), authority: arc(authority), headers })
         }),
         Some(hc::HealthChecker::CustomHealthCheck(value)) => {
             cx.error("custom_health_check", format_args!("there is no health check {:?}", value.name));
@@ -143,9 +160,6 @@ fn http(cx: &mut Cx<'_>, value: hc::HttpHealthCheck) -> Option<HealthChecker> {
         method,
     } = value;
     cx.refuse("send", &send);
-    cx.refuse("receive", &receive);
-    cx.ignore("response_buffer_size", &response_buffer_size, "bodies of checks are not looked at");
-    cx.refuse("service_name_matcher", &service_name_matcher);
     if !path.starts_with('/') {
         cx.error("path", "it must begin with a /");
     }
@@ -174,6 +188,9 @@ fn http(cx: &mut Cx<'_>, value: hc::HttpHealthCheck) -> Option<HealthChecker> {
         retriable_statuses: cx.each("retriable_statuses", retriable_statuses, range).into(),
         http2: codec_client_type == pb::ty::CodecClientType::Http2 as i32,
         headers: headers::ops(cx, &headers::REQUEST, request_headers_to_add, request_headers_to_remove),
+        receive: cx.each("receive", receive, payload).into(),
+        response_buffer_size: response_buffer_size.map_or(1024, |value| value.value),
+        service_name: cx.option("service_name_matcher", service_name_matcher, matchers::string),
     })
 }
 

@@ -1,12 +1,19 @@
-//! The choice of a host: priority, locality, then the policy.
+//! The choice of a host: one that the request names, else priority, locality, then the policy.
+//!
+//! What is derived from hosts and their health is kept until either changes, so that a choice costs the same whatever
+//! the number of hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::edf::Schedule;
-use super::priority::{self, Share, Source};
-use super::ring::{Hashed, Table};
-use super::{CommonLb, LbPolicy, LocalityLb, SlowStart};
+use http::HeaderMap;
+
+use super::group::{Group, Key, Pick};
+use super::overriding::{ByAddress, OverrideHost};
+use super::priority::{self, Counts, Share, Source};
+use super::subset::{Criteria, SubsetEvents, Subsets};
+use super::zone::{self, LocalZone, ZoneEvent, Zones};
+use super::{CommonLb, LbPolicy, LocalityLb};
 use crate::host::{Endpoints, Health, Host, HostSet};
 
 /// What a choice depends on.
@@ -20,55 +27,103 @@ pub struct Context<'a> {
     pub avoid: Option<&'a dyn Fn(&Host) -> bool>,
     /// How often another host is looked for on that account.
     pub attempts: u32,
+    /// Priorities that a retry avoids, while there are others.
+    pub avoid_priorities: &'a [u32],
+    /// Which subset of hosts.
+    pub criteria: Criteria<'a>,
+    /// A host that a filter names.
+    pub override_host: Option<Override<'a>>,
+    /// The request's headers, which may name hosts.
+    pub headers: Option<&'a HeaderMap>,
+    /// How many hosts were tried before.
+    pub tried: usize,
+    /// Where the proxy is, for zone-aware routing.
+    pub zone: Option<&'a LocalZone>,
+    /// A priority that is chosen already.
+    pub forced: Option<Forced>,
 }
 
-/// A worker's balancer of one cluster. What it derives from the hosts is kept until hosts or their health change.
+/// A priority that an aggregate of clusters chose, and which of its hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Forced {
+    pub(super) priority: usize,
+    pub(super) source: Source,
+}
+
+/// A host that a filter names, as stateful sessions do.
+#[derive(Clone, Copy, Debug)]
+pub struct Override<'a> {
+    /// `IP:port`
+    pub address: &'a str,
+    /// Whether no other host will do.
+    pub strict: bool,
+}
+
+/// What a choice met with that statistics tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Unhealthy hosts took part.
+    pub panic: bool,
+    /// What zone-aware routing did.
+    pub zone: Option<ZoneEvent>,
+    /// What subsets did.
+    pub subset: SubsetEvents,
+}
+
+/// A worker's balancer of one cluster.
 #[derive(Debug)]
 pub struct Balancer {
-    policy: LbPolicy,
+    kind: Kind,
     common: CommonLb,
-    view: Option<View>,
-    turn: usize,
+    view: Option<Box<View>>,
+    turn: Option<usize>,
+    events: Events,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A policy that chooses itself.
+    Plain(LbPolicy),
+    /// Hosts are told apart first.
+    Subset(Box<Subsets>),
+    /// The request may name one.
+    Override(Arc<OverrideHost>, Box<Balancer>),
 }
 
 /// What is derived from hosts and their health.
 #[derive(Debug)]
 struct View {
     endpoints: Arc<Endpoints>,
-    fingerprint: u64,
+    epoch: u32,
+    counts: Vec<Counts>,
     shares: Vec<Share>,
     groups: Vec<(Key, Group)>,
+    /// Effective weights of localities.
+    localities: Vec<((usize, Source), Box<[u64]>)>,
+    zones: Option<(ZoneKey, Zones)>,
+    by_address: Option<ByAddress>,
 }
 
-/// Which hosts a group is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    priority: usize,
-    source: Source,
-    locality: Option<usize>,
-}
-
-/// Hosts among which a policy chooses, as indexes in their priority.
-#[derive(Debug)]
-struct Group {
-    hosts: Vec<usize>,
-    state: GroupState,
-}
-
-#[derive(Debug)]
-enum GroupState {
-    /// All weights are equal.
-    Even,
-    /// By weight.
-    Scheduled(Schedule),
-    /// By hash.
-    Hashed(Table),
-}
+/// Of which local cluster, in which state of health, zones were compared.
+type ZoneKey = (usize, u32);
 
 impl Balancer {
     /// A balancer by a policy.
     pub fn new(policy: LbPolicy, common: CommonLb) -> Self {
-        Self { policy, common, view: None, turn: 0 }
+        let kind = match policy {
+            LbPolicy::Subset(config) => Kind::Subset(Box::new(Subsets::new(config, &common))),
+            LbPolicy::OverrideHost(config) => {
+                let inner = Self::new(config.fallback.clone(), common.clone());
+                Kind::Override(config, Box::new(inner))
+            }
+            other => Kind::Plain(other),
+        };
+        Self { kind, common, view: None, turn: None, events: Events::default() }
+    }
+
+    /// What the last choice met with.
+    pub fn events(&self) -> Events {
+        self.events
     }
 
     /// A host; `None` if there is none to use.
@@ -78,10 +133,74 @@ impl Balancer {
         context: &Context<'_>,
         mut random: impl FnMut() -> u64,
     ) -> Option<Arc<Host>> {
+        self.choose_dyn(endpoints, context, &mut random)
+    }
+
+    /// As [`Balancer::choose`]: balancers that hold balancers would else be compiled without end.
+    pub(super) fn choose_dyn(
+        &mut self,
+        endpoints: &Arc<Endpoints>,
+        context: &Context<'_>,
+        mut random: &mut dyn FnMut() -> u64,
+    ) -> Option<Arc<Host>> {
+        self.events = Events::default();
+        if let Some(wanted) = context.override_host {
+            self.refresh(endpoints, context.now_ms);
+            let statuses = self.common.override_host_status;
+            let found = self.by_address().and_then(|all| all.find(wanted.address, statuses)).cloned();
+            if found.is_some() || wanted.strict {
+                return found;
+            }
+        }
+        match &mut self.kind {
+            Kind::Plain(_) => self.choose_plain(endpoints, context, &mut random),
+            Kind::Subset(subsets) => {
+                let (host, events) = subsets.choose(endpoints, context, random);
+                self.events.subset = events;
+                host
+            }
+            Kind::Override(config, _) => {
+                let config = Arc::clone(config);
+                if let Some(host) = self.named(&config, endpoints, context) {
+                    return Some(host);
+                }
+                let Kind::Override(_, inner) = &mut self.kind else { return None };
+                let host = inner.choose_dyn(endpoints, context, random);
+                self.events = inner.events;
+                host
+            }
+        }
+    }
+
+    /// The host that the request's headers name; the next one with every try.
+    fn named(
+        &mut self,
+        config: &OverrideHost,
+        endpoints: &Arc<Endpoints>,
+        context: &Context<'_>,
+    ) -> Option<Arc<Host>> {
+        let headers = context.headers?;
+        self.refresh(endpoints, context.now_ms);
+        let statuses = self.common.override_host_status;
+        let all = self.by_address()?;
+        config.named(headers).filter_map(|address| all.find(address, statuses)).nth(context.tried).cloned()
+    }
+
+    fn by_address(&mut self) -> Option<&ByAddress> {
+        let view = self.view.as_mut()?;
+        Some(view.by_address.get_or_insert_with(|| ByAddress::new(&view.endpoints)))
+    }
+
+    fn choose_plain(
+        &mut self,
+        endpoints: &Arc<Endpoints>,
+        context: &Context<'_>,
+        random: &mut impl FnMut() -> u64,
+    ) -> Option<Arc<Host>> {
         self.refresh(endpoints, context.now_ms);
         let mut chosen = None;
         for _ in 0..=context.attempts {
-            let host = self.once(context, &mut random)?;
+            let host = self.once(context, random)?;
             let avoided = context.avoid.is_some_and(|avoid| avoid(&host));
             chosen = Some(host);
             if !avoided {
@@ -93,209 +212,147 @@ impl Balancer {
 
     /// Derives anew what changed hosts or changed health make stale.
     fn refresh(&mut self, endpoints: &Arc<Endpoints>, now_ms: u64) {
-        let fingerprint = fingerprint(endpoints);
-        if let Some(view) = &self.view
-            && view.fingerprint == fingerprint
+        let epoch = endpoints.epoch.now();
+        let mut by_address = None;
+        if let Some(view) = &mut self.view
             && Arc::ptr_eq(&view.endpoints, endpoints)
         {
-            return;
+            if view.epoch == epoch {
+                return;
+            }
+            by_address = view.by_address.take();
+        } else {
+            for host in endpoints.hosts() {
+                // Zero is "never seen".
+                let _ = host.state.added_at_ms.compare_exchange(0, now_ms.max(1), Relaxed, Relaxed);
+            }
         }
-        for host in endpoints.hosts() {
-            // Zero is "never seen".
-            let _ = host.state.added_at_ms.compare_exchange(0, now_ms.max(1), Relaxed, Relaxed);
-        }
-        let shares = priority::shares(&endpoints.priorities, &endpoints.policy, &self.common);
-        self.view = Some(View { endpoints: Arc::clone(endpoints), fingerprint, shares, groups: Vec::new() });
+        let counts = priority::counts(&endpoints.priorities, &endpoints.policy, &self.common);
+        let shares = priority::shares(&counts, &endpoints.policy, &self.common, &[]);
+        self.view = Some(Box::new(View {
+            endpoints: Arc::clone(endpoints),
+            epoch,
+            counts,
+            shares,
+            groups: Vec::new(),
+            localities: Vec::new(),
+            zones: None,
+            by_address,
+        }));
     }
 
     fn once(&mut self, context: &Context<'_>, random: &mut impl FnMut() -> u64) -> Option<Arc<Host>> {
+        let Kind::Plain(policy) = &self.kind else { return None };
         let view = self.view.as_mut()?;
-        let number = random();
-        let (priority, source) = priority::pick(&view.shares, context.hash.unwrap_or(number))?;
+        let number = context.hash.unwrap_or_else(&mut *random);
+        let (priority, source) = if let Some(forced) = context.forced {
+            (forced.priority, forced.source)
+        } else if context.avoid_priorities.is_empty() {
+            priority::pick(&view.shares, number)?
+        } else {
+            let policy = &view.endpoints.policy;
+            let others = priority::shares(&view.counts, policy, &self.common, context.avoid_priorities);
+            priority::pick(&others, number).or_else(|| priority::pick(&view.shares, number))?
+        };
+        self.events.panic = source == Source::All;
         if source == Source::All
             && matches!(self.common.locality, LocalityLb::ZoneAware { fail_traffic_on_panic: true, .. })
         {
             return None;
         }
-        let View { endpoints, groups, .. } = view;
+        let locality = view.locality(&self.common, policy, (priority, source), context, random);
+        let (locality, event) = locality;
+        self.events.zone = event;
+        let View { endpoints, groups, .. } = &mut **view;
         let set = endpoints.priorities.get(priority)?;
-        let locality = match (self.common.locality, source) {
-            (LocalityLb::Weighted, Source::Healthy | Source::Degraded) => {
-                Some(choose_locality(set, source, endpoints.policy.overprovisioning_factor, random())?)
-            }
-            _ => None,
-        };
+        let pick = Pick { policy, common: &self.common, set, context };
         let key = Key { priority, source, locality };
         let at = match groups.iter().position(|(other, _)| *other == key) {
             Some(at) => at,
             None => {
-                let group = Group::new(&self.policy, &self.common, set, key, context.now_ms);
-                groups.push((key, group));
+                groups.push((key, Group::new(&pick, key, random)));
                 groups.len() - 1
             }
         };
         let (_, group) = groups.get_mut(at)?;
-        let index = group.pick(
-            &Pick { policy: &self.policy, common: &self.common, set, context },
-            &mut self.turn,
-            random,
-        )?;
+        let turn = self.turn.get_or_insert_with(|| usize::try_from(random() >> 33).unwrap_or(0));
+        let index = group.pick(&pick, turn, random)?;
         set.hosts.get(index).cloned()
     }
 }
 
-/// Something that is different when any host's health is.
-fn fingerprint(endpoints: &Endpoints) -> u64 {
-    endpoints.hosts().fold(0xcbf2_9ce4_8422_2325, |hash, host| {
-        (hash ^ host.health() as u64).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
+impl View {
+    /// The locality that a choice is restricted to.
+    fn locality(
+        &mut self,
+        common: &CommonLb,
+        policy: &LbPolicy,
+        (priority, source): (usize, Source),
+        context: &Context<'_>,
+        random: &mut impl FnMut() -> u64,
+    ) -> (Option<usize>, Option<ZoneEvent>) {
+        if source == Source::All {
+            return (None, None);
+        }
+        match common.locality {
+            // One hash, one host: tables weigh their localities themselves.
+            LocalityLb::Weighted if matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. }) => {
+                (None, None)
+            }
+            LocalityLb::Weighted => (self.weighted(priority, source, random()), None),
+            LocalityLb::ZoneAware {
+                routing_enabled, min_cluster_size, force_local_zone, by_weight, ..
+            } if priority == 0 && source == Source::Healthy => {
+                let Some(local) = context.zone else { return (None, None) };
+                if routing_enabled < 100.0 && (random() % 10_000) as f64 >= routing_enabled * 100.0 {
+                    return (None, None);
+                }
+                let Some(set) = self.endpoints.priorities.first() else { return (None, None) };
+                let key = (Arc::as_ptr(&local.endpoints) as usize, local.endpoints.epoch.now());
+                if self.zones.as_ref().is_none_or(|(of, _)| *of != key) {
+                    let limits = zone::Limits { min_cluster_size, force_local_zone, by_weight };
+                    self.zones = Some((key, Zones::new(set, local, limits)));
+                }
+                self.zones.as_ref().map_or((None, None), |(_, zones)| zones.choose(random))
+            }
+            LocalityLb::None | LocalityLb::ZoneAware { .. } => (None, None),
+        }
+    }
 
-/// A locality by its effective weight: less, the less of its hosts are healthy.
-fn choose_locality(set: &HostSet, source: Source, factor: u32, random: u64) -> Option<usize> {
-    let weights: smallvec::SmallVec<[u64; 8]> = set
-        .localities
-        .iter()
-        .map(|locality| {
-            let hosts = set.hosts.get(locality.hosts.clone()).unwrap_or_default();
-            let usable = hosts.iter().filter(|host| fits(host, source)).count() as u64;
-            let share =
-                (usable * u64::from(factor) * 100).checked_div(hosts.len() as u64).unwrap_or(0).min(10_000);
-            u64::from(locality.weight.unwrap_or(0)) * share
+    /// A locality by its effective weight; `None` where no locality has any.
+    fn weighted(&mut self, priority: usize, source: Source, random: u64) -> Option<usize> {
+        let key = (priority, source);
+        if !self.localities.iter().any(|(of, _)| *of == key) {
+            let set = self.endpoints.priorities.get(priority)?;
+            let factor = self.endpoints.policy.overprovisioning_factor;
+            self.localities.push((key, effective_weights(set, source, factor)));
+        }
+        let (_, weights) = self.localities.iter().find(|(of, _)| *of == key)?;
+        let mut rest = random.checked_rem(weights.iter().sum())?;
+        weights.iter().position(|weight| {
+            let here = rest < *weight;
+            rest = rest.saturating_sub(*weight);
+            here
         })
-        .collect();
-    let mut rest = random.checked_rem(weights.iter().sum())?;
-    weights.iter().position(|weight| {
-        let here = rest < *weight;
-        rest = rest.saturating_sub(*weight);
-        here
-    })
+    }
 }
 
-fn fits(host: &Host, source: Source) -> bool {
+/// The weights of localities: less, the less of their hosts are healthy.
+fn effective_weights(set: &HostSet, source: Source, factor: u32) -> Box<[u64]> {
+    let weight = |locality: &crate::host::LocalityHosts| {
+        let hosts = set.hosts.get(locality.hosts.clone()).unwrap_or_default();
+        let usable = hosts.iter().filter(|host| fits(host, source)).count() as u64;
+        let share =
+            (usable * u64::from(factor) * 100).checked_div(hosts.len() as u64).unwrap_or(0).min(10_000);
+        u64::from(locality.weight.unwrap_or(0)) * share
+    };
+    set.localities.iter().map(weight).collect()
+}
+
+pub(super) fn fits(host: &Host, source: Source) -> bool {
     match source {
         Source::Healthy => host.health() == Health::Healthy,
         Source::Degraded => host.health() == Health::Degraded,
         Source::All => true,
     }
-}
-
-/// What a pick looks at.
-struct Pick<'a> {
-    policy: &'a LbPolicy,
-    common: &'a CommonLb,
-    set: &'a HostSet,
-    context: &'a Context<'a>,
-}
-
-impl Group {
-    fn new(policy: &LbPolicy, common: &CommonLb, set: &HostSet, key: Key, now_ms: u64) -> Self {
-        let range = match key.locality.and_then(|locality| set.localities.get(locality)) {
-            Some(locality) => locality.hosts.clone(),
-            None => 0..set.hosts.len(),
-        };
-        let hosts: Vec<usize> =
-            range.filter(|index| set.hosts.get(*index).is_some_and(|host| fits(host, key.source))).collect();
-        let hashed = || -> Vec<Hashed> {
-            let of = |index: &usize| {
-                let host = set.hosts.get(*index)?;
-                let named = common.use_hostname_for_hashing && !host.hostname.is_empty();
-                let key = if named { host.hostname.to_string() } else { host.address.to_string() };
-                Some(Hashed { index: *index, key, weight: f64::from(host.weight) })
-            };
-            hosts.iter().filter_map(of).collect()
-        };
-        let state = match policy {
-            LbPolicy::RingHash { minimum_ring_size, maximum_ring_size, function } => {
-                GroupState::Hashed(Table::ring(&hashed(), *minimum_ring_size, *maximum_ring_size, *function))
-            }
-            LbPolicy::Maglev { table_size } => GroupState::Hashed(Table::maglev(&hashed(), *table_size)),
-            LbPolicy::RoundRobin { slow_start } | LbPolicy::LeastRequest { slow_start, .. }
-                if slow_start.is_some() || uneven(set, &hosts) =>
-            {
-                let weight = |index| weight(policy, set, index, now_ms);
-                GroupState::Scheduled(Schedule::new(hosts.iter().copied(), weight))
-            }
-            _ => GroupState::Even,
-        };
-        Self { hosts, state }
-    }
-
-    fn pick(&mut self, pick: &Pick<'_>, turn: &mut usize, random: &mut impl FnMut() -> u64) -> Option<usize> {
-        let count = self.hosts.len();
-        let at = |number: u64| {
-            self.hosts.get(usize::try_from(number % (count as u64).max(1)).unwrap_or(0)).copied()
-        };
-        match (&mut self.state, pick.policy) {
-            _ if count == 0 => None,
-            (GroupState::Scheduled(schedule), policy) => {
-                schedule.next(|index| weight(policy, pick.set, index, pick.context.now_ms))
-            }
-            (GroupState::Hashed(table), _) => {
-                let hash = pick.context.hash.unwrap_or_else(random);
-                within_balance(table, hash, pick, &self.hosts)
-            }
-            (GroupState::Even, LbPolicy::LeastRequest { choice_count, .. }) => {
-                let load = |index: &usize| {
-                    pick.set.hosts.get(*index).map(|host| host.state.active_requests.load(Relaxed))
-                };
-                (0..(*choice_count).max(1)).filter_map(|_| at(random())).min_by_key(load)
-            }
-            (GroupState::Even, LbPolicy::RoundRobin { .. }) => {
-                *turn = turn.wrapping_add(1);
-                self.hosts.get(*turn % count).copied()
-            }
-            (GroupState::Even, _) => at(random()),
-        }
-    }
-}
-
-/// The first host along the table that is not too busy.
-fn within_balance(table: &Table, hash: u64, pick: &Pick<'_>, hosts: &[usize]) -> Option<usize> {
-    let Some(factor) = pick.common.hash_balance_factor.filter(|factor| *factor > 0) else {
-        return table.walk(hash).next();
-    };
-    let active = |index: &usize| {
-        pick.set.hosts.get(*index).map_or(0, |host| u64::from(host.state.active_requests.load(Relaxed)))
-    };
-    let total: u64 = hosts.iter().map(active).sum();
-    // Each host may have its share of all requests, this one included, times the factor.
-    let limit = ((total + 1) * u64::from(factor)).div_ceil(100 * (hosts.len() as u64).max(1));
-    let mut walk = table.walk(hash);
-    let first = walk.next()?;
-    if active(&first) < limit {
-        return Some(first);
-    }
-    walk.find(|index| active(index) < limit).or(Some(first))
-}
-
-fn uneven(set: &HostSet, hosts: &[usize]) -> bool {
-    let mut weights = hosts.iter().filter_map(|index| set.hosts.get(*index)).map(|host| host.weight);
-    let first = weights.next();
-    weights.any(|weight| Some(weight) != first)
-}
-
-/// A host's weight now: less while it warms up, and under least request the less the busier it is.
-fn weight(policy: &LbPolicy, set: &HostSet, index: usize, now_ms: u64) -> f64 {
-    let Some(host) = set.hosts.get(index) else { return 1.0 };
-    let base = f64::from(host.weight);
-    match policy {
-        LbPolicy::RoundRobin { slow_start } => base * warmth(host, *slow_start, now_ms),
-        LbPolicy::LeastRequest { active_request_bias, slow_start, .. } => {
-            let active = f64::from(host.state.active_requests.load(Relaxed)) + 1.0;
-            base * warmth(host, *slow_start, now_ms) / active.powf(*active_request_bias)
-        }
-        _ => base,
-    }
-}
-
-/// How much of its weight a host has while it warms up: 1 afterwards.
-fn warmth(host: &Host, slow_start: Option<SlowStart>, now_ms: u64) -> f64 {
-    let Some(config) = slow_start else { return 1.0 };
-    let age = std::time::Duration::from_millis(now_ms.saturating_sub(host.state.added_at_ms.load(Relaxed)));
-    if age >= config.window {
-        return 1.0;
-    }
-    let progress = (age.as_secs_f64() / config.window.as_secs_f64()).max(1e-9);
-    progress.powf(1.0 / config.aggression).max(config.min_weight_percent / 100.0)
 }

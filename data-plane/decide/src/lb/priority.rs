@@ -1,7 +1,7 @@
 //! How much traffic each priority takes, and which ones panic.
 
 use super::CommonLb;
-use crate::host::{AssignmentPolicy, Health, HostSet};
+use crate::host::{AssignmentPolicy, Health, HealthFlag, HostSet};
 
 /// The share of one priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,16 +22,30 @@ pub(super) enum Source {
     All,
 }
 
-/// The shares of all priorities; their sum is 100 unless there is no host.
-pub(super) fn shares(sets: &[HostSet], policy: &AssignmentPolicy, common: &CommonLb) -> Vec<Share> {
-    let counts: Vec<_> = sets.iter().map(|set| Counts::of(set, policy.weighted_priority_health)).collect();
+/// The hosts of all priorities, counted.
+pub(super) fn counts(sets: &[HostSet], policy: &AssignmentPolicy, common: &CommonLb) -> Vec<Counts> {
+    let excluding = common.ignore_new_hosts_until_first_health_check;
+    sets.iter().map(|set| Counts::of(set, policy.weighted_priority_health, excluding)).collect()
+}
+
+/// The shares of all priorities but those to be avoided; their sum is 100 unless there is no host.
+pub(super) fn shares(
+    counts: &[Counts],
+    policy: &AssignmentPolicy,
+    common: &CommonLb,
+    avoid: &[u32],
+) -> Vec<Share> {
+    let avoided = |(at, count): (usize, &Counts)| {
+        if avoid.iter().any(|avoid| *avoid as usize == at) { Counts::default() } else { *count }
+    };
+    let counts: Vec<Counts> = counts.iter().enumerate().map(avoided).collect();
     let factor = u64::from(policy.overprovisioning_factor);
     let health =
         |part: u64, total: u64| (factor * part).checked_div(total).map_or(0, |health| health.min(100));
     let healthy: Vec<_> = counts.iter().map(|count| health(count.healthy, count.total)).collect();
     let degraded: Vec<_> = counts.iter().map(|count| health(count.degraded, count.total)).collect();
     let available: u64 = healthy.iter().chain(&degraded).sum::<u64>().min(100);
-    let mut shares = vec![Share::default(); sets.len()];
+    let mut shares = vec![Share::default(); counts.len()];
     if available < 100 {
         for (share, count) in shares.iter_mut().zip(&counts) {
             share.panic = count.in_panic(common.panic_threshold);
@@ -93,16 +107,21 @@ pub(super) fn pick(shares: &[Share], random: u64) -> Option<(usize, Source)> {
     None
 }
 
-struct Counts {
+/// The hosts of one priority.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
     healthy: u64,
     degraded: u64,
     total: u64,
 }
 
 impl Counts {
-    fn of(set: &HostSet, weighted: bool) -> Self {
-        let mut counts = Self { healthy: 0, degraded: 0, total: 0 };
+    fn of(set: &HostSet, weighted: bool, excluding: bool) -> Self {
+        let mut counts = Self::default();
         for host in &set.hosts {
+            if excluding && host.state.has(HealthFlag::PendingActiveHealthCheck) {
+                continue;
+            }
             let one = if weighted { u64::from(host.weight) } else { 1 };
             counts.total += one;
             match host.health() {

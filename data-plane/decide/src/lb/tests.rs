@@ -141,7 +141,12 @@ fn priorities_spill_over() {
 
 #[test]
 fn least_request_prefers_the_idle() {
-    let policy = LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, slow_start: None };
+    let policy = LbPolicy::LeastRequest {
+        choice_count: 2,
+        active_request_bias: 1.0,
+        full_scan: false,
+        slow_start: None,
+    };
     let mut balancer = Balancer::new(policy, CommonLb::default());
     let all = endpoints(&[&[H, H]]);
     all.hosts().next().unwrap().state.active_requests.store(10, std::sync::atomic::Ordering::Relaxed);
@@ -242,7 +247,7 @@ proptest! {
         let all = Arc::new(Endpoints::build(groups.collect(), AssignmentPolicy::default(), 0, None));
         let policy = match policy {
             0 => LbPolicy::RoundRobin { slow_start: None },
-            1 => LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, slow_start: None },
+            1 => LbPolicy::LeastRequest { choice_count: 2, active_request_bias: 1.0, full_scan: false, slow_start: None },
             2 => LbPolicy::Random,
             3 => LbPolicy::RingHash { minimum_ring_size: 16, maximum_ring_size: 64, function: HashFunction::MurmurHash2 },
             _ => LbPolicy::Maglev { table_size: 251 },
@@ -251,5 +256,193 @@ proptest! {
         let found = balancer.choose(&all, &Context::default(), || random);
         // With panic on, there is a host whenever there are any.
         prop_assert!(found.is_some() != all.is_empty());
+    }
+}
+
+fn zoned(zones: &[(&str, u8)]) -> Arc<Endpoints> {
+    let mut next = 0;
+    let groups = zones.iter().map(|(zone, count)| Group {
+        locality: Arc::new(crate::host::Locality { zone: (*zone).into(), ..Default::default() }),
+        priority: 0,
+        weight: None,
+        hosts: (0..*count)
+            .map(|_| {
+                next += 1;
+                host(next, 1, HealthStatus::Healthy)
+            })
+            .collect(),
+    });
+    Arc::new(Endpoints::build(groups.collect(), AssignmentPolicy::default(), 0, None))
+}
+
+fn zone_aware() -> Balancer {
+    let locality = LocalityLb::ZoneAware {
+        routing_enabled: 100.0,
+        min_cluster_size: 1,
+        fail_traffic_on_panic: false,
+        force_local_zone: None,
+        by_weight: false,
+    };
+    let policy = LbPolicy::RoundRobin { slow_start: None };
+    Balancer::new(policy, CommonLb { locality, ..CommonLb::default() })
+}
+
+#[test]
+fn the_own_zone_comes_first() {
+    let locality = Arc::new(crate::host::Locality { zone: "a".into(), ..Default::default() });
+    let spread = |upstream: &[(&str, u8)], local: &[(&str, u8)]| {
+        let (upstream, zone) =
+            (zoned(upstream), super::LocalZone { endpoints: zoned(local), locality: Arc::clone(&locality) });
+        let (mut balancer, mut random) = (zone_aware(), numbers());
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..10_000 {
+            let context = Context { zone: Some(&zone), ..Context::default() };
+            let host = balancer.choose(&upstream, &context, &mut random).unwrap();
+            *counts.entry(host.locality.zone.to_string()).or_default() += 1;
+        }
+        counts
+    };
+    assert_eq!(spread(&[("a", 2), ("b", 2)], &[("a", 1), ("b", 1)]), [("a".to_owned(), 10_000)].into());
+    // Half of the callers are here, a quarter of the hosts: half of our requests stay.
+    let counts = spread(&[("a", 1), ("b", 3)], &[("a", 1), ("b", 1)]);
+    assert!(counts["a"].abs_diff(5000) < 300, "{counts:?}");
+    // Nobody knows of us: zones do not matter.
+    assert_eq!(spread(&[("a", 2), ("b", 2)], &[("b", 1), ("c", 1)]).len(), 2);
+}
+
+#[test]
+fn requests_go_where_they_say() {
+    let all = endpoints(&[&[H, H, U]]);
+    let mut balancer = round_robin();
+    let mut to = |address: &str, strict| {
+        let wanted = super::Override { address, strict };
+        let context = Context { override_host: Some(wanted), ..Context::default() };
+        (0..8).map(|_| balancer.choose(&all, &context, || 0).map(|host| last(&host))).collect::<Vec<_>>()
+    };
+    assert_eq!(to("10.0.0.2:80", false), [Some(2); 8]);
+    assert!(to("10.0.0.3:80", false).contains(&Some(1)), "an unhealthy host is not used");
+    assert_eq!(to("10.0.0.9:80", true), [None; 8]);
+
+    let policy = LbPolicy::OverrideHost(Arc::new(super::OverrideHost {
+        headers: [http::HeaderName::from_static("x-to")].into(),
+        fallback: LbPolicy::RoundRobin { slow_start: None },
+    }));
+    let mut balancer = Balancer::new(policy, CommonLb::default());
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-to", http::HeaderValue::from_static("10.0.0.7:80, 10.0.0.2:80,10.0.0.1:80"));
+    let mut nth = |tried| {
+        let context = Context { headers: Some(&headers), tried, ..Context::default() };
+        balancer.choose(&all, &context, || 0).map(|host| last(&host))
+    };
+    assert_eq!([nth(0), nth(1)], [Some(2), Some(1)]);
+    assert!(nth(2).is_some(), "named no more: by the fallback");
+}
+
+mod subsets {
+    use serde_json::{Map, Value, json};
+
+    use super::super::{Criteria, Fallback, Selector, SelectorFallback, Subset};
+    use super::*;
+
+    const NONE: [u8; 0] = [];
+
+    fn metadata(lb: Value) -> Map<String, Value> {
+        json!({ "envoy.lb": lb }).as_object().unwrap().clone()
+    }
+
+    /// Three hosts: v1 on prod, v1 on test, v2 on prod.
+    fn all() -> Arc<Endpoints> {
+        let with = |last, lb: Value| Host {
+            metadata: Some(Arc::new(metadata(lb))),
+            ..host(last, 1, HealthStatus::Healthy)
+        };
+        let hosts = vec![
+            with(1, json!({"version": "v1", "stage": "prod"})),
+            with(2, json!({"version": "v1", "stage": "test"})),
+            with(3, json!({"version": "v2", "stage": ["prod", "canary"]})),
+        ];
+        let group = Group { locality: Arc::default(), priority: 0, weight: None, hosts };
+        Arc::new(Endpoints::build(vec![group], AssignmentPolicy::default(), 0, None))
+    }
+
+    fn selector(keys: &[&str], fallback: Option<SelectorFallback>) -> Selector {
+        Selector { keys: keys.iter().map(|key| Box::from(*key)).collect(), fallback, single_host: false }
+    }
+
+    fn config() -> Subset {
+        Subset {
+            selectors: [selector(&["version"], None), selector(&["stage", "version"], None)].into(),
+            fallback: Fallback::None,
+            default_subset: Map::new(),
+            locality_weight_aware: false,
+            scale_locality_weight: false,
+            panic_mode_any: false,
+            list_as_any: false,
+            fallback_list: false,
+            child: LbPolicy::RoundRobin { slow_start: None },
+        }
+    }
+
+    /// Which hosts a route with these metadata reaches.
+    fn reached(config: Subset, lb: Value) -> Vec<u8> {
+        let mut balancer = Balancer::new(LbPolicy::Subset(Arc::new(config)), CommonLb::default());
+        let (all, route) = (all(), metadata(lb));
+        let criteria = Criteria { route: Some(&route), weighted: None };
+        let context = Context { criteria, ..Context::default() };
+        let mut random = numbers();
+        let mut found: Vec<u8> = (0..30)
+            .filter_map(|_| balancer.choose(&all, &context, &mut random).map(|host| last(&host)))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    #[test]
+    fn hosts_hold_what_the_route_asks() {
+        assert_eq!(reached(config(), json!({"version": "v1"})), [1, 2]);
+        assert_eq!(reached(config(), json!({"version": "v1", "stage": "test"})), [2]);
+        assert_eq!(reached(config(), json!({"version": "v2", "stage": "prod"})), NONE, "a list is no string");
+        let any = Subset { list_as_any: true, ..config() };
+        assert_eq!(reached(any, json!({"version": "v2", "stage": "prod"})), [3]);
+        assert_eq!(reached(config(), json!({"stage": "test"})), NONE, "no selector has this key alone");
+        assert_eq!(reached(config(), json!({})), NONE);
+    }
+
+    #[test]
+    fn what_matches_nothing_falls_back() {
+        let with = |fallback| Subset { fallback, ..config() };
+        assert_eq!(reached(with(Fallback::AnyEndpoint), json!({"version": "v9"})), [1, 2, 3]);
+        let v2 = json!({"version": "v2"}).as_object().unwrap().clone();
+        let default = Subset { default_subset: v2, ..with(Fallback::DefaultSubset) };
+        assert_eq!(reached(default.clone(), json!({"version": "v9"})), [3]);
+        assert_eq!(reached(default, json!({})), [3]);
+        let nothing = json!({"version": "v0"}).as_object().unwrap().clone();
+        let panic = Subset { default_subset: nothing, panic_mode_any: true, ..with(Fallback::DefaultSubset) };
+        assert_eq!(reached(panic, json!({"version": "v9"})), [1, 2, 3]);
+        let fewer = SelectorFallback::Keys(["version".into()].into());
+        let keys = Subset {
+            selectors: [selector(&["stage", "version"], Some(fewer)), selector(&["version"], None)].into(),
+            ..config()
+        };
+        assert_eq!(reached(keys, json!({"version": "v1", "stage": "nowhere"})), [1, 2]);
+        let list = Subset { fallback_list: true, ..config() };
+        let variants = json!([{"version": "v8"}, {"version": "v2"}]);
+        assert_eq!(reached(list, json!({"version": "v1", "fallback_list": variants})), [3]);
+    }
+
+    #[test]
+    fn subsets_follow_health() {
+        let mut balancer = Balancer::new(LbPolicy::Subset(Arc::new(config())), CommonLb::default());
+        let (all, route) = (all(), metadata(json!({"version": "v1"})));
+        let criteria = Criteria { route: Some(&route), weighted: None };
+        let context = Context { criteria, ..Context::default() };
+        let mut random = numbers();
+        let mut reaches =
+            |wanted| (0..20).any(|_| last(&balancer.choose(&all, &context, &mut random).unwrap()) == wanted);
+        assert!(reaches(1));
+        all.hosts().next().unwrap().state.set(HealthFlag::FailedOutlierCheck);
+        assert!(!reaches(1));
+        assert!(reaches(2));
     }
 }

@@ -1,10 +1,11 @@
 //! Counting, ejecting, and letting back in.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::OutlierDetection;
-use crate::host::{Endpoints, HealthFlag, Host};
+use crate::host::{HealthFlag, Host};
 
 /// What is counted of a host. Relaxed throughout: an outcome a moment late does no harm.
 #[derive(Debug, Default)]
@@ -27,8 +28,12 @@ pub struct HostCounters {
 pub enum Outcome {
     /// The host answered with this status.
     Status(u16),
-    /// No connection, a reset before an answer, a timeout: what our own side saw.
+    /// A connection came about, and nothing more is known of it: what TCP tells.
+    Connected,
+    /// No connection, or a reset before an answer: what our own side saw.
     LocalFailure,
+    /// No connection or no answer in time.
+    LocalTimeout,
 }
 
 /// What found a host an outlier.
@@ -39,7 +44,9 @@ pub enum Cause {
     ConsecutiveGatewayFailure,
     ConsecutiveLocalOriginFailure,
     SuccessRate,
+    LocalOriginSuccessRate,
     FailurePercentage,
+    LocalOriginFailurePercentage,
 }
 
 /// What became of a finding.
@@ -71,36 +78,67 @@ pub struct Swept {
     pub findings: Vec<Ejection>,
 }
 
-/// Counts an outcome, and ejects the host when a count runs full.
-pub fn note(
-    config: &OutlierDetection,
-    endpoints: &Endpoints,
-    host: &Host,
-    outcome: Outcome,
-    chance: Chance,
-) -> Option<Ejection> {
-    let counters = &host.state.outlier;
-    let cause = counters.count(config, outcome)?;
-    eject(config, endpoints, host, cause, chance)
+/// Counts an outcome. When a count runs full, it is the cause to [`eject`] the host for.
+pub fn note(config: &OutlierDetection, host: &Host, outcome: Outcome) -> Option<Cause> {
+    host.state.outlier().count(config, outcome)
+}
+
+/// Lets a host back in before its time is over: it was found well otherwise.
+pub fn uneject(host: &Host) -> bool {
+    let was = host.state.clear(HealthFlag::FailedOutlierCheck);
+    if let Some(counters) = host.state.counted().filter(|_| was) {
+        counters.forget();
+    }
+    was
 }
 
 /// Lets hosts back in whose time is over, and looks at the rates of the others.
-pub fn sweep(config: &OutlierDetection, endpoints: &Endpoints, chance: Chance) -> Swept {
+pub fn sweep<'a>(
+    config: &OutlierDetection,
+    hosts: impl Iterator<Item = &'a Arc<Host>> + Clone,
+    chance: Chance,
+) -> Swept {
     let mut swept = Swept::default();
-    for host in endpoints.hosts() {
-        let counters = &host.state.outlier;
+    for host in hosts.clone() {
+        let Some(counters) = host.state.counted() else { continue };
         if !host.state.has(HealthFlag::FailedOutlierCheck) {
             // Every interval that a host behaves takes one ejection off its record.
             let _ = counters.ejections.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
-        } else if chance.now_ms >= counters.ejected_until.load(Relaxed)
-            && host.state.clear(HealthFlag::FailedOutlierCheck)
-        {
-            counters.forget();
+        } else if chance.now_ms >= counters.ejected_until.load(Relaxed) && uneject(host) {
             swept.unejected += 1;
         }
     }
-    rates(config, endpoints, chance, &mut swept);
+    let split = config.split_external_local_origin_errors;
+    let mut external = Vec::new();
+    let mut local = Vec::new();
+    for host in hosts.clone() {
+        let Some(counters) = host.state.counted() else { continue };
+        let outside = Rate::take(&counters.total, &counters.success);
+        let inside = Rate::take(&counters.local_total, &counters.local_success);
+        if !host.state.has(HealthFlag::FailedOutlierCheck) {
+            external.extend(outside.map(|rate| (host, rate)));
+            local.extend(inside.filter(|_| split).map(|rate| (host, rate)));
+        }
+    }
+    let causes = (Cause::SuccessRate, Cause::FailurePercentage);
+    rates(config, &hosts, &external, causes, chance, &mut swept);
+    let causes = (Cause::LocalOriginSuccessRate, Cause::LocalOriginFailurePercentage);
+    rates(config, &hosts, &local, causes, chance, &mut swept);
     swept
+}
+
+/// How many requests a host had in an interval, and what share of them went well, in percent.
+#[derive(Clone, Copy)]
+struct Rate {
+    total: u32,
+    success: f64,
+}
+
+impl Rate {
+    fn take(total: &AtomicU32, success: &AtomicU32) -> Option<Self> {
+        let (total, success) = (total.swap(0, Relaxed), success.swap(0, Relaxed));
+        (total > 0).then(|| Self { total, success: 100.0 * f64::from(success.min(total)) / f64::from(total) })
+    }
 }
 
 impl HostCounters {
@@ -110,13 +148,20 @@ impl HostCounters {
             self.local_total.fetch_add(1, Relaxed);
         }
         let status = match outcome {
-            Outcome::LocalFailure if split => {
+            Outcome::Connected if split => {
+                self.local_success.fetch_add(1, Relaxed);
+                self.consecutive_local_origin_failure.store(0, Relaxed);
+                return None;
+            }
+            Outcome::LocalFailure | Outcome::LocalTimeout if split => {
                 let full =
                     full(&self.consecutive_local_origin_failure, config.consecutive_local_origin_failure);
                 return full.then_some(Cause::ConsecutiveLocalOriginFailure);
             }
-            // Not told apart, it counts as the gateway's failure that the client sees.
+            // Not told apart, they count as what the client sees.
+            Outcome::Connected => 200,
             Outcome::LocalFailure => 503,
+            Outcome::LocalTimeout => 504,
             Outcome::Status(status) => status,
         };
         if split {
@@ -161,9 +206,10 @@ fn full(counter: &AtomicU32, limit: u32) -> bool {
     full
 }
 
-fn eject(
+/// Ejects a host of these, if the configuration lets it.
+pub fn eject<'a>(
     config: &OutlierDetection,
-    endpoints: &Endpoints,
+    hosts: impl Iterator<Item = &'a Arc<Host>>,
     host: &Host,
     cause: Cause,
     chance: Chance,
@@ -176,20 +222,22 @@ fn eject(
         Cause::ConsecutiveGatewayFailure => config.enforcing.consecutive_gateway_failure,
         Cause::ConsecutiveLocalOriginFailure => config.enforcing.consecutive_local_origin_failure,
         Cause::SuccessRate => config.enforcing.success_rate,
+        Cause::LocalOriginSuccessRate => config.enforcing.local_origin_success_rate,
         Cause::FailurePercentage => config.enforcing.failure_percentage,
+        Cause::LocalOriginFailurePercentage => config.enforcing.failure_percentage_local_origin,
     };
     if chance.random % 100 >= u64::from(enforcing) {
         return Some(Ejection::NotEnforced(cause));
     }
-    let ejected =
-        endpoints.hosts().filter(|host| host.state.has(HealthFlag::FailedOutlierCheck)).count() as u64;
-    let hosts = endpoints.hosts().count() as u64;
-    let allowed = (ejected + 1) * 100 <= u64::from(config.max_ejection_percent) * hosts
+    let (ejected, all) = hosts.fold((0_u64, 0_u64), |(ejected, all), host| {
+        (ejected + u64::from(host.state.has(HealthFlag::FailedOutlierCheck)), all + 1)
+    });
+    let allowed = (ejected + 1) * 100 <= u64::from(config.max_ejection_percent) * all
         || (ejected == 0 && config.always_eject_one_host);
     if !allowed {
         return Some(Ejection::Overflow(cause));
     }
-    let counters = &host.state.outlier;
+    let counters = host.state.outlier();
     let times = counters.ejections.fetch_add(1, Relaxed) + 1;
     let longest = config.max_ejection_time.max(config.base_ejection_time);
     let jitter = config.max_ejection_time_jitter.mul_f64((chance.random >> 32) as f64 / f64::from(u32::MAX));
@@ -200,39 +248,35 @@ fn eject(
 }
 
 /// Success rates and failure percentages of an interval.
-fn rates(config: &OutlierDetection, endpoints: &Endpoints, chance: Chance, swept: &mut Swept) {
-    let mut hosts = Vec::new();
-    for host in endpoints.hosts() {
-        let counters = &host.state.outlier;
-        let total = counters.total.swap(0, Relaxed);
-        let success = counters.success.swap(0, Relaxed);
-        counters.local_total.store(0, Relaxed);
-        counters.local_success.store(0, Relaxed);
-        if !host.state.has(HealthFlag::FailedOutlierCheck) && total > 0 {
-            hosts.push((host, total, 100.0 * f64::from(success.min(total)) / f64::from(total)));
-        }
-    }
+fn rates<'a>(
+    config: &OutlierDetection,
+    all: &(impl Iterator<Item = &'a Arc<Host>> + Clone),
+    hosts: &[(&Arc<Host>, Rate)],
+    (by_deviation, by_share): (Cause, Cause),
+    chance: Chance,
+    swept: &mut Swept,
+) {
     let find = |host: &Host, cause, swept: &mut Swept| {
-        swept.findings.extend(eject(config, endpoints, host, cause, chance));
+        swept.findings.extend(eject(config, all.clone(), host, cause, chance));
     };
-    let busy = |volume: u32| hosts.iter().filter(move |(_, total, _)| *total >= volume);
+    let busy = |volume: u32| hosts.iter().filter(move |(_, rate)| rate.total >= volume);
     let rate = config.success_rate;
     let count = busy(rate.request_volume).count();
     if count > 0 && count >= rate.minimum_hosts as usize {
-        let mean = busy(rate.request_volume).map(|(_, _, rate)| rate).sum::<f64>() / count as f64;
-        let variance =
-            busy(rate.request_volume).map(|(_, _, rate)| (rate - mean).powi(2)).sum::<f64>() / count as f64;
+        let rates = || busy(rate.request_volume).map(|(_, rate)| rate.success);
+        let mean = rates().sum::<f64>() / count as f64;
+        let variance = rates().map(|rate| (rate - mean).powi(2)).sum::<f64>() / count as f64;
         let threshold = mean - variance.sqrt() * f64::from(rate.stdev_factor) / 1000.0;
-        for (host, ..) in busy(rate.request_volume).filter(|(_, _, rate)| *rate < threshold) {
-            find(host, Cause::SuccessRate, swept);
+        for (host, _) in busy(rate.request_volume).filter(|(_, rate)| rate.success < threshold) {
+            find(host, by_deviation, swept);
         }
     }
     let failures = config.failure_percentage;
     let count = busy(failures.request_volume).count();
     if count > 0 && count >= failures.minimum_hosts as usize {
-        let failing = |rate: f64| 100.0 - rate >= f64::from(failures.threshold);
-        for (host, ..) in busy(failures.request_volume).filter(|(_, _, rate)| failing(*rate)) {
-            find(host, Cause::FailurePercentage, swept);
+        let failing = |rate: &Rate| 100.0 - rate.success >= f64::from(failures.threshold);
+        for (host, _) in busy(failures.request_volume).filter(|(_, rate)| failing(rate)) {
+            find(host, by_share, swept);
         }
     }
 }

@@ -8,6 +8,17 @@ stat_set! {
     counters {
         bind_errors = "bind_errors",
         lb_healthy_panic = "lb_healthy_panic",
+        lb_local_cluster_not_ok = "lb_local_cluster_not_ok",
+        lb_zone_cluster_too_small = "lb_zone_cluster_too_small",
+        lb_zone_no_capacity_left = "lb_zone_no_capacity_left",
+        lb_zone_routing_all_directly = "lb_zone_routing_all_directly",
+        lb_zone_routing_cross_zone = "lb_zone_routing_cross_zone",
+        lb_zone_routing_sampled = "lb_zone_routing_sampled",
+        lb_subsets_created = "lb_subsets_created",
+        lb_subsets_removed = "lb_subsets_removed",
+        lb_subsets_selected = "lb_subsets_selected",
+        lb_subsets_fallback = "lb_subsets_fallback",
+        lb_subsets_fallback_panic = "lb_subsets_fallback_panic",
         original_dst_host_invalid = "original_dst_host_invalid",
         retry_or_shadow_abandoned = "retry_or_shadow_abandoned",
         upstream_cx_total = "upstream_cx_total",
@@ -67,31 +78,13 @@ stat_set! {
         upstream_rq_active = "upstream_rq_active",
         upstream_rq_pending_active = "upstream_rq_pending_active",
         upstream_rq_retry_active = "upstream_rq_retry_active",
-        circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
-        circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
-        circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
-        circuit_breakers_default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
-        circuit_breakers_default_rq_retry_open = "circuit_breakers.default.rq_retry_open",
+        lb_subsets_active = "lb_subsets_active",
     }
     histograms {
         upstream_rq_time = "upstream_rq_time",
         upstream_cx_connect_ms = "upstream_cx_connect_ms",
         upstream_cx_length_ms = "upstream_cx_length_ms",
     }
-}
-
-stat_set! {
-    /// `cluster.<name>.`: the endpoints it has. Written by the main thread.
-    cluster_membership { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
-    counters { membership_change = "membership_change" }
-    gauges {
-        membership_total = "membership_total",
-        membership_healthy = "membership_healthy",
-        membership_degraded = "membership_degraded",
-        membership_excluded = "membership_excluded",
-        max_host_weight = "max_host_weight",
-    }
-    histograms {}
 }
 
 stat_set! {
@@ -130,6 +123,14 @@ stat_set! {
             "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
         ejections_detected_success_rate = "outlier_detection.ejections_detected_success_rate",
         ejections_enforced_success_rate = "outlier_detection.ejections_enforced_success_rate",
+        ejections_detected_local_origin_success_rate =
+            "outlier_detection.ejections_detected_local_origin_success_rate",
+        ejections_enforced_local_origin_success_rate =
+            "outlier_detection.ejections_enforced_local_origin_success_rate",
+        ejections_detected_local_origin_failure_percentage =
+            "outlier_detection.ejections_detected_local_origin_failure_percentage",
+        ejections_enforced_local_origin_failure_percentage =
+            "outlier_detection.ejections_enforced_local_origin_failure_percentage",
         ejections_detected_failure_percentage = "outlier_detection.ejections_detected_failure_percentage",
         ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage",
     }

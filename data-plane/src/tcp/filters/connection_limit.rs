@@ -29,9 +29,9 @@ impl NetworkFilter for Arc<ConnectionLimit> {
         let scope: stats::Scope = shared.store.scope(&self.stat_prefix);
         // All workers share the count, by the statistics' name.
         let name: Arc<str> = format!("connection_limit.{}", self.stat_prefix).into();
-        let counts = shared.clusters.counts(&name);
+        let count = shared.clusters.connection_limit(&name);
         let max = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
-        Step::Now(match Limit::new(counts[0].connections.clone(), max).acquire() {
+        Step::Now(match Limit::new(count, max).acquire() {
             Some(permit) => {
                 scope.move_by(stats::active_connections, 1);
                 cx.judged.places.push(Place { _permit: permit, stats: scope });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::host::{AssignmentPolicy, Group, HealthStatus};
+use crate::host::{AssignmentPolicy, Endpoints, Group, HealthStatus};
 use crate::outlier::{Enforcing, FailurePercentage, SuccessRate};
 
 fn config() -> OutlierDetection {
@@ -49,6 +49,22 @@ fn endpoints(count: u8) -> Endpoints {
     let hosts = (0..count).map(host).collect();
     let group = Group { locality: Arc::default(), priority: 0, weight: None, hosts };
     Endpoints::build(vec![group], AssignmentPolicy::default(), 0, None)
+}
+
+/// Counts, and ejects where a count runs full.
+fn note(
+    config: &OutlierDetection,
+    endpoints: &Endpoints,
+    host: &Host,
+    outcome: Outcome,
+    chance: Chance,
+) -> Option<Ejection> {
+    let cause = super::note(config, host, outcome)?;
+    eject(config, endpoints.hosts(), host, cause, chance)
+}
+
+fn sweep(config: &OutlierDetection, endpoints: &Endpoints, chance: Chance) -> Swept {
+    super::sweep(config, endpoints.hosts(), chance)
 }
 
 fn at(now_ms: u64) -> Chance {
@@ -120,4 +136,51 @@ fn a_rate_far_below_the_others_ejects() {
     }
     assert_eq!(sweep(&config, &endpoints, at(0)).findings, [Ejection::Enforced(Cause::SuccessRate)]);
     assert_eq!(sweep(&config, &endpoints, at(0)).findings, [], "every interval counts for itself");
+}
+
+#[test]
+fn rates_of_our_own_failures_eject_where_they_count_apart() {
+    let config = OutlierDetection {
+        consecutive_local_origin_failure: 0,
+        split_external_local_origin_errors: true,
+        ..config()
+    };
+    let endpoints = endpoints(4);
+    for (place, host) in endpoints.hosts().enumerate() {
+        for n in 0..20 {
+            let outcome = if place == 0 && n < 15 { Outcome::LocalTimeout } else { Outcome::Connected };
+            assert_eq!(note(&config, &endpoints, host, outcome, at(0)), None);
+        }
+    }
+    let found = sweep(&config, &endpoints, at(0)).findings;
+    assert_eq!(found, [Ejection::Enforced(Cause::LocalOriginSuccessRate)]);
+}
+
+#[test]
+fn a_share_of_failures_ejects() {
+    let config = OutlierDetection {
+        consecutive_5xx: 0,
+        enforcing: Enforcing { success_rate: 0, failure_percentage: 100, ..config().enforcing },
+        failure_percentage: FailurePercentage { threshold: 60, minimum_hosts: 2, request_volume: 10 },
+        ..config()
+    };
+    let endpoints = endpoints(2);
+    for (place, host) in endpoints.hosts().enumerate() {
+        for n in 0..10 {
+            let status = if place == 1 && n < 6 { 500 } else { 200 };
+            assert_eq!(note(&config, &endpoints, host, Outcome::Status(status), at(0)), None);
+        }
+    }
+    let found = sweep(&config, &endpoints, at(0)).findings;
+    assert_eq!(found, [Ejection::Enforced(Cause::FailurePercentage)]);
+}
+
+#[test]
+fn a_host_found_well_is_let_back_in_at_once() {
+    let (config, endpoints) = (config(), endpoints(2));
+    let host = endpoints.hosts().next().unwrap();
+    assert_eq!(fail(&config, &endpoints, 0, 3), Some(Ejection::Enforced(Cause::Consecutive5xx)));
+    assert!(uneject(host));
+    assert!(!uneject(host));
+    assert_eq!(fail(&config, &endpoints, 0, 2), None, "it starts over");
 }

@@ -1,0 +1,201 @@
+//! `load_balancing_policy`: the first policy of the list that is known.
+
+use std::sync::Arc;
+
+use sail_proxy_decide::lb::{CommonLb, LbPolicy, LocalityLb, OverrideHost};
+
+use super::{choices, ring, slow_start, subset, table};
+use crate::convert::{Cx, headers, type_name, values};
+use crate::pb;
+use crate::pb::cluster as pc;
+use crate::pb::load_balancing_policies as policies;
+
+/// The first policy that is known, as Envoy takes it.
+pub(super) fn policy(
+    cx: &mut Cx<'_>,
+    value: pc::LoadBalancingPolicy,
+    common: &mut CommonLb,
+) -> Option<LbPolicy> {
+    let mut names = Vec::new();
+    for (at, entry) in value.policies.into_iter().enumerate() {
+        let any = entry.typed_extension_config.and_then(|config| config.typed_config).unwrap_or_default();
+        let path = format!("policies[{at}].typed_extension_config.typed_config");
+        match cx.within(path, |cx| one(cx, &any, common)) {
+            Known::Yes(policy) => return policy,
+            Known::No => names.push(type_name(&any).to_owned()),
+        }
+    }
+    cx.error("policies", format_args!("none of them is supported: {names:?}"));
+    None
+}
+
+enum Known {
+    Yes(Option<LbPolicy>),
+    No,
+}
+
+fn one(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Known {
+    let converted = match type_name(any) {
+        "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => round_robin(cx, any, common),
+        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
+            new_least_request(cx, any, common)
+        }
+        "envoy.extensions.load_balancing_policies.random.v3.Random" => {
+            cx.unpack::<policies::random::v3::Random>(any).map(|config| {
+                locality(cx, config.locality_lb_config, common);
+                LbPolicy::Random
+            })
+        }
+        "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" => ring_hash(cx, any, common),
+        "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" => maglev(cx, any, common),
+        "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided" => {
+            Some(LbPolicy::ClusterProvided)
+        }
+        "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality" => {
+            let config: Option<policies::wrr_locality::v3::WrrLocality> = cx.unpack(any);
+            common.locality = LocalityLb::Weighted;
+            config.and_then(|config| {
+                cx.required("endpoint_picking_policy", config.endpoint_picking_policy, |cx, value| {
+                    policy(cx, value, common)
+                })
+            })
+        }
+        "envoy.extensions.load_balancing_policies.subset.v3.Subset" => subset_policy(cx, any, common),
+        "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost" => {
+            override_host(cx, any, common)
+        }
+        _ => return Known::No,
+    };
+    Known::Yes(converted)
+}
+
+fn round_robin(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let policies::round_robin::v3::RoundRobin { slow_start_config, locality_lb_config } = cx.unpack(any)?;
+    locality(cx, locality_lb_config, common);
+    Some(LbPolicy::RoundRobin {
+        slow_start: cx.option("slow_start_config", slow_start_config, new_slow_start),
+    })
+}
+
+fn new_least_request(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let policies::least_request::v3::LeastRequest {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+        locality_lb_config,
+        enable_full_scan,
+        selection_method,
+    } = cx.unpack(any)?;
+    use policies::least_request::v3::least_request::SelectionMethod;
+    let full_scan = enable_full_scan.is_some_and(|value| value.value)
+        || selection_method == SelectionMethod::FullScan as i32;
+    locality(cx, locality_lb_config, common);
+    Some(LbPolicy::LeastRequest {
+        choice_count: choices(cx, "choice_count", choice_count),
+        active_request_bias: active_request_bias.map_or(1.0, |value| value.default_value),
+        full_scan,
+        slow_start: cx.option("slow_start_config", slow_start_config, new_slow_start),
+    })
+}
+
+fn ring_hash(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let policies::ring_hash::v3::RingHash {
+        hash_function,
+        minimum_ring_size,
+        maximum_ring_size,
+        use_hostname_for_hashing,
+        hash_balance_factor,
+        consistent_hashing_lb_config,
+        locality_weighted_lb_config,
+    } = cx.unpack(any)?;
+    let murmur = hash_function == policies::ring_hash::v3::ring_hash::HashFunction::MurmurHash2 as i32;
+    common.use_hostname_for_hashing |= use_hostname_for_hashing;
+    common.hash_balance_factor = hash_balance_factor.map(|value| value.value).or(common.hash_balance_factor);
+    consistent(cx, consistent_hashing_lb_config, common);
+    if locality_weighted_lb_config.is_some() {
+        common.locality = LocalityLb::Weighted;
+    }
+    ring(cx, (minimum_ring_size, maximum_ring_size), murmur)
+}
+
+fn maglev(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let policies::maglev::v3::Maglev {
+        table_size,
+        consistent_hashing_lb_config,
+        locality_weighted_lb_config,
+    } = cx.unpack(any)?;
+    consistent(cx, consistent_hashing_lb_config, common);
+    if locality_weighted_lb_config.is_some() {
+        common.locality = LocalityLb::Weighted;
+    }
+    Some(LbPolicy::Maglev { table_size: table(cx, "table_size", table_size) })
+}
+
+fn consistent(
+    cx: &mut Cx<'_>,
+    value: Option<policies::common::v3::ConsistentHashingLbConfig>,
+    common: &mut CommonLb,
+) {
+    let Some(value) = value else { return };
+    cx.refuse("consistent_hashing_lb_config.hash_policy", &value.hash_policy);
+    common.use_hostname_for_hashing |= value.use_hostname_for_hashing;
+    common.hash_balance_factor =
+        value.hash_balance_factor.map(|value| value.value).or(common.hash_balance_factor);
+}
+
+fn locality(cx: &mut Cx<'_>, value: Option<policies::common::v3::LocalityLbConfig>, common: &mut CommonLb) {
+    use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
+    match value.and_then(|value| value.locality_config_specifier) {
+        None => {}
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => common.locality = LocalityLb::Weighted,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
+            use policies::common::v3::locality_lb_config::zone_aware_lb_config::LocalityBasis;
+            let force = zone.force_local_zone.map(|force| values::u32_or(force.min_size, 1));
+            #[expect(deprecated, reason = "Envoy still takes it")]
+            let direct = zone.force_locality_direct_routing.then_some(1);
+            let enabled = "locality_lb_config.zone_aware_lb_config.routing_enabled";
+            common.locality = LocalityLb::ZoneAware {
+                routing_enabled: values::percent(cx, enabled, zone.routing_enabled, 100.0),
+                min_cluster_size: zone.min_cluster_size.map_or(6, |value| value.value),
+                fail_traffic_on_panic: zone.fail_traffic_on_panic,
+                force_local_zone: force.or(direct),
+                by_weight: zone.locality_basis == LocalityBasis::HealthyHostsWeight as i32,
+            };
+        }
+    }
+}
+
+fn subset_policy(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let mut config: policies::subset::v3::Subset = cx.unpack(any)?;
+    let child = cx.required("subset_lb_policy", config.subset_lb_policy.take(), |cx, value| {
+        policy(cx, value, common)
+    })?;
+    Some(LbPolicy::Subset(Arc::new(subset::new(cx, config, child)?)))
+}
+
+fn override_host(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Option<LbPolicy> {
+    let policies::override_host::v3::OverrideHost {
+        override_host_sources,
+        selected_host_key,
+        fallback_policy,
+    } = cx.unpack(any)?;
+    cx.refuse("selected_host_key", &selected_host_key);
+    if override_host_sources.is_empty() {
+        cx.error("override_host_sources", "it must not be empty");
+    }
+    let headers = cx.each("override_host_sources", override_host_sources, |cx, source| {
+        let policies::override_host::v3::override_host::OverrideHostSource { header, metadata } = source;
+        cx.refuse("metadata", &metadata);
+        headers::name(cx, "header", &header)
+    });
+    let fallback = cx.required("fallback_policy", fallback_policy, |cx, value| policy(cx, value, common))?;
+    Some(LbPolicy::OverrideHost(Arc::new(OverrideHost { headers: headers.into(), fallback })))
+}
+
+fn new_slow_start(
+    cx: &mut Cx<'_>,
+    value: policies::common::v3::SlowStartConfig,
+) -> Option<sail_proxy_decide::lb::SlowStart> {
+    let policies::common::v3::SlowStartConfig { slow_start_window, aggression, min_weight_percent } = value;
+    slow_start(cx, slow_start_window, aggression, min_weight_percent)
+}

@@ -1,0 +1,157 @@
+//! Subsets: `lb_subset_config` and its policy, which say the same in two messages.
+
+use sail_proxy_decide::lb::{Fallback, LbPolicy, Selector, SelectorFallback, Subset};
+
+use crate::convert::{Cx, values};
+use crate::pb;
+use crate::pb::cluster::cluster::{LbSubsetConfig, lb_subset_config};
+use crate::pb::load_balancing_policies::subset::v3 as policy;
+
+/// What both messages say.
+struct Raw {
+    fallback_policy: i32,
+    default_subset: Option<pb::Struct>,
+    selectors: Vec<RawSelector>,
+    locality_weight_aware: bool,
+    scale_locality_weight: bool,
+    panic_mode_any: bool,
+    list_as_any: bool,
+    metadata_fallback_policy: i32,
+}
+
+struct RawSelector {
+    keys: Vec<String>,
+    single_host_per_subset: bool,
+    fallback_policy: i32,
+    fallback_keys_subset: Vec<String>,
+}
+
+pub(super) fn old(cx: &mut Cx<'_>, value: LbSubsetConfig, child: LbPolicy) -> Option<Subset> {
+    let LbSubsetConfig {
+        fallback_policy,
+        default_subset,
+        subset_selectors,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+    } = value;
+    let selector = |value: lb_subset_config::LbSubsetSelector| {
+        let lb_subset_config::LbSubsetSelector {
+            keys,
+            single_host_per_subset,
+            fallback_policy,
+            fallback_keys_subset,
+        } = value;
+        RawSelector { keys, single_host_per_subset, fallback_policy, fallback_keys_subset }
+    };
+    let raw = Raw {
+        fallback_policy,
+        default_subset,
+        selectors: subset_selectors.into_iter().map(selector).collect(),
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+    };
+    build(cx, raw, child)
+}
+
+pub(super) fn new(cx: &mut Cx<'_>, value: policy::Subset, child: LbPolicy) -> Option<Subset> {
+    let policy::Subset {
+        fallback_policy,
+        default_subset,
+        subset_selectors,
+        allow_redundant_keys,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+        subset_lb_policy: _,
+    } = value;
+    cx.refuse("allow_redundant_keys", &allow_redundant_keys);
+    let selector = |value: policy::subset::LbSubsetSelector| {
+        let policy::subset::LbSubsetSelector {
+            keys,
+            single_host_per_subset,
+            fallback_policy,
+            fallback_keys_subset,
+        } = value;
+        RawSelector { keys, single_host_per_subset, fallback_policy, fallback_keys_subset }
+    };
+    let raw = Raw {
+        fallback_policy,
+        default_subset,
+        selectors: subset_selectors.into_iter().map(selector).collect(),
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+    };
+    build(cx, raw, child)
+}
+
+fn build(cx: &mut Cx<'_>, raw: Raw, child: LbPolicy) -> Option<Subset> {
+    if raw.scale_locality_weight && !raw.locality_weight_aware {
+        cx.error("scale_locality_weight", "it needs locality_weight_aware");
+    }
+    let fallback = match raw.fallback_policy {
+        0 => Fallback::None,
+        1 => Fallback::AnyEndpoint,
+        2 => Fallback::DefaultSubset,
+        _ => {
+            cx.error("fallback_policy", "it is not known");
+            return None;
+        }
+    };
+    Some(Subset {
+        selectors: cx.each("subset_selectors", raw.selectors, selector).into(),
+        fallback,
+        default_subset: values::object(raw.default_subset.unwrap_or_default()),
+        locality_weight_aware: raw.locality_weight_aware,
+        scale_locality_weight: raw.scale_locality_weight,
+        panic_mode_any: raw.panic_mode_any,
+        list_as_any: raw.list_as_any,
+        fallback_list: raw.metadata_fallback_policy == 1,
+        child,
+    })
+}
+
+fn selector(cx: &mut Cx<'_>, raw: RawSelector) -> Option<Selector> {
+    let keys = sorted(raw.keys);
+    if raw.single_host_per_subset && keys.len() != 1 {
+        cx.error("single_host_per_subset", "it needs exactly one key");
+    }
+    let fewer = sorted(raw.fallback_keys_subset);
+    let fallback = match raw.fallback_policy {
+        0 => None,
+        1 => Some(SelectorFallback::Plain(Fallback::None)),
+        2 => Some(SelectorFallback::Plain(Fallback::AnyEndpoint)),
+        3 => Some(SelectorFallback::Plain(Fallback::DefaultSubset)),
+        4 => {
+            if fewer.is_empty() || fewer.len() >= keys.len() || !fewer.iter().all(|key| keys.contains(key)) {
+                cx.error("fallback_keys_subset", "it must be some of the keys, not all");
+            }
+            Some(SelectorFallback::Keys(fewer.clone()))
+        }
+        _ => {
+            cx.error("fallback_policy", "it is not known");
+            None
+        }
+    };
+    if raw.fallback_policy != 4 && !fewer.is_empty() {
+        cx.error("fallback_keys_subset", "it needs fallback_policy KEYS_SUBSET");
+    }
+    Some(Selector { keys, fallback, single_host: raw.single_host_per_subset })
+}
+
+fn sorted(keys: Vec<String>) -> Box<[Box<str>]> {
+    let mut keys: Vec<Box<str>> = keys.into_iter().map(Box::from).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.into()
+}

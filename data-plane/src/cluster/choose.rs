@@ -1,0 +1,215 @@
+//! Which host a request or connection goes to, by the cluster's type.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use sail_proxy_config::cluster::{Discovery, DnsCache, OriginalDst};
+use sail_proxy_decide::host::{Endpoints, Host};
+use sail_proxy_decide::lb::{Context, Criteria, Events, Forced, Override, ZoneEvent};
+
+use super::Cluster;
+use crate::outlier::now_ms;
+use crate::stats::sets::cluster as set;
+use crate::worker::state::Worker;
+
+/// Clusters in clusters in clusters: no deeper.
+const DEEPEST: usize = 8;
+
+/// Which hosts are avoided, and how often another is looked for on that account.
+#[derive(Clone, Copy)]
+pub(crate) struct Avoid<'a> {
+    pub(crate) hosts: &'a dyn Fn(&Host) -> bool,
+    pub(crate) attempts: u32,
+}
+
+/// What the choice of a host depends on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LbContext<'a> {
+    pub(crate) hash: Option<u64>,
+    pub(crate) original_destination: Option<SocketAddr>,
+    /// Hosts that a retry avoids, and how often another is looked for.
+    pub(crate) avoid: Option<Avoid<'a>>,
+    /// Priorities that a retry avoids.
+    pub(crate) avoid_priorities: &'a [u32],
+    /// Which subset of hosts, as the route says.
+    pub(crate) criteria: Criteria<'a>,
+    /// A host that a filter names.
+    pub(crate) override_host: Option<Override<'a>>,
+    /// The request's headers, which may name a host.
+    pub(crate) headers: Option<&'a HeaderMap>,
+    /// The host that the request asks for.
+    pub(crate) authority: Option<&'a str>,
+    /// How many hosts were tried before.
+    pub(crate) tried: usize,
+}
+
+/// The host that was chosen.
+#[derive(Clone)]
+pub(crate) struct Choice {
+    pub(crate) host: Arc<Host>,
+    /// The cluster whose host it is, where that is not the one that was asked: a member of an aggregate.
+    pub(crate) member: Option<Rc<Cluster>>,
+}
+
+impl Cluster {
+    /// A host for a request or connection.
+    pub(crate) fn choose(&self, context: &LbContext<'_>, worker: &Worker) -> Option<Choice> {
+        let choice = self.choose_at(context, None, worker, 0);
+        if choice.is_none() {
+            self.stats.inc(set::upstream_cx_none_healthy);
+        }
+        choice
+    }
+
+    fn choose_at(
+        &self,
+        context: &LbContext<'_>,
+        forced: Option<Forced>,
+        worker: &Worker,
+        depth: usize,
+    ) -> Option<Choice> {
+        let host = match &self.config.discovery {
+            Discovery::OriginalDst(config) => self.destination(config, context, worker),
+            Discovery::DynamicForwardProxy(cache) => resolved(cache, context, worker, &self.config.socket),
+            Discovery::Aggregate(members) => return self.member(members, context, worker, depth),
+            _ => self.balanced(context, forced, worker),
+        };
+        host.map(|host| Choice { host, member: None })
+    }
+
+    fn balanced(
+        &self,
+        context: &LbContext<'_>,
+        forced: Option<Forced>,
+        worker: &Worker,
+    ) -> Option<Arc<Host>> {
+        let endpoints = self.endpoints.borrow();
+        let endpoints = endpoints.as_ref()?;
+        let active = worker.active();
+        let context = Context {
+            hash: context.hash,
+            now_ms: now_ms(),
+            avoid: context.avoid.map(|avoid| avoid.hosts),
+            attempts: context.avoid.map_or(0, |avoid| avoid.attempts),
+            avoid_priorities: context.avoid_priorities,
+            criteria: context.criteria,
+            override_host: context.override_host,
+            headers: context.headers,
+            tried: context.tried,
+            zone: active.snapshot.local_zone.as_ref(),
+            forced,
+        };
+        let mut balancer = self.balancer.borrow_mut();
+        let host = balancer.choose(endpoints, &context, || worker.random());
+        let events = balancer.events();
+        if events != Events::default() {
+            self.note_events(events);
+        }
+        host
+    }
+
+    fn note_events(&self, events: Events) {
+        let stats = &self.stats;
+        if events.panic {
+            stats.inc(set::lb_healthy_panic);
+        }
+        match events.zone {
+            None => {}
+            Some(ZoneEvent::AllDirectly) => stats.inc(set::lb_zone_routing_all_directly),
+            Some(ZoneEvent::Sampled) => stats.inc(set::lb_zone_routing_sampled),
+            Some(ZoneEvent::CrossZone) => stats.inc(set::lb_zone_routing_cross_zone),
+            Some(ZoneEvent::NoCapacityLeft) => stats.inc(set::lb_zone_no_capacity_left),
+            Some(ZoneEvent::ClusterTooSmall) => stats.inc(set::lb_zone_cluster_too_small),
+            Some(ZoneEvent::LocalClusterNotOk) => stats.inc(set::lb_local_cluster_not_ok),
+        }
+        let subset = events.subset;
+        if subset.selected {
+            stats.inc(set::lb_subsets_selected);
+        }
+        if subset.fallback {
+            stats.inc(set::lb_subsets_fallback);
+        }
+        if subset.fallback_panic {
+            stats.inc(set::lb_subsets_fallback_panic);
+        }
+        if subset.created > 0 || subset.removed > 0 {
+            stats.add(set::lb_subsets_created, subset.created.into());
+            stats.add(set::lb_subsets_removed, subset.removed.into());
+            stats.move_by(set::lb_subsets_active, i64::from(subset.created) - i64::from(subset.removed));
+        }
+    }
+
+    /// The host that the client wanted, or that a header names.
+    fn destination(
+        &self,
+        config: &OriginalDst,
+        context: &LbContext<'_>,
+        worker: &Worker,
+    ) -> Option<Arc<Host>> {
+        let named = config.http_header.as_ref().and_then(|name| context.headers?.get(name));
+        let destination = match named {
+            Some(value) => value.to_str().ok().and_then(|text| text.trim().parse().ok()),
+            None => context.original_destination,
+        };
+        let Some(mut destination) = destination else {
+            self.stats.inc(set::original_dst_host_invalid);
+            return None;
+        };
+        if let Some(port) = config.port_override {
+            destination.set_port(port);
+        }
+        let mut found = self.found.borrow_mut();
+        let found = found
+            .entry(destination)
+            .or_insert_with(|| worker.shared.clusters.destination(&self.config.name, destination));
+        found.touch();
+        Some(found.host.clone())
+    }
+
+    /// A member of an aggregate, and a host of it.
+    fn member(
+        &self,
+        names: &[Arc<str>],
+        context: &LbContext<'_>,
+        worker: &Worker,
+        depth: usize,
+    ) -> Option<Choice> {
+        if depth >= DEEPEST {
+            return None;
+        }
+        let active = worker.active();
+        let members: Vec<Option<Rc<Cluster>>> = names.iter().map(|name| active.cluster(name)).collect();
+        let endpoints: Vec<Option<Arc<Endpoints>>> =
+            members.iter().map(|member| member.as_ref()?.endpoints.borrow().clone()).collect();
+        let random = context.hash.unwrap_or_else(|| worker.random());
+        let found = self.aggregate.borrow_mut().choose(&endpoints, &self.config.common_lb, random);
+        let (member, forced) = match found {
+            Some(found) => (members.into_iter().nth(found.index)??, Some(found.forced)),
+            // Members that know their hosts only when asked: the first of them.
+            None => (members.into_iter().flatten().find(|member| member.finds_hosts())?, None),
+        };
+        let choice = member.choose_at(context, forced, worker, depth + 1)?;
+        Some(Choice { member: Some(choice.member.unwrap_or(member)), ..choice })
+    }
+
+    fn finds_hosts(&self) -> bool {
+        matches!(
+            self.config.discovery,
+            Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) | Discovery::Aggregate(_)
+        )
+    }
+}
+
+/// The host that the request's authority names, if its name was resolved: the HTTP filter saw to that.
+fn resolved(
+    cache: &DnsCache,
+    context: &LbContext<'_>,
+    worker: &Worker,
+    socket: &sail_proxy_config::tls::UpstreamSocket,
+) -> Option<Arc<Host>> {
+    let default = if matches!(socket, sail_proxy_config::tls::UpstreamSocket::Raw) { 80 } else { 443 };
+    let (host, port) = crate::dns::cache::split(context.authority?, default)?;
+    worker.shared.dns_caches.found(&cache.name, host, port)
+}

@@ -1,0 +1,134 @@
+//! Statistics of clusters that are computed when somebody asks: members, and how full circuit breakers are. Thousands
+//! of clusters that nobody calls cost nothing for having them.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sail_proxy_config::Snapshot;
+use sail_proxy_config::cluster::{Cluster, Discovery, Thresholds};
+use sail_proxy_decide::host::{Health, HealthFlag};
+
+use super::shared::{Registry, hosts_of};
+use crate::pool::limits::{Counts, Level, RESOURCES, Resource, allowed_retries, maxima};
+use crate::stats::sets::cluster as sets;
+use crate::stats::{Name, Provider, Sample, Scope, Store, Tag, Value};
+
+/// What statistics are computed from.
+pub(crate) struct Source {
+    pub(crate) store: std::sync::Weak<Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) snapshot: Arc<Mutex<Arc<Snapshot>>>,
+}
+
+impl Source {
+    /// For the store to ask.
+    pub(crate) fn provider(self) -> Provider {
+        Box::new(move |visit| self.visit(visit))
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
+        let snapshot = self.snapshot.lock().clone();
+        let mut clusters: Vec<&Arc<Cluster>> = snapshot.clusters.values().collect();
+        clusters.sort_by(|a, b| a.name.cmp(&b.name));
+        for cluster in clusters {
+            let mut say = |stat: &str, value: Value<'_>| {
+                let tag = Tag::Label("envoy.cluster_name");
+                let name = Name { root: "cluster", object: &cluster.stat_name, stat, tag };
+                let used = !matches!(value, Value::Counter(0));
+                visit(Sample { name, value, used });
+            };
+            self.members(&snapshot, cluster, &mut say);
+            // What no worker has used has nothing under its limits.
+            if let Some(counts) = self.registry.counts_of(&cluster.name) {
+                let breakers = &cluster.circuit_breakers;
+                self.limits(cluster, "default", (Level::Default, &breakers.default), &counts, &mut say);
+                self.limits(cluster, "high", (Level::High, &breakers.high), &counts, &mut say);
+            }
+        }
+    }
+
+    fn members(&self, snapshot: &Snapshot, cluster: &Cluster, say: &mut dyn FnMut(&str, Value<'_>)) {
+        let mut counts = [0i64; 4];
+        let mut heaviest = 0;
+        let mut count = |host: &sail_proxy_decide::host::Host| {
+            counts[0] += 1;
+            match host.health() {
+                Health::Healthy => counts[1] += 1,
+                Health::Degraded => counts[2] += 1,
+                Health::Unhealthy => {}
+            }
+            counts[3] += i64::from(host.state.has(HealthFlag::PendingActiveHealthCheck));
+            heaviest = heaviest.max(i64::from(host.weight));
+        };
+        let found = hosts_of(snapshot, cluster);
+        let changes = if found.is_some() { self.registry.changes(&cluster.name) } else { 0 };
+        found.into_iter().flat_map(|endpoints| endpoints.hosts()).for_each(|host| count(host));
+        if matches!(cluster.discovery, Discovery::OriginalDst(_)) {
+            self.registry.destinations(&cluster.name).iter().for_each(|host| count(host));
+        }
+        say("membership_change", Value::Counter(changes));
+        say("membership_total", Value::Gauge(counts[0]));
+        say("membership_healthy", Value::Gauge(counts[1]));
+        say("membership_degraded", Value::Gauge(counts[2]));
+        say("membership_excluded", Value::Gauge(counts[3]));
+        say("max_host_weight", Value::Gauge(heaviest));
+    }
+
+    fn limits(
+        &self,
+        cluster: &Cluster,
+        priority: &str,
+        (level, thresholds): (Level, &Thresholds),
+        counts: &Counts,
+        say: &mut dyn FnMut(&str, Value<'_>),
+    ) {
+        let scope = self.store.upgrade().map(|store| store.scope::<sets::Set>(&cluster.stat_name));
+        for (resource, max) in RESOURCES.into_iter().zip(maxima(thresholds)) {
+            let count = counts.get(level, resource);
+            let budget = thresholds.retry_budget.as_ref().filter(|_| resource == Resource::Retries);
+            let max = match budget {
+                Some(budget) => {
+                    let of = |resource| counts.get(level, resource);
+                    allowed_retries(budget, of(Resource::Requests) + of(Resource::Pending))
+                }
+                None => max,
+            };
+            let (open, remaining) = names(resource);
+            say(&format!("circuit_breakers.{priority}.{open}"), Value::Gauge(i64::from(count >= max)));
+            if thresholds.track_remaining {
+                let left = match budget {
+                    // It moves with the requests: nobody could read a meaning into it.
+                    Some(_) => 0,
+                    None if max == u32::MAX && level == Level::Default => {
+                        let active = scope.as_ref().map_or(0, |scope| uncounted(scope, counts, resource));
+                        i64::from(max) - active
+                    }
+                    None => i64::from(max.saturating_sub(count)),
+                };
+                say(&format!("circuit_breakers.{priority}.{remaining}"), Value::Gauge(left));
+            }
+        }
+    }
+}
+
+/// What is under way at default priority where its limit is not counted: all that is, but for the high priority's.
+fn uncounted(scope: &Scope<sets::Set>, counts: &Counts, resource: Resource) -> i64 {
+    let active = match resource {
+        Resource::Connections => scope.gauge(sets::upstream_cx_active),
+        Resource::Pending => scope.gauge(sets::upstream_rq_pending_active),
+        Resource::Requests => scope.gauge(sets::upstream_rq_active),
+        Resource::Retries => scope.gauge(sets::upstream_rq_retry_active),
+        Resource::Pools => i64::from(counts.get(Level::Default, resource)),
+    };
+    (active - i64::from(counts.get(Level::High, resource))).max(0)
+}
+
+fn names(resource: Resource) -> (&'static str, &'static str) {
+    match resource {
+        Resource::Connections => ("cx_open", "remaining_cx"),
+        Resource::Pending => ("rq_pending_open", "remaining_pending"),
+        Resource::Requests => ("rq_open", "remaining_rq"),
+        Resource::Retries => ("rq_retry_open", "remaining_retries"),
+        Resource::Pools => ("cx_pool_open", "remaining_cx_pools"),
+    }
+}
