@@ -1,20 +1,27 @@
 //! Access logs: formats evaluated over a stream's information, filters, and files that never hold a worker up.
 
+mod als;
 mod attributes;
 mod certificates;
 mod fields;
 mod filter;
+mod otlp;
+mod service;
 mod sink;
 mod time;
 
 pub(crate) use attributes::View;
 pub(crate) use filter::passes;
+pub use service::{Running, run_all};
 pub use sink::{Sink, Sinks};
 pub(crate) use time::set_local_zone;
 
 use std::sync::Arc;
 
-use sail_proxy_config::access_log::{AccessLog, AccessLogFilter, AccessLogSink, JsonFormat, LogFormat};
+use sail_proxy_config::access_log::{
+    AccessLog, AccessLogFilter, AccessLogSink, GrpcAccessLog, GrpcLogKind, JsonFormat, LogFormat,
+    OtelAccessLog,
+};
 use sail_proxy_decide::format::{Format, MetadataSource, Missing, Operator};
 use sail_proxy_decide::head::HeaderKey;
 
@@ -68,29 +75,43 @@ impl LogType {
     }
 }
 
+/// Where a log's entries go.
+#[derive(Debug)]
+enum Output {
+    File(Arc<Sink>),
+    Service(Arc<service::Service>),
+}
+
 /// One configured log with its sink.
 #[derive(Debug)]
 pub struct Logger {
     log: Arc<AccessLog>,
-    sink: Option<Arc<Sink>>,
+    output: Output,
     runtime: Arc<Values>,
 }
 
 impl Logger {
     /// Opens the log's sink.
     pub fn new(log: &Arc<AccessLog>, sinks: &Sinks) -> Self {
-        let sink = match &log.sink {
-            AccessLogSink::File { path, .. } => Some(sinks.get(path)),
-            // Entries to services are gathered elsewhere.
-            AccessLogSink::Grpc(_) | AccessLogSink::OpenTelemetry(_) => None,
+        let output = match &log.sink {
+            AccessLogSink::File { path, .. } => Output::File(sinks.get(path)),
+            AccessLogSink::Grpc(config) => Output::Service(sinks.service(als_service(config))),
+            AccessLogSink::OpenTelemetry(config) => {
+                Output::Service(sinks.service(otlp_service(config, sinks.node())))
+            }
         };
-        Self { log: log.clone(), sink, runtime: sinks.runtime().clone() }
+        Self { log: log.clone(), output, runtime: sinks.runtime().clone() }
     }
 
     /// Adds the headers that the log reads.
     pub fn plan(&self, capture: &mut Capture) {
-        if let AccessLogSink::File { format, .. } = &self.log.sink {
-            plan_log_format(format, capture);
+        match &self.log.sink {
+            AccessLogSink::File { format, .. } => plan_log_format(format, capture),
+            AccessLogSink::Grpc(config) => plan_als(config, capture),
+            AccessLogSink::OpenTelemetry(config) => {
+                let formats = config.attributes.iter().map(|(_, format)| format).chain(&config.body);
+                formats.for_each(|format| plan_json(format, capture));
+            }
         }
         if let Some(filter) = &self.log.filter {
             plan_filter(filter, capture);
@@ -99,16 +120,67 @@ impl Logger {
 
     /// Writes the stream's entry, if the log wants it.
     pub fn log(&self, info: &StreamInfo, kind: LogType) {
-        let Some(sink) = &self.sink else { return };
         let view = View::new(info, kind);
         if let Some(filter) = &self.log.filter
             && !filter::passes(filter, &view, &*self.runtime)
         {
             return;
         }
-        let AccessLogSink::File { format, .. } = &self.log.sink else { return };
-        sink.write(|line| write(format, &view, line));
+        match (&self.output, &self.log.sink) {
+            (Output::File(sink), AccessLogSink::File { format, .. }) => {
+                sink.write(|line| write(format, &view, line));
+            }
+            (Output::Service(service), AccessLogSink::Grpc(config)) => service.send(match config.kind {
+                GrpcLogKind::Http => service::Entry::Http(Box::new(als::http(config, info, kind))),
+                GrpcLogKind::Tcp => service::Entry::Tcp(Box::new(als::tcp(config, info, kind))),
+            }),
+            (Output::Service(service), AccessLogSink::OpenTelemetry(config)) => {
+                let value = |format| json(format, &view, Missing::Dash, false);
+                let attributes =
+                    config.attributes.iter().map(|(key, format)| (key.to_string(), value(format))).collect();
+                let record = otlp::record(info, config.body.as_ref().map(value), attributes);
+                service.send(service::Entry::Record(Box::new(record)));
+            }
+            // The output was made for the sink.
+            _ => {}
+        }
     }
+}
+
+fn als_service(config: &GrpcAccessLog) -> service::Config {
+    let (log_name, kind, target) = (config.log_name.clone(), config.kind, config.service.clone());
+    service::Config {
+        to: service::Destination::Als { log_name, kind, target },
+        interval: config.buffer_flush_interval,
+        size: config.buffer_size_bytes as usize,
+    }
+}
+
+fn otlp_service(config: &OtelAccessLog, node: &[(String, serde_json::Value)]) -> service::Config {
+    let mut resource: Vec<(String, serde_json::Value)> = Vec::new();
+    if !config.disable_builtin_labels {
+        resource.push(("log_name".to_owned(), (*config.log_name).into()));
+        resource.extend(node.iter().cloned());
+    }
+    let own = config.resource_attributes.iter().map(|(key, value)| (key.to_string(), value.clone()));
+    for (key, value) in own {
+        resource.retain(|(other, _)| *other != key);
+        resource.push((key, value));
+    }
+    service::Config {
+        to: service::Destination::Otlp { exporter: config.exporter.clone(), resource },
+        interval: config.buffer_flush_interval,
+        size: config.buffer_size_bytes as usize,
+    }
+}
+
+fn plan_als(config: &GrpcAccessLog, capture: &mut Capture) {
+    for name in ["user-agent", "referer", "x-forwarded-for"] {
+        capture.request(name);
+    }
+    config.request_headers.iter().for_each(|name| capture.request(name.as_str()));
+    config.response_headers.iter().for_each(|name| capture.response(name.as_str()));
+    config.response_trailers.iter().for_each(|name| capture.trailer(name.as_str()));
 }
 
 /// A format's text, as a log line would have it.

@@ -77,7 +77,10 @@ async fn serve(
     crate::access_log::set_local_zone(environment.get("TZ").map(String::as_str));
     let values = main.runtime.borrow().values().clone();
     let interval = Duration::from_millis(main.cli.file_flush_interval_msec.max(1));
-    let sinks = Sinks::start(&main.stats, interval, values.clone())?;
+    let labels =
+        [("zone_name", zone(&main.node)), ("cluster_name", &main.node.cluster), ("node_name", &main.node.id)];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.into())).to_vec();
+    let (sinks, log_services) = Sinks::start(&main.stats, interval, values.clone(), labels)?;
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
     let observers =
         Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
@@ -106,13 +109,20 @@ async fn serve(
     drop(bootstrap);
     main.discovery.set(manager.clone()).map_err(|_| anyhow::anyhow!("discovery is set up already"))?;
     let target = manager.clone();
-    let target = Rc::new(move |cluster: &str| target.target(cluster));
+    let target: Rc<dyn Fn(&str) -> Option<crate::dial::Target>> =
+        Rc::new(move |cluster: &str| target.target(cluster));
+    let node = main.node.clone();
+    let _logs = Supervised::spawn_local(crate::access_log::run_all(log_services, node, target.clone()));
     let _exporters = Supervised::spawn_local(trace::run_all(started, target));
     let _overload = Supervised::spawn_local(overload::run(main.clone(), overload, flags));
     let _discovery = Supervised::spawn_local(manager.run());
     let ended = wait(&main, &sinks).await;
     sinks.flush();
     ended
+}
+
+fn zone(node: &xds_api::envoy::config::core::v3::Node) -> &str {
+    node.locality.as_ref().map(|locality| locality.zone.as_str()).unwrap_or_default()
 }
 
 /// The address that others reach us at, as spans tell it: where a packet to the outside would come from.

@@ -150,7 +150,7 @@ fn a_connection_has_so_many_requests() {
         &[],
     );
     let one = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-    let answers = raw(proxy.listener("l"), &one.repeat(3));
+    let answers = raw(proxy.listener("l"), &one.repeat(2));
     assert_eq!(answers.matches("HTTP/1.1 204").count(), 2, "{answers}");
     assert_eq!(answers.matches("connection: close").count(), 1);
 }
@@ -324,4 +324,138 @@ fn what_is_not_supported_is_refused_by_name() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(name), "{field}: {said}");
     }
+}
+
+/// A server that keeps the bodies of the HTTP/2 requests that it gets, by path, and answers as gRPC does.
+fn collector() -> (SocketAddr, std::sync::mpsc::Receiver<(String, Vec<u8>)>) {
+    use http_body_util::BodyExt;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (send, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let send = send.clone();
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(
+                        move |mut request: http::Request<hyper::body::Incoming>| {
+                            let send = send.clone();
+                            async move {
+                                // Frame by frame: a stream of logs has no end.
+                                let path = request.uri().path().to_owned();
+                                while let Some(Ok(frame)) = request.body_mut().frame().await {
+                                    if let Ok(data) = frame.into_data() {
+                                        let _ = send.send((path.clone(), data.to_vec()));
+                                    }
+                                }
+                                let body = http_body_util::Full::new(bytes::Bytes::from_static(&[0; 5]));
+                                let trailers = http::HeaderMap::from_iter([(
+                                    http::HeaderName::from_static("grpc-status"),
+                                    http::HeaderValue::from_static("0"),
+                                )]);
+                                let body = body.with_trailers(async move { Some(Ok(trailers)) });
+                                let kind = http::HeaderValue::from_static("application/grpc");
+                                let mut response = http::Response::new(body);
+                                response.headers_mut().insert("content-type", kind);
+                                Ok::<_, std::convert::Infallible>(response)
+                            }
+                        },
+                    );
+                    let _ = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+    });
+    (address, seen)
+}
+
+/// A message of a gRPC frame.
+fn grpc_message<M: prost::Message + Default>(frame: &[u8]) -> M {
+    M::decode(&frame[5..]).unwrap()
+}
+
+/// Makes a cluster of the bootstrap speak HTTP/2.
+fn http2_cluster(text: &str, name: &str) -> String {
+    text.replace(
+        &format!("{{name: {name}, type: STATIC,"),
+        &format!("{{name: {name}, type: STATIC, http2_protocol_options: {{}},"),
+    )
+}
+
+#[test]
+fn logs_reach_envoys_service() {
+    use xds_api::envoy::service::accesslog::v3::StreamAccessLogsMessage;
+    use xds_api::envoy::service::accesslog::v3::stream_access_logs_message::LogEntries;
+    let (address, seen) = collector();
+    let more = "access_log: [{name: als, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig, \
+        additional_request_headers_to_log: [x-a], common_config: {log_name: mine, transport_api_version: V3, \
+        buffer_flush_interval: 0.05s, grpc_service: {envoy_grpc: {cluster_name: als}}}}}],";
+    let routes = "{match: {prefix: /}, direct_response: {status: 201, body: {inline_string: hi}}}";
+    let proxy = Proxy::ready(&http2_cluster(&bootstrap(routes, more, &[("als", address)]), "als"), &[]);
+    call(proxy.listener("l"), "GET", "/x?y", &[("x-a", "1"), ("user-agent", "me")]).unwrap();
+    let (path, frame) = seen.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(path, "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs");
+    let message: StreamAccessLogsMessage = grpc_message(&frame);
+    let identifier = message.identifier.unwrap();
+    assert_eq!((&*identifier.log_name, &*identifier.node.unwrap().id), ("mine", "node-id"));
+    let Some(LogEntries::HttpLogs(logs)) = message.log_entries else { panic!("no HTTP entries") };
+    let entry = &logs.log_entry[0];
+    let (request, response) = (entry.request.as_ref().unwrap(), entry.response.as_ref().unwrap());
+    assert_eq!((&*request.path, &*request.user_agent, &*request.request_headers["x-a"]), ("/x?y", "me", "1"));
+    assert_eq!(response.response_code.unwrap().value, 201);
+    assert_eq!(response.response_code_details, "direct_response");
+    wait("the count", || (proxy.stat("access_logs.grpc_access_log.logs_written")? == 1).then_some(()));
+}
+
+#[test]
+fn logs_reach_opentelemetry() {
+    let (address, seen) = collector();
+    let more = "access_log: [{name: otel, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig, \
+        log_name: mine, buffer_flush_interval: 0.05s, grpc_service: {envoy_grpc: {cluster_name: otel}}, \
+        body: {string_value: \"%REQ(:METHOD)% %PROTOCOL%\"}, attributes: {values: [{key: code, value: {string_value: \
+        \"%RESPONSE_CODE%\"}}]}, resource_attributes: {values: [{key: region, value: {string_value: here}}]}}}],";
+    let routes = "{match: {prefix: /}, direct_response: {status: 201}}";
+    let proxy = Proxy::ready(&http2_cluster(&bootstrap(routes, more, &[("otel", address)]), "otel"), &[]);
+    call(proxy.listener("l"), "GET", "/", &[]).unwrap();
+    let (path, frame) = seen.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(path, "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    // The message is the collector's; the texts in it tell enough.
+    let text = String::from_utf8_lossy(&frame[5..]).into_owned();
+    for expect in ["GET HTTP/1.1", "region", "here", "log_name", "mine", "node-cluster", "code"] {
+        assert!(text.contains(expect), "{expect} is missing in {text:?}");
+    }
+}
+
+#[test]
+fn spans_reach_opentelemetry() {
+    let (address, seen) = collector();
+    let more = "tracing: {random_sampling: {value: 100}, custom_tags: [{tag: lit, literal: {value: fixed}}, {tag: hdr, \
+        request_header: {name: x-a, default_value: none}}, {tag: meta, metadata: {kind: {route: {}}, metadata_key: {key: ns, \
+        path: [{key: k}]}}}], provider: {name: otel, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, service_name: shop, grpc_service: \
+        {envoy_grpc: {cluster_name: otel}}}}},";
+    let routes = "{match: {prefix: /}, metadata: {filter_metadata: {ns: {k: of-route}}}, direct_response: {status: 200}}";
+    let proxy = Proxy::ready(&http2_cluster(&bootstrap(routes, more, &[("otel", address)]), "otel"), &[]);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    call(proxy.listener("l"), "GET", "/x", &[("traceparent", parent), ("x-a", "told")]).unwrap();
+    let (path, frame) = seen.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    let bytes = &frame[5..];
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    for expect in ["shop", "http.status_code", "200", "lit", "fixed", "hdr", "told", "meta", "of-route"] {
+        assert!(text.contains(expect), "{expect} is missing in {text:?}");
+    }
+    let has = |id: &str| {
+        let id = hex::decode(id).unwrap();
+        bytes.windows(id.len()).any(|window| window == id)
+    };
+    assert!(has("4bf92f3577b34da6a3ce929d0e0e4736") && has("00f067aa0ba902b7"), "the caller's trace goes on");
+    wait("the count", || (proxy.stat("tracing.opentelemetry.spans_sent")? == 1).then_some(()));
 }

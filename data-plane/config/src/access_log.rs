@@ -5,6 +5,7 @@ mod convert;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tracing::OtelExporter;
 use sail_proxy_decide::format::Format;
 use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
@@ -127,7 +128,9 @@ pub struct OtelAccessLog {
     /// What the collector calls it.
     pub log_name: Arc<str>,
     /// The collector.
-    pub service: GrpcTarget,
+    pub exporter: OtelExporter,
+    /// Whether the resource does not say who we are.
+    pub disable_builtin_labels: bool,
     /// The record's body.
     pub body: Option<JsonFormat>,
     /// The record's attributes.

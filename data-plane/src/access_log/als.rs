@@ -10,8 +10,13 @@ use xds_api::envoy::config::core::v3::{
 };
 use xds_api::envoy::data::accesslog::v3::{
     AccessLogCommon, ConnectionProperties, HttpAccessLogEntry, HttpRequestProperties, HttpResponseProperties,
-    ResponseFlags, TcpAccessLogEntry, TlsProperties, http_access_log_entry::HttpVersion, response_flags,
-    tls_properties::{CertificateProperties, TlsVersion, certificate_properties::{SubjectAltName, subject_alt_name::San}},
+    ResponseFlags, TcpAccessLogEntry, TlsProperties,
+    http_access_log_entry::HttpVersion,
+    response_flags,
+    tls_properties::{
+        CertificateProperties, TlsVersion,
+        certificate_properties::{SubjectAltName, subject_alt_name::San},
+    },
 };
 use xds_api::google::protobuf;
 
@@ -49,7 +54,8 @@ pub(super) fn tcp(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> T
 
 fn request(config: &GrpcAccessLog, info: &StreamInfo) -> HttpRequestProperties {
     let header = |name: &str| info.captured.request(name).unwrap_or_default().to_owned();
-    let method = info.request.method.as_ref().and_then(|method| RequestMethod::from_str_name(method.as_str()));
+    let method =
+        info.request.method.as_ref().and_then(|method| RequestMethod::from_str_name(method.as_str()));
     let authority = info.request.authority();
     let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u32>().ok());
     let original = info.request.original_path.as_ref().map(|_| info.request.path_before_rewrite());
@@ -117,7 +123,11 @@ fn common(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> AccessLog
         time_to_last_downstream_tx_byte: since(timing.last_downstream_tx),
         upstream_remote_address: up.and_then(|up| up.host.as_ref()).map(host),
         upstream_local_address: up.and_then(|up| up.local_address).map(socket),
-        upstream_cluster: info.cluster.as_ref().map(|cluster| cluster.observability_name.to_string()).unwrap_or_default(),
+        upstream_cluster: info
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.observability_name.to_string())
+            .unwrap_or_default(),
         response_flags: (!info.flags.is_empty()).then(|| flags(info)),
         metadata: metadata(info),
         upstream_transport_failure_reason: up
@@ -130,7 +140,6 @@ fn common(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> AccessLog
         upstream_request_attempt_count: info.attempt_count,
         connection_termination_details: info.termination_details.as_deref().unwrap_or_default().to_owned(),
         stream_id: text(info.request_id.as_deref()),
-        intermediate_log_entry: matches!(kind, LogType::TcpPeriodic | LogType::DownstreamPeriodic),
         downstream_transport_failure_reason: down.transport_failure.as_deref().unwrap_or_default().to_owned(),
         downstream_wire_bytes_sent: info.bytes.response_headers + info.bytes.sent,
         downstream_wire_bytes_received: info.bytes.request_headers + info.bytes.received,
@@ -190,7 +199,12 @@ fn tls(tls: &TlsInfo) -> TlsProperties {
             issuer: String::new(),
         }),
         peer_certificate_properties: tls.peer_certificate_presented.then(|| CertificateProperties {
-            subject_alt_name: tls.peer_uri_sans.iter().map(uri).chain(tls.peer_dns_sans.iter().map(dns)).collect(),
+            subject_alt_name: tls
+                .peer_uri_sans
+                .iter()
+                .map(uri)
+                .chain(tls.peer_dns_sans.iter().map(dns))
+                .collect(),
             subject: tls.peer_subject.as_deref().unwrap_or_default().to_owned(),
             issuer: tls.peer_issuer.as_deref().unwrap_or_default().to_owned(),
         }),
@@ -200,9 +214,8 @@ fn tls(tls: &TlsInfo) -> TlsProperties {
 
 fn flags(info: &StreamInfo) -> ResponseFlags {
     let has = |flag| info.flags.has(flag);
-    let unauthorized = response_flags::Unauthorized {
-        reason: response_flags::unauthorized::Reason::ExternalService as i32,
-    };
+    let unauthorized =
+        response_flags::Unauthorized { reason: response_flags::unauthorized::Reason::ExternalService as i32 };
     ResponseFlags {
         failed_local_healthcheck: has(ResponseFlag::FailedLocalHealthCheck),
         no_healthy_upstream: has(ResponseFlag::NoHealthyUpstream),
@@ -246,7 +259,9 @@ fn metadata(info: &StreamInfo) -> Option<Metadata> {
 }
 
 fn object(fields: &serde_json::Map<String, serde_json::Value>) -> protobuf::Struct {
-    protobuf::Struct { fields: fields.iter().map(|(key, value)| (key.clone(), protobuf_value(value))).collect() }
+    protobuf::Struct {
+        fields: fields.iter().map(|(key, value)| (key.clone(), protobuf_value(value))).collect(),
+    }
 }
 
 fn protobuf_value(value: &serde_json::Value) -> protobuf::Value {

@@ -56,9 +56,8 @@ impl Config {
 
     fn cluster(&self) -> &str {
         match &self.to {
-            Destination::Als { target, .. } | Destination::Otlp { exporter: OtelExporter::Grpc(target), .. } => {
-                &target.cluster
-            }
+            Destination::Als { target, .. }
+            | Destination::Otlp { exporter: OtelExporter::Grpc(target), .. } => &target.cluster,
             Destination::Otlp { exporter: OtelExporter::Http { cluster, .. }, .. } => cluster,
         }
     }
@@ -100,7 +99,7 @@ impl Service {
     /// Hands an entry over, or drops it where there is no room.
     pub(super) fn send(&self, entry: Entry) {
         if self.queue.try_send(entry).is_err() {
-            self.counters.dropped.inc(stat::count);
+            self.counters.dropped.inc(stat::value);
         }
     }
 }
@@ -140,10 +139,10 @@ async fn run(running: Running, node: Node, target: Targets) {
     while let Some(batch) = gather(&mut entries, &config).await {
         let count = batch.len() as u64;
         match send(&config, &node, &target, &mut stream, batch).await {
-            Ok(()) => counters.written.add(stat::count, count),
+            Ok(()) => counters.written.add(stat::value, count),
             Err(error) => {
                 stream = None;
-                counters.dropped.add(stat::count, count);
+                counters.dropped.add(stat::value, count);
                 tracing::debug!(cluster = config.cluster(), %error, "cannot send access logs");
                 tokio::time::sleep(AGAIN).await;
             }
@@ -232,9 +231,9 @@ fn authority(target: &GrpcTarget) -> Option<&str> {
 fn with_metadata<T>(body: T, target: &GrpcTarget) -> tonic::Request<T> {
     let mut request = tonic::Request::new(body);
     for (name, value) in &target.initial_metadata {
-        let name = tonic::metadata::MetadataKey::from_bytes(name.as_bytes());
+        let name = tonic::metadata::AsciiMetadataKey::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, value.parse()) {
-            request.metadata_mut().append::<tonic::metadata::Ascii>(name, value);
+            request.metadata_mut().append(name, value);
         }
     }
     request
@@ -257,7 +256,11 @@ async fn connect(target: &Target, service: &GrpcTarget) -> Result<Stream, Failur
     Ok(sender)
 }
 
-async fn export(exporter: &OtelExporter, target: &Target, request: otlp::ExportRequest) -> Result<(), Failure> {
+async fn export(
+    exporter: &OtelExporter,
+    target: &Target,
+    request: otlp::ExportRequest,
+) -> Result<(), Failure> {
     match exporter {
         OtelExporter::Grpc(service) => {
             let mut grpc = dial::grpc(target, authority(service)).await?;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::mpsc;
 
+use super::service::{self, Running, Service};
 use crate::runtime::Values;
 use crate::stats::sets::filesystem as stat;
 use crate::stats::{self, Store};
@@ -46,6 +48,10 @@ pub struct Sinks {
     reopen: AtomicBool,
     stats: stat::Scope,
     runtime: Arc<Values>,
+    services: Mutex<HashMap<String, Weak<Service>>>,
+    started: mpsc::UnboundedSender<Running>,
+    node: Vec<(String, serde_json::Value)>,
+    counted: Arc<Store>,
 }
 
 impl Sink {
@@ -85,14 +91,25 @@ impl Flusher {
 }
 
 impl Sinks {
-    /// None yet, and the thread that will write them.
-    pub fn start(store: &Store, interval: Duration, runtime: Arc<Values>) -> io::Result<Arc<Self>> {
+    /// None yet, and the thread that will write them. What comes back besides is to be run by the main thread. `node` is
+    /// what OpenTelemetry's records say of us.
+    pub fn start(
+        store: &Arc<Store>,
+        interval: Duration,
+        runtime: Arc<Values>,
+        node: Vec<(String, serde_json::Value)>,
+    ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Running>)> {
+        let (started, services) = mpsc::unbounded_channel();
         let sinks = Arc::new(Self {
             sinks: Mutex::default(),
             flusher: Arc::default(),
             reopen: AtomicBool::new(false),
             stats: store.pinned(""),
             runtime,
+            services: Mutex::default(),
+            started,
+            node,
+            counted: store.clone(),
         });
         let thread = Arc::downgrade(&sinks);
         let flusher = sinks.flusher.clone();
@@ -100,12 +117,41 @@ impl Sinks {
             .name("access-log".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || flush_all(&thread, &flusher, interval))?;
-        Ok(sinks)
+        Ok((sinks, services))
     }
 
     /// The runtime's values, which filters of logs read.
     pub fn runtime(&self) -> &Arc<Values> {
         &self.runtime
+    }
+
+    /// What OpenTelemetry's records say of us.
+    pub(super) fn node(&self) -> &[(String, serde_json::Value)] {
+        &self.node
+    }
+
+    /// The service of this configuration.
+    pub(super) fn service(&self, config: service::Config) -> Arc<Service> {
+        let key = config.key();
+        let mut services = self.services.lock();
+        if let Some(service) = services.get(&key).and_then(Weak::upgrade) {
+            return service;
+        }
+        services.retain(|_, service| service.strong_count() > 0);
+        let prefix = match &config.to {
+            service::Destination::Als { .. } => "access_logs.grpc_access_log",
+            service::Destination::Otlp { .. } => "access_logs.open_telemetry_access_log",
+        };
+        let counters = service::Counters {
+            written: self.counted.counter(&format!("{prefix}.logs_written")),
+            dropped: self.counted.counter(&format!("{prefix}.logs_dropped")),
+        };
+        let (service, running) = service::open(config, counters);
+        // Without a main thread there is nobody to send; entries are dropped then.
+        let _ = self.started.send(running);
+        let service = Arc::new(service);
+        services.insert(key, Arc::downgrade(&service));
+        service
     }
 
     /// The sink for a path.

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use sail_proxy_config::hcm::RouteSource;
-use sail_proxy_decide::route::{Action, PerFilterConfig};
+use sail_proxy_decide::route::{Action, PerFilterConfig, RouteAction};
 use tokio::time::Sleep;
 
 use super::attributes::RequestAttributes;
@@ -144,25 +144,33 @@ impl Exchange {
     }
 
     /// Sets the stream's timer as manager and route have it.
-    pub(crate) fn set_timer(self: &Rc<Self>) {
+    pub(crate) fn set_timer(self: &Rc<Self>, head: &Head) {
         let timeouts = &self.connection.manager.config.timeouts;
+        let of_route = self.with_route_action(|action| {
+            let limits = action.max_stream_duration?;
+            let given =
+                limits.max_stream_duration.or(limits.grpc_timeout_header_max.filter(|_| head.is_grpc()));
+            given.map(|_| action.timeouts(&head.view(), None).max_stream)
+        });
         let limits = Limits {
             idle: self.stream_idle_timeout(),
             request: timeouts.request,
-            duration: timeouts.max_stream_duration,
+            duration: of_route.unwrap_or(timeouts.max_stream_duration),
         };
         self.timer.borrow_mut().set(self, limits);
     }
 
+    /// Asks the route that forwards the request, if one does.
+    fn with_route_action<T>(&self, ask: impl FnOnce(&RouteAction) -> Option<T>) -> Option<T> {
+        match &self.routed.get().as_ref()?.route.as_ref()?.action {
+            Action::Route(action) => ask(action),
+            _ => None,
+        }
+    }
+
     /// How long the stream may be silent: as the route says, else as the manager says.
     fn stream_idle_timeout(&self) -> Option<Duration> {
-        let found = self.routed.get();
-        let of_route = match found.as_ref().and_then(|found| found.route.as_ref()).map(|route| &route.action)
-        {
-            Some(Action::Route(action)) => action.idle_timeout,
-            _ => None,
-        };
-        match of_route {
+        match self.with_route_action(|action| action.idle_timeout) {
             Some(limit) => (!limit.is_zero()).then_some(limit),
             None => self.connection.manager.config.timeouts.stream_idle,
         }

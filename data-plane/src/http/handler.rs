@@ -63,7 +63,7 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
     exchange.find_route(&head);
     remove_internal_only(exchange, &mut head);
     trace(exchange, &mut head);
-    exchange.set_timer();
+    exchange.set_timer(&head);
     exchange.connection.manager.observer.on_request_start(exchange, &head);
     let body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();

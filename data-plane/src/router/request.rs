@@ -64,10 +64,7 @@ pub(super) async fn forward(
     };
     exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
-    let (mut timeouts, state) = plan(action, policy, &head);
-    // A stream's longest life bounds the response as well.
-    let life = timeouts.max_stream.or(exchange.connection.manager.config.timeouts.max_stream_duration);
-    timeouts.global = [timeouts.global, life].into_iter().flatten().min();
+    let (timeouts, state) = plan(action, policy, &head);
     prepare(exchange, found, route, action, &mut head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));

@@ -154,17 +154,9 @@ impl Exporter {
                 http1(target, request).await
             }
             Protocol::OtlpHttp { uri, headers } => {
-                let uri: Uri = uri.parse()?;
-                let path = uri.path_and_query().map_or("/v1/traces", |path| path.as_str());
-                let host = uri.authority().map_or(self.cluster.as_str(), |authority| authority.as_str());
-                let mut request = Request::post(path)
-                    .header(header::HOST, host)
-                    .header(header::CONTENT_TYPE, "application/x-protobuf");
-                for (name, value) in headers {
-                    request = request.header(name, value);
-                }
                 let body = otlp::encode(spans, &self.service).encode_to_vec();
-                http1(target, request.body(Full::new(Bytes::from(body)))?).await
+                let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                post(target, (&self.cluster, uri, "/v1/traces"), headers, body).await
             }
             Protocol::OtlpGrpc => {
                 let mut grpc = dial::grpc(target, None).await?;
@@ -215,6 +207,24 @@ async fn run(running: Running, target: Targets) {
         }
         batch.clear();
     }
+}
+
+/// Posts protobuf to a collector: by its cluster's name, its URI, and the path where the URI has none.
+pub(crate) async fn post<'a>(
+    target: &Target,
+    (cluster, uri, path): (&str, &str, &str),
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    body: Vec<u8>,
+) -> Result<(), Failure> {
+    let uri: Uri = uri.parse()?;
+    let path = uri.path_and_query().map(|path| path.as_str()).filter(|found| *found != "/").unwrap_or(path);
+    let host = uri.authority().map_or(cluster, |authority| authority.as_str());
+    let mut request =
+        Request::post(path).header(header::HOST, host).header(header::CONTENT_TYPE, "application/x-protobuf");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    http1(target, request.body(Full::new(Bytes::from(body)))?).await
 }
 
 async fn http1(target: &Target, request: Request<Full<Bytes>>) -> Result<(), Failure> {

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sail_proxy_config::access_log::{AccessLog, AccessLogSink};
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::http_filter::HttpFilterKind;
@@ -118,7 +117,6 @@ fn errors(diagnostics: &Diagnostics) -> String {
 
 /// What the conversion leaves to this crate to check: what it can express and this build cannot run.
 fn check_listener(listener: &Listener) -> Result<(), String> {
-    check_logs(&listener.access_logs)?;
     let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
     for chain in chains {
         for filter in chain.filters.iter() {
@@ -127,7 +125,6 @@ fn check_listener(listener: &Listener) -> Result<(), String> {
                     check_istio_stats(config).map_err(|reason| format!("istio.stats: {reason}"))
                 }
                 NetworkFilter::HttpConnectionManager(hcm) => check_hcm(hcm),
-                NetworkFilter::TcpProxy(proxy) => check_logs(&proxy.access_logs),
                 _ => Ok(()),
             };
             checked.map_err(|reason| format!("filter chain {:?}: {reason}", chain.name))?;
@@ -140,20 +137,6 @@ fn check_hcm(hcm: &Hcm) -> Result<(), String> {
     for filter in hcm.http_filters.iter() {
         if let HttpFilterKind::IstioStats(config) = &filter.kind {
             check_istio_stats(config).map_err(|reason| format!("istio.stats: {reason}"))?;
-        }
-    }
-    check_logs(&hcm.access_logs)
-}
-
-fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), String> {
-    for (place, log) in logs.iter().enumerate() {
-        let refused = match &log.sink {
-            AccessLogSink::Grpc(_) => Some("gRPC access log services are not supported"),
-            AccessLogSink::OpenTelemetry(_) => Some("OpenTelemetry access logs are not supported"),
-            AccessLogSink::File { .. } => None,
-        };
-        if let Some(reason) = refused {
-            return Err(format!("access_log[{place}]: {reason}"));
         }
     }
     Ok(())

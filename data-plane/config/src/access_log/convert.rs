@@ -15,6 +15,7 @@ use super::{
 };
 use crate::convert::{Cx, arc, headers, matchers, type_name, values};
 use crate::pb;
+use crate::tracing::OtelExporter;
 
 /// A list of logs.
 pub(crate) fn all(
@@ -217,7 +218,6 @@ fn common(
         "the stream is opened again with back-off",
     );
     cx.refuse("custom_tags", &custom_tags);
-    cx.warn("", "entries are not sent to gRPC services yet");
     let service = cx.required("grpc_service", grpc_service, grpc_target)?;
     Some(GrpcAccessLog {
         log_name: arc(log_name),
@@ -279,7 +279,7 @@ fn otel_log(
         common_config,
         http_service,
         grpc_service,
-        disable_builtin_labels: _,
+        disable_builtin_labels,
         resource_attributes,
         resource_detectors,
         body,
@@ -289,20 +289,22 @@ fn otel_log(
         log_name,
         buffer_flush_interval,
         buffer_size_bytes,
-        filter_state_objects_to_log: _,
+        filter_state_objects_to_log,
         custom_tags,
     } = value;
-    cx.refuse("http_service", &http_service);
+    cx.refuse("filter_state_objects_to_log", &filter_state_objects_to_log);
     cx.ignore("resource_detectors", &resource_detectors, "resource_attributes are sent");
     cx.refuse("custom_tags", &custom_tags);
     self::formatters(cx, formatters);
-    cx.warn("", "records are not sent to OpenTelemetry yet");
     let old = cx.option("common_config", common_config, |cx, value| common(cx, value, GrpcLogKind::Http));
-    let service = match (cx.option("grpc_service", grpc_service, grpc_target), &old) {
-        (Some(service), _) => service,
-        (None, Some(old)) => old.service.clone(),
-        (None, None) => {
-            cx.error("grpc_service", "it must be set");
+    let grpc = cx.option("grpc_service", grpc_service, grpc_target);
+    let http = cx.option("http_service", http_service, crate::tracing::convert::http_service_exporter);
+    let exporter = match (grpc, http, &old) {
+        (Some(service), None, None) => OtelExporter::Grpc(service),
+        (None, Some(exporter), None) => exporter,
+        (None, None, Some(old)) => OtelExporter::Grpc(old.service.clone()),
+        _ => {
+            cx.error("grpc_service", "one of grpc_service, http_service and common_config must be set");
             return None;
         }
     };
@@ -316,7 +318,8 @@ fn otel_log(
     let resource = resource_attributes.unwrap_or_default().values;
     Some(OtelAccessLog {
         log_name: old.as_ref().map_or_else(|| arc(log_name), |old| Arc::clone(&old.log_name)),
-        service,
+        exporter,
+        disable_builtin_labels,
         body: cx.option("body", body, |cx, value| json_value(cx, otel_value(value))),
         attributes: pairs(cx, "attributes.values", attributes).into(),
         resource_attributes: resource

@@ -166,7 +166,7 @@ fn open_telemetry(cx: &mut Cx<'_>, value: pb::trace::OpenTelemetryConfig) -> Opt
     Some(OpenTelemetry { exporter, service_name: arc(service_name), resource_detectors: detectors.into() })
 }
 
-fn http_service_exporter(cx: &mut Cx<'_>, value: pb::core::HttpService) -> Option<OtelExporter> {
+pub(crate) fn http_service_exporter(cx: &mut Cx<'_>, value: pb::core::HttpService) -> Option<OtelExporter> {
     use pb::core::http_uri::HttpUpstreamType;
     let pb::core::HttpService { http_uri, request_headers_to_add, formatters } = value;
     crate::access_log::formatters(cx, formatters);
