@@ -44,11 +44,11 @@ fn main() -> Result<(), Box<dyn error::Error>> {
 
 /// Where the `envoy-types` package of this build lies: cargo knows, whether it came from a registry or a vendor folder.
 fn envoy_descriptor_set() -> Result<PathBuf, Box<dyn error::Error>> {
-    let output = process::Command::new(env::var_os("CARGO").ok_or("CARGO is not set")?)
-        // Without the platform, cargo would want the sources of packages for other systems.
-        .args(["metadata", "--format-version=1", "--offline", "--filter-platform"])
-        .arg(env::var_os("TARGET").ok_or("TARGET is not set")?)
-        .output()?;
+    // cargo fetches only what it builds, and knows the whole workspace only with the rest: then it must fetch that, too.
+    let output = match metadata(&["--offline"])? {
+        output if output.status.success() => output,
+        _ => metadata(&[])?,
+    };
     if !output.status.success() {
         return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
@@ -62,4 +62,14 @@ fn envoy_descriptor_set() -> Result<PathBuf, Box<dyn error::Error>> {
         .ok_or("cargo metadata does not list envoy-types")?;
     let root = Path::new(manifest).parent().ok_or("the manifest has no folder")?;
     Ok(root.join("src/generated/types.bin"))
+}
+
+fn metadata(flags: &[&str]) -> Result<process::Output, Box<dyn error::Error>> {
+    let output = process::Command::new(env::var_os("CARGO").ok_or("CARGO is not set")?)
+        // Without the platform, cargo would want the sources of packages for other systems.
+        .args(["metadata", "--format-version=1", "--filter-platform"])
+        .arg(env::var_os("TARGET").ok_or("TARGET is not set")?)
+        .args(flags)
+        .output()?;
+    Ok(output)
 }

@@ -1,5 +1,7 @@
 //! When things go wrong: nothing that flows stops, and nothing that was good is lost.
 
+use std::process::Command;
+
 use e2e::{Turn, ensure, eventually};
 
 fn turn() -> Turn {
@@ -8,9 +10,31 @@ fn turn() -> Turn {
 
 /// Ends every process of a name in a pod, as the kernel would: at once.
 fn kill(mesh: &Turn, namespace: &str, pod: &str, container: &str, program: &str) {
-    // Pods share a process namespace, so the pod's own processes are told by their network.
-    let script = format!("pkill -9 --ns $$ --nslist net -x {program}");
-    mesh.run(&["exec", "-n", namespace, pod, "-c", container, "--", "sh", "-c", &script]);
+    signal("KILL", &processes(mesh, namespace, pod, container, program));
+}
+
+fn signal(signal: &str, pids: &[String]) {
+    let status = Command::new("kill").arg(format!("-{signal}")).args(pids).status().unwrap();
+    assert!(status.success(), "kill -{signal} {pids:?}");
+}
+
+/// The processes of a name in a pod, as this machine numbers them. They are looked for from outside, since the first process
+/// of a container hears no signal from within.
+fn processes(mesh: &Turn, namespace: &str, pod: &str, container: &str, program: &str) -> Vec<String> {
+    let network =
+        mesh.run(&["exec", "-n", namespace, pod, "-c", container, "--", "readlink", "/proc/self/ns/net"]);
+    let is_it = |process: &std::path::Path| {
+        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let net = std::fs::read_link(process.join("ns/net")).unwrap_or_default();
+        name.trim_end() == program && net.as_os_str() == network.trim_end()
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let pids: Vec<String> = all
+        .filter(|process| is_it(process))
+        .filter_map(|process| Some(process.file_name()?.to_str()?.to_owned()))
+        .collect();
+    assert!(!pids.is_empty(), "no {program} runs in {namespace}/{pod}");
+    pids
 }
 
 const CALL: [&str; 3] = ["-n", "50", "http://echo:8080/"];
@@ -29,6 +53,62 @@ fn traffic_goes_on_without_saild() {
     });
     mesh.apply("examples/tasks/mirror.yaml");
     mesh.call_until("deploy/client", &CALL, |summary| summary.version("v1") == 50);
+}
+
+/// A client whose certificate lives for a minute, and is renewed at half of that.
+const SHORT_LIVED: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: short-lived}
+spec:
+  selector: {matchLabels: {app: short-lived}}
+  template:
+    metadata:
+      labels: {app: short-lived}
+      annotations:
+        proxy.istio.io/config: |
+          proxyMetadata: {SECRET_TTL: 60s, SECRET_GRACE_PERIOD_RATIO: "0.8"}
+    spec:
+      containers:
+      - name: client
+        image: ironsail/examples-echo:0.1.0
+        args: [serve]
+"#;
+
+#[test]
+fn certificates_stay_while_the_ca_is_gone() {
+    let mut mesh = turn();
+    mesh.apply_text("short-lived.yaml", SHORT_LIVED);
+    mesh.call_until("deploy/short-lived", &CALL, |summary| summary.status("200") == 50);
+    let serial = |mesh: &Turn| {
+        let proxy = [
+            "exec",
+            "deploy/short-lived",
+            "-c",
+            "istio-proxy",
+            "--",
+            "sail-agent",
+            "request",
+            "GET",
+            "certs",
+        ];
+        let certs: serde_json::Value = serde_json::from_str(&mesh.run(&proxy)).unwrap();
+        certs["certificates"][0]["cert_chain"][0]["serial_number"].as_str().unwrap().to_owned()
+    };
+    // It goes on to live, and answers nobody.
+    let saild = processes(&mesh, "istio-system", "deploy/istiod", "discovery", "saild");
+    signal("STOP", &saild);
+    let first = serial(&mesh);
+    eventually(|| {
+        let log = mesh.run(&["logs", "deploy/short-lived", "-c", "istio-proxy"]);
+        ensure(log.contains("no new certificate; trying again"), || log)
+    });
+    let meanwhile = mesh.call("deploy/short-lived", &CALL).unwrap();
+    assert_eq!(meanwhile.status("200"), 50, "{meanwhile:?}");
+    assert_eq!(serial(&mesh), first);
+    signal("CONT", &saild);
+    eventually(|| ensure(serial(&mesh) != first, || "the certificate is still the old one".to_owned()));
+    mesh.call_until("deploy/short-lived", &CALL, |summary| summary.status("200") == 50);
 }
 
 #[test]

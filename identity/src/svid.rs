@@ -69,10 +69,11 @@ impl Svid {
     }
 }
 
-/// When to renew: after this share of the lifetime, give or take a random share.
+/// When to renew a certificate that has just been issued: after this share of the time that it has left, give or take a
+/// random share. What lies before its issue does not count: authorities backdate for clocks that are late.
 #[derive(Clone, Copy, Debug)]
 pub struct Renewal {
-    /// The share of the lifetime that remains when renewal is due.
+    /// The share of the time that remains when renewal is due.
     pub grace_ratio: f64,
     /// How far the share may be off, so that a fleet does not renew at once.
     pub jitter: f64,
@@ -85,13 +86,12 @@ impl Default for Renewal {
 }
 
 impl Renewal {
-    /// How long to wait from now on; zero when renewal is due or the certificate has expired.
+    /// How long to wait from now, the time of issue, on; zero for a certificate that has expired.
     pub fn delay(&self, leaf: &CertInfo, now: Timestamp, rng: &mut impl Rng) -> Duration {
-        let seconds = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs_f64();
-        let lifetime = seconds(leaf.not_before, leaf.not_after).max(0.0);
+        let left = leaf.not_after.duration_since(now).as_secs_f64();
         let jitter = if self.jitter > 0.0 { rng.random_range(-self.jitter..=self.jitter) } else { 0.0 };
-        let grace = lifetime * (self.grace_ratio + jitter).clamp(0.0, 1.0);
-        Duration::try_from_secs_f64(seconds(now, leaf.not_after) - grace).unwrap_or(Duration::ZERO)
+        let waited = 1.0 - (self.grace_ratio + jitter).clamp(0.0, 1.0);
+        Duration::try_from_secs_f64(left * waited).unwrap_or(Duration::ZERO)
     }
 }
 

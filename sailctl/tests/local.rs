@@ -378,6 +378,24 @@ fn meshes_run_side_by_side_and_leave_nothing() {
 }
 
 #[test]
+fn a_missing_capability_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    // Root of a user namespace of its own, so that any user can run this.
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "setpriv", "--bounding-set=-net_admin,-net_raw"])
+        .arg(env!("CARGO_BIN_EXE_sailctl"))
+        .args(["local", "--name", "capability", "--state-dir"])
+        .arg(dir.path().join("state"))
+        .arg("up")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    let error = stderr.lines().last().unwrap_or_default();
+    assert!(error.starts_with("error: this root lacks CAP_NET_ADMIN, CAP_NET_RAW"), "{stderr}");
+}
+
+#[test]
 fn a_port_in_use_and_a_missing_program_are_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();

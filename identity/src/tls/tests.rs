@@ -174,7 +174,7 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn renewal_is_due_at_half_of_the_lifetime() {
+fn renewal_is_due_at_half_of_what_is_left() {
     let ca = Ca::new("root");
     let svid = ca.svid(&San::uri(REVIEWS), KeyAlgorithm::EcdsaP256);
     let mut leaf = svid.leaf().clone();
@@ -183,5 +183,6 @@ fn renewal_is_due_at_half_of_the_lifetime() {
     let renewal = Renewal { grace_ratio: 0.5, jitter: 0.0 };
     let mut rng = rand::rng();
     let mut at = |second| renewal.delay(&leaf, Timestamp::from_second(second).unwrap(), &mut rng).as_secs();
-    assert_eq!((at(1_000), at(1_400), at(1_500), at(3_000)), (500, 100, 0, 0));
+    // As if issued then: half of what is left, however far back the certificate is dated.
+    assert_eq!((at(1_000), at(1_400), at(1_998), at(3_000)), (500, 300, 1, 0));
 }

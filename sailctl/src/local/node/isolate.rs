@@ -25,13 +25,12 @@ pub(crate) fn outer(state: &StateDir, options: &Options) -> anyhow::Result<ExitC
     if !Uid::effective().is_root() {
         user_namespace()?;
     }
+    check_capabilities(&fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?)?;
     let flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
-    unshare(flags).map_err(|error| {
-        anyhow!("cannot make namespaces ({}): the capability CAP_SYS_ADMIN is missing; run as root with it, or as an ordinary user", error.desc())
-    })?;
+    unshare(flags).context("cannot make namespaces")?;
     let nothing: Option<&str> = None;
     mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing)
         .context("cannot make mounts private")?;
@@ -46,6 +45,33 @@ pub(crate) fn outer(state: &StateDir, options: &Options) -> anyhow::Result<ExitC
         .args(options.arguments());
     let status = daemon.stdin(Stdio::null()).status().context("cannot start the daemon")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What making pods takes, with the numbers of capabilities(7).
+const CAPABILITIES: [(&str, u32); 7] = [
+    ("CAP_CHOWN", 0),
+    ("CAP_KILL", 5),
+    ("CAP_SETGID", 6),
+    ("CAP_SETUID", 7),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_NET_RAW", 13),
+    ("CAP_SYS_ADMIN", 21),
+];
+
+/// Says which capabilities a root of limited power lacks, before half a mesh stands.
+fn check_capabilities(status: &str) -> anyhow::Result<()> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let held = held.context("/proc/self/status names no capabilities")?;
+    let missing: Vec<&str> =
+        CAPABILITIES.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        bail!(
+            "this root lacks {names}, which making pods takes; run as a root that has them, or as an ordinary user"
+        );
+    }
+    Ok(())
 }
 
 #[derive(Args)]
