@@ -214,6 +214,9 @@ fn ads_options(settings: &Settings) -> saild_serve::Options {
     if let Some(count) = settings.concurrent_pushes {
         options.concurrent_pushes = count;
     }
+    if let Some(count) = settings.streams_per_second {
+        options.streams_per_second = count as f64;
+    }
     let identifier = serde_json::json!({"Component": "istiod", "Info": {"version": VERSION}});
     options.control_plane.identifier = identifier.to_string();
     options

@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) lifetimes: Lifetimes,
     pub(crate) delays: Delays,
     pub(crate) concurrent_pushes: Option<usize>,
+    /// Streams that may be opened in a second.
+    pub(crate) streams_per_second: Option<usize>,
     pub(crate) check_identity: bool,
     pub(crate) check_debug_access: bool,
     pub(crate) max_stream_age: Option<Duration>,
@@ -119,6 +121,9 @@ impl Settings {
                 max: environment.duration("PILOT_DEBOUNCE_MAX", Delays::default().max)?,
             },
             concurrent_pushes: environment.number("PILOT_PUSH_THROTTLE")?.filter(|count| *count > 0),
+            streams_per_second: environment
+                .number("PILOT_MAX_REQUESTS_PER_SECOND")?
+                .filter(|count| *count > 0),
             check_identity: environment.flag("PILOT_ENABLE_XDS_IDENTITY_CHECK", true)?,
             check_debug_access: environment.flag("ENABLE_DEBUG_ENDPOINT_AUTH", true)?,
             max_stream_age: (!max_age.is_zero()).then_some(max_age),

@@ -4,8 +4,11 @@
 //! `Any` is resolved by its `@type` among the messages that this crate knows, at any depth. An error carries the
 //! path of the field it is about, in the words of the input.
 
+mod merge;
 mod read;
 mod yaml;
+
+pub use merge::Lists;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};

@@ -1,6 +1,7 @@
 //! The ADS server: who is connected, what each watches, and when it is sent what. It knows [`host::Host`], which makes
 //! the resources, and nothing of how they are made.
 
+mod admission;
 pub mod connection;
 pub mod debounce;
 pub mod debug;

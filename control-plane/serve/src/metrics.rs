@@ -197,6 +197,8 @@ pub struct Metrics {
     pub bytes: Family,
     /// Streams that were refused, by reason.
     pub refused: Family,
+    /// `pilot_xds_write_timeout`.
+    pub write_timeouts: AtomicU64,
 }
 
 impl Metrics {
@@ -232,6 +234,8 @@ impl Metrics {
         text.seconds("pilot_xds_push_time", "Making and sending of a push.", &self.push_time);
         text.seconds("pilot_xds_send_time", "Sending of a response.", &self.send_time);
         text.family("pilot_xds_config_size_bytes", "Bytes of resources sent, by type.", "type", &self.bytes);
+        let timeouts = self.write_timeouts.load(Ordering::Relaxed);
+        text.counter("pilot_xds_write_timeout", "Streams ended as the proxy read nothing.", timeouts);
         text.family("pilot_xds_refused_streams", "Streams refused, by gRPC code.", "code", &self.refused);
     }
 }

@@ -27,6 +27,7 @@ use xds_api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryReq
 use xds_stream::session::Protocol;
 use xds_stream::wire;
 
+use crate::admission::Admission;
 use crate::connection::Connection;
 use crate::debounce::{self, Delays};
 use crate::debug::Page;
@@ -48,6 +49,10 @@ pub struct Options {
     pub concurrent_pushes: usize,
     /// A stream is ended after this time, with a tenth of jitter, so that proxies spread over replicas.
     pub max_stream_age: Option<Duration>,
+    /// Streams that may be opened in a second (`PILOT_MAX_REQUESTS_PER_SECOND`); others wait.
+    pub streams_per_second: f64,
+    /// A client that reads nothing for this time is disconnected.
+    pub send_timeout: Duration,
     /// What responses name as their maker.
     pub control_plane: ControlPlane,
     /// The namespace whose callers see every debug page (`istio-system`).
@@ -61,6 +66,8 @@ impl Options {
             delays: Delays::default(),
             concurrent_pushes: (15 + 5 * cores).min(100),
             max_stream_age: Some(Duration::from_secs(30 * 60)),
+            streams_per_second: (15 + 5 * cores).min(100) as f64,
+            send_timeout: Duration::from_secs(60),
             control_plane: ControlPlane { identifier: "saild".to_owned() },
             system_namespace: "istio-system".to_owned(),
         }
@@ -72,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) connections: DashMap<u64, Arc<Connection>>,
     pub(crate) permits: Semaphore,
+    pub(crate) opened: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: drain::Watch,
     pub(crate) pages: OnceLock<Vec<Page>>,
@@ -156,6 +164,7 @@ impl Ads {
         let shared = Arc::new(Shared {
             host,
             permits: Semaphore::new(options.concurrent_pushes.max(1)),
+            opened: Admission::new(options.streams_per_second),
             options,
             connections: DashMap::new(),
             metrics: Arc::clone(&metrics),

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use base::task::Supervised;
@@ -17,13 +18,16 @@ use xds_api::type_url;
 use xds_stream::session::{Demand, Event, Protocol, Reply, Stamp, Step};
 use xds_stream::wire;
 
-use crate::connection::{Connection, Hello};
+use crate::connection::{Connection, Hello, Pending};
 use crate::host::{Affected, Generator, Identity};
 use crate::server::Shared;
 use crate::{debug, transport};
 
 /// Responses that wait for the client to read.
 const OUTBOUND: usize = 4;
+
+/// Names of one type that a proxy may watch.
+const MAX_NAMES: usize = 100_000;
 
 /// The requests of one stream.
 pub(crate) type Requests = BoxStream<'static, Result<Inbound, Status>>;
@@ -115,6 +119,7 @@ pub(crate) async fn open<T: Pick>(
     if shared.drain.is_signaled() {
         return Err(refuse(Status::unavailable("shutting down; try another replica")));
     }
+    shared.opened.admit().await.map_err(refuse)?;
     let identity = shared.host.authenticate(&extensions).await.map_err(refuse)?;
     let peer = extensions.get::<transport::Peer>().map(|peer| peer.address.to_string()).unwrap_or_default();
     let (send, receive) = mpsc::channel(OUTBOUND);
@@ -122,8 +127,8 @@ pub(crate) async fn open<T: Pick>(
         let stream = Task { shared: Arc::clone(&shared), protocol, peer, responses: send.clone() };
         if let Err(status) = stream.run(requests, identity).await {
             shared.metrics.refused.increment(&format!("{:?}", status.code()));
-            // The client may be gone already.
-            let _ = send.send(Err(status)).await;
+            // The client may be gone already, or read nothing: its stream ends as the task does.
+            let _ = send.try_send(Err(status));
         }
     });
     Ok(Response::new(Outbound { responses: receive, pick: T::pick, _task: task }))
@@ -222,10 +227,17 @@ impl Task {
         });
         let Step { event, due } = step.map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.record(connection, type_url, &event);
+        if connection.with_session(|session| session.watch(type_url).map_or(0, |w| w.names().len()))
+            > MAX_NAMES
+        {
+            return Err(Status::resource_exhausted(format!("more than {MAX_NAMES} names of one type")));
+        }
         if due.is_empty() {
             return Ok(());
         }
         let replies = {
+            // Who asks without end waits its turn as those do who are pushed to.
+            let Ok(_permit) = self.shared.permits.acquire().await else { return Ok(()) };
             let generator = connection.view.now();
             let mut replies = Vec::new();
             for (type_url, demand) in &due {
@@ -253,29 +265,14 @@ impl Task {
     /// Sends what a change alters, in the order that loses no traffic.
     async fn push(&self, connection: &Connection) -> Result<(), Status> {
         // Only a closed semaphore gives no permit, and nobody closes it.
-        let Ok(_permit) = self.shared.permits.acquire().await else { return Ok(()) };
+        let Ok(permit) = self.shared.permits.acquire().await else { return Ok(()) };
         let Some(pending) = connection.take() else { return Ok(()) };
         let metrics = &self.shared.metrics;
         metrics.queue_time.observe(pending.queued.elapsed());
         let start = Instant::now();
-        let types = connection.with_session(|session| session.types_in_push_order());
-        let mut replies = Vec::new();
-        {
-            let generator = connection.view.now();
-            for type_url in types {
-                let demand = connection.with_session(|session| {
-                    let watch = session.watch(&type_url)?;
-                    match connection.view.affected(&pending.change, &type_url, watch.names()) {
-                        Affected::Nothing => None,
-                        Affected::Names(names) => session.demand(&type_url, Some(&names)),
-                        Affected::Anything => session.demand(&type_url, None),
-                    }
-                });
-                if let Some(demand) = demand {
-                    replies.extend(self.make(connection, generator.as_ref(), &type_url, &demand));
-                }
-            }
-        }
+        let replies = self.replies(connection, &pending);
+        // Whoever is slow to read keeps nobody else from being served.
+        drop(permit);
         let sent = !replies.is_empty();
         self.send(replies).await?;
         metrics.push_time.observe(start.elapsed());
@@ -283,6 +280,27 @@ impl Task {
             metrics.convergence_time.observe(pending.since.elapsed());
         }
         Ok(())
+    }
+
+    /// What a push consists of.
+    fn replies(&self, connection: &Connection, pending: &Pending) -> Vec<Reply> {
+        let types = connection.with_session(|session| session.types_in_push_order());
+        let mut replies = Vec::new();
+        let generator = connection.view.now();
+        for type_url in types {
+            let demand = connection.with_session(|session| {
+                let watch = session.watch(&type_url)?;
+                match connection.view.affected(&pending.change, &type_url, watch.names()) {
+                    Affected::Nothing => None,
+                    Affected::Names(names) => session.demand(&type_url, Some(&names)),
+                    Affected::Anything => session.demand(&type_url, None),
+                }
+            });
+            if let Some(demand) = demand {
+                replies.extend(self.make(connection, generator.as_ref(), &type_url, &demand));
+            }
+        }
+        replies
     }
 
     fn make(
@@ -320,9 +338,22 @@ impl Task {
     }
 
     async fn send(&self, replies: Vec<Reply>) -> Result<(), Status> {
+        let mut drain = self.shared.drain.clone();
         for reply in replies {
             let start = Instant::now();
-            self.responses.send(Ok(reply)).await.map_err(|_| Status::cancelled("the client is gone"))?;
+            let sent = tokio::time::timeout(self.shared.options.send_timeout, self.responses.send(Ok(reply)));
+            let sent = tokio::select! {
+                biased;
+                sent = sent => sent,
+                () = drain.signaled() => return Err(Status::unavailable("shutting down; try another replica")),
+            };
+            match sent {
+                Ok(sent) => sent.map_err(|_| Status::cancelled("the client is gone"))?,
+                Err(_) => {
+                    self.shared.metrics.write_timeouts.fetch_add(1, Ordering::Relaxed);
+                    return Err(Status::deadline_exceeded("the client does not read its responses"));
+                }
+            }
             self.shared.metrics.send_time.observe(start.elapsed());
         }
         Ok(())

@@ -1,17 +1,16 @@
 //! `/validate`: objects of the mesh's kinds are refused where a field is wrong, with every wrong field named.
 
-use mesh_api::Kind;
+use mesh_api::{Kind, MeshObject};
 use saild_serve::http::{Request, Response};
+use saild_translate::envoy_filter;
 use serde_json::Value;
+use xds_api::codec::Codec;
 
 use super::review::{self, Admission, Verdict};
 use super::{Counters, count};
 
 /// Kinds that are read and have no effect yet, with what to do instead.
-const WITHOUT_EFFECT: [(Kind, &str); 2] = [
-    (Kind::EnvoyFilter, "this release does not apply it"),
-    (Kind::WasmPlugin, "this release does not run WebAssembly"),
-];
+const WITHOUT_EFFECT: [(Kind, &str); 1] = [(Kind::WasmPlugin, "this release does not run WebAssembly")];
 
 /// Answers a review.
 pub(crate) fn answer(request: &Request, counters: &Counters) -> Response {
@@ -35,9 +34,19 @@ fn judge(admission: &Admission) -> Verdict {
     match mesh_api::check(&manifest) {
         Ok((object, findings)) => {
             let mut warnings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            let mut refused = None;
+            if let MeshObject::EnvoyFilter(filter) = &object {
+                let problems = envoy_filter::check(&filter.spec, &Codec::new());
+                let (fatal, idle): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.fatal);
+                warnings.extend(idle.iter().map(|problem| format!("spec.{problem}")));
+                let reasons: Vec<String> =
+                    fatal.iter().map(|p| format!("spec.{}: {}", p.field, p.message)).collect();
+                let name = format!("{}/{}", filter.meta.namespace, filter.meta.name);
+                refused = (!fatal.is_empty()).then(|| format!("EnvoyFilter {name}: {}", reasons.join("; ")));
+            }
             let idle = WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == object.kind());
             warnings.extend(idle.map(|(kind, why)| format!("{} has no effect: {why}", kind.name())));
-            Verdict { warnings, ..Verdict::default() }
+            Verdict { warnings, refused, ..Verdict::default() }
         }
         Err(error) => Verdict { refused: Some(error.to_string()), ..Verdict::default() },
     }
@@ -75,6 +84,23 @@ mod tests {
         .refused
         .unwrap();
         assert!(refused.contains("VirtualService default/reviews") && refused.contains("rout"), "{refused}");
+    }
+
+    #[test]
+    fn patches_are_read_as_what_they_are_applied_to() {
+        let filter = |patch: Value| {
+            verdict(json!({
+                "apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter", "metadata": {"name": "f"},
+                "spec": {"configPatches": [patch]},
+            }))
+        };
+        let wrong = json!({"applyTo": "CLUSTER", "patch": {"operation": "ADD", "value": {"nam": "a"}}});
+        let refused = filter(wrong).refused.unwrap();
+        assert!(refused.contains("EnvoyFilter default/f: spec.configPatches[0].patch.value: nam"), "{refused}");
+        let bootstrap = json!({"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE", "value": {}}});
+        let passed = filter(bootstrap);
+        assert!(passed.refused.is_none());
+        assert!(passed.warnings[0].contains("BOOTSTRAP is not supported"), "{:?}", passed.warnings);
     }
 
     #[test]

@@ -4,20 +4,26 @@
 //! resource, and no change of anything else can make an entry wrong: there is nothing to invalidate.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hashbrown::HashMap;
+use mesh_api::envoy_filter::EnvoyFilter;
 use prost::{Message, Name};
+use xds_api::codec::Codec;
 use xds_api::google::protobuf::Any;
 
 use crate::cluster::{ClusterInputs, InboundClusterInputs};
 use crate::endpoint::EndpointInputs;
+use crate::envoy_filter::{PatchedInputs, Problem};
 use crate::generate::NamedResource;
 use crate::listener::ListenerInputs;
 use crate::route::RouteInputs;
 
 /// Above so many entries the ones that were not asked for since the last time are dropped.
 const GENERATION: usize = 60_000;
+
+/// EnvoyFilters whose check is remembered.
+const FILTERS: usize = 1000;
 
 /// The resources made so far, to share between pushes and proxies.
 #[derive(Debug, Default)]
@@ -27,6 +33,12 @@ pub struct Cache {
     pub(crate) endpoints: Memo<EndpointInputs>,
     pub(crate) listeners: Memo<ListenerInputs>,
     pub(crate) routes: Memo<RouteInputs>,
+    /// Resources that users patched.
+    pub(crate) patched: Memo<PatchedInputs>,
+    /// What is wrong with patches.
+    problems: Mutex<HashMap<EnvoyFilter, Arc<Vec<Problem>>>>,
+    /// Reads patches; made when there is one.
+    codec: OnceLock<Codec>,
 }
 
 /// How often a cache was asked, and how often it knew.
@@ -46,14 +58,39 @@ impl Cache {
         Self::default()
     }
 
+    /// What reads users' patches.
+    pub(crate) fn codec(&self) -> &Codec {
+        self.codec.get_or_init(Codec::new)
+    }
+
+    /// What is wrong with an EnvoyFilter: found out once.
+    pub(crate) fn problems(
+        &self,
+        filter: &EnvoyFilter,
+        check: fn(&EnvoyFilter, &Codec) -> Vec<Problem>,
+    ) -> Vec<Problem> {
+        let lock = || self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = lock().get(filter) {
+            return found.to_vec();
+        }
+        let found = check(filter, self.codec());
+        let mut known = lock();
+        if known.len() >= FILTERS {
+            known.clear();
+        }
+        known.insert(filter.clone(), Arc::new(found.clone()));
+        found
+    }
+
     /// Its use so far, by type of resource.
-    pub fn usage(&self) -> [(&'static str, Usage); 5] {
+    pub fn usage(&self) -> [(&'static str, Usage); 6] {
         [
             ("clusters", self.clusters.usage()),
             ("inbound clusters", self.inbound_clusters.usage()),
             ("endpoints", self.endpoints.usage()),
             ("listeners", self.listeners.usage()),
             ("routes", self.routes.usage()),
+            ("patched", self.patched.usage()),
         ]
     }
 }

@@ -9,7 +9,7 @@ use xds_api::envoy::config::core::v3::Node;
 use xds_api::google::protobuf::Any;
 use xds_api::type_url;
 
-use crate::{Cache, cluster, endpoint, listener, nametable, pb, route, secret, warning};
+use crate::{Cache, cluster, endpoint, envoy_filter, listener, nametable, pb, route, secret, warning};
 
 /// Which resources a proxy asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,12 +112,16 @@ pub fn generate(mesh: &Mesh, proxy: &ProxyView, type_url: &str, names: &Names, c
         type_url::LISTENER => {
             out.resources = listener::listeners(mesh, proxy, cache, &mut out.warnings);
             out.warnings.extend(warning::unsupported(mesh, proxy));
+            out.warnings.extend(envoy_filter::problems(mesh, proxy, cache));
         }
         type_url::ENDPOINT => out = endpoint::endpoints(mesh, proxy, names, cache),
         type_url::ROUTE => out = route::routes(mesh, proxy, names, cache),
         type_url::SECRET => out = secret::secrets(mesh, proxy, names),
         type_url::NAME_TABLE => out.resources = vec![nametable::resource(mesh, proxy)],
         _ => {}
+    }
+    if matches!(type_url, type_url::CLUSTER | type_url::LISTENER | type_url::ROUTE) {
+        out.resources = envoy_filter::patch(mesh, proxy, type_url, out.resources, cache);
     }
     out.warnings.sort();
     out.warnings.dedup();

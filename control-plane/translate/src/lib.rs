@@ -8,6 +8,7 @@ mod authz;
 mod cache;
 pub mod cluster;
 pub mod endpoint;
+pub mod envoy_filter;
 mod gateway;
 mod generate;
 pub mod listener;

@@ -15,11 +15,6 @@ pub(crate) fn unsupported(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     out.extend(waypoints_only(mesh, proxy));
     let of = Warning::of;
     let for_proxy = |namespace: &str| namespace == proxy.namespace || namespace == mesh.root_namespace();
-    for object in config.envoy_filters.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
-        if Attachment::from(&object.spec).is_for(&object.meta.namespace, proxy) {
-            out.push(of("EnvoyFilter", &object.meta, "EnvoyFilter has no effect yet"));
-        }
-    }
     for object in config.wasm_plugins.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
         if Attachment::from(&object.spec).is_for(&object.meta.namespace, proxy) {
             out.push(of("WasmPlugin", &object.meta, "WasmPlugin has no effect yet"));

@@ -123,3 +123,44 @@ fn bytes_are_base64_and_an_empty_any_is_allowed() {
     let cluster: Cluster = Codec::new().from_yaml("transport_socket: {name: raw, typed_config: {}}").unwrap();
     assert!(cluster.transport_socket.unwrap().config_type.is_some());
 }
+
+#[test]
+fn one_message_lies_over_another() {
+    use crate::codec::Lists;
+    use crate::envoy::config::cluster::v3::Cluster;
+    let codec = Codec::new();
+    let base: Cluster = codec
+        .from_yaml(
+            "{name: a, connect_timeout: 1.5s, type: EDS, respect_dns_ttl: true, alt_stat_name: x, \
+             track_cluster_stats: {timeout_budgets: true}, \
+             health_checks: [{timeout: 1s, interval: 1s, no_traffic_interval: 9s, tcp_health_check: {}}], \
+             typed_extension_protocol_options: {p: {'@type': \
+             type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+             common_http_protocol_options: {max_requests_per_connection: 5, idle_timeout: 3.5s}, \
+             explicit_http_config: {http_protocol_options: {}}}}, \
+             transport_socket: {name: t, typed_config: {'@type': \
+             type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}, \
+             lb_subset_config: {list_as_any: true}, common_lb_config: {healthy_panic_threshold: {value: 50}}}",
+        )
+        .unwrap();
+    let over: Cluster = codec
+        .from_yaml(
+            "{connect_timeout: 2s, track_cluster_stats: {request_response_sizes: true}, \
+             health_checks: [{timeout: 2s, interval: 1s, tcp_health_check: {}}], \
+             transport_socket: {typed_config: {'@type': \
+             type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, \
+             max_session_keys: 0}}, cluster_type: {name: custom}}",
+        )
+        .unwrap();
+    let merged = codec.to_json(&codec.merge(&base, &over, Lists::Append).unwrap()).unwrap();
+    assert_eq!(merged["connect_timeout"], "2s");
+    assert_eq!(merged["name"], "a");
+    assert_eq!(merged["health_checks"].as_array().unwrap().len(), 2);
+    assert_eq!(merged["track_cluster_stats"].as_object().unwrap().len(), 2);
+    let tls = &merged["transport_socket"]["typed_config"];
+    assert_eq!((&tls["sni"], &tls["max_session_keys"]), (&"a".into(), &0.into()));
+    // The other member of the oneof gave way.
+    assert!(merged.get("type").is_none() && merged["cluster_type"]["name"] == "custom", "{merged}");
+    let replaced = codec.to_json(&codec.merge(&base, &over, Lists::Replace).unwrap()).unwrap();
+    assert_eq!(replaced["health_checks"].as_array().unwrap().len(), 1);
+}
