@@ -96,7 +96,10 @@ mod tests {
         };
         let wrong = json!({"applyTo": "CLUSTER", "patch": {"operation": "ADD", "value": {"nam": "a"}}});
         let refused = filter(wrong).refused.unwrap();
-        assert!(refused.contains("EnvoyFilter default/f: spec.configPatches[0].patch.value: nam"), "{refused}");
+        assert!(
+            refused.contains("EnvoyFilter default/f: spec.configPatches[0].patch.value: nam"),
+            "{refused}"
+        );
         let bootstrap = json!({"applyTo": "BOOTSTRAP", "patch": {"operation": "MERGE", "value": {}}});
         let passed = filter(bootstrap);
         assert!(passed.refused.is_none());

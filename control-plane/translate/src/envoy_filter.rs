@@ -18,6 +18,7 @@ use mesh_api::{Object, ObjectMeta};
 use prost::{Message, Name};
 use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyType, ProxyView};
+use serde_json::{Map, Value};
 use xds_api::codec::{Codec, Lists};
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3 as lds;
@@ -49,7 +50,7 @@ struct Tools<'a> {
 impl Tools<'_> {
     /// The value of a patch. One that cannot be read was warned of.
     fn value<M: Message + Name + Default>(&self, patch: &ConfigPatch) -> Option<M> {
-        self.codec.from_json_value(patch.patch.as_ref()?.value.as_ref()?).ok()
+        self.codec.from_json_value(&plain(patch.patch.as_ref()?.value.as_ref()?)).ok()
     }
 
     /// Lays the value of a patch over a message.
@@ -62,6 +63,34 @@ impl Tools<'_> {
         if let Some(merged) = merged {
             *base = merged;
         }
+    }
+}
+
+/// The value with every `TypedStruct` as the message that it stands for, which all proxies understand.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let text = |key: &str| map.get(key).and_then(Value::as_str);
+            let is_struct = text("@type").is_some_and(|name| {
+                matches!(
+                    name.rsplit('/').next(),
+                    Some("udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct")
+                )
+            });
+            let target = text("type_url").or_else(|| text("typeUrl")).filter(|_| is_struct);
+            let mut fields: Map<String, Value> = match (target, map.get("value")) {
+                (Some(target), value) => {
+                    let mut fields = value.and_then(Value::as_object).cloned().unwrap_or_default();
+                    fields.insert("@type".to_owned(), target.into());
+                    fields
+                }
+                (None, _) => map.clone(),
+            };
+            fields.values_mut().for_each(|value| *value = plain(value));
+            Value::Object(fields)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(plain).collect()),
+        other => other.clone(),
     }
 }
 
@@ -270,7 +299,7 @@ fn unsupported_operation(part: ApplyTo, operation: PatchOperation) -> Option<&'s
 }
 
 fn value_error(part: ApplyTo, patch: &Patch, codec: &Codec) -> Option<String> {
-    let value = patch.value.as_ref()?;
+    let value = &plain(patch.value.as_ref()?);
     let read = match part {
         ApplyTo::Listener => codec.from_json_value::<lds::Listener>(value).err(),
         ApplyTo::FilterChain => codec.from_json_value::<lds::FilterChain>(value).err(),
