@@ -6,6 +6,7 @@ mod compression;
 mod compressor;
 mod cors;
 mod decompressor;
+mod discovered;
 pub(crate) mod edit;
 mod ext_authz;
 mod fault;
@@ -190,6 +191,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
     Some(match kind {
         HttpFilterKind::Rbac(config) => Box::new(rbac::Filter::new(config, build)),
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
+        HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
         HttpFilterKind::Cors => Box::new(cors::Cors),
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),

@@ -17,6 +17,6 @@ pub(crate) mod path;
 pub(crate) mod request_id;
 pub(crate) mod scan;
 pub(crate) mod timers;
-mod watched;
 pub(crate) mod transform;
+mod watched;
 pub(crate) mod xfcc;

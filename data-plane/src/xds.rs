@@ -11,6 +11,7 @@ mod resources;
 mod servers;
 mod snapshot;
 mod stream;
+mod take;
 mod warm;
 
 pub use manager::{Error, Manager};

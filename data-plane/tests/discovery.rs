@@ -3,11 +3,12 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::xds::Server;
 use support::{Backend, Proxy, call, wait};
 use xds_api::codec::Codec;
 use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::core::v3::TypedExtensionConfig;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
@@ -55,14 +56,21 @@ impl Resources {
     }
 
     fn listener(&self, name: &str, prefix: &str) -> Listener {
+        self.listener_with(name, prefix, None)
+    }
+
+    /// A listener with another filter before the router.
+    fn listener_with(&self, name: &str, prefix: &str, filter: Option<Value>) -> Listener {
         let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
         let router = json!({ "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" });
+        let router = json!({ "name": "envoy.filters.http.router", "typed_config": router });
+        let filters: Vec<Value> = filter.into_iter().chain([router]).collect();
         let hcm = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
                       HttpConnectionManager",
             "stat_prefix": prefix,
             "rds": { "route_config_name": "80", "config_source": ads },
-            "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": router }],
+            "http_filters": filters,
         });
         let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": hcm });
         let text = json!({
@@ -155,6 +163,47 @@ fn what_cannot_run_is_refused_by_name_and_the_last_good_one_stays() {
     let error = answer.error_detail.expect("a refusal").message;
     assert!(error.contains("in: ") && error.contains("filter_chains[0].filters[0]"), "{error}");
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+}
+
+#[test]
+fn a_filter_waits_for_its_configuration_and_follows_it() {
+    const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+    let discovery = json!({ "config_source": ads, "type_urls": [RBAC] });
+    let filter = json!({ "name": "policy", "config_discovery": discovery });
+    let answer =
+        server.send(&[("guarded", resources.listener_with("guarded", "guarded", Some(filter)))], &[]);
+    assert_eq!(answer.error_detail, None);
+    let wanted = server.subscription(type_url::EXTENSION_CONFIG);
+    assert_eq!(wanted.resource_names_subscribe, ["policy"]);
+    let pages = proxy.admin("GET", "/listeners").body;
+    assert!(!pages.contains("guarded"), "it is not there before its filter is: {pages}");
+    let policy = |action: &str| -> TypedExtensionConfig {
+        let any = json!({ "permissions": [{ "any": true }], "principals": [{ "any": true }] });
+        let rules = json!({ "action": action, "policies": { "all": any } });
+        let text = json!({ "name": "policy", "typed_config": { "@type": RBAC, "rules": rules } });
+        resources.0.from_json_value(&text).unwrap()
+    };
+    server.send(&[("policy", policy("DENY"))], &[]);
+    let listener = proxy.listener("guarded");
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().status, 403);
+    server.send(&[("policy", policy("ALLOW"))], &[]);
+    wait("the new policy", || (call(listener, "GET", "/", &[]).ok()?.body == "one").then_some(()));
+    assert_eq!(proxy.stat("listener_manager.listener_modified").unwrap_or(0), 0);
+
+    let mut bad = policy("ALLOW");
+    bad.typed_config.as_mut().unwrap().type_url = "type.googleapis.com/no.such.Filter".to_owned();
+    let error = server.send(&[("policy", bad)], &[]).error_detail.expect("a refusal").message;
+    assert!(error.contains("policy: ") && error.contains("no.such.Filter"), "{error}");
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    server.send::<TypedExtensionConfig>(&[], &["policy"]);
+    wait("requests to be refused without a policy", || {
+        (call(listener, "GET", "/", &[]).ok()?.status == 500).then_some(())
+    });
 }
 
 #[test]

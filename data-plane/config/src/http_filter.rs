@@ -6,6 +6,7 @@ pub mod compression;
 pub mod compressor;
 mod cors;
 pub mod decompressor;
+mod discovered;
 pub mod ext_authz;
 mod fault;
 pub mod grpc_http1_bridge;
@@ -33,6 +34,8 @@ use sail_proxy_decide::route::PerFilterConfig;
 use xds_api::istio::{peer_metadata as peer_metadata_proto, stats};
 
 pub use alpn::AlpnOverride;
+pub(crate) use discovered::extension;
+pub use discovered::{Discovered, Extension};
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 pub use router::Router;
 
@@ -97,6 +100,8 @@ pub enum HttpFilterKind {
     Buffer(u32),
     /// `compressor`
     Compressor(Arc<compressor::Compressor>),
+    /// Found by discovery (ECDS).
+    Discovered(Arc<Discovered>),
     /// `cors`: routes hold the policies.
     Cors,
     /// `decompressor`
@@ -150,16 +155,10 @@ fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
     let pb::hcm::HttpFilter { name, is_optional, disabled, config_type } = value;
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) if is_optional => {
-            cx.warn(
-                "config_discovery",
-                format_args!("the optional filter {name:?} is left out: ECDS is not spoken"),
-            );
-            return None;
-        }
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            cx.error("config_discovery", "it is not supported");
-            return None;
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let found = cx.within("config_discovery", |cx| discovered::discovered(cx, &name, source))?;
+            let kind = HttpFilterKind::Discovered(Arc::new(found));
+            return Some(HttpFilter { name: arc(name), disabled, kind });
         }
         None => {
             cx.error("typed_config", format_args!("the filter {name:?} has no configuration"));
@@ -178,6 +177,15 @@ fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
     };
     let kind = cx.within("typed_config", |cx| (entry.convert)(cx, &any))?;
     Some(HttpFilter { name: arc(name), disabled, kind })
+}
+
+/// What a filter's configuration says, wherever it comes from.
+fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
+    let Some(entry) = FILTERS.iter().find(|entry| entry.name == type_name(any)) else {
+        cx.error("", format_args!("there is no HTTP filter {:?}", type_name(any)));
+        return None;
+    };
+    (entry.convert)(cx, any)
 }
 
 /// Whether there is a filter that routes configure with this type.

@@ -9,6 +9,7 @@ use sail_proxy_decide::route::RouteTable;
 
 use crate::cluster::{Cluster, Discovery};
 use crate::hcm::{Hcm, RouteSource};
+use crate::http_filter::Extension;
 use crate::listener::Listener;
 use crate::secret::{FileBacked, Secret};
 
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub route_tables: HashMap<Arc<str>, Arc<RouteTable>>,
     /// SDS secrets, by name.
     pub secrets: HashMap<Arc<str>, Secret>,
+    /// ECDS configurations of HTTP filters, by name.
+    pub extensions: HashMap<Arc<str>, Arc<Extension>>,
     /// Current versions of certificates that were read from files.
     pub files: Arc<FileBacked>,
     /// Where the proxy is, and among which peers: for zone-aware routing.

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Discovery};
 use crate::convert::{Cx, Sources, hash};
 use crate::diagnostics::{Diagnostic, Diagnostics, Severity};
 use crate::hcm::RouteSource;
+use crate::http_filter::{self, HttpFilterKind};
 use crate::listener::Listener;
 use crate::network_filter::NetworkFilter;
 use crate::pb;
@@ -38,6 +39,8 @@ pub enum Kind {
     RouteTable,
     /// SDS
     Secret,
+    /// ECDS
+    Extension,
 }
 
 impl Kind {
@@ -49,6 +52,7 @@ impl Kind {
             type_url::LISTENER => Self::Listener,
             type_url::ROUTE => Self::RouteTable,
             type_url::SECRET => Self::Secret,
+            type_url::EXTENSION_CONFIG => Self::Extension,
             _ => return None,
         })
     }
@@ -61,6 +65,7 @@ impl Kind {
             Self::Listener => type_url::LISTENER,
             Self::RouteTable => type_url::ROUTE,
             Self::Secret => type_url::SECRET,
+            Self::Extension => type_url::EXTENSION_CONFIG,
         }
     }
 }
@@ -73,6 +78,7 @@ impl fmt::Display for Kind {
             Self::Listener => "listener",
             Self::RouteTable => "route configuration",
             Self::Secret => "secret",
+            Self::Extension => "extension configuration",
         })
     }
 }
@@ -97,6 +103,8 @@ pub struct Wanted {
     pub route_tables: BTreeSet<ResourceRef>,
     /// SDS.
     pub secrets: BTreeSet<ResourceRef>,
+    /// ECDS.
+    pub extensions: BTreeSet<ResourceRef>,
 }
 
 /// All resources as they were last accepted.
@@ -149,6 +157,9 @@ impl State {
             Some(Kind::Secret) => {
                 decode(Kind::Secret, bytes).and_then(|value| self.put_secret(value, hash(bytes)))
             }
+            Some(Kind::Extension) => {
+                decode(Kind::Extension, bytes).and_then(|value| self.put_extension(value, hash(bytes)))
+            }
             None => {
                 Err(refused(format!("resource of type {}", resource.type_url), "there is no such resource"))
             }
@@ -168,6 +179,7 @@ impl State {
             }
             Kind::RouteTable => self.snapshot.route_tables.remove(name).is_some(),
             Kind::Secret => self.snapshot.secrets.remove(name).is_some(),
+            Kind::Extension => self.snapshot.extensions.remove(name).is_some(),
         };
         self.snapshot.version += u64::from(removed);
         removed
@@ -183,6 +195,7 @@ impl State {
             }
             Kind::RouteTable => self.snapshot.route_tables.keys().cloned().collect(),
             Kind::Secret => self.snapshot.secrets.keys().cloned().collect(),
+            Kind::Extension => self.snapshot.extensions.keys().cloned().collect(),
         }
     }
 
@@ -204,10 +217,14 @@ impl State {
                 secrets(&tls.common, &mut wanted.secrets);
             }
             for filter in &chain.filters {
-                if let NetworkFilter::HttpConnectionManager(hcm) = filter
-                    && let RouteSource::Rds(reference) = &hcm.routes
-                {
+                let NetworkFilter::HttpConnectionManager(hcm) = filter else { continue };
+                if let RouteSource::Rds(reference) = &hcm.routes {
                     wanted.route_tables.insert(reference.clone());
+                }
+                for filter in hcm.http_filters.iter() {
+                    if let HttpFilterKind::Discovered(discovered) = &filter.kind {
+                        wanted.extensions.insert(discovered.resource.clone());
+                    }
                 }
             }
         }
@@ -291,6 +308,24 @@ impl State {
         let (built, warnings) =
             self.convert(Kind::RouteTable, &name, |cx| route::table(cx, value, version))?;
         self.snapshot.route_tables.insert(Arc::clone(&name), Arc::new(built));
+        Ok(self.accepted(name, warnings))
+    }
+
+    /// `TypedExtensionConfig`
+    pub fn put_extension(
+        &mut self,
+        value: pb::core::TypedExtensionConfig,
+        version: u64,
+    ) -> Result<Accepted, Diagnostics> {
+        let name: Arc<str> = Arc::from(&*value.name);
+        let key = (Kind::Extension, Arc::clone(&name));
+        if self.versions.get(&key) == Some(&version) {
+            return Ok(unchanged(name));
+        }
+        let (built, warnings) =
+            self.convert(Kind::Extension, &name, |cx| http_filter::extension(cx, value))?;
+        self.versions.insert(key, version);
+        self.snapshot.extensions.insert(Arc::clone(&name), Arc::new(built));
         Ok(self.accepted(name, warnings))
     }
 

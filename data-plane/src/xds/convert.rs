@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::hcm::Hcm;
-use sail_proxy_config::http_filter::HttpFilterKind;
+use sail_proxy_config::http_filter::{Extension, HttpFilterKind};
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
 use sail_proxy_config::secret::{FileBacked, Refreshed, Secret};
@@ -78,6 +78,12 @@ impl Converter {
         let accepted = self.put(Kind::Secret, body)?;
         let state = self.0.borrow();
         Ok(state.current().secrets.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    pub(super) fn extension(&self, body: &[u8]) -> Result<Option<Arc<Extension>>, String> {
+        let accepted = self.put(Kind::Extension, body)?;
+        let state = self.0.borrow();
+        Ok(state.current().extensions.get(&accepted.name).filter(|_| accepted.changed).cloned())
     }
 
     /// Current versions of certificates that came from files.

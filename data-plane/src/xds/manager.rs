@@ -21,7 +21,6 @@ use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
-use xds_stream::client::{Received, Rejection};
 
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
@@ -270,6 +269,15 @@ impl Manager {
         all
     }
 
+    pub(super) fn is_static_cluster(&self, name: &str) -> bool {
+        self.statics.contains_key(name)
+    }
+
+    /// Has what changed looked at.
+    pub(super) fn ring(&self) {
+        self.changed.notify_one();
+    }
+
     /// Whether a cluster came by discovery.
     pub fn added_via_api(&self, cluster: &str) -> bool {
         !self.statics.contains_key(cluster)
@@ -315,57 +323,6 @@ impl Manager {
         Some(target)
     }
 
-    /// Takes resources from wherever they came.
-    pub(super) fn apply(&self, source: &Source, received: &Received) -> Result<(), Rejection> {
-        let now = SystemTime::now();
-        let mut failures = Vec::new();
-        {
-            let mut resources = self.resources.borrow_mut();
-            for resource in &received.resources {
-                let (name, body) = (&resource.name, &resource.body);
-                let taken = if &*resource.type_url == received.type_url.as_str() {
-                    self.take(&mut resources, source, &received.type_url, name, body)
-                } else {
-                    Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
-                };
-                let kind = resources.kinds.entry(received.type_url.clone()).or_default();
-                match taken {
-                    Ok(()) => kind.accept(name, &resource.version, body, now),
-                    Err(reason) => {
-                        tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
-                        kind.refuse(name, &resource.version, body, reason.clone(), now);
-                        failures.push((name.to_string(), reason));
-                    }
-                }
-            }
-            for name in &received.removed {
-                resources.gone(&received.type_url, name, &self.parts);
-            }
-            resources
-                .kinds
-                .entry(received.type_url.clone())
-                .or_default()
-                .version
-                .clone_from(&received.version);
-        }
-        self.settle(&received.type_url);
-        self.converted.notify_one();
-        // What waits for nothing is in force before the server hears of it; if it cannot listen, the server hears that.
-        for error in self.step() {
-            if received.type_url == type_url::LISTENER
-                && received.resources.iter().any(|resource| resource.name == error.listener)
-            {
-                failures.push((error.listener.to_string(), error.to_string()));
-            }
-        }
-        self.changed.notify_one();
-        self.count(received, failures.is_empty());
-        match failures.as_slice() {
-            [] => Ok(()),
-            failures => Err(Rejection::of(&received.type_url, failures)),
-        }
-    }
-
     fn take_static(
         &self,
         fixed: &xds_api::envoy::config::bootstrap::v3::bootstrap::StaticResources,
@@ -402,7 +359,7 @@ impl Manager {
     }
 
     /// A cluster of names waits until they were resolved once.
-    fn with_dns(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
+    pub(super) fn with_dns(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
         self.parts.dns.ensure(cluster);
         if convert::is_dns(cluster) {
             let (name, source) = (cluster.name.to_string(), Source::Ads);
@@ -411,76 +368,9 @@ impl Manager {
         needs
     }
 
-    fn take(
-        &self,
-        resources: &mut Resources,
-        source: &Source,
-        type_url: &str,
-        name: &Arc<str>,
-        body: &[u8],
-    ) -> Result<(), String> {
-        let now = Instant::now();
-        match type_url {
-            type_url::CLUSTER => {
-                if self.statics.contains_key(&**name) {
-                    return Err("a static cluster has this name".to_owned());
-                }
-                let cluster = Cluster::decode(body).map_err(|e| e.to_string())?;
-                let needs = needs::of_cluster(&cluster, source)?;
-                let counter = if resources.clusters.contains(name) {
-                    cluster_manager::cluster_modified
-                } else {
-                    cluster_manager::cluster_added
-                };
-                let Some(built) = self.parts.convert.cluster(body)? else { return Ok(()) };
-                let needs = self.with_dns(&built, needs);
-                self.stats.clusters.inc(counter);
-                resources.clusters.insert(name, built, needs, now);
-            }
-            type_url::LISTENER => {
-                let listener = Listener::decode(body).map_err(|e| e.to_string())?;
-                let needs = needs::of_listener(&listener, source)?;
-                let counter = if resources.listeners.contains(name) {
-                    listener_manager::listener_modified
-                } else {
-                    listener_manager::listener_added
-                };
-                let Some(built) = self.parts.convert.listener(body)? else { return Ok(()) };
-                self.stats.listeners.inc(counter);
-                resources.listeners.insert(name, built, needs, now);
-            }
-            type_url::ENDPOINT => self.parts.take_endpoints(name, body)?,
-            type_url::ROUTE => self.parts.take_route(name, body)?,
-            type_url::SECRET => {
-                self.parts.take_secret(name, body)?;
-            }
-            other => return Err(format!("resources of type {other} are not supported")),
-        }
-        resources.absent.remove(&(type_url.to_owned(), name.to_string()));
-        Ok(())
-    }
-
-    fn count(&self, received: &Received, whole: bool) {
-        let (clusters, listeners) = (&self.stats.clusters, &self.stats.lds);
-        // A gauge has one bit less, and is shown with its sign.
-        let version = (hash(&received.version) >> 2) as i64;
-        match (received.type_url.as_str(), whole) {
-            (type_url::CLUSTER, true) => {
-                clusters.inc(cluster_manager::cds_update_success);
-                clusters.set(cluster_manager::cds_version, version);
-            }
-            (type_url::CLUSTER, false) => clusters.inc(cluster_manager::cds_update_rejected),
-            (type_url::LISTENER, true) => {
-                listeners.inc(lds::update_success);
-                listeners.set(lds::version, version);
-            }
-            (type_url::LISTENER, false) => listeners.inc(lds::update_rejected),
-            _ => {}
-        }
-    }
-
-    /// The first response of a whole type is there.
-    fn settle(&self, type_url: &str) {
+    /// The first response of a whole type is there; other files may have to be watched.
+    pub(super) fn settle(&self, type_url: &str) {
+        self.converted.notify_one();
         let whole = match type_url {
             type_url::CLUSTER => &self.cds,
             type_url::LISTENER => &self.lds,
@@ -492,7 +382,7 @@ impl Manager {
     }
 
     /// Goes as far as it can: promotes, asks, publishes.
-    fn step(&self) -> Vec<BindError> {
+    pub(super) fn step(&self) -> Vec<BindError> {
         let now = Instant::now();
         let changed = self.promote(now);
         let mut failed = Vec::new();
@@ -589,13 +479,6 @@ fn bell(manager: &Weak<Manager>) -> Box<dyn Fn()> {
             manager.changed.notify_one();
         }
     })
-}
-
-fn hash(text: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -12,7 +12,7 @@ use xds_api::envoy::config::core::v3::{
 use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter};
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
 };
 use xds_api::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, UpstreamTlsContext,
@@ -185,6 +185,14 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
         let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
         // Other filters refer to nothing that is discovered; whether they are valid is not asked here.
         let Ok(hcm) = any::unpack::<HttpConnectionManager>(config) else { continue };
+        for (at, filter) in hcm.http_filters.iter().enumerate() {
+            of_filter(filter, parent, needs)
+                .map_err(|e| format!("filters[{place}].typed_config.http_filters[{at}].{e}"))?;
+        }
+        for filter in hcm.upgrade_configs.iter().flat_map(|upgrade| &upgrade.filters) {
+            of_filter(filter, parent, needs)
+                .map_err(|e| format!("filters[{place}].typed_config.upgrade_configs.{e}"))?;
+        }
         if let Some(RouteSpecifier::Rds(rds)) = &hcm.route_specifier {
             let (source, timeout) = source(rds.config_source.as_ref(), parent)
                 .map_err(|e| format!("filters[{place}].typed_config.rds.config_source.{e}"))?;
@@ -196,6 +204,24 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
             });
         }
     }
+    Ok(())
+}
+
+/// A filter's configuration may be a resource of its own.
+fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    let Some(http_filter::ConfigType::ConfigDiscovery(discovery)) = &filter.config_type else {
+        return Ok(());
+    };
+    let (source, timeout) = source(discovery.config_source.as_ref(), parent)
+        .map_err(|e| format!("config_discovery.config_source.{e}"))?;
+    // With a default to begin with nobody waits.
+    let ready = discovery.apply_default_config_without_warming && discovery.default_config.is_some();
+    needs.push(Need {
+        type_url: type_url::EXTENSION_CONFIG,
+        name: filter.name.clone(),
+        source,
+        timeout: if ready { Some(Duration::ZERO) } else { timeout },
+    });
     Ok(())
 }
 

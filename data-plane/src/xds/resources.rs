@@ -42,6 +42,10 @@ impl Resources {
                 self.listeners.remove(name);
                 parts.convert.remove(ConfigKind::Listener, name);
             }
+            type_url::EXTENSION_CONFIG => {
+                self.absent.insert((type_url.to_owned(), name.to_owned()));
+                parts.remove_extension(name);
+            }
             // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
             _ => {
                 self.absent.insert((type_url.to_owned(), name.to_owned()));

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::Cluster;
+use sail_proxy_config::http_filter::Extension;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::Secret;
+use sail_proxy_config::{Kind, Snapshot};
 use sail_proxy_decide::host::{Endpoints, Host, Locality};
 use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
@@ -29,6 +30,7 @@ pub struct Parts {
     pub(super) endpoints: RefCell<BTreeMap<Arc<str>, Arc<Endpoints>>>,
     pub(super) routes: RefCell<BTreeMap<Arc<str>, Arc<RouteTable>>>,
     pub(super) secrets: RefCell<BTreeMap<Arc<str>, Secret>>,
+    pub(super) extensions: RefCell<BTreeMap<Arc<str>, Arc<Extension>>>,
     pub(super) dns: Rc<Dns>,
     pub(super) convert: Converter,
     health: HealthChecks,
@@ -65,6 +67,7 @@ impl Parts {
             endpoints: RefCell::default(),
             routes: RefCell::default(),
             secrets: RefCell::default(),
+            extensions: RefCell::default(),
             dns,
             convert: Converter::new(environment),
             health: HealthChecks::new(store.clone()),
@@ -109,6 +112,22 @@ impl Parts {
             self.set_dirty();
         }
         Ok(())
+    }
+
+    pub(super) fn take_extension(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
+        if let Some(extension) = self.convert.extension(body)? {
+            self.extensions.borrow_mut().insert(name.clone(), extension);
+            self.set_dirty();
+        }
+        Ok(())
+    }
+
+    /// Without its resource a filter's default holds again.
+    pub(super) fn remove_extension(&self, name: &str) {
+        self.convert.remove(Kind::Extension, name);
+        if self.extensions.borrow_mut().remove(name).is_some() {
+            self.set_dirty();
+        }
     }
 
     /// Reads certificates that came from files again. What cannot be used leaves its last good version in force.
@@ -168,6 +187,12 @@ impl Parts {
                 .borrow()
                 .iter()
                 .map(|(name, secret)| (name.clone(), secret.clone()))
+                .collect(),
+            extensions: self
+                .extensions
+                .borrow()
+                .iter()
+                .map(|(name, extension)| (name.clone(), extension.clone()))
                 .collect(),
             files: self.convert.files(),
             local_zone: None,

@@ -12,7 +12,7 @@ pub(super) fn run(config: &Arc<ListenerLocalRateLimit>, worker: &Worker) -> Resu
     if !config.enabled.now(worker.runtime()) || worker.shared.buckets.take(config, config.bucket) {
         return Ok(());
     }
-    let scope: stats::Scope = worker.shared.store.scope(&config.stat_prefix);
+    let scope: stats::Scope = worker.shared.store.pinned(&config.stat_prefix);
     scope.inc(stats::rate_limited);
     Err(Refused::Limited)
 }

@@ -12,7 +12,7 @@ use crate::stats::sets::proxy_protocol as stats;
 use crate::worker::state::Worker;
 
 pub(super) async fn run(config: &ProxyProtocol, worker: &Worker, intake: &mut Intake) -> Result<(), Refused> {
-    let scope: stats::Scope = worker.shared.store.scope(&config.stat_prefix);
+    let scope: stats::Scope = worker.shared.store.pinned(&config.stat_prefix);
     let found = loop {
         match parse(&intake.seen) {
             Found::NeedMore => {}

@@ -26,7 +26,7 @@ impl NetworkFilter for Arc<ConnectionLimit> {
             return Step::Now(Verdict::Pass);
         }
         let shared = &cx.worker.shared;
-        let scope: stats::Scope = shared.store.scope(&self.stat_prefix);
+        let scope: stats::Scope = shared.store.pinned(&self.stat_prefix);
         // All workers share the count, by the statistics' name.
         let name: Arc<str> = format!("connection_limit.{}", self.stat_prefix).into();
         let count = shared.clusters.connection_limit(&name);

@@ -18,7 +18,7 @@ impl NetworkFilter for Arc<NetworkLocalRateLimit> {
         if taken {
             return Step::Now(Verdict::Pass);
         }
-        let scope: stats::Scope = shared.store.scope(&self.stat_prefix);
+        let scope: stats::Scope = shared.store.pinned(&self.stat_prefix);
         scope.inc(stats::rate_limited);
         Step::Now(Verdict::Close(None))
     }

@@ -17,7 +17,7 @@ const NAMESPACE: &str = "envoy.filters.network.rbac";
 impl NetworkFilter for Arc<NetworkRbac> {
     // What policies read is known when the connection begins, so that once is enough, whatever `enforcement_type` says.
     fn on_connection<'a>(&'a self, cx: &'a mut Cx<'_>) -> Step<'a> {
-        let scope: stats::Scope = cx.worker.shared.store.scope(&self.stat_prefix);
+        let scope: stats::Scope = cx.worker.shared.store.pinned(&self.stat_prefix);
         let input = Connection(cx.accepted);
         if let Some(rules) = &self.config.shadow_rules {
             let verdict = rules.decide(&input);

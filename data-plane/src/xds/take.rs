@@ -1,0 +1,159 @@
+//! What becomes of resources that come, type by type: each is taken whole or not at all, and who sent it is told which
+//! was refused and why.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use prost::Message;
+use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::type_url;
+use xds_stream::client::{Received, Rejection};
+
+use super::manager::Manager;
+use super::needs::{self, Source};
+use super::resources::Resources;
+use crate::stats::sets::{cluster_manager, lds, listener_manager};
+
+impl Manager {
+    /// Takes resources from wherever they came.
+    pub(super) fn apply(&self, source: &Source, received: &Received) -> Result<(), Rejection> {
+        let now = SystemTime::now();
+        let mut failures = Vec::new();
+        {
+            let mut resources = self.resources.borrow_mut();
+            for resource in &received.resources {
+                let (name, body) = (&resource.name, &resource.body);
+                let taken = if &*resource.type_url == received.type_url.as_str() {
+                    self.take(&mut resources, source, &received.type_url, name, body)
+                } else {
+                    Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
+                };
+                let kind = resources.kinds.entry(received.type_url.clone()).or_default();
+                match taken {
+                    Ok(()) => kind.accept(name, &resource.version, body, now),
+                    Err(reason) => {
+                        tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                        kind.refuse(name, &resource.version, body, reason.clone(), now);
+                        failures.push((name.to_string(), reason));
+                    }
+                }
+            }
+            for name in &received.removed {
+                resources.gone(&received.type_url, name, self.parts());
+            }
+            resources
+                .kinds
+                .entry(received.type_url.clone())
+                .or_default()
+                .version
+                .clone_from(&received.version);
+        }
+        self.settle(&received.type_url);
+        // What waits for nothing is in force before the server hears of it; if it cannot listen, the server hears that.
+        for error in self.step() {
+            if received.type_url == type_url::LISTENER
+                && received.resources.iter().any(|resource| resource.name == error.listener)
+            {
+                failures.push((error.listener.to_string(), error.to_string()));
+            }
+        }
+        self.ring();
+        self.count(received, failures.is_empty());
+        match failures.as_slice() {
+            [] => Ok(()),
+            failures => Err(Rejection::of(&received.type_url, failures)),
+        }
+    }
+
+    fn take(
+        &self,
+        resources: &mut Resources,
+        source: &Source,
+        type_url: &str,
+        name: &Arc<str>,
+        body: &[u8],
+    ) -> Result<(), String> {
+        match type_url {
+            type_url::CLUSTER => self.take_cluster(resources, source, name, body)?,
+            type_url::LISTENER => self.take_listener(resources, source, name, body)?,
+            type_url::ENDPOINT => self.parts().take_endpoints(name, body)?,
+            type_url::ROUTE => self.parts().take_route(name, body)?,
+            type_url::SECRET => self.parts().take_secret(name, body)?,
+            type_url::EXTENSION_CONFIG => self.parts().take_extension(name, body)?,
+            other => return Err(format!("resources of type {other} are not supported")),
+        }
+        resources.absent.remove(&(type_url.to_owned(), name.to_string()));
+        Ok(())
+    }
+
+    fn take_cluster(
+        &self,
+        resources: &mut Resources,
+        source: &Source,
+        name: &Arc<str>,
+        body: &[u8],
+    ) -> Result<(), String> {
+        if self.is_static_cluster(name) {
+            return Err("a static cluster has this name".to_owned());
+        }
+        let cluster = Cluster::decode(body).map_err(|e| e.to_string())?;
+        let needs = needs::of_cluster(&cluster, source)?;
+        let counter = if resources.clusters.contains(name) {
+            cluster_manager::cluster_modified
+        } else {
+            cluster_manager::cluster_added
+        };
+        let Some(built) = self.parts().convert.cluster(body)? else { return Ok(()) };
+        let needs = self.with_dns(&built, needs);
+        self.stats.clusters.inc(counter);
+        resources.clusters.insert(name, built, needs, Instant::now());
+        Ok(())
+    }
+
+    fn take_listener(
+        &self,
+        resources: &mut Resources,
+        source: &Source,
+        name: &Arc<str>,
+        body: &[u8],
+    ) -> Result<(), String> {
+        let listener = Listener::decode(body).map_err(|e| e.to_string())?;
+        let needs = needs::of_listener(&listener, source)?;
+        let counter = if resources.listeners.contains(name) {
+            listener_manager::listener_modified
+        } else {
+            listener_manager::listener_added
+        };
+        let Some(built) = self.parts().convert.listener(body)? else { return Ok(()) };
+        self.stats.listeners.inc(counter);
+        resources.listeners.insert(name, built, needs, Instant::now());
+        Ok(())
+    }
+
+    fn count(&self, received: &Received, whole: bool) {
+        let (clusters, listeners) = (&self.stats.clusters, &self.stats.lds);
+        // A gauge has one bit less, and is shown with its sign.
+        let version = (hash(&received.version) >> 2) as i64;
+        match (received.type_url.as_str(), whole) {
+            (type_url::CLUSTER, true) => {
+                clusters.inc(cluster_manager::cds_update_success);
+                clusters.set(cluster_manager::cds_version, version);
+            }
+            (type_url::CLUSTER, false) => clusters.inc(cluster_manager::cds_update_rejected),
+            (type_url::LISTENER, true) => {
+                listeners.inc(lds::update_success);
+                listeners.set(lds::version, version);
+            }
+            (type_url::LISTENER, false) => listeners.inc(lds::update_rejected),
+            _ => {}
+        }
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
