@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod failure;
+mod internal_redirect;
 pub(crate) mod mirror;
 pub(crate) mod replay;
 pub(crate) mod request;
@@ -42,6 +43,11 @@ pub(crate) struct Found {
 impl Routed {
     pub(crate) fn set(&self, found: Option<Found>) {
         self.0.replace(found.map(Rc::new));
+    }
+
+    /// Puts back what was found before.
+    fn restore(&self, before: &Self) {
+        self.0.replace(before.0.borrow().clone());
     }
 
     pub(crate) fn get(&self) -> Ref<'_, Option<Rc<Found>>> {
@@ -108,13 +114,21 @@ pub(crate) async fn route(
     note_route(exchange, &found, route);
     let manager = &exchange.connection.manager;
     match &route.action {
-        Action::Route(_) => {
+        Action::Route(action) => {
             if !manager.accepts_upgrade(&head, route) {
                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
                 manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
                 return Err(Box::new(reply));
             }
-            request::forward(exchange, &found, route, head, extensions, body).await
+            match &action.internal_redirect {
+                None => request::forward(exchange, &found, route, head, extensions, body).await,
+                Some(policy) => {
+                    let keeper = internal_redirect::Keeper::new(&head, body);
+                    let body = keeper.body();
+                    let reply = request::forward(exchange, &found, route, head, extensions, body).await?;
+                    internal_redirect::follow(exchange, policy, route, keeper, reply).await
+                }
+            }
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_redirect);

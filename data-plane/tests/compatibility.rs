@@ -248,7 +248,16 @@ fn load_balancing_policies() {
 fn access_log_operators() {
     let there = |name: &str| {
         // What each takes as its arguments is not the question here.
-        let tries = ["", "(x)", "(x:y)", "(CLUSTER:x)", "(DS_RX_BEG:DS_RX_END)", "(NQ)", "(PLAIN)"];
+        let tries = [
+            "",
+            "(x)",
+            "(x:y)",
+            "(CLUSTER:x)",
+            "(DS_RX_BEG:DS_RX_END)",
+            "(NQ)",
+            "(PLAIN)",
+            "({\"operators\": [\"PROTOCOL\"]})",
+        ];
         tries.iter().any(|arguments| Format::parse(&format!("%{name}{arguments}%")).is_ok())
     };
     check("Access-log operators", there, Field::ALL.iter().map(|field| field.name().to_owned()));

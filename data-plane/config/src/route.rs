@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod cors;
+mod internal_redirect;
 pub(crate) mod matching;
 mod per_filter;
 mod policies;
@@ -48,7 +49,6 @@ pub(crate) fn table(
     } = value;
     cx.refuse("vhds", &vhds);
     cx.refuse("cluster_specifier_plugins", &cluster_specifier_plugins);
-    cx.unserved("internal_only_headers", &internal_only_headers);
     cx.refuse("vhost_header", &vhost_header);
     cx.refuse("route_specifiers", &route_specifiers);
     cx.ignore("metadata", &metadata, "nothing here reads a route table's metadata");
@@ -90,7 +90,11 @@ pub(crate) fn table(
         internal_only_headers: cx
             .each("internal_only_headers", internal_only_headers, |cx, name| headers::name(cx, "", &name))
             .into(),
-        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        mirrors: cx
+            .each("request_mirror_policies", request_mirror_policies, |cx, value| {
+                mirror(cx, value).map(Arc::new)
+            })
+            .into(),
         per_filter: per_filter::all(cx, typed_per_filter_config),
         ignore_path_parameters: ignore_path_parameters_in_path_matching,
         version,
@@ -129,7 +133,6 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
     cx.refuse("rate_limits", &rate_limits);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
-    cx.unserved("include_is_timeout_retry_header", &include_is_timeout_retry_header);
     cx.refuse("hedge_policy", &hedge_policy);
     cx.refuse("route_specifiers", &route_specifiers);
     let require_tls = match TlsRequirementType::try_from(require_tls) {
@@ -157,7 +160,11 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
             response_headers_to_add,
             response_headers_to_remove,
         ),
-        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        mirrors: cx
+            .each("request_mirror_policies", request_mirror_policies, |cx, value| {
+                mirror(cx, value).map(Arc::new)
+            })
+            .into(),
         retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
         include_request_attempt_count,
         include_attempt_count_in_response,
@@ -193,6 +200,7 @@ fn route(cx: &mut Cx<'_>, value: pb::route::Route, body_limit: usize) -> Option<
         action,
     } = value;
     cx.refuse("route_specifiers", &route_specifiers);
+    cx.ignore("stat_prefix", &stat_prefix, "statistics of routes are not kept");
     let matching = cx.required("match", r#match, matching::route_match);
     let action = action::action(cx, action, body_limit);
     Some(Route {

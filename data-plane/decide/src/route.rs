@@ -19,8 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use action::{
-    Action, ConnectConfig, DirectResponse, HostRewrite, MaxStreamDuration, MirrorCluster, MirrorPolicy,
-    PathRewrite, Priority, RouteAction, UpgradeConfig,
+    Action, ConnectConfig, DirectResponse, HostRewrite, InternalRedirect, MaxStreamDuration, MirrorCluster,
+    MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction, UpgradeConfig,
 };
 pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, WeightedCluster, WeightedClusters};
 pub use hosts::{HostIndex, InvalidDomain, without_port};
@@ -52,7 +52,7 @@ pub struct RouteTable {
     /// Headers that are removed from requests from outside.
     pub internal_only_headers: Box<[http::HeaderName]>,
     /// Mirrors for routes that name none.
-    pub mirrors: Box<[MirrorPolicy]>,
+    pub mirrors: Box<[Arc<MirrorPolicy>]>,
     /// Per-filter configuration, by filter name.
     pub per_filter: PerFilter,
     /// Whether `;`-parameters are cut off before paths are matched.
@@ -77,7 +77,7 @@ pub struct VirtualHost {
     /// Header operations on responses.
     pub response_headers: HeaderOps,
     /// Mirrors for routes that name none.
-    pub mirrors: Box<[MirrorPolicy]>,
+    pub mirrors: Box<[Arc<MirrorPolicy>]>,
     /// The retry policy for routes that have none.
     pub retry: Option<Arc<retry::RetryPolicy>>,
     /// Whether `x-envoy-attempt-count` goes upstream.

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use sail_proxy_config::hcm::RouteSource;
-use sail_proxy_decide::route::{Action, PerFilterConfig, RouteAction};
+use sail_proxy_decide::route::{Action, PerFilterConfig, Route, RouteAction};
 use tokio::time::Sleep;
 
 use super::attributes::RequestAttributes;
@@ -46,6 +46,8 @@ pub(crate) struct Exchange {
     state: RefCell<crate::filters::State>,
     /// Who waits for the request's end.
     waiting: RefCell<Option<Waker>>,
+    /// Routes that internal redirects led away from.
+    pub(crate) redirects: RefCell<Vec<Arc<Route>>>,
     random: u64,
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
@@ -90,6 +92,7 @@ impl Exchange {
             waiting: RefCell::default(),
             random: connection.worker.random(),
             from_outside: Cell::new(true),
+            redirects: RefCell::default(),
             request_host: RefCell::default(),
         })
     }

@@ -38,6 +38,8 @@ pub(super) struct Try<'a> {
     /// Hosts that were tried, this one to be added.
     pub(super) tried: &'a mut Vec<Arc<Host>>,
     pub(super) keep: Keep,
+    /// How long the upstream may be silent.
+    pub(super) idle: Option<std::time::Duration>,
 }
 
 /// The request's hash, where the route has hash policies.
@@ -72,7 +74,18 @@ impl Try<'_> {
         stats.inc(stats::upstream_rq_total);
         let mut stale = 0;
         loop {
-            let mut error = match lease.send(request).await {
+            let sent = match self.idle {
+                None => lease.send(request).await,
+                Some(limit) => match tokio::time::timeout(limit, lease.send(request)).await {
+                    Ok(sent) => sent,
+                    Err(_) => {
+                        let failure = Failure::PerTryIdleTimeout;
+                        self.cluster.note_failure(&host, &failure);
+                        return Err(failure);
+                    }
+                },
+            };
+            let mut error = match sent {
                 Ok(response) => {
                     return Ok(Success { response, lease, host, member: choice.member.clone() });
                 }

@@ -31,6 +31,8 @@ pub(crate) enum Failure {
     Protocol,
     /// This try, or the request as a whole, ran out of time.
     PerTryTimeout,
+    /// The upstream was silent for too long.
+    PerTryIdleTimeout,
     Timeout,
     /// The request's own body broke off.
     Downstream,
@@ -74,7 +76,7 @@ impl Failure {
             Self::Connect(_) | Self::ConnectTimeout => Some(Reset::ConnectFailure),
             Self::Terminated { .. } | Self::Reset | Self::Protocol => Some(Reset::Remote),
             Self::Refused => Some(Reset::RefusedStream),
-            Self::PerTryTimeout => Some(Reset::PerTryTimeout),
+            Self::PerTryTimeout | Self::PerTryIdleTimeout => Some(Reset::PerTryTimeout),
             Self::Overflow => Some(Reset::Overflow),
             Self::NoHealthyHost | Self::Timeout | Self::Downstream | Self::BadAuthority => None,
         }
@@ -106,7 +108,9 @@ impl Failure {
             Self::Terminated { .. } => ResponseFlag::UpstreamConnectionTermination,
             Self::Reset | Self::Refused => ResponseFlag::UpstreamRemoteReset,
             Self::Protocol => ResponseFlag::UpstreamProtocolError,
-            Self::PerTryTimeout | Self::Timeout => ResponseFlag::UpstreamRequestTimeout,
+            Self::PerTryTimeout | Self::PerTryIdleTimeout | Self::Timeout => {
+                ResponseFlag::UpstreamRequestTimeout
+            }
             Self::Downstream => ResponseFlag::DownstreamConnectionTermination,
             Self::BadAuthority => ResponseFlag::DownstreamProtocolError,
         }
@@ -159,6 +163,11 @@ impl Failure {
                 StatusCode::GATEWAY_TIMEOUT,
                 "upstream request timeout",
                 details::UPSTREAM_PER_TRY_TIMEOUT,
+            ),
+            Self::PerTryIdleTimeout => LocalReply::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream request timeout",
+                details::UPSTREAM_PER_TRY_IDLE_TIMEOUT,
             ),
             Self::Downstream => {
                 LocalReply::new(StatusCode::BAD_REQUEST, "", details::DOWNSTREAM_REMOTE_DISCONNECT)

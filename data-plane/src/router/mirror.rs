@@ -1,6 +1,7 @@
 //! Copies of requests for other clusters. Nobody waits for them, and their responses are thrown away.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http_body_util::BodyExt;
@@ -21,28 +22,33 @@ pub(super) struct Copy {
     cluster: Rc<Cluster>,
     host_suffix: bool,
     host: Option<HeaderValue>,
+    mutations: Arc<MirrorPolicy>,
 }
 
 /// The copies that this request gets.
-pub(super) fn chosen(exchange: &Exchange, found: &Found, action: &RouteAction) -> Vec<Copy> {
+pub(super) fn chosen(exchange: &Exchange, found: &Found, action: &RouteAction, head: &Head) -> Vec<Copy> {
     let policies = [&action.mirrors, &found.virtual_host.mirrors, &found.table.mirrors];
     let Some(policies) = policies.into_iter().find(|policies| !policies.is_empty()) else {
         return Vec::new();
     };
     let worker = &exchange.connection.worker;
-    let hit = |policy: &&MirrorPolicy| policy.hit(worker.random(), worker.runtime());
+    let hit = |policy: &&Arc<MirrorPolicy>| policy.hit(worker.random(), worker.runtime());
     policies
         .iter()
         .filter(hit)
         .filter_map(|policy| {
             let cluster = match &policy.cluster {
                 MirrorCluster::Name(name) => exchange.active.cluster(name)?,
-                MirrorCluster::Header(_) => return None,
+                MirrorCluster::Header(name) => {
+                    let name = head.headers.get(name)?.to_str().ok()?;
+                    exchange.active.cluster(name)?
+                }
             };
             Some(Copy {
                 cluster,
                 host_suffix: !policy.disable_shadow_host_suffix_append,
                 host: policy.host_rewrite.clone(),
+                mutations: policy.clone(),
             })
         })
         .collect()
@@ -63,6 +69,11 @@ pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: 
         {
             head.authority = host;
         }
+        exchange.with_attributes(&head.clone(), |attributes| {
+            for mutation in &copy.mutations.request_headers {
+                mutation.apply(&mut head.headers, attributes);
+            }
+        });
         tokio::task::spawn_local(send_one(exchange.clone(), copy.cluster.clone(), head, body.clone()));
     }
 }

@@ -31,6 +31,7 @@ use crate::stats::sets::cluster as stats;
 use crate::stream_info::{ResponseFlag, details};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
@@ -66,7 +67,7 @@ pub(super) async fn forward(
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
     let (timeouts, state) = plan(action, policy, &head);
     prepare(exchange, found, route, action, &mut head, &timeouts);
-    let mirrors = mirror::chosen(exchange, found, action);
+    let mirrors = mirror::chosen(exchange, found, action, &head);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
     // Nobody asks for the head again: it may be moved.
     let once = state.is_none() && mirrors.is_empty() && !has_response_operations(found, route);
@@ -84,6 +85,7 @@ pub(super) async fn forward(
         tried: Vec::new(),
         retry_permit: None,
         keep,
+        timed_out: false,
     };
     let result = {
         let run = pin!(tries.run(&mut head));
@@ -94,7 +96,7 @@ pub(super) async fn forward(
     };
     mirror::send(exchange, &mirrors, &head, &tries.body);
     let set_cookie = tries.hash.set_cookie.take();
-    let deadline = timeouts.global;
+    let limits = (timeouts.global, timeouts.per_try_idle);
     drop(tries);
     let success = match result {
         Ok(success) => success,
@@ -103,7 +105,7 @@ pub(super) async fn forward(
             return Err(Box::new(failed_reply(exchange, found, &failure)));
         }
     };
-    let mut reply = respond(exchange, &cluster, success, deadline, head.protocol.is_some(), &mut extensions);
+    let mut reply = respond(exchange, &cluster, success, limits, head.protocol.is_some(), &mut extensions);
     let headers = reply.response.headers_mut();
     if found.virtual_host.include_attempt_count_in_response {
         headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.info.borrow().attempt_count));
@@ -226,6 +228,8 @@ struct Tries<'a> {
     tried: Vec<Arc<Host>>,
     retry_permit: Option<Permit>,
     keep: Keep,
+    /// The last try ran out of its time.
+    timed_out: bool,
 }
 
 impl Tries<'_> {
@@ -236,10 +240,15 @@ impl Tries<'_> {
                 info.attempt_count += 1;
                 info.attempt_count
             };
+            if self.found.virtual_host.include_is_timeout_retry_header && count > 1 {
+                let value = HeaderValue::from_static(if self.timed_out { "true" } else { "false" });
+                head.headers.insert(IS_TIMEOUT_RETRY, value);
+            }
             if self.found.virtual_host.include_request_attempt_count {
                 head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
             }
             let result = self.once(head).await;
+            self.timed_out = matches!(result, Err(Failure::PerTryTimeout | Failure::PerTryIdleTimeout));
             let Some(wait) = self.judge(&result) else {
                 if count > 1 && result.is_ok() {
                     self.cluster.stats().inc(stats::upstream_rq_retry_success);
@@ -263,6 +272,7 @@ impl Tries<'_> {
             hash: self.hash.hash,
             tried: &mut self.tried,
             keep: self.keep,
+            idle: self.timeouts.per_try_idle,
         };
         match self.timeouts.per_try {
             None => attempt.run(head, body).await,
@@ -351,7 +361,7 @@ fn respond(
     exchange: &Rc<Exchange>,
     cluster: &Rc<Cluster>,
     success: Success,
-    limit: Option<Duration>,
+    (limit, upstream_idle): (Option<Duration>, Option<Duration>),
     upgrading: bool,
     extensions: &mut http::Extensions,
 ) -> Reply {
@@ -376,7 +386,7 @@ fn respond(
     }
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
-    let timers = BodyTimers { deadline, upstream_idle: None };
+    let timers = BodyTimers { deadline, upstream_idle };
     Reply { response: response.map(Body::Incoming), lease: Some(lease), timers }
 }
 

@@ -10,7 +10,7 @@ use sail_proxy_decide::route::{
     Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster, WeightedClusters,
 };
 
-use super::{cors, hash_policy, mirror, per_filter, retry};
+use super::{cors, hash_policy, internal_redirect, mirror, per_filter, retry};
 use crate::access_log;
 use crate::convert::{Cx, arc, headers, matchers, values};
 use crate::pb;
@@ -152,9 +152,6 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
     cx.refuse("rate_limits", &rate_limits);
     cx.refuse("include_vh_rate_limits", &include_vh_rate_limits);
-    cx.refuse("internal_redirect_policy", &internal_redirect_policy);
-    cx.refuse("internal_redirect_action", &internal_redirect_action);
-    cx.ignore("max_internal_redirects", &max_internal_redirects, "internal redirects are off");
     cx.refuse("hedge_policy", &hedge_policy);
     let rewrites = [!prefix_rewrite.is_empty(), regex_rewrite.is_some(), !path_rewrite.is_empty()];
     if rewrites.into_iter().filter(|set| *set).count() > 1 {
@@ -180,7 +177,11 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         max_grpc_timeout: values::duration(cx, "max_grpc_timeout", max_grpc_timeout),
         grpc_timeout_offset: values::duration(cx, "grpc_timeout_offset", grpc_timeout_offset),
         retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
-        mirrors: cx.each("request_mirror_policies", request_mirror_policies, mirror).into(),
+        mirrors: cx
+            .each("request_mirror_policies", request_mirror_policies, |cx, value| {
+                mirror(cx, value).map(Arc::new)
+            })
+            .into(),
         priority: if priority == pb::core::RoutingPriority::High as i32 {
             Priority::High
         } else {
@@ -189,6 +190,12 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         hash_policy: cx.each("hash_policy", hash_policies, hash_policy).into(),
         cors: cx.option("cors", cors, cors::route_policy).map(Arc::new),
         upgrades: cx.each("upgrade_configs", upgrade_configs, upgrade).into(),
+        internal_redirect: internal_redirect::policy(
+            cx,
+            internal_redirect_policy,
+            internal_redirect_action,
+            max_internal_redirects,
+        ),
         cluster: cluster?,
     })
 }

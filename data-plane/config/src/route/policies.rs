@@ -10,7 +10,7 @@ use sail_proxy_decide::route::retry::{
 use sail_proxy_decide::route::{MirrorCluster, MirrorPolicy};
 
 use crate::convert::{Cx, arc, headers, matchers, type_name, values};
-use crate::pb;
+use crate::{http_filter, pb};
 
 /// `RetryPolicy`
 pub(crate) fn retry(cx: &mut Cx<'_>, value: pb::route::RetryPolicy) -> Option<RetryPolicy> {
@@ -124,7 +124,6 @@ fn previous_priorities(cx: &mut Cx<'_>, value: pb::route::retry_policy::RetryPri
     use pb::route::retry_policy::retry_priority::ConfigType;
     use xds_api::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
     let pb::route::retry_policy::RetryPriority { name, config_type } = value;
-    cx.warn("", "retries choose among priorities as first tries do");
     let Some(ConfigType::TypedConfig(any)) = config_type else {
         cx.error("typed_config", format_args!("the retry priority {name:?} has no configuration"));
         return None;
@@ -184,7 +183,6 @@ pub(crate) fn mirror(
         request_headers_mutations,
         host_rewrite_literal,
     } = value;
-    cx.refuse("request_headers_mutations", &request_headers_mutations);
     let cluster = match (cluster.is_empty(), cluster_header.is_empty()) {
         (false, true) => MirrorCluster::Name(arc(cluster)),
         (true, false) => MirrorCluster::Header(headers::name(cx, "cluster_header", &cluster_header)?),
@@ -203,7 +201,13 @@ pub(crate) fn mirror(
         fraction: cx.option("runtime_fraction", runtime_fraction, values::runtime_fraction),
         trace_sampled: trace_sampled.map(|value| value.value),
         disable_shadow_host_suffix_append,
-        request_headers: Default::default(),
+        request_headers: cx
+            .each(
+                "request_headers_mutations",
+                request_headers_mutations,
+                http_filter::header_mutation::mutation,
+            )
+            .into(),
         host_rewrite,
     })
 }

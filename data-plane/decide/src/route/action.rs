@@ -11,7 +11,7 @@ use super::retry::RetryPolicy;
 use super::{ClusterSpecifier, Metadata, Redirect, cors::CorsPolicy};
 use crate::format::Format;
 use crate::fraction::{Runtime, RuntimeFraction};
-use crate::headers::HeaderOps;
+use crate::headers::Mutation;
 use crate::matcher::RegexRewrite;
 
 /// What a route does.
@@ -66,7 +66,7 @@ pub struct RouteAction {
     /// When to try again; the virtual host's if `None`.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Who gets copies; the virtual host's if empty.
-    pub mirrors: Box<[MirrorPolicy]>,
+    pub mirrors: Box<[Arc<MirrorPolicy>]>,
     /// Which circuit breaker counts.
     pub priority: Priority,
     /// What the load balancer hashes.
@@ -75,6 +75,34 @@ pub struct RouteAction {
     pub cors: Option<Arc<CorsPolicy>>,
     /// Upgrades that are let through or not, against the connection manager's list.
     pub upgrades: Box<[UpgradeConfig]>,
+    /// Redirects that are followed here rather than by the client; `None`: none.
+    pub internal_redirect: Option<InternalRedirect>,
+}
+
+/// `InternalRedirectPolicy`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InternalRedirect {
+    /// How many in a row are followed.
+    pub max: u32,
+    /// Which statuses are.
+    pub codes: Box<[u16]>,
+    /// Whether the scheme may change.
+    pub allow_cross_scheme: bool,
+    /// Response headers that go into the next request, or are taken out of it.
+    pub copy: Box<[HeaderName]>,
+    /// Further conditions.
+    pub predicates: Box<[RedirectPredicate]>,
+}
+
+/// A condition on an internal redirect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedirectPredicate {
+    /// The route was not met before.
+    PreviousRoutes,
+    /// The route is one of these.
+    AllowListed(Box<[Box<str>]>),
+    /// Never from `https` to `http`.
+    SafeCrossScheme,
 }
 
 /// `RoutingPriority`
@@ -125,7 +153,7 @@ pub struct MirrorPolicy {
     /// Whether the host of the copy stays without `-shadow`.
     pub disable_shadow_host_suffix_append: bool,
     /// Header operations on the copy.
-    pub request_headers: HeaderOps,
+    pub request_headers: Box<[Mutation]>,
     /// The copy's host.
     pub host_rewrite: Option<http::HeaderValue>,
 }

@@ -41,6 +41,7 @@ fn action(cluster: &str) -> RouteAction {
         hash_policy: Box::default(),
         cors: None,
         upgrades: Box::default(),
+        internal_redirect: None,
     }
 }
 

@@ -59,6 +59,7 @@ stat_set! {
         upstream_rq_per_try_timeout = "upstream_rq_per_try_timeout",
         upstream_rq_per_try_idle_timeout = "upstream_rq_per_try_idle_timeout",
         upstream_rq_timeout = "upstream_rq_timeout",
+        upstream_internal_redirect_succeeded_total = "upstream_internal_redirect_succeeded_total",
         upstream_rq_retry = "upstream_rq_retry",
         upstream_rq_retry_success = "upstream_rq_retry_success",
         upstream_rq_retry_overflow = "upstream_rq_retry_overflow",
