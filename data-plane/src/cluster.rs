@@ -111,6 +111,13 @@ impl Cluster {
         self.endpoints.replace(endpoints);
     }
 
+    /// How many of its hosts are so, and how many there are.
+    pub(crate) fn count_hosts(&self, is_so: impl Fn(&Host) -> bool) -> (u32, u32) {
+        let endpoints = self.endpoints.borrow();
+        let hosts = endpoints.iter().flat_map(|endpoints| endpoints.hosts());
+        hosts.fold((0, 0), |(so, all), host| (so + u32::from(is_so(host)), all + 1))
+    }
+
     /// Nothing new comes: idle connections are closed, the others after their response.
     pub(crate) fn retire(&self) {
         self.retired.set(true);

@@ -1,10 +1,14 @@
 //! HTTP filters: one file a filter, one table from configuration to code.
 
 mod alpn;
+mod api_key_auth;
+mod basic_auth;
 mod buffer;
+mod cdn_loop;
 mod compression;
 mod compressor;
 mod cors;
+mod csrf;
 mod decompressor;
 mod discovered;
 pub(crate) mod edit;
@@ -14,11 +18,17 @@ mod grpc_http1_bridge;
 mod grpc_stats;
 mod grpc_web;
 mod header_mutation;
+mod header_to_metadata;
+mod health_check;
+mod ip_tagging;
 mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
 mod rbac;
 mod set_filter_state;
+mod set_metadata;
+
+pub(crate) use health_check::FAILING as FAILING_HEALTH_CHECKS;
 
 use std::any::Any;
 use std::pin::Pin;
@@ -193,7 +203,15 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
-        HttpFilterKind::Cors => Box::new(cors::Cors),
+        HttpFilterKind::ApiKeyAuth(config) => Box::new(api_key_auth::Filter::new(config, build)),
+        HttpFilterKind::BasicAuth(config) => Box::new(basic_auth::Filter::new(config, build)),
+        HttpFilterKind::CdnLoop(config) => Box::new(cdn_loop::Filter(config.clone())),
+        HttpFilterKind::Csrf(config) => Box::new(csrf::Filter::new(config, build)),
+        HttpFilterKind::HeaderToMetadata(config) => Box::new(header_to_metadata::Filter(config.clone())),
+        HttpFilterKind::HealthCheck(config) => Box::new(health_check::Filter::new(config)),
+        HttpFilterKind::IpTagging(config) => Box::new(ip_tagging::Filter::new(config, build)),
+        HttpFilterKind::SetMetadata(entries) => Box::new(set_metadata::Filter::new(entries, build)),
+        HttpFilterKind::Cors => Box::new(cors::Cors::new(build)),
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
         HttpFilterKind::Alpn(config) => Box::new(config.clone()),
         HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
@@ -208,4 +226,27 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
         HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
     })
+}
+
+/// The path without a parameter of its query.
+pub(crate) fn without_param(path: &str, name: &str) -> String {
+    let Some((before, query)) = path.split_once('?') else { return path.to_owned() };
+    let is_it = |pair: &&str| {
+        let key = pair.split('=').next().unwrap_or_default();
+        percent_encoding::percent_decode_str(key).decode_utf8_lossy() == name
+    };
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    if rest.is_empty() { before.to_owned() } else { format!("{before}?{}", rest.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_param;
+
+    #[test]
+    fn parameters_are_taken_out() {
+        assert_eq!(without_param("/a?x=1&t=2&y", "t"), "/a?x=1&y");
+        assert_eq!(without_param("/a?t=2", "t"), "/a");
+        assert_eq!(without_param("/a", "t"), "/a");
+    }
 }

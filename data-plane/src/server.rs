@@ -143,6 +143,7 @@ impl Main {
     /// `/healthcheck/{fail,ok}`
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.set(healthy);
+        crate::filters::FAILING_HEALTH_CHECKS.store(!healthy, std::sync::atomic::Ordering::Relaxed);
         self.publish_state();
     }
 

@@ -1,10 +1,14 @@
 //! HTTP filters of a connection manager: one file a filter, with its runtime type and its conversions, and one table.
 
 pub mod alpn;
+mod api_key_auth;
+mod basic_auth;
 mod buffer;
+mod cdn_loop;
 pub mod compression;
 pub mod compressor;
 mod cors;
+mod csrf;
 pub mod decompressor;
 mod discovered;
 pub mod ext_authz;
@@ -13,6 +17,9 @@ pub mod grpc_http1_bridge;
 pub mod grpc_stats;
 mod grpc_web;
 pub(crate) mod header_mutation;
+pub mod header_to_metadata;
+pub mod health_check;
+pub mod ip_tagging;
 mod istio_stats;
 mod jwt_authn;
 mod local_rate_limit;
@@ -20,9 +27,12 @@ mod peer_metadata;
 mod rbac;
 pub mod router;
 mod set_filter_state;
+mod set_metadata;
 
 use std::sync::Arc;
 
+use sail_proxy_decide::credentials::ApiKeys;
+use sail_proxy_decide::csrf::CsrfPolicy;
 use sail_proxy_decide::fault::FaultConfig;
 use sail_proxy_decide::fraction::Runtime;
 use sail_proxy_decide::headers::Mutations;
@@ -34,10 +44,16 @@ use sail_proxy_decide::route::PerFilterConfig;
 use xds_api::istio::{peer_metadata as peer_metadata_proto, stats};
 
 pub use alpn::AlpnOverride;
+pub use basic_auth::BasicAuth;
+pub use cdn_loop::CdnLoop;
 pub(crate) use discovered::extension;
 pub use discovered::{Discovered, Extension};
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
+use header_to_metadata::HeaderToMetadata;
+use health_check::HealthCheck;
+use ip_tagging::IpTagging;
 pub use router::Router;
+pub use set_metadata::SetMetadata;
 
 use crate::convert::{Cx, arc, matchers, type_name, values};
 use crate::network_filter::FilterStateValue;
@@ -61,9 +77,13 @@ struct PerRoute {
 /// All filters, by the names of their files.
 const FILTERS: &[Entry] = &[
     alpn::ENTRY,
+    api_key_auth::ENTRY,
+    basic_auth::ENTRY,
     buffer::ENTRY,
+    cdn_loop::ENTRY,
     compressor::ENTRY,
     cors::ENTRY,
+    csrf::ENTRY,
     decompressor::ENTRY,
     ext_authz::ENTRY,
     fault::ENTRY,
@@ -71,6 +91,9 @@ const FILTERS: &[Entry] = &[
     grpc_stats::ENTRY,
     grpc_web::ENTRY,
     header_mutation::ENTRY,
+    header_to_metadata::ENTRY,
+    health_check::ENTRY,
+    ip_tagging::ENTRY,
     istio_stats::ENTRY,
     jwt_authn::ENTRY,
     local_rate_limit::ENTRY,
@@ -78,6 +101,7 @@ const FILTERS: &[Entry] = &[
     rbac::ENTRY,
     router::ENTRY,
     set_filter_state::ENTRY,
+    set_metadata::ENTRY,
 ];
 
 /// An entry of `http_filters`.
@@ -94,6 +118,22 @@ pub struct HttpFilter {
 /// What an HTTP filter does.
 #[derive(Clone, Debug)]
 pub enum HttpFilterKind {
+    /// `api_key_auth`
+    ApiKeyAuth(Arc<ApiKeys>),
+    /// `basic_auth`
+    BasicAuth(Arc<BasicAuth>),
+    /// `cdn_loop`
+    CdnLoop(Arc<CdnLoop>),
+    /// `csrf`
+    Csrf(Arc<CsrfPolicy>),
+    /// `header_to_metadata`
+    HeaderToMetadata(Arc<HeaderToMetadata>),
+    /// `health_check`
+    HealthCheck(Arc<HealthCheck>),
+    /// `ip_tagging`
+    IpTagging(Arc<IpTagging>),
+    /// `set_metadata`
+    SetMetadata(Arc<[SetMetadata]>),
     /// `istio.alpn`
     Alpn(Arc<AlpnOverride>),
     /// `buffer`: the most bytes.

@@ -27,6 +27,7 @@ mod pb;
 mod rbac;
 mod route;
 
+pub use convert::values::json;
 pub use convert::{NoSources, Sources};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use sail_proxy_decide as decide;

@@ -4,7 +4,10 @@
 //! types are compiled once from Envoy's protobufs by `sail-proxy-config` and are read by every worker through `Arc`s.
 
 pub mod address;
+pub mod cdn_loop;
 pub mod cel;
+pub mod credentials;
+pub mod csrf;
 pub mod fault;
 pub mod filter_chain;
 pub mod format;

@@ -134,7 +134,7 @@ impl Filter {
             }
         }
         for name in &effects.remove_params {
-            if let Ok(path) = PathAndQuery::try_from(without_param(head.path.as_str(), name)) {
+            if let Ok(path) = PathAndQuery::try_from(super::without_param(head.path.as_str(), name)) {
                 head.path = path;
             }
         }
@@ -267,27 +267,4 @@ fn realm(head: &Head) -> String {
     let path = head.path.as_str();
     let end = (0..=REALM_PATH.min(path.len())).rev().find(|end| path.is_char_boundary(*end)).unwrap_or(0);
     format!("{}://{}{}", head.scheme, head.authority(), &path[..end])
-}
-
-/// The path without a parameter of its query.
-fn without_param(path: &str, name: &str) -> String {
-    let Some((before, query)) = path.split_once('?') else { return path.to_owned() };
-    let is_it = |pair: &&str| {
-        let key = pair.split('=').next().unwrap_or_default();
-        percent_encoding::percent_decode_str(key).decode_utf8_lossy() == name
-    };
-    let rest: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
-    if rest.is_empty() { before.to_owned() } else { format!("{before}?{}", rest.join("&")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_param;
-
-    #[test]
-    fn parameters_are_taken_out() {
-        assert_eq!(without_param("/a?x=1&t=2&y", "t"), "/a?x=1&y");
-        assert_eq!(without_param("/a?t=2", "t"), "/a");
-        assert_eq!(without_param("/a", "t"), "/a");
-    }
 }

@@ -8,7 +8,10 @@ mod istio;
 mod listeners;
 mod process;
 
-pub use auth::http_jwt_authn;
+pub use auth::{
+    http_api_key_auth, http_basic_auth, http_cors, http_csrf, http_ip_tagging, http_jwt_authn,
+    http_set_metadata,
+};
 pub use bodies::{http_compressor, http_decompressor};
 pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_update};
 pub use filters::{

@@ -106,7 +106,7 @@ pub(crate) fn object(value: pb::Struct) -> Map<String, Value> {
 }
 
 /// A `Value` as JSON.
-pub(crate) fn json(value: pb::Value) -> Value {
+pub fn json(value: pb::Value) -> Value {
     use xds_api::google::protobuf::value::Kind;
     match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,

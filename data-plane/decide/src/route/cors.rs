@@ -43,6 +43,11 @@ pub struct CorsPolicy {
 pub enum Decision {
     /// It is no cross-origin request, or the policy is off.
     Pass,
+    /// The policy is only counted: whether the origin is allowed.
+    Counted {
+        /// Whether it is.
+        allowed: bool,
+    },
     /// A preflight: answered with 200 and these headers.
     Preflight(Box<HeaderMap>),
     /// A cross-origin request from an allowed origin: its response gets headers.
@@ -65,7 +70,10 @@ impl CorsPolicy {
             return Decision::Pass;
         };
         if !self.enabled.hit(random, runtime) {
-            return Decision::Pass;
+            return match self.shadow.hit(random, runtime) {
+                true => Decision::Counted { allowed: self.allows(origin) },
+                false => Decision::Pass,
+            };
         }
         let allowed = self.allows(origin);
         let preflight = head.method == "OPTIONS" && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
