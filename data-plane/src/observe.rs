@@ -23,7 +23,7 @@ use crate::http::exchange::Exchange;
 use crate::http::head::Head;
 use crate::stats::Store;
 use crate::stream_info::{Capture, Direction, PeerMetadata, StreamInfo};
-use crate::trace::{Exporters, Tracer};
+use crate::trace::{Exporters, Tracer, Way};
 use istio::IstioStats;
 
 /// Environment variables, read once by `main`.
@@ -161,15 +161,10 @@ impl HttpObserver {
     }
 
     /// Called once per request, when its route is known and before it goes upstream: decides on tracing, begins the
-    /// span and leaves the context in the headers. `operation` is the route's decorator, and whether it is propagated.
-    pub fn on_request(
-        &self,
-        headers: &mut http::HeaderMap,
-        info: &mut StreamInfo,
-        operation: Option<(&Arc<str>, bool)>,
-    ) {
+    /// span and leaves the context in the headers.
+    pub fn on_request(&self, headers: &mut http::HeaderMap, info: &mut StreamInfo, way: &Way<'_>) {
         if let Some(tracer) = &self.tracer {
-            tracer.begin(headers, info, operation);
+            tracer.begin(headers, info, way);
         }
     }
 

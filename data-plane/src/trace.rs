@@ -15,4 +15,4 @@ pub use context::{Context, Propagation, SpanId, TraceId};
 pub(crate) use export::post;
 pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running, run_all};
 pub use sampling::{Reason, Sampling};
-pub use span::{CustomTag, Kind, Span, TagSource, Tracer, TracerOptions};
+pub use span::{CustomTag, Kind, Span, TagSource, Tracer, TracerOptions, Way};

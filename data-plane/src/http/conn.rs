@@ -113,7 +113,8 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
     builder
         .half_close(false)
         .header_read_timeout(None)
-        .pipeline_flush(true)
+        // Gathering responses to pipelined requests would lose them where the connection ends before the last.
+        .pipeline_flush(false)
         .max_headers(connection.manager.max_headers())
         .max_buf_size(connection.manager.max_header_bytes().max(8192));
     match connection.manager.config.http1.header_case {

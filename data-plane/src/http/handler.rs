@@ -19,6 +19,7 @@ use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{Protocol, ResponseFlag, details};
+use crate::trace::Way;
 
 /// What the router hands back: the response, and what its body needs until its end.
 pub(crate) struct Reply {
@@ -65,6 +66,7 @@ async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensio
     trace(exchange, &mut head);
     exchange.set_timer(&head);
     exchange.connection.manager.observer.on_request_start(exchange, &head);
+    log_periodically(exchange);
     let body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
     let filters = manager.filters(&head);
@@ -123,13 +125,32 @@ fn remove_internal_only(exchange: &Exchange, head: &mut Head) {
 /// Begins the request's span, where it is traced.
 fn trace(exchange: &Exchange, head: &mut Head) {
     let found = exchange.routed.get();
-    let decorator = found.as_ref().and_then(|found| found.route.as_ref()?.decorator.as_ref());
-    let operation = decorator.map(|decorator| (&decorator.operation, decorator.propagate));
-    exchange.connection.manager.observer.on_request(
-        &mut head.headers,
-        &mut exchange.info.borrow_mut(),
-        operation,
-    );
+    let route = found.as_ref().and_then(|found| found.route.as_ref());
+    let decorator = route.and_then(|route| route.decorator.as_ref());
+    let way = Way {
+        operation: decorator.map(|decorator| (&decorator.operation, decorator.propagate)),
+        tracing: route.and_then(|route| route.tracing.as_ref()),
+        runtime: exchange.connection.worker.runtime(),
+    };
+    let info = &mut exchange.info.borrow_mut();
+    exchange.connection.manager.observer.on_request(&mut head.headers, info, &way);
+}
+
+/// Writes logs while the stream goes on, as often as the configuration says.
+fn log_periodically(exchange: &Rc<Exchange>) {
+    let Some(interval) = exchange.connection.manager.config.access_log_flush_interval else { return };
+    let exchange = Rc::downgrade(exchange);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(exchange) = exchange.upgrade() else { return };
+            let info = exchange.info.borrow();
+            if info.timing.end.is_some() {
+                return;
+            }
+            exchange.connection.manager.observer.on_interval(&info);
+        }
+    });
 }
 
 fn reply_to_bad_head(exchange: &Exchange, version: Version, error: HeadError) -> Reply {

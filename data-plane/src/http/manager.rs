@@ -164,9 +164,9 @@ impl Manager {
         }
     }
 
-    /// Whether a connection that had so many requests before takes no other after this one.
-    pub(crate) fn is_last_request(&self, before: u64) -> bool {
-        self.config.limits.max_requests_per_connection.is_some_and(|max| before + 1 >= u64::from(max))
+    /// Whether a connection that had so many requests takes no other.
+    pub(crate) fn is_last_request(&self, count: u64) -> bool {
+        self.config.limits.max_requests_per_connection.is_some_and(|max| count >= u64::from(max))
     }
 
     pub(crate) fn accepts_http10(&self) -> bool {

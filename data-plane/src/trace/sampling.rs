@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use sail_proxy_decide::fraction::Fraction;
 
+use super::span::Way;
+
 /// Why a request is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -34,6 +36,21 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// As the request's route has it, and as the runtime overrides it.
+    pub(super) fn on(&self, way: &Way<'_>) -> Self {
+        let base = way.tracing.map_or(*self, |route| Self {
+            client: route.client_sampling,
+            random: route.random_sampling,
+            overall: route.overall_sampling,
+        });
+        let now = |key: &str, fraction| way.runtime.fraction(key).unwrap_or(fraction);
+        Self {
+            client: now("tracing.client_enabled", base.client),
+            random: now("tracing.random_sampling", base.random),
+            overall: now("tracing.global_enabled", base.overall),
+        }
+    }
+
     /// The reason, given the one that the request's id brought and a number drawn for it.
     pub fn decide(&self, headers: &HeaderMap, brought: Reason, random: u64) -> Reason {
         let mut reason = brought;

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 use sail_proxy_decide::format::MetadataSource;
+use sail_proxy_decide::fraction::Runtime;
+use sail_proxy_decide::route::RouteTracing;
 
 use super::context::{Context, Propagation, SpanId, TraceId, inject, trace_state};
 use super::export::ExporterHandle;
@@ -79,6 +81,17 @@ pub enum TagSource {
     Metadata(MetadataSource, Arc<str>, Box<[Box<str>]>, Option<Arc<str>>),
 }
 
+/// What of a request's way has a say in its trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// The route's decorator, and whether it is told to the next hop.
+    pub operation: Option<(&'a Arc<str>, bool)>,
+    /// The route's fractions.
+    pub tracing: Option<&'a RouteTracing>,
+    /// The runtime's values.
+    pub runtime: &'a dyn Runtime,
+}
+
 /// A connection manager's tracer.
 #[derive(Debug)]
 pub struct TracerOptions {
@@ -138,17 +151,12 @@ impl Tracer {
         }
     }
 
-    /// Decides whether the request is traced, begins its span, and leaves the context in its headers. `operation` is
-    /// the route's decorator, and whether it is told to the next hop.
-    pub fn begin(
-        &self,
-        headers: &mut HeaderMap,
-        info: &mut StreamInfo,
-        operation: Option<(&Arc<str>, bool)>,
-    ) {
+    /// Decides whether the request is traced, begins its span, and leaves the context in its headers.
+    pub fn begin(&self, headers: &mut HeaderMap, info: &mut StreamInfo, way: &Way<'_>) {
         let options = &self.0;
+        let operation = way.operation;
         let mut rng = rand::rng();
-        let reason = self.decide(headers, info, &mut rng);
+        let reason = self.decide(headers, info, way, &mut rng);
         let context = Context::extract(headers, options.propagation);
         let sampled = context.sampled.unwrap_or(reason != Reason::None);
         let id = SpanId::random(&mut rng);
@@ -208,7 +216,13 @@ impl Tracer {
         exporter.send(*span);
     }
 
-    fn decide(&self, headers: &mut HeaderMap, info: &mut StreamInfo, rng: &mut impl Rng) -> Reason {
+    fn decide(
+        &self,
+        headers: &mut HeaderMap,
+        info: &mut StreamInfo,
+        way: &Way<'_>,
+        rng: &mut impl Rng,
+    ) -> Reason {
         let (options, stats) = (&self.0, &self.0.stats);
         if info.health_check {
             stats.inc(stat::health_check);
@@ -217,7 +231,8 @@ impl Tracer {
         let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let brought = id.as_deref().and_then(request_id::reason).unwrap_or(Reason::None);
         let random = id.as_deref().and_then(request_id::sample).unwrap_or_else(|| rng.random());
-        let reason = options.sampling.decide(headers, brought, random);
+        let sampling = options.sampling.on(way);
+        let reason = sampling.decide(headers, brought, random);
         stats.inc(match reason {
             Reason::None => stat::not_traceable,
             Reason::Sampled => stat::random_sampling,

@@ -96,6 +96,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     );
     cx.refuse("path_normalization_options", &path_normalization_options);
     cx.refuse("proxy_status_config", &proxy_status_config);
+    cx.unserved("proxy_100_continue", &proxy_100_continue);
     cx.refuse("typed_header_validation_config", &typed_header_validation_config);
     cx.refuse("forward_proto_config", &forward_proto_config);
 

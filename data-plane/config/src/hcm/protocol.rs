@@ -66,6 +66,12 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         ignore_http_11_upgrade,
     } = value;
     cx.refuse("ignore_http_11_upgrade", &ignore_http_11_upgrade);
+    if allow_absolute_url == Some(pb::BoolValue { value: false }) {
+        cx.warn(
+            "allow_absolute_url",
+            "absolute URLs are taken all the same, as Envoy's documentation wishes",
+        );
+    }
     Http1Options {
         accept_http_10,
         default_host_for_http_10: (!default_host_for_http_10.is_empty())
@@ -134,6 +140,7 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
     } = value;
     cx.refuse("allow_metadata", &allow_metadata);
     cx.refuse("custom_settings_parameters", &custom_settings_parameters);
+    cx.ignore("stream_reset_burst", &stream_reset_burst, "the codec bounds resets itself");
     let override_error = override_stream_error_on_invalid_http_message.map(|value| value.value);
     Http2Options {
         hpack_table_size: hpack_table_size.map(|value| value.value),
@@ -155,6 +162,7 @@ fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http
         cx.error("timeout", "it must be set");
         return None;
     };
+    cx.ignore("connection_idle_interval", &connection_idle_interval, "pings go out by interval alone");
     Some(Http2Keepalive {
         interval: values::limit(cx, "interval", interval, None),
         timeout,

@@ -239,6 +239,7 @@ fn upgrade(cx: &mut Cx<'_>, value: pb::route::route_action::UpgradeConfig) -> Op
         let pb::route::route_action::upgrade_config::ConnectConfig { proxy_protocol_config, allow_post } =
             value;
         cx.refuse("proxy_protocol_config", &proxy_protocol_config);
+        cx.error("", "CONNECT is forwarded, not ended here");
         Some(ConnectConfig { allow_post })
     });
     Some(UpgradeConfig {
