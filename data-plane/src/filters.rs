@@ -11,6 +11,7 @@ mod cors;
 mod csrf;
 mod decompressor;
 mod discovered;
+mod dynamic_forward_proxy;
 pub(crate) mod edit;
 mod ext_authz;
 mod fault;
@@ -202,6 +203,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::Rbac(config) => Box::new(rbac::Filter::new(config, build)),
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
+        HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
         HttpFilterKind::ApiKeyAuth(config) => Box::new(api_key_auth::Filter::new(config, build)),
         HttpFilterKind::BasicAuth(config) => Box::new(basic_auth::Filter::new(config, build)),

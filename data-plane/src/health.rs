@@ -2,6 +2,8 @@
 //! which workers read with their next choice.
 
 mod check;
+mod events;
+mod state;
 
 pub use check::Tls;
 
@@ -12,19 +14,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::task::Supervised;
+use hashbrown::HashSet;
 use rand::Rng;
 use sail_proxy_config::Snapshot;
-use sail_proxy_config::cluster::{Cluster, HealthCheck};
+use sail_proxy_config::cluster::{Cluster, Discovery, HealthCheck};
 use sail_proxy_decide::address::Address;
-use sail_proxy_decide::host::{Endpoints, HealthFlag, HealthStatus, Host};
+use sail_proxy_decide::host::{Endpoints, HealthFlag, Host};
+use sail_proxy_decide::outlier;
 
+use crate::cluster::shared::hosts_of;
 use crate::stats::Store;
-use crate::stats::sets::cluster_health_check as stat;
+use crate::stats::sets::{cluster, cluster_health_check as stat, cluster_outlier};
+use events::Log;
+use state::{Change, State};
+
+/// Told of hosts that fail their checks.
+pub type OnFailure = Rc<dyn Fn(&Cluster, &Host)>;
 
 /// All clusters whose hosts are checked.
 pub struct HealthChecks {
     store: Arc<Store>,
     clusters: RefCell<BTreeMap<Arc<str>, Checked>>,
+    on_failure: OnFailure,
 }
 
 struct Checked {
@@ -44,8 +55,39 @@ impl std::fmt::Debug for HealthChecks {
 
 impl HealthChecks {
     /// None yet.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store, clusters: RefCell::default() }
+    pub fn new(store: Arc<Store>, on_failure: OnFailure) -> Self {
+        Self { store, clusters: RefCell::default(), on_failure }
+    }
+
+    /// Keeps hosts that discovery took away for as long as their checks pass, unless the cluster says otherwise.
+    pub fn keep_healthy(&self, snapshot: &mut Snapshot) {
+        for (name, checked) in &*self.clusters.borrow() {
+            let Some(cluster) = snapshot.clusters.get(name) else { continue };
+            if cluster.health_checks.is_empty() || cluster.ignore_health_on_host_removal {
+                continue;
+            }
+            let key = match &cluster.discovery {
+                Discovery::Eds { service_name, .. } => service_name,
+                Discovery::StrictDns(_) | Discovery::LogicalDns(_) => name,
+                _ => continue,
+            };
+            let Some(now) = snapshot.assignments.get(key) else { continue };
+            let now = now.clone();
+            let there: HashSet<&Address> = now.hosts().map(|host| &host.address).collect();
+            let gone = checked.endpoints.hosts().filter(|host| !there.contains(&host.address));
+            let kept: Vec<Arc<Host>> = gone
+                .filter(|host| is_checked(host) && !host.state.has(HealthFlag::FailedActiveHealthCheck))
+                .cloned()
+                .collect();
+            if kept.is_empty() {
+                continue;
+            }
+            for host in &kept {
+                host.state.set(HealthFlag::PendingDynamicRemoval);
+            }
+            let (key, with) = (key.clone(), Arc::new(now.with(&kept)));
+            snapshot.assignments.insert(key, with);
+        }
     }
 
     /// Checks what the snapshot says from now on. `tls` connects as the cluster does.
@@ -57,13 +99,13 @@ impl HealthChecks {
         for (name, cluster) in
             snapshot.clusters.iter().filter(|(_, cluster)| !cluster.health_checks.is_empty())
         {
-            let endpoints = snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(name));
+            let endpoints = hosts_of(snapshot, cluster);
             let Some(endpoints) = endpoints else { continue };
             let entry = clusters.get(name);
             if entry.is_some_and(|c| c.version == cluster.version && Arc::ptr_eq(&c.endpoints, endpoints)) {
                 continue;
             }
-            let mut before = clusters.remove(name).filter(|checked| checked.version == cluster.version);
+            let mut before = clusters.remove(name);
             let stats = match &before {
                 Some(checked) => checked.stats.clone(),
                 None => self.store.scope(&cluster.stat_name),
@@ -76,94 +118,110 @@ impl HealthChecks {
             };
             for host in endpoints.hosts().filter(|host| is_checked(host)) {
                 let running = before.as_mut().and_then(|checked| checked.hosts.remove(&host.address));
-                let task = running.unwrap_or_else(|| start(cluster, host, &checked.stats, tls));
+                let known = running.is_some();
+                let same = before.as_ref().is_some_and(|checked| checked.version == cluster.version);
+                let task = match running.filter(|_| same) {
+                    Some(task) => task,
+                    None => self.start(cluster, host, known, &checked.stats, tls),
+                };
                 checked.hosts.insert(host.address.clone(), task);
             }
             clusters.insert(name.clone(), checked);
+        }
+    }
+
+    /// Checks a host from now on. One that was not checked before is not used until it has passed once.
+    fn start(
+        &self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        known: bool,
+        stats: &stat::Scope,
+        tls: &Tls,
+    ) -> Supervised<()> {
+        if !known {
+            host.state.set(HealthFlag::FailedActiveHealthCheck);
+            if cluster.common_lb.ignore_new_hosts_until_first_health_check {
+                host.state.set(HealthFlag::PendingActiveHealthCheck);
+            }
+        }
+        let checks = Checks {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            stats: stats.clone(),
+            traffic: self.store.scope(&cluster.stat_name),
+            outliers: cluster.outlier_detection.as_ref().map(|_| self.store.scope(&cluster.stat_name)),
+            tls: Rc::clone(tls),
+            on_failure: Rc::clone(&self.on_failure),
+        };
+        Supervised::spawn_local(checks.run(!known))
+    }
+}
+
+/// The checks of one host.
+struct Checks {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    stats: stat::Scope,
+    /// Whether the cluster is used at all.
+    traffic: cluster::Scope,
+    outliers: Option<cluster_outlier::Scope>,
+    tls: Tls,
+    on_failure: OnFailure,
+}
+
+impl Checks {
+    async fn run(self, first: bool) {
+        let Some(config) = self.cluster.health_checks.first() else { return };
+        let mut log = Log::open(config.event_log.as_deref());
+        tokio::time::sleep(random(config.initial_jitter)).await;
+        let mut state = State::new(first);
+        let mut session = check::Session::default();
+        loop {
+            self.stats.inc(stat::attempt);
+            let check = session.check(&self.cluster, &self.host, config, &self.tls);
+            let outcome = match tokio::time::timeout(config.timeout, check).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    session = check::Session::default();
+                    state::Outcome::Timeout
+                }
+            };
+            let change = state.step(config, &self.host, outcome, &self.stats);
+            log.write(config, &self.cluster, &self.host, outcome, &change);
+            self.follow(outcome, &change);
+            let used = self.traffic.counter(cluster::upstream_cx_total) > 0;
+            tokio::time::sleep(change.wait(config, used) + jitter(config)).await;
+        }
+    }
+
+    /// What others make of a result.
+    fn follow(&self, outcome: state::Outcome, change: &Change) {
+        if change.failed() {
+            (self.on_failure)(&self.cluster, &self.host);
+        }
+        let unejects = self
+            .cluster
+            .outlier_detection
+            .as_ref()
+            .is_some_and(|config| config.successful_active_health_check_uneject_host);
+        if outcome.is_success()
+            && unejects
+            && outlier::uneject(&self.host)
+            && let Some(stats) = &self.outliers
+        {
+            stats.move_by(cluster_outlier::ejections_active, -1);
+        }
+        if change.recovered() {
+            // It warms up as a new host does.
+            let now = crate::outlier::now_ms();
+            self.host.state.added_at_ms.store(now, std::sync::atomic::Ordering::Relaxed);
         }
     }
 }
 
 fn is_checked(host: &Host) -> bool {
     !host.health_check.as_ref().is_some_and(|target| target.disabled)
-        && host.health_status != HealthStatus::Unhealthy
-}
-
-fn start(cluster: &Arc<Cluster>, host: &Arc<Host>, stats: &stat::Scope, tls: &Tls) -> Supervised<()> {
-    // Until it has passed once, it is not used.
-    host.state.set(HealthFlag::PendingActiveHealthCheck);
-    let (cluster, host, stats, tls) = (cluster.clone(), host.clone(), stats.clone(), Rc::clone(tls));
-    Supervised::spawn_local(async move {
-        let Some(config) = cluster.health_checks.first() else { return };
-        tokio::time::sleep(random(config.initial_jitter)).await;
-        let mut state = State::default();
-        loop {
-            stats.inc(stat::attempt);
-            let result =
-                tokio::time::timeout(config.timeout, check::check(&cluster, &host, config, &tls)).await;
-            let outcome = match result {
-                Ok(Ok(())) => Outcome::Success,
-                Ok(Err(check::Error::Refused(_))) => Outcome::Failure,
-                Ok(Err(_)) | Err(_) => Outcome::NetworkFailure,
-            };
-            let wait = state.step(config, &host, outcome, &stats);
-            tokio::time::sleep(wait + jitter(config)).await;
-        }
-    })
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Success,
-    /// The host answered, and not well.
-    Failure,
-    /// The host did not answer.
-    NetworkFailure,
-}
-
-/// What a host's checks have shown so far.
-#[derive(Debug, Default)]
-struct State {
-    checked: bool,
-    healthy: bool,
-    in_a_row: u32,
-}
-
-impl State {
-    /// Takes a result, sets the host's flags, and says how long to wait.
-    fn step(&mut self, config: &HealthCheck, host: &Host, outcome: Outcome, stats: &stat::Scope) -> Duration {
-        let success = outcome == Outcome::Success;
-        stats.inc(if success { stat::success } else { stat::failure });
-        if outcome == Outcome::NetworkFailure {
-            stats.inc(stat::network_failure);
-        }
-        let first = !std::mem::replace(&mut self.checked, true);
-        self.in_a_row = if success == self.healthy { 0 } else { self.in_a_row + 1 };
-        let threshold = if success { config.healthy_threshold } else { config.unhealthy_threshold };
-        // The first result decides by itself, and so does an answer that says no.
-        let decided = first || self.in_a_row >= threshold.max(1) || outcome == Outcome::Failure;
-        let changed = first || (success != self.healthy && decided);
-        if changed {
-            self.in_a_row = 0;
-            if self.healthy != success {
-                stats.move_by(stat::healthy, if success { 1 } else { -1 });
-            }
-            self.healthy = success;
-            if success {
-                host.state.clear(HealthFlag::FailedActiveHealthCheck);
-            } else {
-                host.state.set(HealthFlag::FailedActiveHealthCheck);
-            }
-            host.state.clear(HealthFlag::PendingActiveHealthCheck);
-        }
-        match (self.healthy, changed) {
-            (true, true) => config.healthy_edge_interval,
-            (true, false) if success => config.interval,
-            (true, false) => config.interval,
-            (false, true) => config.unhealthy_edge_interval,
-            (false, false) => config.unhealthy_interval,
-        }
-    }
 }
 
 fn jitter(config: &HealthCheck) -> Duration {

@@ -18,6 +18,8 @@ use sail_proxy_decide::outlier::OutlierDetection;
 use sail_proxy_decide::route::Metadata;
 use xds_api::istio::metadata_exchange::MetadataExchange;
 
+pub(crate) use discovery::dns_cache;
+
 use crate::hcm::{Http1Options, Http2Options};
 use crate::listener::{SocketOption, TcpKeepalive};
 use crate::source::ConfigSource;

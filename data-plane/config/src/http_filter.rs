@@ -11,6 +11,7 @@ mod cors;
 mod csrf;
 pub mod decompressor;
 mod discovered;
+mod dynamic_forward_proxy;
 pub mod ext_authz;
 mod fault;
 pub mod grpc_http1_bridge;
@@ -48,6 +49,7 @@ pub use basic_auth::BasicAuth;
 pub use cdn_loop::CdnLoop;
 pub(crate) use discovered::extension;
 pub use discovered::{Discovered, Extension};
+pub use dynamic_forward_proxy::ForwardHost;
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 use header_to_metadata::HeaderToMetadata;
 use health_check::HealthCheck;
@@ -86,6 +88,7 @@ const FILTERS: &[Entry] = &[
     csrf::ENTRY,
     decompressor::ENTRY,
     ext_authz::ENTRY,
+    dynamic_forward_proxy::ENTRY,
     fault::ENTRY,
     grpc_http1_bridge::ENTRY,
     grpc_stats::ENTRY,
@@ -146,6 +149,8 @@ pub enum HttpFilterKind {
     Cors,
     /// `decompressor`
     Decompressor(Arc<decompressor::Decompressor>),
+    /// `dynamic_forward_proxy`
+    DynamicForwardProxy(Arc<crate::cluster::DnsCache>),
     /// `ext_authz`
     ExtAuthz(Arc<ext_authz::ExtAuthz>),
     /// `fault`

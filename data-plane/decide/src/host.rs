@@ -346,6 +346,30 @@ impl Endpoints {
         }
     }
 
+    /// These hosts and some more, which stay in their priorities and localities.
+    #[must_use]
+    pub fn with(&self, more: &[Arc<Host>]) -> Self {
+        let count = more.iter().map(|host| host.priority as usize + 1).max().unwrap_or(0);
+        let sets = (0..self.priorities.len().max(count)).map(|priority| {
+            let before = self.priorities.get(priority).cloned().unwrap_or_default();
+            let (mut hosts, mut localities) = (before.hosts.into_vec(), before.localities.into_vec());
+            for host in more.iter().filter(|host| host.priority as usize == priority) {
+                let weight = localities.iter().find(|there| there.locality == host.locality);
+                let weight = weight.and_then(|there| there.weight);
+                let locality = Arc::clone(&host.locality);
+                localities.push(LocalityHosts { locality, weight, hosts: hosts.len()..hosts.len() + 1 });
+                hosts.push(Arc::clone(host));
+            }
+            HostSet { hosts: hosts.into(), localities: localities.into() }
+        });
+        Self {
+            priorities: sets.collect(),
+            policy: self.policy.clone(),
+            version: self.version,
+            epoch: self.epoch.clone(),
+        }
+    }
+
     /// All hosts.
     pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> + Clone {
         self.priorities.iter().flat_map(|set| set.hosts.iter())

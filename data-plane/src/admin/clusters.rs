@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::StatusCode;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::{Cluster, Discovery, Thresholds};
-use sail_proxy_config::decide::host::{Endpoints, HealthFlag, HealthStatus, Host};
+use sail_proxy_config::decide::host::{HealthFlag, HealthStatus, Host};
 use serde_json::{Map, Value, json};
 
 use super::{Page, Params, text};
+use crate::cluster::shared::hosts_of;
 use crate::server::Main;
 use crate::xds::Manager;
 
@@ -31,8 +32,14 @@ pub(super) fn page(main: &Main, params: &Params) -> Page {
     text(StatusCode::OK, out)
 }
 
-fn endpoints<'a>(snapshot: &'a Snapshot, cluster: &'a Cluster) -> Option<&'a Arc<Endpoints>> {
-    snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(&cluster.name))
+/// A cluster's hosts, those that requests brought up among them.
+fn hosts(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Vec<Arc<Host>> {
+    let workers = manager.parts().workers();
+    match &cluster.discovery {
+        Discovery::OriginalDst(_) => workers.clusters().destinations(&cluster.name),
+        Discovery::DynamicForwardProxy(cache) => workers.dns_caches().hosts(&cache.name),
+        _ => hosts_of(snapshot, cluster).into_iter().flat_map(|all| all.hosts()).cloned().collect(),
+    }
 }
 
 fn write_text(out: &mut String, manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) {
@@ -51,7 +58,7 @@ fn write_text(out: &mut String, manager: &Manager, snapshot: &Snapshot, cluster:
     {
         let _ = writeln!(out, "{name}::eds_service_name::{service_name}");
     }
-    for host in endpoints(snapshot, cluster).into_iter().flat_map(|endpoints| endpoints.hosts()) {
+    for host in &hosts(manager, snapshot, cluster) {
         let at = &host.address;
         let (connections, requests) = active(host);
         let locality = &host.locality;
@@ -80,9 +87,8 @@ fn as_json(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Value {
         all.extend(thresholds(limits).map(|(what, limit)| (what.to_owned(), limit.into())));
         Value::Object(all)
     };
-    let hosts: Vec<Value> = endpoints(snapshot, cluster)
-        .into_iter()
-        .flat_map(|endpoints| endpoints.hosts())
+    let hosts: Vec<Value> = hosts(manager, snapshot, cluster)
+        .iter()
         .map(|host| {
             let (connections, requests) = active(host);
             let gauge =
@@ -139,6 +145,7 @@ fn flags(host: &Host) -> String {
         (HealthFlag::FailedOutlierCheck, "/failed_outlier_check"),
         (HealthFlag::DegradedActiveHealthCheck, "/degraded_active_hc"),
         (HealthFlag::PendingActiveHealthCheck, "/pending_active_hc"),
+        (HealthFlag::PendingDynamicRemoval, "/pending_dynamic_removal"),
     ]
     .into_iter()
     .filter(|(flag, _)| state.has(*flag))
@@ -162,6 +169,7 @@ fn health(host: &Host) -> Value {
         (HealthFlag::FailedOutlierCheck, "failed_outlier_check"),
         (HealthFlag::DegradedActiveHealthCheck, "failed_active_degraded_check"),
         (HealthFlag::PendingActiveHealthCheck, "pending_active_hc"),
+        (HealthFlag::PendingDynamicRemoval, "pending_dynamic_removal"),
     ] {
         if state.has(flag) {
             status.insert(name.to_owned(), true.into());

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sail_proxy_config::cluster::Cluster;
+use sail_proxy_config::cluster::{Cluster, Discovery};
 use sail_proxy_config::http_filter::Extension;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::Secret;
 use sail_proxy_config::{Kind, Snapshot};
-use sail_proxy_decide::host::{Endpoints, Host, Locality};
+use sail_proxy_decide::host::{Endpoints, HealthFlag, Host, Locality};
 use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
 
@@ -36,7 +36,7 @@ pub struct Parts {
     health: HealthChecks,
     outliers: Outliers,
     contexts: Rc<Contexts>,
-    workers: RefCell<Workers>,
+    workers: Rc<RefCell<Workers>>,
     current: RefCell<Arc<Snapshot>>,
     dirty: Rc<Cell<bool>>,
     local: RefCell<Option<(Arc<str>, Arc<Locality>)>>,
@@ -58,11 +58,26 @@ impl Parts {
     ) -> Self {
         let dirty = Rc::new(Cell::new(false));
         let flag = dirty.clone();
+        let changed = Rc::new(changed);
+        let ring = changed.clone();
         let dns = Dns::new(move || {
             flag.set(true);
-            changed();
+            ring();
         });
-        tokio::task::spawn_local(workers.dns_caches().clone().run());
+        let workers = Rc::new(RefCell::new(workers));
+        let (flag, told) = (dirty.clone(), workers.clone());
+        let on_failure = Rc::new(move |cluster: &Cluster, host: &Host| {
+            if cluster.close_connections_on_host_health_failure {
+                told.borrow().host_failed(&cluster.name, &host.address);
+            }
+            // It was kept for its health alone.
+            if host.state.has(HealthFlag::PendingDynamicRemoval) {
+                flag.set(true);
+                changed();
+            }
+        });
+        tokio::task::spawn_local(workers.borrow().dns_caches().clone().run());
+        let registry = workers.borrow().clusters().clone();
         Self {
             endpoints: RefCell::default(),
             routes: RefCell::default(),
@@ -70,10 +85,10 @@ impl Parts {
             extensions: RefCell::default(),
             dns,
             convert: Converter::new(environment),
-            health: HealthChecks::new(store.clone()),
-            outliers: Outliers::new(store, workers.clusters().clone()),
+            health: HealthChecks::new(store.clone(), on_failure),
+            outliers: Outliers::new(store, registry),
             contexts: Rc::new(Contexts::default()),
-            workers: RefCell::new(workers),
+            workers,
             current: RefCell::default(),
             dirty,
             local: RefCell::default(),
@@ -197,12 +212,15 @@ impl Parts {
             files: self.convert.files(),
             local_zone: None,
         };
+        self.health.keep_healthy(&mut snapshot);
         snapshot.local_zone = self.local_zone(&snapshot);
         let mut failed = Vec::new();
         loop {
             let whole = Arc::new(snapshot);
-            match self.workers.borrow_mut().apply(&whole) {
+            let applied = self.workers.borrow_mut().apply(&whole);
+            match applied {
                 Ok(()) => {
+                    self.preresolve(&whole);
                     self.health.update(&whole, &self.health_tls());
                     self.outliers.update(&whole);
                     self.current.replace(whole);
@@ -228,6 +246,15 @@ impl Parts {
         *self.local.borrow_mut() = (!cluster.is_empty()).then(|| (Arc::from(cluster), locality));
     }
 
+    /// Resolves what caches of names are to know from the start.
+    fn preresolve(&self, snapshot: &Snapshot) {
+        for cluster in snapshot.clusters.values() {
+            if let Discovery::DynamicForwardProxy(cache) = &cluster.discovery {
+                self.workers.borrow().dns_caches().preresolve(cache);
+            }
+        }
+    }
+
     fn local_zone(&self, snapshot: &Snapshot) -> Option<LocalZone> {
         let local = self.local.borrow();
         let (name, locality) = local.as_ref()?;
@@ -240,8 +267,20 @@ impl Parts {
         let contexts = self.contexts.clone();
         let current = self.current();
         Rc::new(move |cluster: Arc<Cluster>, host: Arc<Host>, stream: Box<dyn Connect>| {
-            let socket = cluster.socket_for(&host.metadata);
-            let tls = dial::client_tls(&contexts, &current, socket, &host.hostname);
+            let check = cluster.health_checks.first();
+            let criteria =
+                check.and_then(|check| check.socket_criteria.clone()).map(serde_json::Value::Object);
+            let socket = match &criteria {
+                Some(criteria) => cluster.socket_by(Some(criteria)),
+                None => cluster.socket_for(&host.metadata),
+            };
+            let mut tls = dial::client_tls(&contexts, &current, socket, &host.hostname);
+            if let (Ok(Some((config, _))), Some(check)) = (&mut tls, check)
+                && !check.alpn_protocols.is_empty()
+            {
+                let names = check.alpn_protocols.iter().map(|name| name.as_bytes().to_vec());
+                Arc::make_mut(config).alpn_protocols = names.collect();
+            }
             Box::pin(async move { dial::wrap(stream, tls.map_err(std::io::Error::other)?).await })
         })
     }
