@@ -36,6 +36,7 @@ use crate::jwks::{Fetcher, Resolver};
 use crate::measure::Measured;
 use crate::settings::{Settings, Tokens, VERSION};
 use crate::source::{self, Started};
+use crate::waiting::Waiting;
 use crate::webhook::inject::Injection;
 use crate::{caller, pages, upkeep, webhook};
 
@@ -110,6 +111,11 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
     let addresses = sockets.addresses()?;
     let (drain, watch) = drain::channel();
 
+    let waiting = Waiting::start(
+        [&sockets.http, &sockets.grpc, &sockets.monitoring],
+        [&sockets.https, &sockets.secure_grpc],
+    )?;
+    info!(grpc = %addresses.grpc, http = %addresses.http, "saild listens; the registry's objects are read");
     let Started { registry, updates, mesh, files, tokens } = source::start(&settings).await?;
     let mut keys = keys(&settings);
     keys.want(&mesh);
@@ -168,6 +174,7 @@ pub(crate) async fn build(settings: Settings, log: base::log::Handle) -> anyhow:
     let secure = tls(ClientAuth::Optional(ca.roots(), PeerPolicy::any()), &[b"h2"])?;
     let https = tls(ClientAuth::None, &[b"h2", b"http/1.1"])?;
 
+    drop(waiting);
     let grpc = |incoming| {
         let services = (ads.clone(), certificates.clone());
         Supervised::spawn(serve_grpc(incoming, services, watch.clone()))

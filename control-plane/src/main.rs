@@ -12,6 +12,7 @@ mod settings;
 mod source;
 mod token_review;
 mod upkeep;
+mod waiting;
 mod webhook;
 
 use std::process::ExitCode;

@@ -6,10 +6,8 @@ use std::process::Command;
 #[test]
 fn a_stock_envoy_and_grpcio_are_served() {
     for (program, argument) in [("envoy", "--version"), ("python3", "-cimport grpc_tools")] {
-        if !Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: it needs {program} {argument} (scripts/need test installs it)");
-            return;
-        }
+        let found = Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
+        assert!(found, "it needs {program} {argument}: `scripts/need test` installs it");
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/interop/xds.py");
     let output = Command::new("unshare")

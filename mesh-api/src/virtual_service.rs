@@ -95,3 +95,29 @@ pub(crate) fn port_selector(map: &mut Map<String, Value>, cx: &mut Cx) {
         map.insert("port".to_owned(), Value::from(number));
     }
 }
+
+/// The names of gRPC's status codes, by number.
+const GRPC_STATUS: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The number of a gRPC status by its name.
+pub fn grpc_status(name: &str) -> Option<u32> {
+    GRPC_STATUS.iter().position(|known| *known == name).and_then(|index| u32::try_from(index).ok())
+}

@@ -166,3 +166,97 @@ async fn keys_go_only_to_those_who_show_who_they_are() {
     // A refusal at first means that the file had not been read yet.
     while describe(&secure.until(SECRET).await) != ["+kubernetes://shop"] {}
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_issuers_are_fetched_for_proxies() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = issuer.local_addr().unwrap();
+    tokio::spawn(async move {
+        let keys = r#"{"keys":[{"kty":"oct","k":"dGhlLWtleS1vZi10aGUtdGVzdA"}]}"#;
+        while let Ok((mut stream, _)) = issuer.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{keys}", keys.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let saild = Saild::start();
+    saild.put(
+        "tokens.yaml",
+        &format!(
+            "{{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {{name: tokens, \
+             namespace: default}}, spec: {{jwtRules: [{{issuer: test, jwksUri: 'http://{address}/keys'}}]}}}}"
+        ),
+    );
+    let mut xds =
+        Xds::open(plain_channel(&saild).await, sidecar("ratings-v1", "10.1.0.9"), None).await.unwrap();
+    // A listener may be sent before the policy is read, and before the keys are had.
+    loop {
+        let listeners = xds.until(LISTENER).await;
+        let bytes = listeners.resources.iter().map(|listener| String::from_utf8_lossy(&listener.body));
+        if bytes.collect::<String>().contains("dGhlLWtleS1vZi10aGUtdGVzdA") {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn until_the_registry_is_known_proxies_are_told_to_come_back() {
+    use std::io::{BufRead as _, BufReader};
+    // An API server that never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {}}],
+    });
+    std::fs::write(dir.path().join("kubeconfig"), config.to_string()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_saild"))
+        .args(["discovery", "--registries", "Kubernetes", "--state-dir", "state"])
+        .args(["--httpAddr", "127.0.0.1:0", "--httpsAddr", "127.0.0.1:0", "--grpcAddr", "127.0.0.1:0"])
+        .args(["--secureGRPCAddr", "127.0.0.1:0", "--monitoringAddr", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .env("KUBECONFIG", dir.path().join("kubeconfig"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.map(Result::unwrap).find(|line| line.contains("saild listens")).unwrap();
+    let address = |name: &str| {
+        let from = line.find(name).unwrap() + name.len();
+        let text: String =
+            line[from..].chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
+        text.parse::<std::net::SocketAddr>().unwrap_or_else(|error| panic!("{error}: {line}"))
+    };
+    let uri = format!("http://{}", address("grpc="));
+    let channel = tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap();
+    let refused = Xds::open(channel, sidecar("ratings-v1", "10.1.0.9"), None).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    let mut stream = std::net::TcpStream::connect(address("http=")).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_ends_streams_and_the_process() {
+    let mut saild = Saild::start();
+    let mut xds =
+        Xds::open(plain_channel(&saild).await, sidecar("ratings-v1", "10.1.0.9"), None).await.unwrap();
+    let _ = xds.until(LISTENER).await;
+    saild.terminate();
+    let ended = loop {
+        match xds.next().await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert!(matches!(ended.code(), tonic::Code::Cancelled | tonic::Code::Unavailable), "{ended}");
+    assert!(saild.wait().success());
+}

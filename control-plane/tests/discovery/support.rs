@@ -61,6 +61,17 @@ impl Saild {
         self.wait_until_serving();
     }
 
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// How it ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        wait_for("saild ends", || self.child.try_wait().unwrap())
+    }
+
     fn wait_until_serving(&mut self) {
         let path = self.dir.path().join("state/addresses.json");
         let text = wait_for("saild serves", || {

@@ -11,7 +11,7 @@ use saild_model::{
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::endpoint::v3 as eds;
 
-use crate::generate::{Generated, Names};
+use crate::generate::{Generated, Names, Warning};
 use crate::{Cache, naming, pb};
 
 /// What an EDS resource is made of.
@@ -63,11 +63,33 @@ pub(crate) fn endpoints(mesh: &Mesh, proxy: &ProxyView, names: &Names, cache: &C
             inputs(mesh, proxy, name, &parts, &service)
         });
         match inputs {
-            Some(inputs) => out.resources.push(cache.endpoints.get(name, inputs, assignment)),
+            Some(inputs) => {
+                out.warnings.extend(other_networks(proxy, &inputs));
+                out.resources.push(cache.endpoints.get(name, inputs, assignment));
+            }
             None => out.removed.push(name.to_owned()),
         }
     }
     out
+}
+
+/// What is said where endpoints are in another network than the proxy: they are called at their own addresses, as network
+/// gateways are not known.
+fn other_networks(proxy: &ProxyView, inputs: &EndpointInputs) -> Option<Warning> {
+    if proxy.network.is_empty() {
+        return None;
+    }
+    let found = inputs.endpoints.iter().find(|e| !e.network.is_empty() && e.network != proxy.network)?;
+    Some(Warning {
+        kind: "Service".to_owned(),
+        namespace: found.service_namespace.to_string(),
+        name: found.service.to_string(),
+        message: format!(
+            "has endpoints in network {:?}, which proxies of network {:?} call directly: network gateways are not \
+             supported by this release",
+            found.network, proxy.network
+        ),
+    })
 }
 
 fn all_names(mesh: &Mesh, proxy: &ProxyView) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! The providers of MeshConfig: where their services are, and what of them cannot be used.
 
-use mesh_api::mesh_config::{ExtAuthz, ExtensionProvider, Provider, ProviderHeader};
+use mesh_api::mesh_config::{ExtAuthz, ExtensionProvider, OutboundTrafficMode, Provider, ProviderHeader};
 use saild_model::{Mesh, hostname};
 
 use crate::generate::Warning;
@@ -67,7 +67,7 @@ fn service(provider: &Provider) -> Option<(&str, u16)> {
     }
 }
 
-/// What of MeshConfig's providers has no effect, or cannot be reached.
+/// What of MeshConfig has no effect, and which of its providers cannot be reached.
 pub(crate) fn problems(mesh: &Mesh) -> Vec<Warning> {
     let settings = mesh.settings();
     let own = settings.extension_providers.iter().flat_map(|provider| {
@@ -91,7 +91,11 @@ pub(crate) fn problems(mesh: &Mesh) -> Vec<Warning> {
         name: "istio".to_owned(),
         message,
     };
-    own.chain(unknown).map(of).collect()
+    let dynamic = settings.outbound_traffic_policy.mode == OutboundTrafficMode::AllowAnyDynamicDns;
+    let mode = dynamic.then(|| {
+        "outboundTrafficPolicy.mode ALLOW_ANY_DYNAMIC_DNS acts as ALLOW_ANY in this release".to_owned()
+    });
+    own.chain(unknown).chain(mode).map(of).collect()
 }
 
 fn of_one(mesh: &Mesh, provider: &ExtensionProvider) -> Vec<String> {

@@ -209,3 +209,66 @@ fn policies_decide() {
     let policy = Some("ns[default]-policy[no-secrets]-rule[0]".to_owned());
     assert_eq!(ask("productpage-v1", "GET", "/details/secret", true), Server::Denied { policy });
 }
+
+#[test]
+fn who_cannot_be_asked_refuses() {
+    let policy = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: asked}
+spec:
+  selector: {matchLabels: {app: details}}
+  action: CUSTOM
+  provider: {name: nobody}
+  rules:
+  - to: [{operation: {paths: ['/admin']}}]
+";
+    let sim = Sim::new(&["bookinfo/platform/bookinfo.yaml"], policy);
+    let (_, server) = sim.arrives("productpage-v1", "details-v1", sim.get("details", 9080, "/"), true);
+    let policy = Some("default-deny-all-due-to-bad-CUSTOM-action".to_owned());
+    assert_eq!(server, Server::Denied { policy });
+}
+
+#[test]
+fn policies_that_only_report_refuse_nobody() {
+    let policy = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, annotations: {istio.io/dry-run: 'true'}}
+spec:
+  selector: {matchLabels: {app: details}}
+  action: DENY
+  rules: [{}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-a-waypoint}
+spec:
+  targetRefs: [{group: '', kind: Service, name: details}]
+  action: DENY
+  rules: [{}]
+";
+    let sim = Sim::new(&["bookinfo/platform/bookinfo.yaml"], policy);
+    let (_, server) = sim.arrives("productpage-v1", "details-v1", sim.get("details", 9080, "/"), true);
+    assert_eq!(server, Server::Served);
+}
+
+#[test]
+fn patches_of_users_decide() {
+    let patches = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: teapot}
+spec:
+  workloadSelector: {labels: {app: productpage}}
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match: {context: SIDECAR_OUTBOUND, routeConfiguration: {vhost: {name: 'details.default.svc.cluster.local:9080'}}}
+    patch: {operation: INSERT_FIRST, value: {match: {path: /teapot}, direct_response: {status: 418}}}
+";
+    let sim = Sim::new(&["bookinfo/platform/bookinfo.yaml"], patches);
+    let ask = |from: &str, path: &str| call(&sim.proxy(from, "sidecar"), &sim.get("details", 9080, path)).1;
+    assert_eq!(ask("productpage-v1", "/teapot"), Outcome::Answer(418));
+    assert!(matches!(ask("productpage-v1", "/other"), Outcome::Endpoint { .. }));
+    assert!(matches!(ask("reviews-v1", "/teapot"), Outcome::Endpoint { .. }));
+}

@@ -19,6 +19,33 @@ use crate::bundle::TrustBundle;
 use crate::cert::CertInfo;
 use crate::san::SanMatcher;
 
+/// The half of both verifier traits that is about signatures: as the provider's algorithms say.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls12_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls13_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+
 /// What a peer's certificate must say besides leading to a root.
 #[derive(Clone, Debug, Default)]
 pub struct PeerPolicy {
@@ -134,27 +161,7 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    signatures!();
 }
 
 /// The server's check of a client.
@@ -163,18 +170,20 @@ pub struct ClientVerifier {
     bundle: Watched<TrustBundle>,
     policy: PeerPolicy,
     provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
     mandatory: bool,
 }
 
 impl ClientVerifier {
     /// Clients without a certificate are served.
     pub fn optional(bundle: Watched<TrustBundle>, policy: PeerPolicy, provider: Arc<CryptoProvider>) -> Self {
-        Self { bundle, policy, provider, mandatory: false }
+        let algorithms = provider.signature_verification_algorithms;
+        Self { bundle, policy, provider, algorithms, mandatory: false }
     }
 
     /// Clients without a certificate are refused.
     pub fn required(bundle: Watched<TrustBundle>, policy: PeerPolicy, provider: Arc<CryptoProvider>) -> Self {
-        Self { bundle, policy, provider, mandatory: true }
+        Self { mandatory: true, ..Self::optional(bundle, policy, provider) }
     }
 }
 
@@ -205,27 +214,5 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures!();
 }

@@ -1,4 +1,7 @@
-//! `ProxyConfig`: the settings of one proxy.
+//! `ProxyConfig`: the settings of one proxy, as users write them: every field, checked.
+//!
+//! The agent reads the same with a reader of its own, and takes from it only what it acts upon: it stands on the data
+//! plane's side, which does not know the user's API, and it must start on settings of a newer control plane.
 
 use std::time::Duration;
 

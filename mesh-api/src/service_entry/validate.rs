@@ -79,6 +79,12 @@ fn ports(entry: &ServiceEntry, cx: &mut Cx) {
 fn resolution(entry: &ServiceEntry, cx: &mut Cx) {
     let wildcard = entry.hosts.iter().find(|h| h.contains('*'));
     let endpoints = entry.endpoints.len();
+    if entry.resolution == Resolution::DynamicDns {
+        cx.warn_at(
+            "resolution",
+            "DYNAMIC_DNS acts as NONE in this release: connections go to the address that the client resolved",
+        );
+    }
     match entry.resolution {
         Resolution::None if endpoints > 0 => {
             cx.error_at("endpoints", "must not be set for the resolution NONE: the client's address is used");

@@ -258,27 +258,6 @@ fn retries(cx: &mut Cx, retries: &Retry) {
     }
 }
 
-/// The names of gRPC's status codes.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 fn fault(cx: &mut Cx, fault: &Fault) {
     if fault.delay.is_none() && fault.abort.is_none() {
         cx.error("one of delay and abort must be set");
@@ -297,7 +276,7 @@ fn fault(cx: &mut Cx, fault: &Fault) {
             AbortCode::Http(status) if !(200..=599).contains(status) => {
                 cx.error_at("httpStatus", "must be between 200 and 599");
             }
-            AbortCode::Grpc(name) if !GRPC_STATUS.contains(&name.as_str()) => {
+            AbortCode::Grpc(name) if super::super::grpc_status(name).is_none() => {
                 cx.error_at("grpcStatus", format!("{name:?} is no status of gRPC"));
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mesh_api::virtual_service::{AbortCode, CorsPolicy, Fault, HttpRoute, UnmatchedPreflights};
+use mesh_api::virtual_service::{AbortCode, CorsPolicy, Fault, HttpRoute, UnmatchedPreflights, grpc_status};
 use xds_api::any::pack;
 use xds_api::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds_api::envoy::extensions::filters::common::fault::v3 as common;
@@ -12,6 +12,9 @@ use xds_api::google::protobuf::Any;
 
 use super::super::matcher;
 use crate::pb;
+
+/// The gRPC status of what has no name.
+const UNKNOWN: u32 = 2;
 
 /// The settings of filters for one route.
 pub(super) fn per_route(route: &HttpRoute) -> HashMap<String, Any> {
@@ -41,37 +44,14 @@ fn http_fault(settings: &Fault) -> fault::HttpFault {
             percentage: Some(pb::millionths(abort.percentage.unwrap_or_default().per_million())),
             error_type: Some(match &abort.code {
                 AbortCode::Http(status) => fault::fault_abort::ErrorType::HttpStatus(*status),
-                AbortCode::Grpc(name) => fault::fault_abort::ErrorType::GrpcStatus(grpc_status(name)),
+                AbortCode::Grpc(name) => {
+                    fault::fault_abort::ErrorType::GrpcStatus(grpc_status(name).unwrap_or(UNKNOWN))
+                }
             }),
             ..Default::default()
         });
     }
     out
-}
-
-/// The number of a gRPC status; UNKNOWN for what is none.
-fn grpc_status(name: &str) -> u32 {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let found = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
-    found.and_then(|index| u32::try_from(index).ok()).or_else(|| name.parse().ok()).unwrap_or(2)
 }
 
 fn cors_policy(policy: &CorsPolicy) -> cors::CorsPolicy {
