@@ -104,7 +104,7 @@ pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) ->
 /// Answers the request as its route says.
 pub(crate) async fn route(
     exchange: &Rc<Exchange>,
-    head: Head,
+    head: &mut Head,
     extensions: http::Extensions,
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
@@ -115,7 +115,7 @@ pub(crate) async fn route(
     let manager = &exchange.connection.manager;
     match &route.action {
         Action::Route(action) => {
-            if !manager.accepts_upgrade(&head, route) {
+            if !manager.accepts_upgrade(head, route) {
                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
                 manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
                 return Err(Box::new(reply));
@@ -123,7 +123,7 @@ pub(crate) async fn route(
             match &action.internal_redirect {
                 None => request::forward(exchange, &found, route, head, extensions, body).await,
                 Some(policy) => {
-                    let keeper = internal_redirect::Keeper::new(&head, body);
+                    let keeper = internal_redirect::Keeper::new(head, body);
                     let body = keeper.body();
                     let reply = request::forward(exchange, &found, route, head, extensions, body).await?;
                     internal_redirect::follow(exchange, policy, route, keeper, reply).await
@@ -132,12 +132,12 @@ pub(crate) async fn route(
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_redirect);
-            Err(Box::new(redirect_reply(redirect, route, &head)))
+            Err(Box::new(redirect_reply(redirect, route, head)))
         }
         Action::DirectResponse(direct) => {
             manager.stats.inc(stats::rq_direct_response);
-            let mut reply = Reply::local(direct_response(exchange, direct, &head));
-            response_headers(exchange, &found, route, &mut reply, &head);
+            let mut reply = Reply::local(direct_response(exchange, direct, head));
+            response_headers(exchange, &found, route, &mut reply, head);
             Ok(reply)
         }
         Action::NonForwarding => Err(Box::new(handler::no_route(exchange))),

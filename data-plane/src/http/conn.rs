@@ -168,7 +168,8 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     }
     let service = {
         let connection = connection.clone();
-        service_fn(move |request| handler::serve(connection.clone(), request))
+        // In a box, since the codec moves it into a task of its own.
+        service_fn(move |request| Box::pin(handler::serve(connection.clone(), request)))
     };
     let batch = Batch::new(stream);
     let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));

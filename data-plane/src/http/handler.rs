@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -36,44 +37,54 @@ impl Reply {
 }
 
 /// Serves a request that a codec has read.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     connection: Rc<Connection>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> impl Future<Output = Result<Response<Body>, Infallible>> {
     let exchange = Exchange::begin(&connection);
-    // From here on the exchange's end is noted, also if this future is dropped because the client went away.
+    // From here on the exchange's end is noted, also if the future is dropped because the client went away.
     let guard = Guard::new(exchange.clone());
     let (parts, body) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
     let version = parts.version;
-    let reply = match Head::new(parts, connection.accepted.tls.is_some()) {
-        Ok((head, extensions)) => run(&exchange, head, extensions, body).await,
-        Err(error) => reply_to_bad_head(&exchange, version, error),
-    };
-    Ok(finish(&exchange, reply, guard, is_head, version))
+    let mut head = Head::new(parts, connection.accepted.tls.is_some());
+    // Codecs move the future around before they poll it: it captures no more than it needs.
+    async move {
+        let reply = match &mut head {
+            Ok((head, extensions)) => run(&exchange, head, std::mem::take(extensions), body).await,
+            Err(error) => reply_to_bad_head(&exchange, version, *error),
+        };
+        Ok(finish(&exchange, reply, guard, is_head, version))
+    }
 }
 
-async fn run(exchange: &Rc<Exchange>, mut head: Head, extensions: http::Extensions, body: Incoming) -> Reply {
-    note_request(exchange, &head);
+async fn run(
+    exchange: &Rc<Exchange>,
+    head: &mut Head,
+    extensions: http::Extensions,
+    body: Incoming,
+) -> Reply {
+    note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());
-    let admitted = admit::check(exchange, &mut head).and_then(|()| mutate::request(exchange, &mut head));
+    let admitted = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head));
     if let Err(reply) = admitted {
-        note_head(exchange, &head);
+        note_head(exchange, head);
         return Reply::local(local_reply::respond(exchange, reply));
     }
-    exchange.find_route(&head);
-    remove_internal_only(exchange, &mut head);
-    trace(exchange, &mut head);
-    exchange.set_timer(&head);
-    exchange.connection.manager.observer.on_request_start(exchange, &head);
+    exchange.find_route(head);
+    remove_internal_only(exchange, head);
+    trace(exchange, head);
+    exchange.set_timer(head);
+    exchange.connection.manager.observer.on_request_start(exchange, head);
     log_periodically(exchange);
     let body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
-    let filters = manager.filters(&head);
+    let filters = manager.filters(head);
     // How many filters saw the request: as many see its response.
     let passed = Cell::new(0);
-    let answered =
-        timers::bounded(exchange, answer(exchange, filters, &passed, head, extensions, body)).await;
+    // Pinned here: as an argument it would lie in this future twice.
+    let answer = pin!(answer(exchange, filters, &passed, head, extensions, body));
+    let answered = timers::bounded(exchange, answer).await;
     let mut reply = answered.unwrap_or_else(|expired| {
         let reply = expired.reply(exchange);
         expired.note(exchange);
@@ -88,11 +99,11 @@ async fn answer(
     exchange: &Rc<Exchange>,
     filters: &Chain,
     passed: &Cell<usize>,
-    mut head: Head,
+    head: &mut Head,
     extensions: http::Extensions,
     mut body: Body,
 ) -> Reply {
-    let early = match filters.on_request(exchange, &mut head, &mut body).await {
+    let early = match filters.on_request(exchange, head, &mut body).await {
         Ok(count) => {
             passed.set(count);
             None
@@ -102,7 +113,7 @@ async fn answer(
             Some(reply)
         }
     };
-    note_head(exchange, &head);
+    note_head(exchange, head);
     let reply = match early {
         Some(reply) => reply,
         None => match router::route(exchange, head, extensions, body).await {
@@ -239,4 +250,21 @@ fn finish(
 pub(crate) fn no_route(exchange: &Exchange) -> LocalReply {
     exchange.connection.manager.stats.inc(stats::no_route);
     LocalReply::new(StatusCode::NOT_FOUND, "", details::ROUTE_NOT_FOUND).flag(ResponseFlag::NoRouteFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A codec moves it several times for each request. What is rarely waited for belongs into a box; what is passed by
+    /// value to an async function lies in its future twice.
+    #[test]
+    fn a_request_is_small() {
+        let size = size_of_future(serve);
+        assert!(size <= 4096, "{size} bytes");
+    }
 }

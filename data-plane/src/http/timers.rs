@@ -176,8 +176,10 @@ fn next_end(exchange: &Exchange, limits: &Limits) -> Option<Instant> {
 }
 
 /// Waits for work, but no longer than the stream's limits allow.
-pub(crate) async fn bounded<T>(exchange: &Rc<Exchange>, work: impl Future<Output = T>) -> Result<T, Expired> {
-    let mut work = std::pin::pin!(work);
+pub(crate) async fn bounded<T>(
+    exchange: &Rc<Exchange>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Expired> {
     poll_fn(|context| {
         if let Poll::Ready(done) = work.as_mut().poll(context) {
             return Poll::Ready(Ok(done));

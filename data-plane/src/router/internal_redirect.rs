@@ -50,7 +50,7 @@ pub(super) async fn follow(
     }
     let stats = &exchange.connection.manager.stats;
     match redirected(exchange, policy, route, &keeper, &reply) {
-        Ok(head) => {
+        Ok(mut head) => {
             // The connection is given up with the response: its body is of no use to anybody.
             drop(reply);
             let cluster = exchange.info.borrow().cluster.as_ref().map(|cluster| cluster.name.clone());
@@ -59,7 +59,7 @@ pub(super) async fn follow(
             }
             let body = keeper.replay.reader();
             // Boxed, since a redirect may lead to another.
-            Box::pin(super::route(exchange, head, http::Extensions::new(), body)).await
+            Box::pin(super::route(exchange, &mut head, http::Extensions::new(), body)).await
         }
         Err(reason) => {
             if let Some(counter) = reason {

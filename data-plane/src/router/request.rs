@@ -52,7 +52,7 @@ pub(super) async fn forward(
     exchange: &Rc<Exchange>,
     found: &Found,
     route: &Route,
-    mut head: Head,
+    head: &mut Head,
     mut extensions: http::Extensions,
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
@@ -65,9 +65,9 @@ pub(super) async fn forward(
     };
     exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
-    let (timeouts, state) = plan(action, policy, &head);
-    prepare(exchange, found, route, action, &mut head, &timeouts);
-    let mirrors = mirror::chosen(exchange, found, action, &head);
+    let (timeouts, state) = plan(action, policy, head);
+    prepare(exchange, found, route, action, head, &timeouts);
+    let mirrors = mirror::chosen(exchange, found, action, head);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
     // Nobody asks for the head again: it may be moved.
     let once = state.is_none() && mirrors.is_empty() && !has_response_operations(found, route);
@@ -81,20 +81,20 @@ pub(super) async fn forward(
         state,
         timeouts,
         body,
-        hash: attempt::hash(exchange, action, &head),
+        hash: attempt::hash(exchange, action, head),
         tried: Vec::new(),
         retry_permit: None,
         keep,
         timed_out: false,
     };
     let result = {
-        let run = pin!(tries.run(&mut head));
+        let run = pin!(tries.run(head));
         match timeouts.global {
             None => run.await,
             Some(limit) => Bounded { run, timer: Timer::new(exchange, limit) }.await,
         }
     };
-    mirror::send(exchange, &mirrors, &head, &tries.body);
+    mirror::send(exchange, &mirrors, head, &tries.body);
     let set_cookie = tries.hash.set_cookie.take();
     let limits = (timeouts.global, timeouts.per_try_idle);
     drop(tries);
@@ -113,7 +113,7 @@ pub(super) async fn forward(
     if let Some(cookie) = set_cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
         headers.append(http::header::SET_COOKIE, cookie);
     }
-    response_headers(exchange, found, route, &mut reply, &head);
+    response_headers(exchange, found, route, &mut reply, head);
     Ok(reply)
 }
 
