@@ -25,6 +25,7 @@ mod istio_stats;
 mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
+pub mod rate_limit;
 mod rbac;
 pub mod router;
 mod set_filter_state;
@@ -101,6 +102,7 @@ const FILTERS: &[Entry] = &[
     jwt_authn::ENTRY,
     local_rate_limit::ENTRY,
     peer_metadata::ENTRY,
+    rate_limit::ENTRY,
     rbac::ENTRY,
     router::ENTRY,
     set_filter_state::ENTRY,
@@ -171,6 +173,8 @@ pub enum HttpFilterKind {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `istio.metadata_exchange` (`io.istio.http.peer_metadata.Config`)
     PeerMetadata(Arc<peer_metadata_proto::Config>),
+    /// `ratelimit`
+    RateLimit(Arc<rate_limit::RateLimit>),
     /// `rbac`
     Rbac(Arc<RbacConfig>),
     /// `router`: the last one.

@@ -6,6 +6,7 @@ mod internal_redirect;
 pub(crate) mod matching;
 mod per_filter;
 mod policies;
+pub(crate) mod rate_limit;
 
 use std::sync::Arc;
 
@@ -131,7 +132,6 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     } = value;
     cx.refuse("matcher", &matcher);
     cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
-    cx.refuse("rate_limits", &rate_limits);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
     cx.refuse("hedge_policy", &hedge_policy);
     cx.refuse("route_specifiers", &route_specifiers);
@@ -145,6 +145,7 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
         }
     };
     Some(VirtualHost {
+        rate_limits: rate_limit::all(cx, "rate_limits", rate_limits),
         routes: cx.each("routes", routes, |cx, value| route(cx, value, body_limit).map(Arc::new)).into(),
         tls_redirect: (require_tls != RequireTls::None).then(|| Arc::new(Route::to_https())),
         require_tls,

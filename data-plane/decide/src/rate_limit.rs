@@ -1,5 +1,7 @@
 //! Local rate limits: a token bucket, with time as an argument.
 
+pub mod descriptor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,29 @@ impl TokenBucket {
 
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Duration) -> bool {
+        self.fill(now);
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Whether it is as good as new.
+    pub fn is_full(&mut self, now: Duration) -> bool {
+        self.fill(now);
+        self.tokens == self.config.max_tokens
+    }
+
+    /// How long until tokens are added.
+    pub fn until_fill(&self, now: Duration) -> Duration {
+        (self.filled + self.config.fill_interval).saturating_sub(now)
+    }
+
+    /// What it was made of.
+    pub fn config(&self) -> TokenBucketConfig {
+        self.config
+    }
+
+    fn fill(&mut self, now: Duration) {
         let interval = self.config.fill_interval.as_nanos().max(1);
         let fills = now.saturating_sub(self.filled).as_nanos() / interval;
         if fills > 0 {
@@ -43,9 +68,6 @@ impl TokenBucket {
             let passed = u64::try_from(fills.saturating_mul(interval)).unwrap_or(u64::MAX);
             self.filled = self.filled.saturating_add(Duration::from_nanos(passed));
         }
-        let left = self.tokens.checked_sub(1);
-        self.tokens = left.unwrap_or(0);
-        left.is_some()
     }
 
     /// How many tokens are left.
@@ -77,6 +99,47 @@ pub struct LocalRateLimit {
     pub as_resource_exhausted: bool,
     /// Whether responses tell of the limit (`x-ratelimit-*`).
     pub x_ratelimit_headers: bool,
+    /// Whether limited requests are told when to come back.
+    pub retry_after: bool,
+    /// Buckets for requests with such descriptors.
+    pub descriptors: Box<[LocalDescriptor]>,
+    /// Which of the route's limits count.
+    pub stage: u32,
+    /// Which of the virtual host's limits count.
+    pub virtual_host_limits: descriptor::VirtualHostLimits,
+    /// Limits in place of the route's.
+    pub limits: Box<[descriptor::RateLimit]>,
+    /// Whether requests with a descriptor take from the common bucket as well.
+    pub always_consume_default: bool,
+    /// How many values of an open entry have buckets of their own.
+    pub max_dynamic: usize,
+}
+
+/// A bucket for requests with such a descriptor.
+#[derive(Debug)]
+pub struct LocalDescriptor {
+    /// Keys and values; an empty value stands for any, and each has its own bucket.
+    pub entries: Box<[(Box<str>, Box<str>)]>,
+    /// The bucket.
+    pub bucket: TokenBucketConfig,
+    /// Whether requests over the limit pass all the same.
+    pub shadow: bool,
+}
+
+impl LocalDescriptor {
+    /// Whether it is meant, in any order of the entries.
+    pub fn is_match(&self, descriptor: &descriptor::Descriptor) -> bool {
+        self.entries.len() == descriptor.entries.len()
+            && self.entries.iter().all(|(key, value)| {
+                let mut found = descriptor.entries.iter().filter(|(other, _)| **key == **other);
+                found.any(|(_, other)| value.is_empty() || **value == **other)
+            })
+    }
+
+    /// Whether each value has its own bucket.
+    pub fn is_open(&self) -> bool {
+        self.entries.iter().any(|(_, value)| value.is_empty())
+    }
 }
 
 #[cfg(test)]

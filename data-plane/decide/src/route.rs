@@ -94,6 +94,8 @@ pub struct VirtualHost {
     pub per_filter: PerFilter,
     /// Metadata, by namespace.
     pub metadata: Metadata,
+    /// What is counted of its requests.
+    pub rate_limits: Box<[crate::rate_limit::descriptor::RateLimit]>,
 }
 
 /// `Route`

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use sail_proxy_decide::fraction::Fraction;
 use sail_proxy_decide::headers::HeaderOps;
-use sail_proxy_decide::rate_limit::LocalRateLimit;
+use sail_proxy_decide::rate_limit::descriptor::VirtualHostLimits;
+use sail_proxy_decide::rate_limit::{LocalDescriptor, LocalRateLimit};
 use sail_proxy_decide::route::PerFilterConfig;
 
 use super::{Entry, HttpFilterKind, PerRoute};
 use crate::convert::{Cx, arc, headers, values};
 use crate::pb::filters::http::local_ratelimit::v3 as proto;
-use crate::{network_filter, pb};
+use crate::{network_filter, pb, route};
 
 const NAME: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 
@@ -39,21 +40,18 @@ fn local_rate_limit(cx: &mut Cx<'_>, value: proto::LocalRateLimit) -> Option<Loc
         request_headers_to_add_when_not_enforced,
         response_headers_to_add,
         descriptors,
-        stage: _,
+        stage,
         local_rate_limit_per_downstream_connection,
         local_cluster_rate_limit,
         enable_x_ratelimit_headers,
-        vh_rate_limits: _,
-        always_consume_default_token_bucket: _,
+        vh_rate_limits,
+        always_consume_default_token_bucket,
         rate_limited_as_resource_exhausted,
         rate_limits,
-        max_dynamic_descriptors: _,
+        max_dynamic_descriptors,
         enable_retry_after_header,
     } = value;
-    cx.refuse("descriptors", &descriptors);
     cx.refuse("local_cluster_rate_limit", &local_cluster_rate_limit);
-    cx.refuse("rate_limits", &rate_limits);
-    cx.refuse("enable_retry_after_header", &enable_retry_after_header);
     let status = match status.and_then(|status| u16::try_from(status.code).ok()) {
         // Below 400 Envoy answers 429.
         Some(code) if code >= 400 => StatusCode::from_u16(code).unwrap_or(StatusCode::TOO_MANY_REQUESTS),
@@ -81,5 +79,37 @@ fn local_rate_limit(cx: &mut Cx<'_>, value: proto::LocalRateLimit) -> Option<Loc
         per_downstream_connection: local_rate_limit_per_downstream_connection,
         as_resource_exhausted: rate_limited_as_resource_exhausted,
         x_ratelimit_headers: enable_x_ratelimit_headers != 0,
+        retry_after: enable_retry_after_header,
+        descriptors: cx.each("descriptors", descriptors, local_descriptor).into(),
+        stage,
+        virtual_host_limits: virtual_host_limits(vh_rate_limits),
+        limits: route::rate_limit::all(cx, "rate_limits", rate_limits),
+        always_consume_default: values::bool_or(always_consume_default_token_bucket, true),
+        max_dynamic: values::u32_or(max_dynamic_descriptors, 20) as usize,
     })
+}
+
+fn local_descriptor(
+    cx: &mut Cx<'_>,
+    value: xds_api::envoy::extensions::common::ratelimit::v3::LocalRateLimitDescriptor,
+) -> Option<LocalDescriptor> {
+    let xds_api::envoy::extensions::common::ratelimit::v3::LocalRateLimitDescriptor {
+        entries,
+        token_bucket,
+        shadow_mode,
+    } = value;
+    Some(LocalDescriptor {
+        entries: entries.into_iter().map(|entry| (entry.key.into(), entry.value.into())).collect(),
+        bucket: cx.required("token_bucket", token_bucket, network_filter::token_bucket)?,
+        shadow: shadow_mode,
+    })
+}
+
+/// `VhRateLimitsOptions`, which several filters number alike.
+pub(super) fn virtual_host_limits(value: i32) -> VirtualHostLimits {
+    match value {
+        1 => VirtualHostLimits::Include,
+        2 => VirtualHostLimits::Ignore,
+        _ => VirtualHostLimits::Override,
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use sail_proxy_decide::format::Format;
+use sail_proxy_decide::rate_limit::descriptor::RouteLimits;
 use sail_proxy_decide::route::{
     Action, ClusterSpecifier, ConnectConfig, DirectResponse, HostRewrite, MaxStreamDuration, PathRewrite,
     Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster, WeightedClusters,
@@ -150,8 +151,6 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
     cx.ignore("flush_timeout", &flush_timeout, "the idle timeout holds while a response is flushed");
     cx.refuse("early_data_policy", &early_data_policy);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
-    cx.refuse("rate_limits", &rate_limits);
-    cx.refuse("include_vh_rate_limits", &include_vh_rate_limits);
     cx.refuse("hedge_policy", &hedge_policy);
     let rewrites = [!prefix_rewrite.is_empty(), regex_rewrite.is_some(), !path_rewrite.is_empty()];
     if rewrites.into_iter().filter(|set| *set).count() > 1 {
@@ -166,6 +165,10 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
     };
     let cluster = cluster(cx, cluster_specifier);
     Some(RouteAction {
+        rate_limits: RouteLimits {
+            limits: super::rate_limit::all(cx, "rate_limits", rate_limits),
+            include_virtual_host: values::bool_or(include_vh_rate_limits, false),
+        },
         cluster_not_found_status: not_found(cx, cluster_not_found_response_code),
         metadata_match: values::metadata(cx, "metadata_match", metadata_match),
         path_rewrite,

@@ -77,6 +77,8 @@ pub struct RouteAction {
     pub upgrades: Box<[UpgradeConfig]>,
     /// Redirects that are followed here rather than by the client; `None`: none.
     pub internal_redirect: Option<InternalRedirect>,
+    /// What is counted of its requests.
+    pub rate_limits: crate::rate_limit::descriptor::RouteLimits,
 }
 
 /// `InternalRedirectPolicy`

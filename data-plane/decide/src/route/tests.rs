@@ -42,6 +42,7 @@ fn action(cluster: &str) -> RouteAction {
         cors: None,
         upgrades: Box::default(),
         internal_redirect: None,
+        rate_limits: Default::default(),
     }
 }
 
@@ -78,6 +79,7 @@ fn table(require_tls: RequireTls, routes: Vec<Arc<Route>>) -> RouteTable {
         cors: None,
         per_filter: PerFilter::default(),
         metadata: None,
+        rate_limits: Box::default(),
     };
     let mut hosts = HostIndex::default();
     hosts.insert("a.com", 0).unwrap();
