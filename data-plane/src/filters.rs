@@ -10,8 +10,13 @@ mod compressor;
 mod cors;
 mod csrf;
 mod decompressor;
+<<<<<<< HEAD
 mod discovered;
 mod dynamic_forward_proxy;
+=======
+>>>>>>> 9694984 (fmt)
+mod descriptors;
+mod discovered;
 pub(crate) mod edit;
 mod ext_authz;
 mod fault;
@@ -25,6 +30,7 @@ mod ip_tagging;
 mod jwt_authn;
 mod local_rate_limit;
 mod peer_metadata;
+mod rate_limit;
 mod rbac;
 mod set_filter_state;
 mod set_metadata;
@@ -204,6 +210,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
         HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
+        HttpFilterKind::RateLimit(config) => Box::new(rate_limit::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
         HttpFilterKind::ApiKeyAuth(config) => Box::new(api_key_auth::Filter::new(config, build)),
         HttpFilterKind::BasicAuth(config) => Box::new(basic_auth::Filter::new(config, build)),

@@ -148,3 +148,94 @@ fn ext_authz_asks_over_http_and_fails_as_it_is_told() {
         assert_eq!(proxy.stat("http.in.ext_authz.error"), Some(1));
     }
 }
+
+#[test]
+fn ratelimit_asks_with_the_routes_descriptors() {
+    use xds_api::envoy::service::ratelimit::v3::{
+        RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
+    };
+    let app = Backend::start("app");
+    let (send, asked) = mpsc::channel();
+    let service = grpc::serve(move || {
+        let send = send.clone();
+        move |request: RateLimitRequest| {
+            let over = request.descriptors[0].entries.iter().any(|entry| entry.value == "greedy");
+            send.send(request).unwrap();
+            let code = if over { Code::OverLimit } else { Code::Ok };
+            vec![RateLimitResponse { overall_code: code as i32, ..Default::default() }]
+        }
+    });
+    let filters = filter(
+        "rl",
+        "ratelimit.v3.RateLimit, domain: d, timeout: 5s, rate_limit_service: {transport_api_version: V3, \
+         grpc_service: {envoy_grpc: {cluster_name: service}}}",
+    );
+    let routes = "{match: {prefix: /}, route: {cluster: app, rate_limits: [{actions: [{generic_key: {descriptor_value: \
+                  k}}, {request_headers: {header_name: x-user, descriptor_key: user}}]}]}}";
+    let proxy = proxy(&filters, routes, app.address, service, true);
+    let address = proxy.listener("l");
+    assert_eq!(call(address, "GET", "/", &[]).unwrap().status, 200);
+    assert_eq!(call(address, "GET", "/", &[("x-user", "modest")]).unwrap().status, 200);
+    let request = asked.recv().unwrap();
+    let entries: Vec<_> =
+        request.descriptors[0].entries.iter().map(|entry| (&*entry.key, &*entry.value)).collect();
+    assert_eq!((&*request.domain, entries), ("d", vec![("generic_key", "k"), ("user", "modest")]));
+    let limited = call(address, "GET", "/", &[("x-user", "greedy")]).unwrap();
+    assert_eq!(limited.status, 429);
+    assert!(limited.head.contains("x-envoy-ratelimited: true"), "{}", limited.head);
+    assert_eq!(proxy.stat("cluster.app.ratelimit.over_limit"), Some(1));
+    assert_eq!(proxy.stat("cluster.app.ratelimit.ok"), Some(1));
+}
+
+#[test]
+fn local_ratelimit_has_buckets_for_descriptors() {
+    let app = Backend::start("app");
+    let bucket = |most: u32| format!("{{max_tokens: {most}, tokens_per_fill: {most}, fill_interval: 1000s}}");
+    let filters = filter(
+        "local",
+        &format!(
+            "local_ratelimit.v3.LocalRateLimit, stat_prefix: l, token_bucket: {}, enable_retry_after_header: true, \
+             filter_enabled: {{default_value: {{numerator: 100}}}}, filter_enforced: {{default_value: {{numerator: \
+             100}}}}, rate_limits: [{{actions: [{{request_headers: {{header_name: x-user, descriptor_key: user}}}}]}}], \
+             descriptors: [{{entries: [{{key: user}}], token_bucket: {}}}]",
+            bucket(100),
+            bucket(1)
+        ),
+    );
+    let proxy = proxy(&filters, APP, app.address, app.address, false);
+    let address = proxy.listener("l");
+    let ask = |user: &str| call(address, "GET", "/", &[("x-user", user)]).unwrap();
+    assert_eq!((ask("a").status, ask("b").status), (200, 200));
+    let limited = ask("a");
+    assert_eq!(limited.status, 429);
+    assert!(limited.head.contains("retry-after: "), "{}", limited.head);
+    assert_eq!(call(address, "GET", "/", &[]).unwrap().status, 200);
+}
+
+#[test]
+fn bodies_are_compressed_and_bounded() {
+    let app = Backend::start("a body of more than thirty bytes, so that it is worth the while");
+    let library = |name: &str| {
+        format!(
+            "{{name: {name}, typed_config: {{\"@type\": \
+             type.googleapis.com/envoy.extensions.compression.{name}.compressor.v3.{}{}}}}}",
+            name[..1].to_uppercase(),
+            &name[1..]
+        )
+    };
+    let compressor = |name: &str| {
+        filter(name, &format!("compressor.v3.Compressor, compressor_library: {}", library(name)))
+    };
+    let buffer = filter("buffer", "buffer.v3.Buffer, max_request_bytes: 10");
+    let filters = compressor("gzip") + &compressor("brotli") + &compressor("zstd") + &buffer;
+    let proxy = proxy(&filters, APP, app.address, app.address, false);
+    let address = proxy.listener("l");
+    for encoding in ["gzip", "br", "zstd"] {
+        let answer = call(address, "GET", "/", &[("accept-encoding", encoding)]).unwrap();
+        assert!(answer.head.contains(&format!("content-encoding: {encoding}")), "{}", answer.head);
+        assert!(answer.head.contains("vary: Accept-Encoding"), "{}", answer.head);
+        assert!(!answer.head.contains("content-length"), "{}", answer.head);
+    }
+    assert!(call(address, "GET", "/", &[]).unwrap().body.starts_with("a body"));
+    assert_eq!(proxy.stat("http.in.compressor.gzip.gzip.response.compressed"), Some(1));
+}

@@ -13,7 +13,7 @@ pub use auth::{
     http_set_metadata,
 };
 pub use bodies::{http_compressor, http_decompressor};
-pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_update};
+pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
 };

@@ -153,3 +153,16 @@ stat_set! {
     gauges { healthy = "health_check.healthy" }
     histograms {}
 }
+
+stat_set! {
+    /// `cluster.<name>.ratelimit.`: what the rate limit service said of a cluster's requests.
+    cluster_rate_limit { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        ok = "ratelimit.ok",
+        over_limit = "ratelimit.over_limit",
+        error = "ratelimit.error",
+        failure_mode_allowed = "ratelimit.failure_mode_allowed",
+    }
+    gauges {}
+    histograms {}
+}
