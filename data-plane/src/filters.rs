@@ -10,13 +10,9 @@ mod compressor;
 mod cors;
 mod csrf;
 mod decompressor;
-<<<<<<< HEAD
-mod discovered;
-mod dynamic_forward_proxy;
-=======
->>>>>>> 9694984 (fmt)
 mod descriptors;
 mod discovered;
+mod dynamic_forward_proxy;
 pub(crate) mod edit;
 mod ext_authz;
 mod fault;
