@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +44,19 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     if let (Some(name), Some(path)) = (&cli.read_message, &cli.config_path) {
         return Ok(bootstrap::child_read_message(name, path)?);
     }
+    if let Some(path) = &cli.log_path {
+        log_to(path).with_context(|| format!("--log-path: cannot write {}", path.display()))?;
+    }
     let levels = Levels::new(cli.log_level, &cli.component_log_level)?;
     let log = base::log::init(&levels.filter(), base::log::Format::Text)?;
+    if cli.log_format.is_some() {
+        tracing::warn!("--log-format has no effect: log lines have a format of their own");
+    }
+    if cli.reject_unknown_dynamic_fields {
+        tracing::warn!(
+            "--reject-unknown-dynamic-fields has no effect: fields that are not known are not seen"
+        );
+    }
     let loaded = bootstrap::load(&cli)?;
     for field in &loaded.unknown {
         tracing::warn!(field, "the bootstrap has a field that is not known; it has no effect");
@@ -55,6 +67,13 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     tokio::task::LocalSet::new()
         .block_on(&runtime, serve(cli, environment, loaded.bootstrap, levels, log))
         .with_context(|| format!("cannot run {place}"))
+}
+
+/// Has the log, which goes to standard error, written to a file.
+fn log_to(path: &Path) -> anyhow::Result<()> {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    nix::unistd::dup2_stderr(&file)?;
+    Ok(())
 }
 
 async fn serve(

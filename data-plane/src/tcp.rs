@@ -5,3 +5,4 @@ pub(crate) mod filters;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 mod splice;
+mod tunnel;

@@ -240,6 +240,94 @@ fn chains_are_chosen_by_name_and_limits_hold() {
     assert_eq!(connect(address).read(&mut [0]).unwrap_or(0), 0, "no token is left");
 }
 
+#[test]
+fn tcp_goes_through_tunnels_of_both_versions() {
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (new, heads) = http2_proxy();
+    let cluster = |name: &str, port: u16, more: &str| {
+        format!(
+            "{{name: {name}, type: STATIC, connect_timeout: 5s, load_assignment: {{cluster_name: {name}, endpoints: \
+             [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}{more}}}"
+        )
+    };
+    let http2 = ", typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+        explicit_http_config: {http2_protocol_options: {}}}}";
+    let clusters =
+        [cluster("old", old.local_addr().unwrap().port(), ""), cluster("new", new.port(), http2)].join(", ");
+    let chain = |cluster: &str| {
+        format!(
+            "{{filters: [{{name: tcp, typed_config: {{\"@type\": \
+             type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, \
+             cluster: {cluster}, tunneling_config: {{hostname: \"far.test:443\", headers_to_add: \
+             [{{header: {{key: x-from, value: \"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\"}}}}]}}}}}}]}}"
+        )
+    };
+    let text =
+        bootstrap(&[listener("old", "", &chain("old")), listener("new", "", &chain("new"))], &clusters);
+    let proxy = Proxy::ready(&text, &[]);
+    let mut client = connect(proxy.listener("old"));
+    client.write_all(b"ping").unwrap();
+    let (mut upstream, _) = old.accept().unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        upstream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.starts_with("connect far.test:443 http/1.1\r\n"), "{head}");
+    assert!(head.contains("host: far.test:443\r\n") && head.contains("x-from: 127.0.0.1\r\n"), "{head}");
+    // The answer and the first bytes of the other side come together.
+    upstream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").unwrap();
+    let mut got = [0; 5];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello");
+    upstream.read_exact(&mut got[..4]).unwrap();
+    assert_eq!(&got[..4], b"ping");
+
+    let mut client = connect(proxy.listener("new"));
+    client.write_all(b"ping").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut back = String::new();
+    client.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "ping", "an echo, and its end");
+    assert_eq!(heads.recv_timeout(Duration::from_secs(20)).unwrap(), "CONNECT far.test:443 127.0.0.1");
+}
+
+/// An HTTP/2 proxy that echoes what comes through its tunnels, and tells what it was asked.
+fn http2_proxy() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (send, heads) = std::sync::mpsc::channel();
+    let serve = move |mut request: http::Request<hyper::body::Incoming>| {
+        let from = request.headers()["x-from"].to_str().unwrap().to_owned();
+        send.send(format!("{} {} {from}", request.method(), request.uri())).unwrap();
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+            let (mut read, mut write) = tokio::io::split(io);
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+        });
+        let response = http::Response::new(http_body_util::Empty::<bytes::Bytes>::new());
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    };
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper::service::service_fn(serve);
+            let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            let _ = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+        });
+    });
+    (address, heads)
+}
+
 /// A client's first TLS message.
 fn hello(name: &str) -> Vec<u8> {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,6 +1,7 @@
 //! Network filters: what a filter chain does with a connection. One file a filter, one table of their types.
 
 mod convert;
+mod ext_authz;
 mod filter_state;
 mod limits;
 mod rbac;
@@ -15,6 +16,7 @@ use crate::hcm::Hcm;
 
 pub use convert::KNOWN;
 pub(crate) use convert::chain;
+pub use ext_authz::NetworkExtAuthz;
 pub(crate) use filter_state::filter_state;
 pub use filter_state::{FilterStateValue, Shared};
 pub(crate) use limits::token_bucket;
@@ -31,6 +33,8 @@ pub enum NetworkFilter {
     TcpProxy(Arc<TcpProxy>),
     /// `rbac`
     Rbac(Arc<NetworkRbac>),
+    /// `ext_authz`
+    ExtAuthz(Arc<NetworkExtAuthz>),
     /// `direct_response`: ends the chain.
     DirectResponse(Bytes),
     /// `echo`: ends the chain.

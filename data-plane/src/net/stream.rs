@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
@@ -26,6 +28,8 @@ pub(crate) enum Stream {
     Plain(Prefixed),
     Server(Box<server::TlsStream<Prefixed>>),
     Client(Box<client::TlsStream<Prefixed>>),
+    /// A CONNECT stream of an HTTP/2 connection.
+    Tunnel(Box<TokioIo<Upgraded>>),
     /// Bytes that were looked at above TLS, and the rest.
     Rewound(Box<Rewound>),
 }
@@ -52,6 +56,7 @@ macro_rules! stream {
             Stream::Plain($io) => $call,
             Stream::Server($io) => $call,
             Stream::Client($io) => $call,
+            Stream::Tunnel($io) => $call,
             Stream::Rewound(rewound) => {
                 let $io = &mut rewound.rest;
                 $call
@@ -175,6 +180,7 @@ impl AsyncWrite for Stream {
             Self::Plain(io) => io.is_write_vectored(),
             Self::Server(io) => io.is_write_vectored(),
             Self::Client(io) => io.is_write_vectored(),
+            Self::Tunnel(io) => io.is_write_vectored(),
             Self::Rewound(rewound) => rewound.rest.is_write_vectored(),
         }
     }

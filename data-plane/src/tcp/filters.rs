@@ -2,6 +2,7 @@
 //! one table from configuration to code.
 
 mod connection_limit;
+mod ext_authz;
 mod local_rate_limit;
 mod metadata_exchange;
 mod rbac;
@@ -85,6 +86,7 @@ pub(crate) async fn judge(
 fn step<'a>(filter: &'a Config, cx: &'a mut Cx<'_>) -> Step<'a> {
     match filter {
         Config::Rbac(config) => config.on_connection(cx),
+        Config::ExtAuthz(config) => config.on_connection(cx),
         Config::MetadataExchange(config) => config.on_connection(cx),
         Config::SetFilterState(values) => set_filter_state::Filter(values).step(cx),
         Config::ConnectionLimit(config) => config.on_connection(cx),

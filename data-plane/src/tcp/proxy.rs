@@ -1,7 +1,6 @@
 //! `envoy.filters.network.tcp_proxy`: connects to a cluster's host and relays.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,15 +14,15 @@ use sail_proxy_decide::host::Host;
 use sail_proxy_decide::lb::Criteria;
 use sail_proxy_decide::route::Priority;
 
-use super::exchange_metadata;
 use super::filters::Judged;
 use super::relay::{self, End, Progress};
+use super::{exchange_metadata, tunnel};
 use crate::cluster::{Cluster, LbContext, target, upstream_address};
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::observe::TcpObserver;
 use crate::pool::PoolError;
-use crate::pool::connect::Opened;
+use crate::pool::connect::{Connector, Opened};
 use crate::pool::limits::{Permit, Resource};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
@@ -220,7 +219,7 @@ impl TcpProxy {
         };
         info.borrow_mut().cluster = Some(cluster.info().clone());
         let context = LbContext {
-            hash: self.hash(accepted.downstream.remote_address),
+            hash: self.hash(accepted),
             original_destination: accepted.original_destination,
             criteria: Criteria {
                 route: self.config.metadata_match.as_deref(),
@@ -261,7 +260,8 @@ impl TcpProxy {
             });
             let started = Instant::now();
             cluster.stats().inc(cluster_stats::upstream_cx_total);
-            match target::tcp_connector(&cluster, &choice.host, &accepted.downstream, worker).open().await {
+            let connector = target::tcp_connector(&cluster, &choice.host, &accepted.downstream, worker);
+            match self.open(&connector, &cluster, info).await {
                 Ok(opened) => {
                     let stats = cluster.stats();
                     stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
@@ -288,11 +288,26 @@ impl TcpProxy {
         None
     }
 
-    fn hash(&self, client: SocketAddr) -> Option<u64> {
+    /// Connects, through a tunnel where there is to be one.
+    async fn open(
+        &self,
+        connector: &Connector,
+        cluster: &Cluster,
+        info: &RefCell<StreamInfo>,
+    ) -> Result<Opened, PoolError> {
+        let Some(tunneling) = &self.config.tunneling else { return connector.open().await };
+        let request = tunnel::request(tunneling, &info.borrow())?;
+        let (protocol, limit) = (cluster.config.http.protocol, cluster.config.connect_timeout);
+        // Rare, and large: not in every connection's future.
+        Box::pin(tunnel::open(connector, protocol, request, limit)).await
+    }
+
+    fn hash(&self, accepted: &Accepted) -> Option<u64> {
         if self.config.hash_policy.is_empty() {
             return None;
         }
         let empty = http::HeaderMap::new();
+        let state = accepted.downstream.state.filter_state.borrow();
         let head = sail_proxy_decide::head::RequestHead {
             method: "",
             scheme: "",
@@ -302,9 +317,9 @@ impl TcpProxy {
             headers: &empty,
         };
         let context = sail_proxy_decide::route::hash::HashContext {
-            source_ip: Some(client.ip()),
+            source_ip: Some(accepted.downstream.remote_address.ip()),
             random: 0,
-            filter_state: &[],
+            filter_state: &state,
         };
         sail_proxy_decide::route::hash::hash(&self.config.hash_policy, &head, &context).hash
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{NetworkFilter, filter_state, limits, rbac, tcp_proxy};
+use super::{NetworkFilter, ext_authz, filter_state, limits, rbac, tcp_proxy};
 use crate::convert::{Cx, type_name, values};
 use crate::{hcm, pb};
 
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
 const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
 const HTTP_CONNECTION_MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
@@ -24,6 +25,7 @@ pub const KNOWN: &[&str] = &[
     CONNECTION_LIMIT,
     DIRECT_RESPONSE,
     ECHO,
+    EXT_AUTHZ,
     HTTP_CONNECTION_MANAGER,
     LOCAL_RATE_LIMIT,
     METADATA_EXCHANGE,
@@ -102,6 +104,10 @@ fn typed(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {
             NetworkFilter::DirectResponse(response.unwrap_or_default().into())
         }
         ECHO => NetworkFilter::Echo,
+        EXT_AUTHZ => {
+            let value = cx.unpack(any)?;
+            NetworkFilter::ExtAuthz(Arc::new(ext_authz::ext_authz(cx, value)?))
+        }
         SET_FILTER_STATE => {
             let value = cx.unpack(any)?;
             NetworkFilter::SetFilterState(filter_state::set_filter_state(cx, value))

@@ -39,7 +39,7 @@ pub struct TcpProxy {
     pub access_log_flush_interval: Option<Duration>,
     /// Whether a log is written once it is connected.
     pub flush_access_log_on_connected: bool,
-    /// A tunnel by CONNECT or POST.
+    /// A tunnel by CONNECT.
     pub tunneling: Option<Box<Tunneling>>,
 }
 
@@ -97,16 +97,8 @@ impl TcpCluster {
 pub struct Tunneling {
     /// The authority that is asked for.
     pub hostname: Format,
-    /// Whether POST is used rather than CONNECT.
-    pub use_post: bool,
-    /// The path of a POST.
-    pub post_path: Box<str>,
     /// Headers to add.
     pub headers: HeaderOps,
-    /// Whether response headers are kept in filter state.
-    pub propagate_response_headers: bool,
-    /// Whether response trailers are kept in filter state.
-    pub propagate_response_trailers: bool,
 }
 
 pub(super) fn tcp_proxy(
@@ -145,7 +137,6 @@ pub(super) fn tcp_proxy(
     cx.refuse("upstream_connect_mode", &upstream_connect_mode);
     cx.refuse("max_early_data_bytes", &max_early_data_bytes);
     cx.ignore("check_drain_close", &check_drain_close, "connections close when their listener has drained");
-    cx.unserved("tunneling_config", &tunneling_config);
     let mut flush_interval = access_log_flush_interval;
     let mut on_connected = flush_access_log_on_connected;
     if let Some(options) = access_log_options {
@@ -249,19 +240,19 @@ fn tunneling(
         request_id_metadata_key,
         formatters,
     } = value;
+    cx.refuse("use_post", &use_post);
+    cx.refuse("post_path", &post_path);
+    cx.refuse("propagate_response_headers", &propagate_response_headers);
+    cx.refuse("propagate_response_trailers", &propagate_response_trailers);
     cx.refuse("request_id_extension", &request_id_extension);
     cx.refuse("request_id_header", &request_id_header);
     cx.refuse("request_id_metadata_key", &request_id_metadata_key);
     access_log::formatters(cx, formatters);
     Some(Tunneling {
         hostname: cx.within("hostname", |cx| headers::format(cx, &hostname))?,
-        use_post,
-        post_path: if post_path.is_empty() { "/".into() } else { post_path.into() },
         headers: HeaderOps {
             add: cx.each("headers_to_add", headers_to_add, headers::add).into(),
             remove: Box::default(),
         },
-        propagate_response_headers,
-        propagate_response_trailers,
     })
 }

@@ -106,3 +106,19 @@ stat_set! {
     gauges { active_connections = "active_connections" }
     histograms {}
 }
+
+stat_set! {
+    /// `ext_authz.<stat_prefix>.`: the network filter.
+    network_ext_authz { root: "ext_authz", tag: Tag::Label("envoy.ext_authz_prefix") }
+    counters {
+        total = "total",
+        ok = "ok",
+        denied = "denied",
+        error = "error",
+        disabled = "disabled",
+        failure_mode_allowed = "failure_mode_allowed",
+        cx_closed = "cx_closed",
+    }
+    gauges { active = "active" }
+    histograms {}
+}
