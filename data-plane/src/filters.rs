@@ -1,7 +1,10 @@
 //! HTTP filters: one file a filter, one table from configuration to code.
 
+mod adaptive_concurrency;
+mod admission_control;
 mod alpn;
 mod api_key_auth;
+mod bandwidth_limit;
 mod basic_auth;
 mod buffer;
 mod cdn_loop;
@@ -30,6 +33,7 @@ mod rate_limit;
 mod rbac;
 mod set_filter_state;
 mod set_metadata;
+mod tail;
 
 pub(crate) use health_check::FAILING as FAILING_HEALTH_CHECKS;
 
@@ -208,6 +212,11 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
         HttpFilterKind::RateLimit(config) => Box::new(rate_limit::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(config.clone()),
+        HttpFilterKind::AdaptiveConcurrency(config) => {
+            Box::new(adaptive_concurrency::Filter::new(config, build))
+        }
+        HttpFilterKind::AdmissionControl(config) => Box::new(admission_control::Filter::new(config, build)),
+        HttpFilterKind::BandwidthLimit(config) => Box::new(bandwidth_limit::Filter::new(config, build)),
         HttpFilterKind::ApiKeyAuth(config) => Box::new(api_key_auth::Filter::new(config, build)),
         HttpFilterKind::BasicAuth(config) => Box::new(basic_auth::Filter::new(config, build)),
         HttpFilterKind::CdnLoop(config) => Box::new(cdn_loop::Filter(config.clone())),
@@ -220,7 +229,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
         HttpFilterKind::Alpn(config) => Box::new(config.clone()),
         HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
-        HttpFilterKind::HeaderMutation(config) => Box::new(config.clone()),
+        HttpFilterKind::HeaderMutation(config) => Box::new(header_mutation::Filter(config.clone())),
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
         HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
         HttpFilterKind::Buffer(limit) => Box::new(buffer::Filter(*limit)),

@@ -228,3 +228,169 @@ fn policies_have_conditions_trees_and_shadows() {
     assert_eq!(proxy.stat("http.l.rbac.policy.posts.denied"), Some(1));
     assert_eq!(proxy.stat("http.l.rbac.dry_shadow_denied"), Some(4));
 }
+
+#[test]
+fn users_and_keys_are_asked_for() {
+    let backend = Backend::start("a");
+    let basic =
+        "users: {inline_string: 'ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='}, forward_username_header: x-user";
+    let keys = "credentials: [{key: k1, client: one}], key_sources: [{header: x-key}, {query: key}], \
+        forwarding: {header: x-client, hide_credentials: true}";
+    let filters = [
+        filter("basic_auth", "basic_auth.v3.BasicAuth", basic),
+        filter("api_key_auth", "api_key_auth.v3.ApiKeyAuth", keys),
+    ];
+    let off = "{match: {prefix: /free}, route: {cluster: a}, typed_per_filter_config: {envoy.filters.http.basic_auth: \
+        {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}}";
+    let (proxy, at) = proxy(&filters, &format!("{off}, {TO_A}"), &[("a", backend.address)]);
+    let user = ("authorization", "Basic YW5uOnNlY3JldA==");
+    assert_eq!(get(at, "/?key=k1&b", &[user]).status, 200);
+    let seen = backend.next();
+    assert!(seen.starts_with("GET /?b HTTP/1.1") && seen.contains("x-user: ann"), "{seen}");
+    assert!(seen.contains("x-client: one"), "{seen}");
+    let answer = get(at, "/", &[("x-key", "k1")]);
+    assert_eq!(answer.body, "User authentication failed. Missing username and password.");
+    assert!(answer.head.contains("Basic realm=\"http://test/\""), "{}", answer.head);
+    assert_eq!(get(at, "/free", &[("x-key", "k2")]).status, 401);
+    assert_eq!(get(at, "/free", &[("x-key", "k1")]).status, 200);
+    assert_eq!(proxy.stat("http.l.basic_auth.denied"), Some(1));
+    assert_eq!(proxy.stat("http.l.api_key_auth.unauthorized"), Some(1));
+}
+
+#[test]
+fn origins_loops_and_tags_are_seen() {
+    let backend = Backend::start("a");
+    let always = "filter_enabled: {default_value: {numerator: 100}}";
+    let tags = "ip_tags: [{ip_tag_name: home, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]";
+    let filters = [
+        filter("csrf", "csrf.v3.CsrfPolicy", always),
+        filter("cdn_loop", "cdn_loop.v3.CdnLoopConfig", "cdn_id: us"),
+        filter("ip_tagging", "ip_tagging.v3.IPTagging", tags),
+    ];
+    let (proxy, at) = proxy(&filters, TO_A, &[("a", backend.address)]);
+    assert_eq!(call(at, "POST", "/", &[("origin", "http://test")]).unwrap().status, 200);
+    let seen = backend.next();
+    assert!(seen.contains("cdn-loop: us") && seen.contains("x-envoy-ip-tags: home"), "{seen}");
+    let foreign = call(at, "POST", "/", &[("origin", "http://evil")]).unwrap();
+    assert_eq!((foreign.status, &*foreign.body), (403, "Invalid origin"));
+    assert_eq!(get(at, "/", &[("cdn-loop", "them, us")]).status, 502);
+    assert_eq!(get(at, "/", &[("cdn-loop", "a b")]).status, 400);
+    assert_eq!(proxy.stat("http.l.csrf.request_invalid"), Some(1));
+    assert_eq!(proxy.stat("http.l.ip_tagging.home.hit"), Some(1));
+}
+
+#[test]
+fn metadata_are_set_and_decided_by() {
+    let backend = Backend::start("a");
+    let headers = "request_rules: [{header: x-role, on_header_present: {metadata_namespace: ns, key: role}, \
+        on_header_missing: {metadata_namespace: ns, key: role, value: none}, remove: true}]";
+    let fixed = "metadata: [{metadata_namespace: other, value: {kind: fixed}}, {metadata_namespace: ns, value: \
+        {role: never}}]";
+    let is = |namespace: &str, key: &str, value: &str| {
+        format!(
+            "{{metadata: {{filter: {namespace}, path: [{{key: {key}}}], value: {{string_match: {{exact: {value}}}}}}}}}"
+        )
+    };
+    let rules = format!(
+        "rules: {{action: ALLOW, policies: {{p: {{permissions: [{}], principals: [{}]}}}}}}",
+        is("other", "kind", "fixed"),
+        is("ns", "role", "admin")
+    );
+    let filters = [
+        filter("header_to_metadata", "header_to_metadata.v3.Config", headers),
+        filter("set_metadata", "set_metadata.v3.Config", fixed),
+        filter("rbac", "rbac.v3.RBAC", &rules),
+    ];
+    let (proxy, at) = proxy(&filters, TO_A, &[("a", backend.address)]);
+    assert_eq!(get(at, "/", &[("x-role", "admin")]).status, 200);
+    assert!(!backend.next().contains("x-role"));
+    assert_eq!(get(at, "/", &[]).status, 403);
+    assert_eq!(proxy.stat("http.l.set_metadata.overwrite_denied"), Some(2));
+}
+
+#[test]
+fn health_checks_are_answered() {
+    let backend = Backend::start("a");
+    let (broken, asked) = server(500, String::new());
+    let checks = |path: &str, fields: &str| {
+        let fields = format!("headers: [{{name: ':path', string_match: {{exact: {path}}}}}], {fields}");
+        filter("health_check", "health_check.v3.HealthCheck", &fields)
+    };
+    let filters = [
+        checks("/health", "pass_through_mode: false"),
+        checks("/cluster", "pass_through_mode: false, cluster_min_healthy_percentages: {a: {value: 50}}"),
+        checks("/nobody", "pass_through_mode: false, cluster_min_healthy_percentages: {empty: {value: 50}}"),
+        checks("/cached", "pass_through_mode: true, cache_time: 600s"),
+    ];
+    let to_broken = "{match: {path: /cached}, route: {cluster: broken}}";
+    let clusters = [("a", backend.address), ("broken", broken)];
+    let (proxy, at) = proxy(&filters, &format!("{to_broken}, {TO_A}"), &clusters);
+    assert_eq!(get(at, "/health", &[]).status, 200);
+    assert_eq!(get(at, "/cluster", &[]).status, 200);
+    assert_eq!(get(at, "/nobody", &[]).status, 503);
+    assert_eq!((get(at, "/cached", &[]).status, get(at, "/cached", &[]).status), (500, 500));
+    assert_eq!(asked.load(Relaxed), 1);
+    proxy.admin("POST", "/healthcheck/fail");
+    let failing = get(at, "/health", &[]);
+    assert_eq!(failing.status, 503);
+    assert!(failing.head.contains("x-envoy-immediate-health-check-fail: true"), "{}", failing.head);
+    proxy.admin("POST", "/healthcheck/ok");
+    assert_eq!(get(at, "/health", &[]).status, 200);
+}
+
+#[test]
+fn failing_and_slow_upstreams_get_less() {
+    let backend = Backend::start("a");
+    let (broken, _) = server(500, String::new());
+    let (large, _) = server(200, "x".repeat(3 * 1024));
+    let off = |name: &str| {
+        format!(
+            "envoy.filters.http.{name}: {{\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, \
+             disabled: true}}"
+        )
+    };
+    let admission = "success_criteria: {}, max_rejection_probability: {default_value: {value: 100}}";
+    let bandwidth = "stat_prefix: b, enable_mode: RESPONSE, limit_kbps: 2";
+    let adaptive = "gradient_controller_config: {concurrency_limit_params: {concurrency_update_interval: 0.1s}, \
+        min_rtt_calc_params: {interval: 60s, request_count: 5}}";
+    let filters = [
+        filter("admission_control", "admission_control.v3.AdmissionControl", admission),
+        filter("bandwidth_limit", "bandwidth_limit.v3.BandwidthLimit", bandwidth),
+        filter("adaptive_concurrency", "adaptive_concurrency.v3.AdaptiveConcurrency", adaptive),
+        filter(
+            "header_mutation",
+            "header_mutation.v3.HeaderMutation",
+            "mutations: {query_parameter_mutations: [{append: {record: {key: added, value: '%REQ(:METHOD)%'}}}]}",
+        ),
+    ];
+    let route = |path: &str, cluster: &str, off: &str| {
+        format!(
+            "{{match: {{path: {path}}}, route: {{cluster: {cluster}}}, typed_per_filter_config: {{{off}}}}}"
+        )
+    };
+    let routes = [
+        route("/broken", "broken", &off("bandwidth_limit")),
+        route("/large", "large", &off("admission_control")),
+        route("/", "a", &off("admission_control")),
+    ];
+    let clusters = [("a", backend.address), ("broken", broken), ("large", large)];
+    let (proxy, at) = proxy(&filters, &routes.join(", "), &clusters);
+
+    assert_eq!(get(at, "/?x", &[]).status, 200);
+    assert!(backend.next().starts_with("GET /?x&added=GET HTTP/1.1"));
+    let began = std::time::Instant::now();
+    assert_eq!(get(at, "/large", &[]).body.len(), 3 * 1024);
+    assert!(
+        began.elapsed() >= std::time::Duration::from_millis(400),
+        "1 KiB over the bucket takes half a second"
+    );
+    assert!(proxy.stat("b.http_bandwidth_limit.response_enforced").unwrap() > 0);
+    let mut refused = 0;
+    for _ in 0..40 {
+        refused += usize::from(get(at, "/broken", &[]).status == 503);
+    }
+    assert!(refused > 5, "{refused} of 40 requests to a broken upstream were refused");
+    assert_eq!(proxy.stat("http.l.admission_control.rq_rejected"), Some(refused.try_into().unwrap()));
+    let limit = proxy.stat("http.l.adaptive_concurrency.gradient_controller.concurrency_limit");
+    assert!(limit.is_some_and(|limit| limit >= 3), "{limit:?}");
+}

@@ -1,7 +1,10 @@
 //! HTTP filters of a connection manager: one file a filter, with its runtime type and its conversions, and one table.
 
+mod adaptive_concurrency;
+mod admission_control;
 pub mod alpn;
 mod api_key_auth;
+mod bandwidth_limit;
 mod basic_auth;
 mod buffer;
 mod cdn_loop;
@@ -33,6 +36,8 @@ mod set_metadata;
 
 use std::sync::Arc;
 
+use sail_proxy_decide::admission::AdmissionControl;
+use sail_proxy_decide::bandwidth::BandwidthLimit;
 use sail_proxy_decide::credentials::ApiKeys;
 use sail_proxy_decide::csrf::CsrfPolicy;
 use sail_proxy_decide::fault::FaultConfig;
@@ -45,6 +50,7 @@ use sail_proxy_decide::rbac::RbacConfig;
 use sail_proxy_decide::route::PerFilterConfig;
 use xds_api::istio::{peer_metadata as peer_metadata_proto, stats};
 
+pub use adaptive_concurrency::AdaptiveConcurrency;
 pub use alpn::AlpnOverride;
 pub use basic_auth::BasicAuth;
 pub use cdn_loop::CdnLoop;
@@ -79,8 +85,11 @@ struct PerRoute {
 
 /// All filters, by the names of their files.
 const FILTERS: &[Entry] = &[
+    adaptive_concurrency::ENTRY,
+    admission_control::ENTRY,
     alpn::ENTRY,
     api_key_auth::ENTRY,
+    bandwidth_limit::ENTRY,
     basic_auth::ENTRY,
     buffer::ENTRY,
     cdn_loop::ENTRY,
@@ -123,6 +132,12 @@ pub struct HttpFilter {
 /// What an HTTP filter does.
 #[derive(Clone, Debug)]
 pub enum HttpFilterKind {
+    /// `adaptive_concurrency`
+    AdaptiveConcurrency(Arc<AdaptiveConcurrency>),
+    /// `admission_control`
+    AdmissionControl(Arc<AdmissionControl>),
+    /// `bandwidth_limit`
+    BandwidthLimit(Arc<BandwidthLimit>),
     /// `api_key_auth`
     ApiKeyAuth(Arc<ApiKeys>),
     /// `basic_auth`

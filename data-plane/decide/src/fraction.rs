@@ -77,6 +77,25 @@ impl RuntimeFlag {
     }
 }
 
+/// A number that the runtime may override under a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimeNumber {
+    /// What holds without an override.
+    pub default: f64,
+    /// The runtime key; empty for none.
+    pub runtime_key: std::sync::Arc<str>,
+}
+
+impl RuntimeNumber {
+    /// What holds now.
+    pub fn now(&self, runtime: &dyn Runtime) -> f64 {
+        if self.runtime_key.is_empty() {
+            return self.default;
+        }
+        runtime.number(&self.runtime_key).unwrap_or(self.default)
+    }
+}
+
 /// The runtime's values, as decisions read them: `None` where the key has no value of the kind.
 pub trait Runtime: std::fmt::Debug {
     /// A fraction; a whole number is so many per cent.

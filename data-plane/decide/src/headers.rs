@@ -93,6 +93,66 @@ pub struct Mutations {
     pub request: Box<[Mutation]>,
     /// On responses.
     pub response: Box<[Mutation]>,
+    /// On the trailers of requests.
+    pub request_trailers: Box<[Mutation]>,
+    /// On the trailers of responses.
+    pub response_trailers: Box<[Mutation]>,
+    /// On query parameters.
+    pub query: Box<[QueryMutation]>,
+    /// Of several levels that configure routes, whether the most specific one comes last, so that it wins.
+    pub most_specific_wins: bool,
+}
+
+/// An operation on a query parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryMutation {
+    /// Removes it.
+    Remove(Box<str>),
+    /// Adds or sets it.
+    Add(Box<str>, Format, AppendAction),
+}
+
+impl QueryMutation {
+    /// Carries it out on a path; `None` if nothing changes.
+    pub fn apply<A: Attributes + ?Sized>(&self, path: &str, attributes: &A) -> Option<String> {
+        let (before, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut pairs: Vec<String> =
+            query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
+        let is = |pair: &str, key: &str| {
+            let found = pair.split('=').next().unwrap_or_default();
+            percent_encoding::percent_decode_str(found).decode_utf8_lossy() == key
+        };
+        let count = pairs.len();
+        match self {
+            Self::Remove(key) => {
+                pairs.retain(|pair| !is(pair, key));
+                if pairs.len() == count {
+                    return None;
+                }
+            }
+            Self::Add(key, value, action) => {
+                let there = pairs.iter().any(|pair| is(pair, key));
+                match (action, there) {
+                    (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => {
+                        return None;
+                    }
+                    (AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists, true) => {
+                        pairs.retain(|pair| !is(pair, key));
+                    }
+                    _ => {}
+                }
+                let mut text = String::new();
+                value.write(attributes, Missing::Empty, &mut text);
+                let encode =
+                    |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+                let key = encode(key).to_string().replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
+                let value =
+                    encode(&text).to_string().replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
+                pairs.push(format!("{key}={value}"));
+            }
+        }
+        Some(if pairs.is_empty() { before.to_owned() } else { format!("{before}?{}", pairs.join("&")) })
+    }
 }
 
 /// One of them.
@@ -191,5 +251,20 @@ mod tests {
         check(AppendAction::OverwriteIfExistsOrAdd, &[], &["new"]);
         check(AppendAction::OverwriteIfExists, &["a"], &["new"]);
         check(AppendAction::OverwriteIfExists, &[], &[]);
+    }
+
+    #[test]
+    fn query_parameters_change() {
+        let add = |action| QueryMutation::Add("k".into(), Format::literal("v w"), action);
+        let check = |mutation: &QueryMutation, path: &str, expected: Option<&str>| {
+            assert_eq!(mutation.apply(path, &Nothing).as_deref(), expected, "{mutation:?} {path}");
+        };
+        check(&QueryMutation::Remove("k".into()), "/a?k=1&b&k=2", Some("/a?b"));
+        check(&QueryMutation::Remove("k".into()), "/a?k=1", Some("/a"));
+        check(&QueryMutation::Remove("k".into()), "/a", None);
+        check(&add(AppendAction::AppendIfExistsOrAdd), "/a?k=1", Some("/a?k=1&k=v%20w"));
+        check(&add(AppendAction::AddIfAbsent), "/a?k=1", None);
+        check(&add(AppendAction::OverwriteIfExistsOrAdd), "/a?k=1&b", Some("/a?b&k=v%20w"));
+        check(&add(AppendAction::OverwriteIfExists), "/a", None);
     }
 }

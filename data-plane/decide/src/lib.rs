@@ -4,8 +4,11 @@
 //! types are compiled once from Envoy's protobufs by `sail-proxy-config` and are read by every worker through `Arc`s.
 
 pub mod address;
+pub mod admission;
+pub mod bandwidth;
 pub mod cdn_loop;
 pub mod cel;
+pub mod concurrency;
 pub mod credentials;
 pub mod csrf;
 pub mod fault;

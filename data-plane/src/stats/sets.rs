@@ -9,8 +9,8 @@ mod listeners;
 mod process;
 
 pub use auth::{
-    http_api_key_auth, http_basic_auth, http_cors, http_csrf, http_ip_tagging, http_jwt_authn,
-    http_set_metadata,
+    http_adaptive_concurrency, http_admission_control, http_api_key_auth, http_bandwidth_limit,
+    http_basic_auth, http_cors, http_csrf, http_ip_tagging, http_jwt_authn, http_set_metadata,
 };
 pub use bodies::{http_compressor, http_decompressor};
 pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update};

@@ -84,3 +84,46 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `http.<stat_prefix>.admission_control.`
+    http_admission_control { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        rq_rejected = "admission_control.rq_rejected",
+        rq_success = "admission_control.rq_success",
+        rq_failure = "admission_control.rq_failure",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `http.<stat_prefix>.adaptive_concurrency.gradient_controller.`
+    http_adaptive_concurrency { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        rq_blocked = "adaptive_concurrency.gradient_controller.rq_blocked",
+    }
+    gauges {
+        concurrency_limit = "adaptive_concurrency.gradient_controller.concurrency_limit",
+        min_rtt_calculation_active = "adaptive_concurrency.gradient_controller.min_rtt_calculation_active",
+        min_rtt_msecs = "adaptive_concurrency.gradient_controller.min_rtt_msecs",
+    }
+    histograms {}
+}
+
+stat_set! {
+    /// `<stat_prefix>.http_bandwidth_limit.`
+    http_bandwidth_limit { root: "", tag: Tag::None }
+    counters {
+        request_enabled = "http_bandwidth_limit.request_enabled",
+        request_enforced = "http_bandwidth_limit.request_enforced",
+        request_incoming_total_size = "http_bandwidth_limit.request_incoming_total_size",
+        request_allowed_total_size = "http_bandwidth_limit.request_allowed_total_size",
+        response_enabled = "http_bandwidth_limit.response_enabled",
+        response_enforced = "http_bandwidth_limit.response_enforced",
+        response_incoming_total_size = "http_bandwidth_limit.response_incoming_total_size",
+        response_allowed_total_size = "http_bandwidth_limit.response_allowed_total_size",
+    }
+    gauges {}
+    histograms {}
+}
