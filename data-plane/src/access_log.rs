@@ -2,6 +2,7 @@
 
 mod als;
 mod attributes;
+mod cel;
 mod certificates;
 mod fields;
 mod filter;
@@ -254,6 +255,10 @@ pub fn plan_format(format: &Format, capture: &mut Capture) {
             }
             Operator::Response(main, other) => ([Some(main), other.as_ref()], Capture::response),
             Operator::Trailer(main, other) => ([Some(main), other.as_ref()], Capture::trailer),
+            Operator::Cel(_) => {
+                capture.everything();
+                continue;
+            }
             Operator::Metadata(source, ..) => {
                 capture.metadata |= *source != MetadataSource::Dynamic;
                 continue;
@@ -284,6 +289,7 @@ pub(crate) fn plan_filter(filter: &AccessLogFilter, capture: &mut Capture) {
                 capture.request(name.as_str());
             }
         }
+        AccessLogFilter::Cel(_) => capture.everything(),
         AccessLogFilter::Runtime(_) => capture.request("x-request-id"),
         _ => {}
     }

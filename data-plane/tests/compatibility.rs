@@ -255,6 +255,7 @@ fn access_log_operators() {
             "(CLUSTER:x)",
             "(DS_RX_BEG:DS_RX_END)",
             "(NQ)",
+            "(request.path)",
             "(PLAIN)",
             "({\"operators\": [\"PROTOCOL\"]})",
         ];

@@ -265,7 +265,7 @@ fn scopes_choose_route_tables() {
 #[test]
 fn logs_tell_what_envoys_tell() {
     let a = Backend::start("a");
-    let fields = "path: \"%PATH(NQ)%\", orig: \"%PATH(WQ:ORIG)%\", q: \"%QUERY_PARAM(q)%\", listener: \
+    let fields = "cel: \"%CEL(request.headers['x-any'] + '!')%\", path: \"%PATH(NQ)%\", orig: \"%PATH(WQ:ORIG)%\", q: \"%QUERY_PARAM(q)%\", listener: \
         \"%METADATA(LISTENER:ns:k)%\", vhost: \"%METADATA(VIRTUAL_HOST:ns:k)%\", route: \"%METADATA(ROUTE:ns:k)%\", \
         cluster: \"%CLUSTER_METADATA(ns:k)%\", chain: \"%FILTER_CHAIN_NAME%\", port: \"%UPSTREAM_REMOTE_PORT%\", \
         hosts: \"%UPSTREAM_HOSTS_ATTEMPTED%\", env: \"%ENVIRONMENT(PATH)%\", nothing: \"%REQ(x-none)%\", \
@@ -275,12 +275,12 @@ fn logs_tell_what_envoys_tell() {
     let more =
         format!("{} access_log_options: {{flush_access_log_on_new_request: true}},", json_log(fields, ""));
     let proxy = Proxy::ready(&bootstrap(routes, &more, &[("a", a.address)]), &[]);
-    call(proxy.listener("l"), "GET", "/up?q=1", &[]).unwrap();
+    call(proxy.listener("l"), "GET", "/up?q=1", &[("x-any", "a")]).unwrap();
     let lines = log_lines(&proxy, 2);
     assert_eq!(lines[0]["kind"], "DownstreamStart");
     let line = &lines[1];
     let expect = serde_json::json!({
-        "path": "/up", "orig": "/up?q=1", "q": "1", "listener": "listener", "vhost": "vhost", "route": "route",
+        "cel": "a!", "path": "/up", "orig": "/up?q=1", "q": "1", "listener": "listener", "vhost": "vhost", "route": "route",
         "cluster": "cluster", "chain": "chain", "port": a.address.port(), "hosts": a.address.to_string(),
         "nothing": null, "mixed": "a - b", "first": "HTTP/1.1", "kind": "DownstreamEnd", "n": 7, "list": [200, true],
     });
@@ -294,7 +294,10 @@ fn logs_tell_what_envoys_tell() {
 fn runtime_keys_have_effect_at_once() {
     let routes = "{match: {prefix: /, runtime_fraction: {default_value: {numerator: 0}, runtime_key: share}}, \
         direct_response: {status: 201}}, {match: {prefix: /}, direct_response: {status: 202}}";
-    let filter = "filter: {status_code_filter: {comparison: {op: GE, value: {default_value: 999, runtime_key: least}}}},";
+    let filter = "filter: {and_filter: {filters: [{status_code_filter: {comparison: {op: GE, value: {default_value: 999, \
+        runtime_key: least}}}}, {extension_filter: {name: cel, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: \
+        \"response.code == 201 && request.method == 'GET'\"}}}]}},";
     let proxy = Proxy::ready(&bootstrap(routes, &json_log("c: \"%RESPONSE_CODE%\"", filter), &[]), &[]);
     let to = proxy.listener("l");
     assert_eq!(call(to, "GET", "/", &[]).unwrap().status, 202);

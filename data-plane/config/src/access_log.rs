@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tracing::OtelExporter;
+use sail_proxy_decide::cel::Program;
 use sail_proxy_decide::format::Format;
 use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
@@ -178,6 +179,8 @@ pub enum AccessLogFilter {
         /// What holds if they are not there.
         match_if_key_not_found: bool,
     },
+    /// A CEL expression.
+    Cel(Arc<Program>),
     /// The kind of the entry, by its number in `AccessLogType`.
     LogType {
         /// One of these.

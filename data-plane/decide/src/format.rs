@@ -84,9 +84,34 @@ pub enum Operator {
     /// `ENVIRONMENT(NAME)`: read when configuration is compiled.
     Environment(Box<str>),
     /// `CEL(EXPRESSION)`
-    Cel(Arc<str>),
+    Cel(Expression),
     /// `COALESCE({"operators": [...]})`: the first that has a value.
     Coalesce(Box<[Command]>),
+}
+
+/// An expression, compiled.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    text: Arc<str>,
+    program: Arc<crate::cel::Program>,
+}
+
+impl Expression {
+    /// Compiles it.
+    pub fn new(text: &str) -> Result<Self, crate::cel::CompileError> {
+        Ok(Self { text: text.into(), program: Arc::new(crate::cel::Program::compile(text)?) })
+    }
+
+    /// What is evaluated.
+    pub fn program(&self) -> &crate::cel::Program {
+        &self.program
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 /// Which path `PATH` means.

@@ -100,7 +100,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn response_header(&self, key: &HeaderKey) -> Text<'a> {
+    pub(super) fn response_header(&self, key: &HeaderKey) -> Text<'a> {
         match (key, self.response) {
             (HeaderKey::Status, _) => Some(number(self.info.response_code?.into())),
             (HeaderKey::Name(name), Some(headers)) => header_text(headers, name),
@@ -253,8 +253,12 @@ impl Attributes for View<'_> {
                 })
             }
             Operator::RequestedServerName(options) => self.requested_server_name(options),
-            // Replaced or refused when the configuration is taken; the last is taken apart by the format itself.
-            Operator::Environment(_) | Operator::Cel(_) | Operator::Coalesce(_) => None,
+            Operator::Cel(expression) => {
+                let value = expression.program().eval(self).ok()?;
+                Some(value.to_text()?.into())
+            }
+            // Replaced when the configuration is taken, and taken apart by the format itself.
+            Operator::Environment(_) | Operator::Coalesce(_) => None,
         }
     }
 
@@ -270,6 +274,7 @@ impl Attributes for View<'_> {
                 self.common_duration(start, end, *precision).map(Value::from)
             }
             Operator::Metadata(source, namespace, path) => self.metadata(*source, namespace, path).cloned(),
+            Operator::Cel(expression) => Some(expression.program().eval(self).ok()?.into_json()),
             _ => self.text(operator).map(|text| Value::String(text.into_owned())),
         }
     }

@@ -46,6 +46,7 @@ pub(crate) fn passes(filter: &AccessLogFilter, view: &View<'_>, runtime: &dyn Ru
                 None => *match_if_key_not_found,
             }
         }
+        AccessLogFilter::Cel(program) => program.holds(view),
         AccessLogFilter::LogType { types, exclude } => types.contains(&view.kind.number()) != *exclude,
     }
 }

@@ -16,6 +16,8 @@ pub struct Capture {
     pub trailers: Vec<HeaderName>,
     /// Whether metadata of configuration are kept.
     pub metadata: bool,
+    /// Whether every header is kept: expressions may ask for any.
+    pub all: bool,
 }
 
 impl Capture {
@@ -27,6 +29,12 @@ impl Capture {
     /// Adds a response header.
     pub fn response(&mut self, name: &str) {
         add(&mut self.response, name);
+    }
+
+    /// Keeps all that there is.
+    pub fn everything(&mut self) {
+        self.all = true;
+        self.metadata = true;
     }
 
     /// Adds a trailer.
@@ -53,6 +61,8 @@ pub struct Captured {
     request: Values,
     response: Values,
     trailers: Values,
+    /// All headers of the request, of the response, and all trailers, where everything is kept.
+    all: Option<Box<[HeaderMap; 3]>>,
 }
 
 impl Captured {
@@ -70,6 +80,9 @@ impl Captured {
     pub fn take_request(&mut self, headers: &HeaderMap) {
         if let Some(plan) = &self.plan {
             take(&mut self.request, &plan.request, headers);
+            if plan.all {
+                self.all.get_or_insert_default()[0].clone_from(headers);
+            }
         }
     }
 
@@ -77,6 +90,9 @@ impl Captured {
     pub fn take_response(&mut self, headers: &HeaderMap) {
         if let Some(plan) = &self.plan {
             take(&mut self.response, &plan.response, headers);
+            if plan.all {
+                self.all.get_or_insert_default()[1].clone_from(headers);
+            }
         }
     }
 
@@ -84,22 +100,31 @@ impl Captured {
     pub fn take_trailers(&mut self, headers: &HeaderMap) {
         if let Some(plan) = &self.plan {
             take(&mut self.trailers, &plan.trailers, headers);
+            if plan.all {
+                self.all.get_or_insert_default()[2].clone_from(headers);
+            }
         }
     }
 
     /// A request header.
     pub fn request(&self, name: &str) -> Option<&str> {
-        find(&self.request, self.plan.as_ref().map(|plan| &plan.request), name)
+        find(&self.request, self.plan.as_ref().map(|plan| &plan.request), name).or_else(|| self.any(0, name))
     }
 
     /// A response header.
     pub fn response(&self, name: &str) -> Option<&str> {
         find(&self.response, self.plan.as_ref().map(|plan| &plan.response), name)
+            .or_else(|| self.any(1, name))
     }
 
     /// A trailer.
     pub fn trailer(&self, name: &str) -> Option<&str> {
         find(&self.trailers, self.plan.as_ref().map(|plan| &plan.trailers), name)
+            .or_else(|| self.any(2, name))
+    }
+
+    fn any(&self, which: usize, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.all.as_ref()?.get(which)?.get(name)?.as_bytes()).ok()
     }
 }
 

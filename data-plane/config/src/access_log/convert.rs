@@ -403,11 +403,16 @@ pub(crate) fn filter(cx: &mut Cx<'_>, value: pb::accesslog::AccessLogFilter) -> 
         Some(Kind::ExtensionFilter(value)) => {
             use pb::accesslog::extension_filter::ConfigType;
             let any = value.config_type.map(|ConfigType::TypedConfig(any)| any).unwrap_or_default();
-            cx.error(
-                "extension_filter",
-                format_args!("the access log filter {:?} is not supported", type_name(&any)),
-            );
-            return None;
+            if type_name(&any) != "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter" {
+                cx.error(
+                    "extension_filter",
+                    format_args!("the access log filter {:?} is not supported", type_name(&any)),
+                );
+                return None;
+            }
+            let filter: loggers::filters::cel::v3::ExpressionFilter = cx.unpack(&any)?;
+            let program = sail_proxy_decide::cel::Program::compile(&filter.expression);
+            AccessLogFilter::Cel(Arc::new(cx.ok("extension_filter.expression", program)?))
         }
         None => {
             cx.error("filter_specifier", "it must be set");

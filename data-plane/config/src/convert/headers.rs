@@ -103,9 +103,6 @@ fn add_value(cx: &mut Cx<'_>, text: &str) -> Option<AddValue> {
 /// A format; environment variables are read here and now.
 pub(crate) fn format(cx: &mut Cx<'_>, text: &str) -> Option<Format> {
     let format = cx.ok("", Format::parse(text))?;
-    if format.operators().any(|operator| matches!(operator, Operator::Cel(_))) {
-        cx.error("", "operator CEL is not supported");
-    }
     if !format.operators().any(|operator| matches!(operator, Operator::Environment(_))) {
         return Some(format);
     }

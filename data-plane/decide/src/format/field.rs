@@ -140,7 +140,6 @@ fields! {
 
 /// Operators of Envoy that are refused by name: what they tell is not known here.
 pub const REFUSED: &[&str] = &[
-    "CEL",
     "DOWNSTREAM_CX_RTT",
     "DOWNSTREAM_DETECTED_CLOSE_TYPE",
     "DOWNSTREAM_HANDSHAKE_DURATION",

@@ -1,8 +1,8 @@
 //! Reading substitution formats.
 
 use super::{
-    Command, Field, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment, Operator,
-    PathSource, Precision, Segment, TimeFormat,
+    Command, Expression, Field, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment,
+    Operator, PathSource, Precision, Segment, TimeFormat,
 };
 use crate::head::HeaderKey;
 
@@ -158,7 +158,9 @@ fn operator(raw: &RawOperator<'_>) -> Result<Option<Operator>, String> {
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName(arguments.into()),
         "ENVIRONMENT" => Operator::Environment(needed(arguments, "a variable's name")?.into()),
         "COALESCE" => Operator::Coalesce(coalesce(arguments)?),
-        "CEL" => Operator::Cel(needed(arguments, "an expression")?.into()),
+        "CEL" => Operator::Cel(
+            Expression::new(needed(arguments, "an expression")?).map_err(|error| error.to_string())?,
+        ),
         _ => return Ok(None),
     }))
 }
