@@ -68,7 +68,8 @@ impl Dns {
             return;
         }
         let found = before.and_then(|entry| entry.found.clone());
-        let task = Supervised::spawn_local(run(self.this.clone(), cluster.name.clone(), dns.clone(), one));
+        let task =
+            Supervised::spawn_local(run(self.this.clone(), cluster.name.clone(), (**dns).clone(), one));
         clusters.insert(cluster.name.clone(), Entry { version: cluster.version, found, _task: task });
     }
 
@@ -129,7 +130,8 @@ async fn run(dns: Weak<Dns>, cluster: Arc<str>, config: DnsCluster, one: bool) {
             backoff.next_delay(&mut rand::rng())
         } else {
             backoff.reset();
-            let wait = ttl.filter(|_| config.respect_ttl).unwrap_or(config.refresh_rate);
+            let ttl = ttl.filter(|_| config.respect_ttl).map(|ttl| ttl.max(config.min_refresh_rate));
+            let wait = ttl.unwrap_or(config.refresh_rate);
             wait.max(SHORTEST) + config.jitter.mul_f64(rand::rng().random_range(0.0..=1.0))
         };
         tokio::time::sleep(wait).await;

@@ -140,7 +140,7 @@ impl Outliers {
                 }
             });
             let stats = self.store.scope(&cluster.stat_name);
-            let task = Supervised::spawn_local(run(config.clone(), hosts.clone(), stats));
+            let task = Supervised::spawn_local(run((**config).clone(), hosts.clone(), stats));
             clusters.insert(name.clone(), Entry { version: cluster.version, hosts, _task: task });
         }
     }

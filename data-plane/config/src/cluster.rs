@@ -43,9 +43,9 @@ pub struct Cluster {
     /// What policies share.
     pub common_lb: CommonLb,
     /// Limits: default and high priority.
-    pub circuit_breakers: CircuitBreakers,
+    pub circuit_breakers: Arc<CircuitBreakers>,
     /// Which hosts are left alone for a while.
-    pub outlier_detection: Option<OutlierDetection>,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     /// How hosts are checked.
     pub health_checks: Box<[HealthCheck]>,
     /// How bytes are carried.
@@ -53,9 +53,9 @@ pub struct Cluster {
     /// How bytes are carried to hosts with certain metadata; the first match wins.
     pub socket_matches: Box<[SocketMatch]>,
     /// How HTTP is spoken.
-    pub http: UpstreamHttp,
+    pub http: Arc<UpstreamHttp>,
     /// Where connections come from.
-    pub bind: Option<Bind>,
+    pub bind: Option<Box<Bind>>,
     /// Keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// The TCP metadata exchange filter, if it is there.
@@ -115,11 +115,11 @@ pub enum Discovery {
         source: ConfigSource,
     },
     /// All addresses of DNS names.
-    StrictDns(DnsCluster),
+    StrictDns(Box<DnsCluster>),
     /// One address of a DNS name, the current one.
-    LogicalDns(DnsCluster),
+    LogicalDns(Box<DnsCluster>),
     /// Where the client wanted to go.
-    OriginalDst(OriginalDst),
+    OriginalDst(Box<OriginalDst>),
     /// Where the request's host says.
     DynamicForwardProxy(Arc<DnsCache>),
     /// Other clusters, each taking what those before it cannot.
@@ -245,7 +245,7 @@ pub struct OriginalDst {
 }
 
 /// Limits by priority.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CircuitBreakers {
     /// For requests as usual.
     pub default: Thresholds,
@@ -399,7 +399,7 @@ pub struct SocketMatch {
 }
 
 /// How HTTP is spoken upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamHttp {
     /// Which version.
     pub protocol: UpstreamProtocol,

@@ -12,7 +12,7 @@ use prost::Message;
 use sail_proxy_decide::host::Endpoints;
 use xds_api::{google::protobuf::Any, type_url};
 
-use crate::cluster::{Cluster, Discovery};
+use crate::cluster::{CircuitBreakers, Cluster, Discovery, UpstreamHttp};
 use crate::convert::{Cx, Sources, hash};
 use crate::diagnostics::{Diagnostic, Diagnostics, Severity};
 use crate::hcm::RouteSource;
@@ -114,6 +114,7 @@ pub struct State {
     /// Hashes of the bytes of accepted secrets and assignments, which hold none themselves.
     versions: HashMap<(Kind, Arc<str>), u64>,
     rereads: Rereads,
+    shared: Common,
 }
 
 impl fmt::Debug for State {
@@ -125,7 +126,13 @@ impl fmt::Debug for State {
 impl State {
     /// Without resources. `sources` reads the files that resources name.
     pub fn new(sources: Box<dyn Sources + Send>) -> Self {
-        Self { sources, snapshot: Snapshot::default(), versions: HashMap::new(), rereads: Rereads::default() }
+        Self {
+            sources,
+            snapshot: Snapshot::default(),
+            versions: HashMap::new(),
+            rereads: Rereads::default(),
+            shared: Common::default(),
+        }
     }
 
     /// What is accepted now. Cheap: what did not change is shared.
@@ -249,7 +256,10 @@ impl State {
         let (built, warnings) = self.convert(Kind::Cluster, &name, |cx| {
             cluster::convert::cluster(cx, value, version, hosts.as_deref())
         })?;
-        self.snapshot.clusters.insert(Arc::clone(&name), Arc::<Cluster>::new(built));
+        let mut built: Cluster = built;
+        share(&mut self.shared.http, &mut built.http);
+        share(&mut self.shared.breakers, &mut built.circuit_breakers);
+        self.snapshot.clusters.insert(Arc::clone(&name), Arc::new(built));
         Ok(self.accepted(name, warnings))
     }
 
@@ -407,6 +417,28 @@ fn unnamed(listener: &pb::listener::Listener) -> String {
         Some(Address::Pipe(pipe)) => pipe.path.clone(),
         Some(Address::EnvoyInternalAddress(_)) | None => String::new(),
     }
+}
+
+/// Parts that most clusters have in common, kept once.
+#[derive(Default)]
+struct Common {
+    http: Vec<Arc<UpstreamHttp>>,
+    breakers: Vec<Arc<CircuitBreakers>>,
+}
+
+/// More different ones than this are not looked for.
+const COMMON: usize = 16;
+
+/// Puts one that is equal in a part's place, if there is one.
+fn share<T: PartialEq>(known: &mut Vec<Arc<T>>, part: &mut Arc<T>) {
+    if let Some(same) = known.iter().find(|same| **same == *part) {
+        *part = Arc::clone(same);
+        return;
+    }
+    if known.len() >= COMMON {
+        known.remove(0);
+    }
+    known.push(Arc::clone(part));
 }
 
 fn unchanged(name: Arc<str>) -> Accepted {

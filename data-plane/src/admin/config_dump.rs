@@ -67,7 +67,7 @@ fn clusters(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
     let mut dump = ClustersConfigDump::default();
     for cluster in manager.static_clusters().filter(|cluster| keep(&cluster.name)) {
         dump.static_clusters.push(clusters_config_dump::StaticCluster {
-            cluster: Some(any::pack(cluster)),
+            cluster: Some(any::pack(&cluster)),
             last_updated: timestamp(manager.started()),
         });
     }

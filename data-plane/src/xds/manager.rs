@@ -76,7 +76,8 @@ pub(super) struct Whole {
 pub struct Manager {
     pub(super) main: Rc<Main>,
     parts: Rc<Parts>,
-    statics: BTreeMap<String, Cluster>,
+    /// The bootstrap's clusters, encoded: they are seldom looked at, and take much less room so.
+    statics: BTreeMap<String, Vec<u8>>,
     statics_listen: BTreeSet<String>,
     pub(super) ads: Option<Source>,
     pub(super) ads_metadata: Vec<(String, String)>,
@@ -139,7 +140,11 @@ impl Manager {
         let manager = Rc::new_cyclic(|this| Self {
             main: main.clone(),
             parts: Rc::new(make(bell(this))),
-            statics: fixed.clusters.iter().map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
+            statics: fixed
+                .clusters
+                .iter()
+                .map(|cluster| (cluster.name.clone(), cluster.encode_to_vec()))
+                .collect(),
             statics_listen: fixed.listeners.iter().map(|listener| listener.name.clone()).collect(),
             ads,
             ads_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
@@ -245,8 +250,8 @@ impl Manager {
     }
 
     /// The bootstrap's clusters.
-    pub fn static_clusters(&self) -> impl Iterator<Item = &Cluster> {
-        self.statics.values()
+    pub fn static_clusters(&self) -> impl Iterator<Item = Cluster> {
+        self.statics.values().filter_map(|body| Cluster::decode(body.as_slice()).ok())
     }
 
     /// The bootstrap's listeners.
@@ -303,7 +308,7 @@ impl Manager {
         let resources = self.resources.borrow();
         let body = |kind: &str, name: &str| Some(resources.kinds.get(kind)?.held.get(name)?.body.clone());
         let message = match self.statics.get(cluster) {
-            Some(cluster) => cluster.clone(),
+            Some(body) => Cluster::decode(body.as_slice()).ok()?,
             None => Cluster::decode(body(type_url::CLUSTER, cluster)?).ok()?,
         };
         let service = message.eds_cluster_config.as_ref().map(|config| config.service_name.as_str());

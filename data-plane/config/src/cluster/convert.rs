@@ -146,18 +146,21 @@ pub(crate) fn cluster(
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
     let (lb, common_lb) = balancing?;
+    let name = arc(name);
     Some(Cluster {
-        stat_name: if alt_stat_name.is_empty() { Arc::from(&*name) } else { arc(alt_stat_name) },
+        stat_name: if alt_stat_name.is_empty() { Arc::clone(&name) } else { arc(alt_stat_name) },
         connect_timeout,
         per_connection_buffer_limit: values::u32_or(per_connection_buffer_limit_bytes, 1024 * 1024),
         lb,
         common_lb,
-        circuit_breakers: cx.option("circuit_breakers", circuit_breakers, breakers).unwrap_or_default(),
-        outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier),
+        circuit_breakers: Arc::new(
+            cx.option("circuit_breakers", circuit_breakers, breakers).unwrap_or_default(),
+        ),
+        outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier).map(Box::new),
         health_checks: one_health_check(cx, health_checks).into(),
         socket_matches: cx.each("transport_socket_matches", transport_socket_matches, socket_match).into(),
-        http: http?,
-        bind: cx.option("upstream_bind_config", upstream_bind_config, bind),
+        http: Arc::new(http?),
+        bind: cx.option("upstream_bind_config", upstream_bind_config, bind).map(Box::new),
         tcp_keepalive: connection.tcp_keepalive.map(address::keepalive),
         metadata_exchange: filters_of(cx, filters),
         metadata: values::metadata(cx, "metadata", metadata),
@@ -171,7 +174,7 @@ pub(crate) fn cluster(
             per_endpoint: track.per_endpoint_stats,
         },
         version,
-        name: arc(name),
+        name,
         discovery: discovery?,
         socket: socket?,
     })

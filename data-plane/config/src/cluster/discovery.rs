@@ -68,17 +68,17 @@ pub(super) fn discovery(cx: &mut Cx<'_>, fields: Fields<'_>) -> Option<Discovery
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             let dns = dns(cx, fields.dns, fields.assignment)?;
             if kind == DiscoveryType::StrictDns {
-                return Some(Discovery::StrictDns(dns));
+                return Some(Discovery::StrictDns(Box::new(dns)));
             }
             one_target(cx, &dns.groups);
-            Some(Discovery::LogicalDns(dns))
+            Some(Discovery::LogicalDns(Box::new(dns)))
         }
         DiscoveryType::OriginalDst => {
             let config = fields.original_dst.unwrap_or_default();
             let mut found = cx.within("original_dst_lb_config", |cx| original_dst(cx, config))?;
             let interval = values::duration(cx, "cleanup_interval", fields.cleanup_interval);
             found.cleanup_interval = interval.unwrap_or(Duration::from_secs(5));
-            Some(Discovery::OriginalDst(found))
+            Some(Discovery::OriginalDst(Box::new(found)))
         }
     }
 }
@@ -290,9 +290,9 @@ fn custom_type(
             };
             if all_addresses_in_single_endpoint {
                 one_target(cx, &cluster.groups);
-                return Some(Discovery::LogicalDns(cluster));
+                return Some(Discovery::LogicalDns(Box::new(cluster)));
             }
-            Some(Discovery::StrictDns(cluster))
+            Some(Discovery::StrictDns(Box::new(cluster)))
         }
         other => {
             cx.error("", format_args!("there is no cluster type {name:?} ({other:?})"));
