@@ -18,6 +18,7 @@ mod discovered;
 mod dynamic_forward_proxy;
 pub(crate) mod edit;
 mod ext_authz;
+mod ext_proc;
 mod fault;
 mod grpc_http1_bridge;
 mod grpc_stats;
@@ -208,6 +209,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
     Some(match kind {
         HttpFilterKind::Rbac(config) => Box::new(rbac::Filter::new(config, build)),
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
+        HttpFilterKind::ExtProc(config) => Box::new(ext_proc::Filter::new(config, build)),
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
         HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
         HttpFilterKind::RateLimit(config) => Box::new(rate_limit::Filter::new(config, build)),

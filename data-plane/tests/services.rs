@@ -239,3 +239,95 @@ fn bodies_are_compressed_and_bounded() {
     assert!(call(address, "GET", "/", &[]).unwrap().body.starts_with("a body"));
     assert_eq!(proxy.stat("http.in.compressor.gzip.gzip.response.compressed"), Some(1));
 }
+
+/// A processor that marks what it sees, upper-cases bodies, and answers `/no` itself.
+fn processor() -> SocketAddr {
+    use xds_api::envoy::service::ext_proc::v3 as proc;
+    use xds_api::envoy::service::ext_proc::v3::processing_request::Request;
+    use xds_api::envoy::service::ext_proc::v3::processing_response::Response;
+    grpc::serve(|| {
+        |message: proc::ProcessingRequest| {
+            let headers = |name: &str| proc::HeadersResponse {
+                response: Some(proc::CommonResponse {
+                    header_mutation: Some(proc::HeaderMutation {
+                        set_headers: vec![header(name, "seen")],
+                        remove_headers: vec!["x-secret".into()],
+                    }),
+                    ..Default::default()
+                }),
+            };
+            let body = |body: proc::HttpBody| {
+                let mutation = proc::body_mutation::Mutation::Body(body.body.to_ascii_uppercase());
+                proc::BodyResponse {
+                    response: Some(proc::CommonResponse {
+                        body_mutation: Some(proc::BodyMutation { mutation: Some(mutation) }),
+                        ..Default::default()
+                    }),
+                }
+            };
+            let refused = |message: &proc::HttpHeaders| {
+                let all = &message.headers.as_ref().unwrap().headers;
+                all.iter().any(|header| header.key == ":path" && header.raw_value == b"/no")
+            };
+            let response = match message.request.unwrap() {
+                Request::RequestHeaders(message) if refused(&message) => {
+                    Response::ImmediateResponse(proc::ImmediateResponse {
+                        status: Some(xds_api::envoy::r#type::v3::HttpStatus { code: 418 }),
+                        body: b"no tea".to_vec(),
+                        ..Default::default()
+                    })
+                }
+                Request::RequestHeaders(_) => Response::RequestHeaders(headers("x-request")),
+                Request::ResponseHeaders(_) => Response::ResponseHeaders(headers("x-response")),
+                Request::RequestBody(message) => Response::RequestBody(body(message)),
+                Request::ResponseBody(message) => Response::ResponseBody(body(message)),
+                _ => return Vec::new(),
+            };
+            vec![proc::ProcessingResponse { response: Some(response), ..Default::default() }]
+        }
+    })
+}
+
+#[test]
+fn ext_proc_sees_and_changes_both_ways() {
+    let app = Backend::start("answer");
+    let service = processor();
+    for mode in ["BUFFERED", "STREAMED", "BUFFERED_PARTIAL"] {
+        let filters = filter(
+            "proc",
+            &format!(
+                "ext_proc.v3.ExternalProcessor, grpc_service: {{envoy_grpc: {{cluster_name: service}}}}, \
+                 message_timeout: 10s, processing_mode: {{response_body_mode: {mode}}}"
+            ),
+        );
+        let proxy = proxy(&filters, APP, app.address, service, true);
+        let address = proxy.listener("l");
+        let answer = call(address, "GET", "/", &[("x-secret", "1")]).unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, "ANSWER"), "{mode}");
+        assert!(answer.head.contains("x-response: seen"), "{}", answer.head);
+        let request = app.next();
+        assert!(request.contains("x-request: seen") && !request.contains("x-secret"), "{request}");
+        let refused = call(address, "GET", "/no", &[]).unwrap();
+        assert_eq!((refused.status, &*refused.body), (418, "no tea"));
+        assert_eq!(proxy.stat("http.in.ext_proc.streams_started"), Some(2));
+    }
+}
+
+#[test]
+fn ext_proc_fails_as_it_is_told() {
+    let app = Backend::start("app");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (more, status) in
+        [("", 500), ("failure_mode_allow: true,", 200), ("status_on_error: {code: 503},", 503)]
+    {
+        let filters = filter(
+            "proc",
+            &format!(
+                "ext_proc.v3.ExternalProcessor, {more} grpc_service: {{envoy_grpc: {{cluster_name: service}}}}"
+            ),
+        );
+        let proxy = proxy(&filters, APP, app.address, nobody, true);
+        assert_eq!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().status, status);
+        assert_eq!(proxy.stat("http.in.ext_proc.streams_failed"), Some(1));
+    }
+}

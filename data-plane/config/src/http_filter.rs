@@ -16,6 +16,7 @@ pub mod decompressor;
 mod discovered;
 mod dynamic_forward_proxy;
 pub mod ext_authz;
+pub mod ext_proc;
 mod fault;
 pub mod grpc_http1_bridge;
 pub mod grpc_stats;
@@ -98,6 +99,7 @@ const FILTERS: &[Entry] = &[
     csrf::ENTRY,
     decompressor::ENTRY,
     ext_authz::ENTRY,
+    ext_proc::ENTRY,
     dynamic_forward_proxy::ENTRY,
     fault::ENTRY,
     grpc_http1_bridge::ENTRY,
@@ -170,6 +172,8 @@ pub enum HttpFilterKind {
     DynamicForwardProxy(Arc<crate::cluster::DnsCache>),
     /// `ext_authz`
     ExtAuthz(Arc<ext_authz::ExtAuthz>),
+    /// `ext_proc`
+    ExtProc(Arc<ext_proc::ExtProc>),
     /// `fault`
     Fault(Arc<FaultConfig>),
     /// `grpc_http1_bridge`

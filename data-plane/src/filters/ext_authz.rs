@@ -4,6 +4,8 @@ mod apply;
 mod grpc;
 mod http;
 
+pub(crate) use grpc::option;
+
 use std::rc::Rc;
 use std::sync::Arc;
 

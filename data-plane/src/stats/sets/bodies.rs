@@ -27,3 +27,21 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `http.<stat_prefix>.ext_proc.`
+    http_ext_proc { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        streams_started = "ext_proc.streams_started",
+        stream_msgs_sent = "ext_proc.stream_msgs_sent",
+        stream_msgs_received = "ext_proc.stream_msgs_received",
+        streams_closed = "ext_proc.streams_closed",
+        streams_failed = "ext_proc.streams_failed",
+        failure_mode_allowed = "ext_proc.failure_mode_allowed",
+        message_timeouts = "ext_proc.message_timeouts",
+        rejected_header_mutations = "ext_proc.rejected_header_mutations",
+        override_message_timeout_received = "ext_proc.override_message_timeout_received",
+    }
+    gauges {}
+    histograms {}
+}
