@@ -96,7 +96,12 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     );
     cx.refuse("path_normalization_options", &path_normalization_options);
     cx.refuse("proxy_status_config", &proxy_status_config);
-    cx.unserved("proxy_100_continue", &proxy_100_continue);
+    // Istio asks for it: refusing it would refuse every inbound listener.
+    cx.ignore(
+        "proxy_100_continue",
+        &proxy_100_continue,
+        "clients are told to go on as soon as their body is read, whether or not the upstream said so",
+    );
     cx.refuse("typed_header_validation_config", &typed_header_validation_config);
     cx.refuse("forward_proto_config", &forward_proto_config);
 
