@@ -62,10 +62,13 @@ pub(crate) fn admit(worker: &Worker, listener: &Rc<Listener>) -> Option<Place> {
     Some(place)
 }
 
+/// A bucket, and the configuration that has it.
+type Owned = (Arc<dyn Any + Send + Sync>, TokenBucket);
+
 /// Token buckets that all workers share, by the configuration or by the key that has them.
 #[derive(Default)]
 pub(crate) struct Buckets {
-    by_config: Mutex<HashMap<usize, (Arc<dyn Any + Send + Sync>, TokenBucket)>>,
+    by_config: Mutex<HashMap<usize, Owned>>,
     by_key: Mutex<HashMap<Arc<str>, TokenBucket>>,
 }
 

@@ -1,4 +1,5 @@
 //! Certificates that a test makes, and clients that show them.
+#![allow(missing_docs, unreachable_pub, reason = "what a test is made of")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
