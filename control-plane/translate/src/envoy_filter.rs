@@ -178,7 +178,7 @@ impl Set<'_> {
     }
 
     /// Resources that patches add, which other patches do not concern.
-    fn added<M: Message + Name + Default>(
+    fn added<M: Message + Name + Default + Clone>(
         &self,
         apply_to: ApplyTo,
         name: fn(&M) -> &str,
@@ -192,7 +192,7 @@ impl Set<'_> {
             let Some(value) = tools.value::<M>(patch) else { continue };
             let inputs =
                 PatchedInputs { base: Vec::new(), patches: vec![patch.clone()], context: PatchContext::Any };
-            out.push(memo.get(&name(&value).to_owned(), inputs, |_| value));
+            out.push(memo.get(name(&value), inputs, |_| value.clone()));
         }
         out
     }

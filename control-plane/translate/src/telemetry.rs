@@ -83,7 +83,7 @@ pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
             check("metrics", &metrics.providers, |p| matches!(p, Provider::Prometheus(_)));
         }
         for logging in &layer.spec.access_logging {
-            check("accessLogging", &logging.providers, |p| access_log::is_log(p));
+            check("accessLogging", &logging.providers, access_log::is_log);
         }
         let context = |t: &Tracing| t.disable_context_propagation == Some(true);
         if layer.spec.tracing.iter().any(context) {

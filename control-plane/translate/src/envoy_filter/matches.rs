@@ -22,7 +22,7 @@ pub(super) fn proxy(patch: &ConfigPatch, proxy: &ProxyView) -> bool {
     }
     wanted.metadata.iter().all(|(key, value)| match proxy.metadata.get(key) {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == *value,
+        Some(other) => value.parse::<Value>().is_ok_and(|wanted| wanted == *other),
         None => false,
     })
 }
