@@ -35,6 +35,7 @@ mod tcp;
 mod tls;
 pub mod worker;
 
+pub use resident::trim_with;
 pub use run::run;
 
 /// This build's version.

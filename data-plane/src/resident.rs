@@ -1,10 +1,23 @@
 //! How much of the program stays in memory.
 
 use std::fs;
+use std::sync::OnceLock;
+
+static TRIM: OnceLock<fn()> = OnceLock::new();
+
+/// Tells how the allocator gives memory back that was freed: reading a large configuration takes several times what
+/// running it does.
+pub fn trim_with(trim: fn()) {
+    // Only the first says.
+    let _ = TRIM.set(trim);
+}
 
 /// Lets go of the pages of the program's own file, so that code which only starting needed is not held. What is still
 /// needed is mapped again when it is touched, from the kernel's cache. Any failure merely costs the memory.
 pub(crate) fn forget_startup() {
+    if let Some(trim) = TRIM.get() {
+        trim();
+    }
     let Ok(program) = fs::read_link("/proc/self/exe") else { return };
     let Ok(maps) = fs::read_to_string("/proc/self/smaps") else { return };
     let program = program.to_string_lossy();

@@ -101,6 +101,7 @@ pub(crate) struct Opened {
 pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchExec>;
 
 /// A connection that takes requests. The second part is to be driven by a task.
+#[expect(clippy::large_enum_variant, reason = "it is made once a connection, and taken apart at once")]
 pub(crate) enum Established {
     Http1 {
         send: http1::SendRequest<Body>,

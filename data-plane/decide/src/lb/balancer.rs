@@ -99,10 +99,13 @@ struct View {
     shares: Vec<Share>,
     groups: Vec<(Key, Group)>,
     /// Effective weights of localities.
-    localities: Vec<((usize, Source), Box<[u64]>)>,
+    localities: Vec<(Place, Box<[u64]>)>,
     zones: Option<(ZoneKey, Zones)>,
     by_address: Option<ByAddress>,
 }
+
+/// A priority, and which of its hosts.
+type Place = (usize, Source);
 
 /// Of which local cluster, in which state of health, zones were compared.
 type ZoneKey = (usize, u32);

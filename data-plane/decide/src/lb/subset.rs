@@ -115,13 +115,16 @@ pub struct SubsetEvents {
 /// More subsets than this are forgotten: values may come from requests.
 const MOST: usize = 4096;
 
+/// What tells subsets apart: keys and values, sorted.
+type Key = Box<[(Box<str>, Value)]>;
+
 /// The subsets of a cluster, made as requests ask for them.
 #[derive(Debug)]
 pub(super) struct Subsets {
     config: Arc<Subset>,
     common: CommonLb,
     of: Option<Arc<Endpoints>>,
-    known: HashMap<Box<[(Box<str>, Value)]>, Option<Entry>>,
+    known: HashMap<Key, Option<Entry>>,
     default: Option<Option<Entry>>,
     any: Option<Entry>,
     events: SubsetEvents,
@@ -285,8 +288,7 @@ impl Subsets {
     }
 
     fn subset(&mut self, wanted: &Wanted<'_>, single: bool) -> Option<&mut Entry> {
-        let key: Box<[(Box<str>, Value)]> =
-            wanted.iter().map(|(key, value)| (Box::from(*key), (*value).clone())).collect();
+        let key: Key = wanted.iter().map(|(key, value)| (Box::from(*key), (*value).clone())).collect();
         if !self.known.contains_key(&key) {
             if self.known.len() >= MOST {
                 self.forget();
