@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -23,8 +23,13 @@ static BUCKETS: Mutex<Option<Buckets>> = Mutex::new(None);
 
 type Buckets = HashMap<usize, (Arc<BandwidthLimit>, Shared)>;
 
-/// A bucket for each direction.
-type Shared = Arc<[Mutex<Bucket>; 2]>;
+type Shared = Arc<Limiter>;
+
+/// A bucket for each direction, and the statistics of both.
+struct Limiter {
+    buckets: [Mutex<Bucket>; 2],
+    stats: stats::Scope,
+}
 
 /// See the module's documentation.
 pub(crate) struct Filter {
@@ -52,36 +57,38 @@ impl Filter {
         if !wanted || !config.enabled.now(worker.runtime()) || body.is_end_stream() {
             return;
         }
-        let scope: stats::Scope = self.store.scope(&config.stat_prefix);
-        scope.inc(match direction {
+        let started = worker.shared.started;
+        let limiter = self.limiter(config, rate, started);
+        limiter.stats.inc(match direction {
             Direction::Request => stats::request_enabled,
             Direction::Response => stats::response_enabled,
         });
-        let started = worker.shared.started;
         let limited = Limited {
             inner: std::mem::replace(body, Body::Empty),
-            buckets: bucket(config, rate, started),
-            config: config.clone(),
+            limiter,
+            interval: config.interval,
             direction,
             started,
             held: None,
             pause: None,
-            stats: scope,
         };
         *body = Body::boxed(limited);
     }
-}
 
-fn bucket(config: &Arc<BandwidthLimit>, rate: u64, started: Instant) -> Shared {
-    let mut buckets = BUCKETS.lock();
-    let buckets = buckets.get_or_insert_default();
-    // Configurations that nobody else holds are of the past.
-    if buckets.len() == buckets.capacity() {
-        buckets.retain(|_, (config, _)| Arc::strong_count(config) > 1);
+    fn limiter(&self, config: &Arc<BandwidthLimit>, rate: u64, started: Instant) -> Shared {
+        let mut buckets = BUCKETS.lock();
+        let buckets = buckets.get_or_insert_default();
+        // Configurations that nobody else holds are of the past.
+        if buckets.len() == buckets.capacity() {
+            buckets.retain(|_, (config, _)| Arc::strong_count(config) > 1);
+        }
+        let fresh = || Mutex::new(Bucket::new(rate, started.elapsed()));
+        let entry = buckets.entry(Arc::as_ptr(config) as usize).or_insert_with(|| {
+            let stats = self.store.scope(&config.stat_prefix);
+            (config.clone(), Arc::new(Limiter { buckets: [fresh(), fresh()], stats }))
+        });
+        entry.1.clone()
     }
-    let fresh = || Mutex::new(Bucket::new(rate, started.elapsed()));
-    let entry = buckets.entry(Arc::as_ptr(config) as usize);
-    entry.or_insert_with(|| (config.clone(), Arc::new([fresh(), fresh()]))).1.clone()
 }
 
 impl HttpFilter for Filter {
@@ -100,20 +107,20 @@ impl HttpFilter for Filter {
 /// A body that is held back.
 struct Limited {
     inner: Body,
-    buckets: Shared,
-    config: Arc<BandwidthLimit>,
+    limiter: Shared,
+    interval: Duration,
     direction: Direction,
     started: Instant,
     /// What has come and may not go on yet.
     held: Option<Bytes>,
     pause: Option<Pin<Box<Sleep>>>,
-    stats: stats::Scope,
 }
 
 impl Limited {
     /// As much of what is held as may go on.
     fn release(&mut self, mut held: Bytes, context: &mut Context<'_>) -> Poll<Bytes> {
-        let bucket = &self.buckets[self.direction as usize];
+        let limiter = self.limiter.clone();
+        let bucket = &limiter.buckets[self.direction as usize];
         loop {
             if let Some(pause) = &mut self.pause {
                 if pause.as_mut().poll(context).is_pending() {
@@ -128,7 +135,7 @@ impl Limited {
                 let part = held.split_to(usize::try_from(taken).unwrap_or(held.len()));
                 self.held = (!held.is_empty()).then_some(held);
                 let size = part.len() as u64;
-                self.stats.add(
+                self.limiter.stats.add(
                     match self.direction {
                         Direction::Request => stats::request_allowed_total_size,
                         Direction::Response => stats::response_allowed_total_size,
@@ -137,11 +144,11 @@ impl Limited {
                 );
                 return Poll::Ready(part);
             }
-            self.stats.inc(match self.direction {
+            self.limiter.stats.inc(match self.direction {
                 Direction::Request => stats::request_enforced,
                 Direction::Response => stats::response_enforced,
             });
-            self.pause = Some(Box::pin(tokio::time::sleep(self.config.interval)));
+            self.pause = Some(Box::pin(tokio::time::sleep(self.interval)));
         }
     }
 }
@@ -163,7 +170,7 @@ impl http_body::Body for Limited {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
                         let size = data.len() as u64;
-                        self.stats.add(
+                        self.limiter.stats.add(
                             match self.direction {
                                 Direction::Request => stats::request_incoming_total_size,
                                 Direction::Response => stats::response_incoming_total_size,
