@@ -8,6 +8,7 @@ mod info;
 mod lifecycle;
 mod listeners;
 mod logging;
+mod mask;
 mod query;
 mod runtime;
 mod stats;

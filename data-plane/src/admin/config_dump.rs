@@ -17,7 +17,8 @@ use xds_api::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use xds_api::google::protobuf::{Any, Timestamp};
 use xds_api::type_url;
 
-use super::{Page, Params, info, text};
+use super::{Page, Params, mask, text};
+use crate::bootstrap;
 use crate::server::Main;
 use crate::xds::{Held, Manager, Refused};
 
@@ -36,24 +37,30 @@ pub(super) async fn page(main: &Main, params: &Params) -> Page {
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n")),
     };
     let keep = |name: &str| names.as_ref().is_none_or(|names| names.is_match(name));
-    let mut parts = vec![bootstrap(main), clusters(manager, &keep)];
+    let mut parts = vec![bootstrap_part(main), clusters(manager, &keep)];
     if params.has("include_eds") {
         parts.push(endpoints(manager, &keep));
     }
     parts.extend([listeners(manager, &keep), routes(manager, &keep), secrets(manager, &keep)]);
-    let wanted =
-        params.get("resource").or(params.get("mask")).map(|mask| mask.split('.').next().unwrap_or(mask));
-    if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
-        parts.retain(|part| wanted.split(',').any(|one| part.resource.split(' ').any(|name| name == one)));
-        if parts.is_empty() {
-            return text(StatusCode::NOT_FOUND, format!("{wanted} not found in config dump\n"));
-        }
+    let given = |name: &str| params.get(name).filter(|value| !value.is_empty());
+    let (resource, mask) = (given("resource"), given("mask"));
+    if let Some(resource) = resource {
+        // What nobody asks for need not be written.
+        parts.retain(|part| part.resource.split(' ').any(|name| name == resource));
     }
     let dump = ConfigDump { configs: parts.into_iter().map(|part| part.message).collect() };
-    info::message("envoy.admin.v3.ConfigDump", dump.encode_to_vec()).await
+    let written = bootstrap::to_json("envoy.admin.v3.ConfigDump", dump.encode_to_vec()).await;
+    let parsed = written
+        .map_err(|error| error.to_string())
+        .and_then(|body| serde_json::from_str(&body).map_err(|error| error.to_string()));
+    match parsed.map(|dump| mask::pick(dump, resource, mask)) {
+        Ok(Ok(dump)) => super::json(&dump),
+        Ok(Err(said)) => text(StatusCode::BAD_REQUEST, said),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
 }
 
-fn bootstrap(main: &Main) -> Part {
+fn bootstrap_part(main: &Main) -> Part {
     let mut bootstrap = Bootstrap::decode(main.bootstrap.as_slice()).unwrap_or_default();
     bootstrap.node = Some(main.node.clone());
     for secret in bootstrap.static_resources.iter_mut().flat_map(|fixed| &mut fixed.secrets) {
