@@ -188,13 +188,13 @@ fn tls(tls: &TlsInfo) -> TlsProperties {
         "TLSv1.3" => TlsVersion::TlSv13,
         _ => TlsVersion::VersionUnspecified,
     };
-    let uri = |uri: &Box<str>| SubjectAltName { san: Some(San::Uri(uri.to_string())) };
-    let dns = |name: &Box<str>| SubjectAltName { san: Some(San::Dns(name.to_string())) };
+    let uri = |uri: &str| SubjectAltName { san: Some(San::Uri(uri.to_owned())) };
+    let dns = |name: &str| SubjectAltName { san: Some(San::Dns(name.to_owned())) };
     TlsProperties {
         tls_version: version as i32,
         tls_sni_hostname: tls.server_name.as_deref().unwrap_or_default().to_owned(),
         local_certificate_properties: Some(CertificateProperties {
-            subject_alt_name: tls.local_uri_sans.iter().map(uri).collect(),
+            subject_alt_name: tls.local_uri_sans.iter().map(|san| uri(san)).collect(),
             subject: tls.local_subject.as_deref().unwrap_or_default().to_owned(),
             issuer: String::new(),
         }),
@@ -202,8 +202,8 @@ fn tls(tls: &TlsInfo) -> TlsProperties {
             subject_alt_name: tls
                 .peer_uri_sans
                 .iter()
-                .map(uri)
-                .chain(tls.peer_dns_sans.iter().map(dns))
+                .map(|san| uri(san))
+                .chain(tls.peer_dns_sans.iter().map(|san| dns(san)))
                 .collect(),
             subject: tls.peer_subject.as_deref().unwrap_or_default().to_owned(),
             issuer: tls.peer_issuer.as_deref().unwrap_or_default().to_owned(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use xds_api::envoy::admin::v3::{CommandLineOptions, ServerInfo, command_line_options};
 use xds_api::google::protobuf::Duration;
 
-use super::{Page, respond, text};
+use super::{Page, text};
 use crate::bootstrap;
 use crate::cli::{DrainStrategy, IpVersion, Mode};
 use crate::server::Main;
@@ -59,14 +59,6 @@ pub(super) async fn server_info(main: &Main) -> Page {
             super::json(&body.into())
         }
         Ok(other) => super::json(&other),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
-}
-
-/// Any message as a page of JSON.
-pub(super) async fn message(name: &str, bytes: Vec<u8>) -> Page {
-    match bootstrap::to_json(name, bytes).await {
-        Ok(body) => respond(StatusCode::OK, "application/json", body + "\n"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }

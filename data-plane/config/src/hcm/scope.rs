@@ -60,7 +60,7 @@ impl ScopeFragment {
         let elements =
             std::iter::from_fn(|| if self.separator.is_empty() { one.take() } else { parts.next() });
         let found = match &self.extract {
-            Extract::Index(place) => elements.skip(*place).next()?,
+            Extract::Index(place) => elements.nth(*place)?,
             Extract::Key(separator, key) => elements
                 .filter_map(|element| element.split_once(&**separator))
                 .find_map(|(name, value)| (*name == **key).then_some(value))?,
