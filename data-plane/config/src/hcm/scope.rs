@@ -57,7 +57,7 @@ impl ScopeFragment {
         let text = std::str::from_utf8(&value).ok()?;
         let mut one = Some(text);
         let mut parts = text.split(&*self.separator);
-        let elements =
+        let mut elements =
             std::iter::from_fn(|| if self.separator.is_empty() { one.take() } else { parts.next() });
         let found = match &self.extract {
             Extract::Index(place) => elements.nth(*place)?,
