@@ -319,8 +319,8 @@ fn allowed(
     }
     token.check_time(now, provider.clock_skew_seconds)?;
     let wanted = audiences.unwrap_or(&provider.audiences);
-    let is_wanted = |audience: &Box<str>| wanted.iter().any(|wanted| **wanted == *plain_audience(audience));
-    if wanted.is_empty() || token.audiences.iter().any(is_wanted) {
+    let is_wanted = |audience: &str| wanted.iter().any(|wanted| **wanted == *plain_audience(audience));
+    if wanted.is_empty() || token.audiences.iter().any(|audience| is_wanted(audience)) {
         Ok(())
     } else {
         Err(Failure::AudienceNotAllowed)
