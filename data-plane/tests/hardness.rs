@@ -7,6 +7,8 @@ mod support;
 mod floods;
 #[path = "hardness/frames.rs"]
 mod frames;
+#[path = "hardness/noise.rs"]
+mod noise;
 #[path = "hardness/paths.rs"]
 mod paths;
 #[path = "hardness/pseudo.rs"]
