@@ -122,11 +122,15 @@ pub(crate) async fn route(
             }
             match &action.internal_redirect {
                 None => request::forward(exchange, &found, route, head, extensions, body).await,
+                // Boxed, since it is rare and keeps much.
                 Some(policy) => {
                     let keeper = internal_redirect::Keeper::new(head, body);
-                    let body = keeper.body();
-                    let reply = request::forward(exchange, &found, route, head, extensions, body).await?;
-                    internal_redirect::follow(exchange, policy, route, keeper, reply).await
+                    Box::pin(async {
+                        let body = keeper.body();
+                        let reply = request::forward(exchange, &found, route, head, extensions, body).await?;
+                        internal_redirect::follow(exchange, policy, route, keeper, reply).await
+                    })
+                    .await
                 }
             }
         }
