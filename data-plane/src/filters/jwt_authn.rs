@@ -39,6 +39,9 @@ const CACHED_LENGTH: usize = 4096;
 /// As much of the path as goes into a refusal.
 const REALM_PATH: usize = 256;
 
+/// The keys that verified a token, and the token.
+type Verified = (Arc<Jwks>, Arc<Token>);
+
 /// See the module's documentation.
 pub(crate) struct Filter {
     config: Arc<JwtAuthn>,
@@ -46,7 +49,7 @@ pub(crate) struct Filter {
     /// For each provider whose keys are remote.
     remotes: Box<[Option<Rc<Remote>>]>,
     /// Tokens that were verified, with the keys that did.
-    verified: RefCell<HashMap<Box<str>, (Arc<Jwks>, Arc<Token>)>>,
+    verified: RefCell<HashMap<Box<str>, Verified>>,
 }
 
 impl Filter {
