@@ -13,7 +13,8 @@ mod time;
 
 pub(crate) use attributes::View;
 pub(crate) use filter::passes;
-pub use service::{Running, run_all};
+pub use service::Running;
+pub(crate) use service::run_all;
 pub use sink::{Sink, Sinks};
 pub(crate) use time::set_local_zone;
 

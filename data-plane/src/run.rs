@@ -17,6 +17,7 @@ use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
 
 use crate::access_log::Sinks;
 use crate::cli::{Cli, Mode};
+use crate::dial::Targets;
 use crate::logging::Levels;
 use crate::observe::{Environment, Observers};
 use crate::runtime::Runtime;
@@ -128,8 +129,7 @@ async fn serve(
     drop(bootstrap);
     main.discovery.set(manager.clone()).map_err(|_| anyhow::anyhow!("discovery is set up already"))?;
     let target = manager.clone();
-    let target: Rc<dyn Fn(&str) -> Option<crate::dial::Target>> =
-        Rc::new(move |cluster: &str| target.target(cluster));
+    let target: Targets = Rc::new(move |cluster: &str| target.target(cluster));
     let node = main.node.clone();
     let _logs = Supervised::spawn_local(crate::access_log::run_all(log_services, node, target.clone()));
     let _exporters = Supervised::spawn_local(trace::run_all(started, target));

@@ -13,6 +13,7 @@ mod zipkin;
 
 pub use context::{Context, Propagation, SpanId, TraceId};
 pub(crate) use export::post;
-pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running, run_all};
+pub(crate) use export::run_all;
+pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running};
 pub use sampling::{Reason, Sampling};
 pub use span::{CustomTag, Kind, Span, TagSource, Tracer, TracerOptions, Way};

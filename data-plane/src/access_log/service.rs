@@ -1,7 +1,6 @@
 //! Services that logs go to. Workers put entries into a bounded queue; the main thread gathers and sends them. A service
 //! that is away costs a bounded number of entries, which are counted, and nothing else.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use xds_api::envoy::service::accesslog::v3::{
 };
 
 use super::otlp;
-use crate::dial::{self, Target};
+use crate::dial::{self, Target, Targets};
 use crate::stats::sets::single_counter as stat;
 
 /// How many entries wait at most.
@@ -119,11 +118,8 @@ pub(super) fn open(config: Config, counters: Counters) -> (Service, Running) {
     (service, Running { config, entries, counters })
 }
 
-/// Where a cluster is reached, by its name.
-type Targets = Rc<dyn Fn(&str) -> Option<Target>>;
-
 /// Runs services as they are made. To be run on the main thread's local task set.
-pub async fn run_all(mut started: mpsc::UnboundedReceiver<Running>, node: Node, target: Targets) {
+pub(crate) async fn run_all(mut started: mpsc::UnboundedReceiver<Running>, node: Node, target: Targets) {
     let mut tasks = Vec::new();
     while let Some(running) = started.recv().await {
         tasks.push(base::task::Supervised::spawn_local(run(running, node.clone(), target.clone())));

@@ -106,7 +106,7 @@ impl Write for Sink {
 
 /// Decompresses, and gives up on bombs.
 pub(crate) enum Decompressing {
-    Gzip(flate2::write::MultiGzDecoder<Sink>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Sink>>),
     Brotli(Box<brotli::DecompressorWriter<Sink>>),
     Zstd(Box<zstd::stream::write::Decoder<'static, Sink>>),
 }
@@ -115,7 +115,7 @@ impl Decompressing {
     pub(crate) fn new(library: Decompress) -> io::Result<Self> {
         let sink = Sink { out: Vec::new(), seen: 0, written: 0, ratio: library.max_ratio.max(1) as usize };
         Ok(match library.encoding {
-            Encoding::Gzip => Self::Gzip(flate2::write::MultiGzDecoder::new(sink)),
+            Encoding::Gzip => Self::Gzip(Box::new(flate2::write::MultiGzDecoder::new(sink))),
             Encoding::Brotli => Self::Brotli(Box::new(brotli::DecompressorWriter::new(sink, 4096))),
             Encoding::Zstd => Self::Zstd(Box::new(zstd::stream::write::Decoder::new(sink)?)),
         })

@@ -184,7 +184,7 @@ impl HttpFilter for Filter {
             && !self.config.uncompressible.contains(&status)
             && is_compressible(direction, headers)
             && !no_transform(headers)
-            && !(self.config.disable_on_etag && headers.contains_key(ETAG))
+            && (!self.config.disable_on_etag || !headers.contains_key(ETAG))
             && !headers.contains_key(CONTENT_ENCODING);
         let chosen = choose(&offer) == Some(self.config.library.encoding.as_str());
         let empty = http_body::Body::is_end_stream(&body) || matches!(status, 204 | 304);

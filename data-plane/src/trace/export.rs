@@ -1,7 +1,6 @@
 //! Exports spans from the main thread: workers put them into a bounded queue, and what does not fit is dropped and
 //! counted. A collector that is away costs a bounded number of spans and nothing else.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use super::span::Span;
 use super::{otlp, zipkin};
-use crate::dial::{self, Target};
+use crate::dial::{self, Target, Targets};
 use crate::stats::Store;
 use crate::stats::sets::tracing_exporter as stat;
 
@@ -126,11 +125,8 @@ impl Exporters {
     }
 }
 
-/// Where a cluster is reached, by its name.
-type Targets = Rc<dyn Fn(&str) -> Option<Target>>;
-
 /// Runs exporters as they are made. To be run on the main thread's local task set.
-pub async fn run_all(mut started: mpsc::UnboundedReceiver<Running>, target: Targets) {
+pub(crate) async fn run_all(mut started: mpsc::UnboundedReceiver<Running>, target: Targets) {
     let mut tasks = Vec::new();
     while let Some(running) = started.recv().await {
         tasks.push(base::task::Supervised::spawn_local(run(running, target.clone())));

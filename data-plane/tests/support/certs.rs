@@ -1,5 +1,5 @@
 //! Certificates that a test makes, and clients that show them.
-#![allow(missing_docs, unreachable_pub, reason = "what a test is made of")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "every test file uses its part")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

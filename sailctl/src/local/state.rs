@@ -125,11 +125,16 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
-    /// Reads when a process started, in ticks since boot.
+    /// Reads when a process started, in ticks since boot. One that has ended is no process, also while its parent does not ask
+    /// for its status: in a container, the first process often never does.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in brackets may hold anything; fields are counted after it.
-        let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        let started = fields.nth(18)?.parse().ok()?;
         Some(Self { pid, started })
     }
 

@@ -15,7 +15,6 @@ use crate::{access_log, network_filter, tls};
 const BUFFER_LIMIT: u32 = 1024 * 1024;
 
 /// `Listener`; `version` is a hash of its bytes.
-#[expect(clippy::too_many_lines, reason = "one message of forty fields, taken apart field by field")]
 pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: u64) -> Option<Listener> {
     let pb::listener::Listener {
         name,

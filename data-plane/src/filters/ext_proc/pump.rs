@@ -64,7 +64,6 @@ async fn run(
             }
             Err(frame) => {
                 let Ok(mut trailers) = frame.into_trailers() else { continue };
-                told_end = true;
                 if sees.trailers {
                     self::trailers(session, side, &mut trailers).await?;
                 }

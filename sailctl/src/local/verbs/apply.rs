@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{done, list};
 use crate::local::kind::Key;
-use crate::local::protocol::Request;
+use crate::local::protocol::{PodStatus, Request};
 use crate::local::{StateDir, client, manifest, output};
 
 #[derive(Args)]
@@ -50,7 +50,9 @@ pub(crate) fn run(state: &StateDir, options: &Options) -> anyhow::Result<ExitCod
         return Ok(ExitCode::FAILURE);
     }
     if options.wait {
-        wait(state, &awaited, Duration::from_secs(options.timeout))?;
+        let limit = Duration::from_secs(options.timeout);
+        wait(state, &awaited, limit)?;
+        settle(state, limit)?;
         println!("\n{}", output::summary(&client::status(state)?).trim_end());
     }
     Ok(ExitCode::SUCCESS)
@@ -75,6 +77,33 @@ fn wait(state: &StateDir, keys: &[Key], limit: Duration) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// saild gathers changes for a tenth of a second: only what stays in sync for longer has heard of them all.
+const SETTLED: Duration = Duration::from_millis(400);
+
+/// Waits until every proxy has the configuration that the last change led to.
+fn settle(state: &StateDir, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut since = Instant::now();
+    while since.elapsed() < SETTLED {
+        let status = client::status(state)?;
+        let behind: Vec<&str> =
+            status.pods.iter().filter(|pod| is_behind(pod)).map(|pod| &*pod.name).collect();
+        if !behind.is_empty() {
+            since = Instant::now();
+            if Instant::now() > deadline {
+                bail!("after {} s not in sync: {}", limit.as_secs(), behind.join(", "));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// A pod with a sidecar that waits for configuration. One that refused it waits for nothing: the table says so.
+fn is_behind(pod: &PodStatus) -> bool {
+    matches!(pod.synced.as_deref(), Some("STALE" | "NOT CONNECTED"))
 }
 
 /// Why an object is not ready yet.
