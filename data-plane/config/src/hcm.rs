@@ -122,8 +122,6 @@ pub struct HcmTimeouts {
     pub request: Option<Duration>,
     /// The request's headers must be there.
     pub request_headers: Option<Duration>,
-    /// Between the first GOAWAY and the second; 5 s by default.
-    pub drain: Duration,
     /// Between our FIN and the close; 1 s by default, zero: at once.
     pub delayed_close: Duration,
 }

@@ -16,18 +16,12 @@ pub struct Tracing {
     pub random_sampling: f64,
     /// Of those two, in percent.
     pub overall_sampling: f64,
-    /// Whether spans hold events.
-    pub verbose: bool,
     /// How much of a path a span holds; 256 by default.
     pub max_path_tag_length: u32,
     /// Tags of every span.
     pub custom_tags: Box<[CustomTag]>,
     /// Where spans go; `None`: the bootstrap's.
     pub provider: Option<Arc<TracingProvider>>,
-    /// Whether each try has a span of its own.
-    pub spawn_upstream_span: bool,
-    /// Whether the context does not go upstream.
-    pub no_context_propagation: bool,
 }
 
 /// `CustomTag`

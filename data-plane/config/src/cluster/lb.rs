@@ -172,13 +172,14 @@ fn common(cx: &mut Cx<'_>, value: pc::cluster::CommonLbConfig) -> Option<CommonL
     use pc::cluster::common_lb_config::{ConsistentHashingLbConfig, LocalityConfigSpecifier};
     let pc::cluster::CommonLbConfig {
         healthy_panic_threshold,
-        update_merge_window: _,
+        update_merge_window,
         ignore_new_hosts_until_first_hc,
         close_connections_on_host_set_change,
         consistent_hashing_lb_config,
         override_host_status,
         locality_config_specifier,
     } = value;
+    cx.ignore("update_merge_window", &update_merge_window, "updates take effect as they come");
     let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } =
         consistent_hashing_lb_config.unwrap_or_default();
     let locality = match locality_config_specifier {

@@ -83,6 +83,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         &stream_flush_timeout,
         "the idle timeout holds while a response is flushed",
     );
+    cx.ignore("drain_timeout", &drain_timeout, "connections drain for --drain-time-s");
     cx.ignore("drain_timeout_jitter", &drain_timeout_jitter, "connections drain without jitter");
     cx.ignore(
         "delayed_close_timeout",
@@ -144,7 +145,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         ),
         request: values::limit(cx, "request_timeout", request_timeout, None),
         request_headers: values::limit(cx, "request_headers_timeout", request_headers_timeout, None),
-        drain: values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(Duration::from_secs(5)),
         delayed_close: values::duration(cx, "delayed_close_timeout", delayed_close_timeout)
             .unwrap_or(Duration::from_secs(1)),
     };

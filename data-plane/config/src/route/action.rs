@@ -309,13 +309,10 @@ fn cluster(
 
 fn weighted(cx: &mut Cx<'_>, value: pb::route::WeightedCluster) -> Option<WeightedClusters> {
     use pb::route::weighted_cluster::RandomValueSpecifier;
-    // The sum is what the weights give, as in today's Envoy; the runtime has no keys for them.
-    let pb::route::WeightedCluster {
-        clusters,
-        total_weight: _,
-        runtime_key_prefix: _,
-        random_value_specifier,
-    } = value;
+    // The sum is what the weights give, as in today's Envoy.
+    let pb::route::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } =
+        value;
+    cx.ignore("runtime_key_prefix", &runtime_key_prefix, "weights are those of the configuration");
     let random_header = match random_value_specifier {
         None => None,
         Some(RandomValueSpecifier::HeaderName(name)) => headers::name(cx, "header_name", &name),

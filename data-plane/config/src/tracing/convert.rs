@@ -23,18 +23,22 @@ pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::
         upstream_operation,
         no_context_propagation,
     } = value;
+    cx.ignore("verbose", &verbose, "spans have no log events");
+    cx.ignore(
+        "spawn_upstream_span",
+        &spawn_upstream_span,
+        "the router's start_child_span asks for spans of tries",
+    );
+    cx.ignore("no_context_propagation", &no_context_propagation, "traced requests bear their context");
     cx.refuse("operation", &operation);
     cx.refuse("upstream_operation", &upstream_operation);
     Some(Tracing {
         client_sampling: values::percent(cx, "client_sampling", client_sampling, 100.0),
         random_sampling: values::percent(cx, "random_sampling", random_sampling, 100.0),
         overall_sampling: values::percent(cx, "overall_sampling", overall_sampling, 100.0),
-        verbose,
         max_path_tag_length: values::u32_or(max_path_tag_length, 256),
         custom_tags: cx.each("custom_tags", custom_tags, custom_tag).into(),
         provider: cx.option("provider", provider, self::provider).map(Arc::new),
-        spawn_upstream_span: values::bool_or(spawn_upstream_span, false),
-        no_context_propagation,
     })
 }
 

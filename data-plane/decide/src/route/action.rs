@@ -150,8 +150,6 @@ pub struct MirrorPolicy {
     pub cluster: MirrorCluster,
     /// How often; `None`: always.
     pub fraction: Option<RuntimeFraction>,
-    /// Whether the copy is traced; `None`: as the request is.
-    pub trace_sampled: Option<bool>,
     /// Whether the host of the copy stays without `-shadow`.
     pub disable_shadow_host_suffix_append: bool,
     /// Header operations on the copy.
