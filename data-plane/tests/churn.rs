@@ -197,7 +197,7 @@ fn seconds_of_churn_fail_no_request() {
 }
 
 #[test]
-#[ignore = "takes a minute; `make bench` runs it"]
+#[ignore = "takes a minute: bench/README.md has the command"]
 fn a_minute_of_churn_fails_no_request() {
     churn(Duration::from_secs(60));
 }
