@@ -36,7 +36,7 @@ struct Offer {
 
 impl Filter {
     pub(crate) fn new(config: &Arc<Compressor>, build: &Build<'_>) -> Self {
-        let encoding = config.library.encoding.as_str();
+        let encoding = config.codec.encoding.as_str();
         let name = format!("{}.compressor.{}.{encoding}", build.prefix, config.library_name);
         Self { config: config.clone(), stats: build.store.scope(&name) }
     }
@@ -122,7 +122,7 @@ impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
         let Request { name, exchange, head, body } = request;
         let per_route = self.per_route(exchange, name);
-        let encoding = self.config.library.encoding.as_str();
+        let encoding = self.config.codec.encoding.as_str();
         let remove = match per_route.as_deref() {
             Some(CompressorPerRoute::Disabled) => return Flow::Continue,
             Some(CompressorPerRoute::Overrides { remove_accept_encoding: Some(remove), .. }) => *remove,
@@ -152,7 +152,7 @@ impl HttpFilter for Filter {
                 && is_compressible(direction, &head.headers)
                 && !is_encoded(&head.headers)
                 && !no_transform(&head.headers);
-            if wanted && compress(self.config.library, &mut head.headers, body) {
+            if wanted && compress(self.config.codec, &mut head.headers, body) {
                 self.stats.inc(stats::request_compressed);
             } else {
                 self.stats.inc(stats::request_not_compressed);
@@ -167,7 +167,7 @@ impl HttpFilter for Filter {
         let library = match per_route.as_deref() {
             Some(CompressorPerRoute::Disabled) => return None,
             Some(CompressorPerRoute::Overrides { library: Some(library), .. }) => *library,
-            _ => self.config.library,
+            _ => self.config.codec,
         };
         let direction = &self.config.response;
         if !is_enabled(direction, exchange) {
@@ -186,7 +186,7 @@ impl HttpFilter for Filter {
             && !no_transform(headers)
             && (!self.config.disable_on_etag || !headers.contains_key(ETAG))
             && !headers.contains_key(CONTENT_ENCODING);
-        let chosen = choose(&offer) == Some(self.config.library.encoding.as_str());
+        let chosen = choose(&offer) == Some(self.config.codec.encoding.as_str());
         let empty = http_body::Body::is_end_stream(&body) || matches!(status, 204 | 304);
         if eligible && chosen && !empty && !is_encoded(headers) && compress(library, headers, &mut body) {
             self.etag(headers);

@@ -22,7 +22,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(crate) fn new(config: &Arc<Decompressor>, build: &Build<'_>) -> Self {
-        let encoding = config.library.encoding.as_str();
+        let encoding = config.codec.encoding.as_str();
         let name = format!("{}.decompressor.{}.{encoding}", build.prefix, config.library_name);
         Self { config: config.clone(), stats: build.store.scope(&name) }
     }
@@ -41,10 +41,10 @@ impl Filter {
         if !wanted {
             return false;
         }
-        let Some(rest) = inner_encodings(headers, self.config.library.encoding.as_str()) else {
+        let Some(rest) = inner_encodings(headers, self.config.codec.encoding.as_str()) else {
             return false;
         };
-        let Ok(codec) = Decompressing::new(self.config.library) else { return false };
+        let Ok(codec) = Decompressing::new(self.config.codec) else { return false };
         headers.remove(CONTENT_LENGTH);
         match HeaderValue::try_from(rest) {
             Ok(rest) if !rest.is_empty() => headers.insert(CONTENT_ENCODING, rest),
@@ -66,7 +66,7 @@ impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
         let Request { exchange, head, body, .. } = request;
         if self.config.advertise && self.config.response.enabled.now(exchange.connection.worker.runtime()) {
-            append_to_list(&mut head.headers, ACCEPT_ENCODING, self.config.library.encoding.as_str());
+            append_to_list(&mut head.headers, ACCEPT_ENCODING, self.config.codec.encoding.as_str());
         }
         if self.decompress(&self.config.request, exchange, &mut head.headers, body) {
             self.stats.inc(stats::request_decompressed);

@@ -39,7 +39,7 @@ const TYPES: [&str; 8] = [
 #[derive(Debug)]
 pub struct Compressor {
     /// What it compresses with.
-    pub library: Compress,
+    pub codec: Compress,
     /// The library's name, which stands in statistics.
     pub library_name: Arc<str>,
     /// For requests; off unless it is configured.
@@ -152,7 +152,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
     });
     cx.within("response_direction_config", |cx| cx.refuse("status_header_enabled", &status_header_enabled));
     Some(Compressor {
-        library,
+        codec: library,
         library_name,
         request,
         response: cx

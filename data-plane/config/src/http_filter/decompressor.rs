@@ -20,7 +20,7 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 pub struct Decompressor {
     /// What it decompresses with.
-    pub library: Decompress,
+    pub codec: Decompress,
     /// The library's name, which stands in statistics.
     pub library_name: Arc<str>,
     /// For requests.
@@ -54,7 +54,7 @@ fn decompressor(cx: &mut Cx<'_>, value: proto::Decompressor) -> Option<Decompres
     let proto::decompressor::RequestDirectionConfig { common_config, advertise_accept_encoding } =
         request_direction_config.unwrap_or_default();
     Some(Decompressor {
-        library: cx.within("decompressor_library", |cx| compression::decompress(cx, library))?,
+        codec: cx.within("decompressor_library", |cx| compression::decompress(cx, library))?,
         library_name,
         request: direction(common_config),
         advertise: values::bool_or(advertise_accept_encoding, true),
