@@ -13,7 +13,7 @@ use xds_api::envoy::config::rbac::v3 as rbac;
 use xds_api::envoy::extensions::filters::http::rbac::v3::Rbac as HttpRbac;
 use xds_api::envoy::extensions::filters::network::rbac::v3::Rbac as TcpRbac;
 
-use crate::generate::Warning;
+use crate::warning::Warning;
 
 pub(crate) use custom::External;
 pub(crate) use custom::{HTTP_FILTER as EXT_AUTHZ, TCP_FILTER as TCP_EXT_AUTHZ};
@@ -58,7 +58,7 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, warnings: &mut Vec<Warning>
     let policies = &mesh.config().authorization_policies;
     let root = mesh.root_namespace();
     let own = (proxy.namespace != root).then_some(proxy.namespace.as_str());
-    let trust_domains = crate::cluster::trust_domains(mesh);
+    let trust_domains = crate::tls::trust_domains(mesh);
     let filter = |action, external| AuthzInputs {
         action,
         enforced: Vec::new(),

@@ -15,8 +15,8 @@ use xds_api::google::protobuf::Any;
 use crate::cluster::{ClusterInputs, InboundClusterInputs};
 use crate::endpoint::EndpointInputs;
 use crate::envoy_filter::{PatchedInputs, Problem};
-use crate::generate::NamedResource;
 use crate::listener::ListenerInputs;
+use crate::resource::NamedResource;
 use crate::route::RouteInputs;
 
 /// Above so many entries the ones that were not asked for since the last time are dropped.

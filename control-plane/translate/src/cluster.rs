@@ -19,7 +19,7 @@ pub use inbound::{InboundClusterInputs, InboundTarget, inbound};
 pub use outbound::cluster;
 pub use policy::Policy;
 
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 use crate::traits::Traits;
 use crate::workload::Inbound;
 use crate::{Cache, naming};
@@ -212,7 +212,7 @@ impl Gather<'_> {
 
     /// The SPIFFE ids of the endpoints, in the trust domain and its aliases, and what a ServiceEntry adds.
     fn sans(&self, service: &Service, endpoints: &[Arc<Endpoint>]) -> Vec<String> {
-        let domains = trust_domains(self.mesh);
+        let domains = crate::tls::trust_domains(self.mesh);
         let ids = endpoints.iter().flat_map(|e| domains.iter().filter_map(|domain| e.spiffe(domain)));
         let all: BTreeSet<String> = ids.chain(service.subject_alt_names.iter().cloned()).collect();
         all.into_iter().collect()
@@ -229,14 +229,6 @@ impl Gather<'_> {
             }
         }
     }
-}
-
-/// The trust domain and its aliases.
-pub(crate) fn trust_domains(mesh: &Mesh) -> Vec<String> {
-    let settings = mesh.settings();
-    let mut domains = vec![settings.trust_domain.clone()];
-    domains.extend(settings.trust_domain_aliases.iter().cloned());
-    domains
 }
 
 /// Whether an endpoint belongs to a subset.

@@ -11,7 +11,8 @@ use saild_model::{
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::endpoint::v3 as eds;
 
-use crate::generate::{Generated, Names, Warning};
+use crate::resource::{Generated, Names};
+use crate::warning::Warning;
 use crate::{Cache, naming, pb};
 
 /// What an EDS resource is made of.

@@ -28,7 +28,8 @@ use xds_api::type_url;
 
 use crate::Cache;
 use crate::cache::Memo;
-use crate::generate::{NamedResource, Warning};
+use crate::resource::NamedResource;
+use crate::warning::Warning;
 
 /// What a patched resource is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -16,11 +16,11 @@ use std::sync::Arc;
 pub(crate) use server::server_tls;
 pub(crate) use table::routes;
 
-use crate::generate::Warning;
 use crate::listener::{
     Chain, ChainMatch, Class, Common, Direction, Filters, HttpInputs, Inspector, ListenerInputs, Routes,
     TcpInputs,
 };
+use crate::warning::Warning;
 use crate::{authn, authz};
 
 /// A server, with the Gateway that it is of.
@@ -275,7 +275,7 @@ impl Gather<'_> {
 
     /// The chain that terminates TLS for a server's hosts.
     fn terminated(&self, server: &BoundServer, filters: Filters) -> Option<Chain> {
-        let domains = crate::cluster::trust_domains(self.mesh);
+        let domains = crate::tls::trust_domains(self.mesh);
         let tls = server_tls(server.server.tls.as_ref()?, server.is_https(), &domains)?;
         let any = server.hosts().any(|host| host == "*");
         let mut names: Vec<String> =

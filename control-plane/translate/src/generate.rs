@@ -1,71 +1,12 @@
 //! The way in: the resources of one type for one proxy.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use saild_model::proxy::RawNode;
 use saild_model::{ChangeSet, ConfigKey, Locality, Mesh, ProxyType, ProxyView};
 use xds_api::envoy::config::core::v3::Node;
-use xds_api::google::protobuf::Any;
 use xds_api::type_url;
 
-use crate::{Cache, cluster, endpoint, envoy_filter, listener, nametable, pb, route, secret, warning};
-
-/// Which resources a proxy asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Names {
-    /// All that are meant for it (`*`).
-    Wildcard,
-    /// These.
-    Set(BTreeSet<String>),
-}
-
-/// A resource, encoded.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedResource {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Differs where the resource differs; the same for all proxies that get the same.
-    pub version: String,
-    /// Its type and bytes.
-    pub any: Any,
-}
-
-/// Something in the configuration that has no effect, or another than its author may think.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Warning {
-    /// The kind of the object.
-    pub kind: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl Warning {
-    /// A warning about an object.
-    pub(crate) fn of(kind: &str, meta: &mesh_api::ObjectMeta, message: impl Into<String>) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            message: message.into(),
-        }
-    }
-}
-
-/// What a proxy gets.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Generated {
-    /// The resources: for a wildcard all there are, else those of the names asked for that exist.
-    pub resources: Vec<Arc<NamedResource>>,
-    /// Names asked for that do not exist.
-    pub removed: Vec<String>,
-    /// What users should know.
-    pub warnings: Vec<Warning>,
-}
+use crate::resource::{Generated, Names};
+use crate::{Cache, cluster, endpoint, envoy_filter, listener, nametable, pb, route, secret, unsupported};
 
 /// Why a node is not served.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -111,7 +52,7 @@ pub fn generate(mesh: &Mesh, proxy: &ProxyView, type_url: &str, names: &Names, c
         type_url::CLUSTER => out.resources = cluster::clusters(mesh, proxy, cache),
         type_url::LISTENER => {
             out.resources = listener::listeners(mesh, proxy, cache, &mut out.warnings);
-            out.warnings.extend(warning::unsupported(mesh, proxy));
+            out.warnings.extend(unsupported::warnings(mesh, proxy));
             out.warnings.extend(envoy_filter::problems(mesh, proxy, cache));
         }
         type_url::ENDPOINT => out = endpoint::endpoints(mesh, proxy, names, cache),

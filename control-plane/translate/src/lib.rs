@@ -17,13 +17,17 @@ pub mod naming;
 mod outbound_policy;
 mod pb;
 mod provider;
+mod resource;
 pub mod route;
 mod secret;
 mod telemetry;
 mod tls;
 mod traits;
+mod unsupported;
 mod warning;
 mod workload;
 
 pub use cache::{Cache, Usage};
-pub use generate::{Generated, NamedResource, Names, NodeError, Warning, affected, generate, proxy_view};
+pub use generate::{NodeError, affected, generate, proxy_view};
+pub use resource::{Generated, NamedResource, Names};
+pub use warning::Warning;

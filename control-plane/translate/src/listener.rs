@@ -24,12 +24,13 @@ pub use build::listener;
 use crate::Cache;
 use crate::authn::JwtInputs;
 use crate::authz::AuthzInputs;
-use crate::generate::{NamedResource, Warning};
+use crate::resource::NamedResource;
 use crate::route::InboundRouteInputs;
 use crate::telemetry::access_log::LogInputs;
 use crate::telemetry::metrics::MetricsInputs;
 use crate::telemetry::tracing::TracingInputs;
 use crate::traits::Traits;
+use crate::warning::Warning;
 
 /// What a listener is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use xds_api::any::pack;
 use xds_api::istio::nds::{NameTable, name_table::NameInfo};
 
 use crate::cache::version_of;
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 
 /// The name table of a proxy.
 pub(crate) fn resource(mesh: &Mesh, proxy: &ProxyView) -> Arc<NamedResource> {

@@ -3,8 +3,8 @@
 use mesh_api::mesh_config::{ExtAuthz, ExtensionProvider, OutboundTrafficMode, Provider, ProviderHeader};
 use saild_model::{Mesh, hostname};
 
-use crate::generate::Warning;
 use crate::naming;
+use crate::warning::Warning;
 
 /// A provider's service, as proxies reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ pub use rule::RuleInputs;
 
 pub(crate) use rule::{Caller, rules_of};
 
-use crate::generate::{Generated, Names};
+use crate::resource::{Generated, Names};
 use crate::{Cache, naming, pb};
 
 /// What a route configuration is made of.

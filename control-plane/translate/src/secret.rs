@@ -9,7 +9,8 @@ use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::extensions::transport_sockets::tls::v3 as tls;
 
 use crate::cache::version_of;
-use crate::generate::{Generated, NamedResource, Names, Warning};
+use crate::resource::{Generated, NamedResource, Names};
+use crate::warning::Warning;
 
 /// The suffix of names that mean the roots in a Secret.
 const ROOTS: &str = "-cacert";

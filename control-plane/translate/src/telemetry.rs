@@ -12,8 +12,8 @@ use mesh_api::telemetry::{ModeMatch, ProviderRef, Telemetry, Tracing, WorkloadMo
 use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 
-use crate::generate::Warning;
 use crate::provider;
+use crate::warning::Warning;
 
 /// The side of a call that a listener stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,5 +1,6 @@
 //! TLS contexts: the mesh's own mutual TLS in both directions, and what users configure for clients and servers.
 
+use saild_model::Mesh;
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::extensions::transport_sockets::tls::v3 as tls;
 use xds_api::envoy::r#type::matcher::v3::StringMatcher;
@@ -185,4 +186,12 @@ pub(crate) fn outbound_mutual(sni: &str, sans: &[String], alpn: Vec<&str>) -> co
         ..Default::default()
     };
     pb::transport_socket(TLS, &context)
+}
+
+/// The trust domain and its aliases.
+pub(crate) fn trust_domains(mesh: &Mesh) -> Vec<String> {
+    let settings = mesh.settings();
+    let mut domains = vec![settings.trust_domain.clone()];
+    domains.extend(settings.trust_domain_aliases.iter().cloned());
+    domains
 }

@@ -7,7 +7,7 @@ use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::config::route::v3 as route;
 use xds_api::envoy::extensions::filters::http::jwt_authn::v3 as jwt;
 
-use crate::generate::Warning;
+use crate::warning::Warning;
 
 /// The rules for a workload, with the keys of each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use xds_api::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, Discove
 
 use super::{inbound, policy, transport};
 use crate::cache::version_of;
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 use crate::{naming, pb};
 
 pub(super) fn clusters(mesh: &Mesh, proxy: &ProxyView) -> Vec<Arc<NamedResource>> {

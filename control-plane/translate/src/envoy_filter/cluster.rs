@@ -8,7 +8,7 @@ use xds_api::envoy::config::cluster::v3::Cluster;
 
 use super::{PatchedInputs, Set, Tools, is_merge, matches, operation};
 use crate::cache::Memo;
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 
 pub(super) fn patch(
     set: &Set<'_>,

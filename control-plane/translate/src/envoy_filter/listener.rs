@@ -14,7 +14,7 @@ use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::h
 use super::list::{self, About, Item};
 use super::{PatchedInputs, Set, Tools, is_merge, matches, operation, route};
 use crate::cache::Memo;
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 
 impl Item for lds::ListenerFilter {
     fn config_type(&self) -> Option<&str> {

@@ -9,7 +9,7 @@ use xds_api::envoy::config::route::v3 as rds;
 use super::list::{self, About, Item};
 use super::{PatchedInputs, Set, Tools, is_merge, matches, operation};
 use crate::cache::Memo;
-use crate::generate::NamedResource;
+use crate::resource::NamedResource;
 
 impl Item for rds::Route {}
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use saild_model::{Mesh, ProxyView};
 
 use super::{BoundServer, is_bound, servers, virtual_services};
-use crate::generate::Warning;
 use crate::route::{Caller, Otherwise, RouteInputs, VirtualHostInputs, rules_of};
+use crate::warning::Warning;
 
 /// The route configuration of that name; nothing if no server has it.
 pub(crate) fn routes(

@@ -7,9 +7,9 @@ use super::{
     Chain, ChainMatch, Class, Common, Direction, Filters, HttpInputs, Inspector, ListenerInputs, Routes,
     TcpInputs, Tls, virtual_outbound,
 };
-use crate::generate::Warning;
 use crate::route::InboundRouteInputs;
 use crate::tls::{ALPN_EXCHANGE, ALPN_ISTIO, ALPN_ISTIO_HTTP};
+use crate::warning::Warning;
 use crate::workload::{Inbound, InboundPort};
 use crate::{authn, authz, naming};
 
@@ -26,7 +26,7 @@ pub(super) fn inputs(
         mesh,
         proxy,
         common,
-        trust_domains: crate::cluster::trust_domains(mesh),
+        trust_domains: crate::tls::trust_domains(mesh),
         jwt: authn::jwt_inputs(mesh, proxy),
         authz: authz::inputs(mesh, proxy, warnings),
     };
