@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use mesh_api::destination_rule::Tunnel;
 use mesh_api::gateway::TlsProtocol;
 use saild_model::{Mesh, ProxyType, ProxyView};
 
@@ -24,6 +25,7 @@ pub use build::listener;
 use crate::Cache;
 use crate::authn::JwtInputs;
 use crate::authz::AuthzInputs;
+use crate::cluster::Policy;
 use crate::resource::NamedResource;
 use crate::route::InboundRouteInputs;
 use crate::telemetry::access_log::LogInputs;
@@ -270,6 +272,20 @@ pub struct TcpInputs {
     pub hash_source_ip: bool,
     /// Peers exchange metadata.
     pub exchange: bool,
+    /// The HTTP request that connections are carried in.
+    pub tunnel: Option<Tunnel>,
+}
+
+impl TcpInputs {
+    /// Takes over what a destination's policy says of connections.
+    pub(crate) fn follow(&mut self, policy: Policy) {
+        self.hash_source_ip = policy.is_consistent_hash();
+        if let Some(settings) = policy.connection_pool.and_then(|pool| pool.tcp) {
+            self.idle_timeout = settings.idle_timeout;
+            self.max_duration = settings.max_connection_duration;
+        }
+        self.tunnel = policy.tunnel;
+    }
 }
 
 /// Every listener of a proxy.
@@ -378,6 +394,7 @@ impl Common {
             max_duration: None,
             hash_source_ip: false,
             exchange: self.traits.tcp_exchange && class == Class::SidecarInbound,
+            tunnel: None,
         }
     }
 

@@ -40,13 +40,6 @@ pub(crate) fn warnings(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
             .map(|subset| &subset.traffic_policy)
             .chain([&object.spec.traffic_policy]);
         for policy in policies.flatten() {
-            if policy.tunnel.is_some() {
-                out.push(Warning::of(
-                    "DestinationRule",
-                    &object.meta,
-                    "trafficPolicy.tunnel has no effect yet",
-                ));
-            }
             let lb = policy.load_balancer.as_ref();
             if lb.is_some_and(|lb| lb.zone_aware_lb_setting.is_some()) {
                 out.push(Warning::of(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_api::destination_rule::{
     ClientTls, ConnectionPool, HashAlgorithm, HttpSettings, LoadBalancer, OutlierDetection, ProxyProtocol,
-    RetryBudget, SimpleLb, TcpKeepalive, TrafficPolicy,
+    RetryBudget, SimpleLb, TcpKeepalive, TrafficPolicy, Tunnel,
 };
 use saild_model::{Mesh, Rule};
 use xds_api::envoy::config::cluster::v3 as cds;
@@ -29,6 +29,8 @@ pub struct Policy {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How many retries may be in flight.
     pub retry_budget: Option<RetryBudget>,
+    /// The HTTP request that TCP connections are carried in.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Policy {
@@ -52,6 +54,7 @@ impl Policy {
             overlay(&mut policy.tls, &layer.tls);
             overlay(&mut policy.proxy_protocol, &layer.proxy_protocol);
             overlay(&mut policy.retry_budget, &layer.retry_budget);
+            overlay(&mut policy.tunnel, &layer.tunnel);
         }
         let of_port =
             layers.iter().rev().find_map(|l| l.port_level_settings.iter().find(|p| p.port == Some(port)));

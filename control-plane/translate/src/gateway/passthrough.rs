@@ -91,16 +91,12 @@ impl Gather<'_> {
     }
 
     fn chain(&self, matches: ChainMatch, routes: &[RouteDestination], caller: &Caller<'_>) -> Chain {
-        let mut clusters: Vec<(String, u32)> = routes
-            .iter()
-            .map(|route| (caller.cluster(&route.destination), route.weight.unsigned_abs()))
-            .collect();
-        match clusters.as_mut_slice() {
-            [(_, weight)] => *weight = 1,
-            _ => clusters.retain(|(_, weight)| *weight > 0),
-        }
+        let clusters = caller.shares(routes);
         let prefix = clusters.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        let tcp = self.tcp(&prefix, clusters);
+        let mut tcp = self.tcp(&prefix, clusters);
+        if let Some(first) = routes.first() {
+            tcp.follow(caller.policy(&first.destination));
+        }
         Chain { name: String::new(), matches, tls: None, filters: Filters::Tcp(Box::new(tcp)) }
     }
 }

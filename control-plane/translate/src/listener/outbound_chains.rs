@@ -44,7 +44,9 @@ impl ChainMaker<'_> {
             matches.server_names = server_names(&service.hostname);
             matches.transport = "tls";
         }
-        let tcp = self.tcp(service, "", &cluster, vec![(cluster.clone(), 1)], port.number);
+        let mut tcp = self.common.tcp(Class::SidecarOutbound, &cluster, vec![(cluster.clone(), 1)]);
+        let rule = self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service);
+        tcp.follow(crate::cluster::policy_of(rule.as_deref(), "", port.number, self.mesh));
         out.push(chain(matches, tcp));
         out
     }
@@ -135,39 +137,16 @@ impl ChainMaker<'_> {
     }
 
     fn weighted(&self, service: &Service, routes: &[RouteDestination], caller: &Caller<'_>) -> TcpInputs {
-        let mut clusters: Vec<(String, u32)> = routes
-            .iter()
-            .map(|route| (caller.cluster(&route.destination), route.weight.unsigned_abs()))
-            .collect();
-        match clusters.as_mut_slice() {
-            // A lone destination may leave its weight out.
-            [(_, weight)] => *weight = 1,
-            _ => clusters.retain(|(_, weight)| *weight > 0),
-        }
+        let clusters = caller.shares(routes);
         let prefix = match clusters.as_slice() {
             [(only, _)] => only.clone(),
             _ => naming::outbound(caller.port, "", &service.hostname),
         };
-        let subset = routes.first().map(|r| r.destination.subset.as_str()).unwrap_or_default();
-        self.tcp(service, subset, &prefix, clusters, caller.port)
-    }
-
-    fn tcp(
-        &self,
-        service: &Service,
-        subset: &str,
-        prefix: &str,
-        clusters: Vec<(String, u32)>,
-        port: u16,
-    ) -> TcpInputs {
-        let mut tcp = self.common.tcp(Class::SidecarOutbound, prefix, clusters);
-        let rule = self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service);
-        let policy = crate::cluster::policy_of(rule.as_deref(), subset, port, self.mesh);
-        if let Some(settings) = policy.connection_pool.as_ref().and_then(|pool| pool.tcp.as_ref()) {
-            tcp.idle_timeout = settings.idle_timeout;
-            tcp.max_duration = settings.max_connection_duration;
+        let mut tcp = self.common.tcp(Class::SidecarOutbound, &prefix, clusters);
+        // The first destination speaks for all: the settings are the connection's, not the cluster's.
+        if let Some(first) = routes.first() {
+            tcp.follow(caller.policy(&first.destination));
         }
-        tcp.hash_source_ip = policy.is_consistent_hash();
         tcp
     }
 }

@@ -69,7 +69,17 @@ fn tcp_proxy(inputs: &TcpInputs) -> tcp::TcpProxy {
         access_log: access_log::access_logs(&inputs.logs, access_log::Subject::Tcp),
         idle_timeout: inputs.idle_timeout.and_then(pb::duration),
         max_downstream_connection_duration: inputs.max_duration.and_then(pb::duration),
+        tunneling_config: inputs.tunnel.as_ref().map(|tunnel| tcp::tcp_proxy::TunnelingConfig {
+            hostname: authority(&tunnel.target_host, tunnel.target_port),
+            use_post: tunnel.protocol == "POST",
+            ..Default::default()
+        }),
         hash_policy: if inputs.hash_source_ip { vec![source_ip] } else { Vec::new() },
         ..Default::default()
     }
+}
+
+/// A host and port as requests name them (RFC 9110 §7.2): IPv6 addresses in brackets.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

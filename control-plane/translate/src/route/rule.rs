@@ -1,10 +1,11 @@
 //! The rules of a virtual host, gathered from a VirtualService or made for a service without one.
 
 use mesh_api::destination_rule::ConsistentHashKey;
-use mesh_api::virtual_service::{Destination, HttpMatch, HttpRoute, Retry, VirtualService};
+use mesh_api::virtual_service::{Destination, HttpMatch, HttpRoute, Retry, RouteDestination, VirtualService};
 use mesh_api::{Object, StringMatch};
 use saild_model::{Labels, Mesh, ProxyView, Scope, Service};
 
+use crate::cluster::Policy;
 use crate::naming;
 
 /// One rule: a match of one route of a VirtualService, with everything that it refers to.
@@ -84,11 +85,30 @@ impl Caller<'_> {
 
     /// What requests to a destination are told apart by.
     fn hash(&self, destination: &Destination) -> Option<ConsistentHashKey> {
-        let service = self.service(&destination.host)?;
-        let rule = self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service)?;
+        Some(self.policy(destination).load_balancer?.consistent_hash?.key)
+    }
+
+    /// What applies to connections to a destination.
+    pub(crate) fn policy(&self, destination: &Destination) -> Policy {
+        let rule = self.service(&destination.host).and_then(|service| {
+            self.mesh.destination_rule(&self.proxy.namespace, &self.proxy.labels, service)
+        });
         let port = destination.port.unwrap_or(self.port);
-        let policy = crate::cluster::policy_of(Some(&rule), &destination.subset, port, self.mesh);
-        Some(policy.load_balancer?.consistent_hash?.key)
+        crate::cluster::policy_of(rule.as_deref(), &destination.subset, port, self.mesh)
+    }
+
+    /// The clusters of a TCP or TLS route, and their shares.
+    pub(crate) fn shares(&self, routes: &[RouteDestination]) -> Vec<(String, u32)> {
+        let mut clusters: Vec<(String, u32)> = routes
+            .iter()
+            .map(|route| (self.cluster(&route.destination), route.weight.unsigned_abs()))
+            .collect();
+        match clusters.as_mut_slice() {
+            // A lone destination may leave its weight out.
+            [(_, weight)] => *weight = 1,
+            _ => clusters.retain(|(_, weight)| *weight > 0),
+        }
+        clusters
     }
 
     /// The rule of a service that no VirtualService is for.
