@@ -21,8 +21,8 @@ def output_of(command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def wrk(url, seconds, connections):
-    text = output_of(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url])
+def wrk(url, seconds, connections, options=()):
+    text = output_of(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *options, url])
 
     def percentile(rank):
         return milliseconds(*re.search(rf"\s{rank}%\s+([\d.]+)(us|ms|s)", text).groups())

@@ -131,6 +131,13 @@ def cpu_seconds(pids):
     return total
 
 
+def resident_kib(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1])
+    return 0
+
+
 def peak_mib(pids):
     total = 0
     for pid in pids:

@@ -8,6 +8,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use answer::local_answer;
 pub use forward::Forwarder;
 pub use resolv_conf::ResolvConf;
 pub use server::{Error, Server};

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod dial;
 pub mod dns;
 pub mod health;
+#[doc(hidden)]
+pub mod inputs;
 pub mod logging;
 pub mod observe;
 pub mod outlier;

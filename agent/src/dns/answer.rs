@@ -6,8 +6,10 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rand::Rng;
+use xds_api::istio::nds::NameTable;
+use xds_api::istio::nds::name_table::NameInfo;
 
-use super::table::{Found, NameTables};
+use super::table::{Found, NameTables, PodDomain};
 
 /// Seconds for which an answer may be kept.
 const TTL: u32 = 30;
@@ -41,6 +43,27 @@ pub(super) fn decide(tables: &NameTables, query: &Message, rng: &mut impl Rng) -
     match ours.then(|| tables.lookup(&question.name().to_ascii())).flatten() {
         Some(found) => Decision::Answer(answer(query, question, &found, rng)),
         None => Decision::Forward,
+    }
+}
+
+/// The datagram that answers a query without asking anybody, by a small table: for tests and fuzzers.
+#[doc(hidden)]
+pub fn local_answer(bytes: &[u8]) -> Option<Vec<u8>> {
+    let query = Message::from_vec(bytes).ok()?;
+    let tables = NameTables::new(PodDomain::parse("default.svc.cluster.local", "default"), Vec::new());
+    let info = |ips: &[&str]| NameInfo {
+        ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+        ..NameInfo::default()
+    };
+    let many: Vec<String> = (0..200).map(|last| format!("10.0.0.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let names = [("a.test", info(&["10.0.0.1", "2001:db8::1"])), ("*.many.test", info(&many))];
+    tables.replace(NameTable {
+        table: names.into_iter().map(|(name, info)| (name.to_owned(), info)).collect(),
+    });
+    match decide(&tables, &query, &mut rand::rng()) {
+        Decision::Drop | Decision::Forward => None,
+        Decision::Answer(response) => to_datagram(&query, response),
     }
 }
 

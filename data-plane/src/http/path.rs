@@ -88,7 +88,7 @@ fn unescape_slashes(path: &str) -> Option<String> {
 }
 
 /// Undoes escapes of unreserved characters, turns back-slashes, resolves dot segments. `None` for a path that does not
-/// begin with a slash, or with an escaped null byte.
+/// begin with a slash, or with a null byte, escaped or not.
 fn resolve(path: &str) -> Option<Cow<'_, str>> {
     if !path.starts_with('/') {
         return None;
@@ -129,18 +129,16 @@ fn unescape_unreserved(path: &str) -> Option<String> {
     while let Some(byte) = bytes.get(index).copied() {
         index += 1;
         match byte {
+            0 => return None,
             b'\\' => out.push('/'),
-            b'%' => {
-                let code = path.get(index..index + 2).and_then(|code| u8::from_str_radix(code, 16).ok());
-                match code {
-                    Some(0) => return None,
-                    Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
-                        out.push(char::from(byte));
-                        index += 2;
-                    }
-                    _ => out.push('%'),
+            b'%' => match escaped(&bytes[index..]) {
+                Some(0) => return None,
+                Some(byte) if is_unreserved(byte) && !ends_in_open_escape(&out) => {
+                    out.push(char::from(byte));
+                    index += 2;
                 }
-            }
+                _ => out.push('%'),
+            },
             b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | 0x80.. | ..=b' ' | 0x7f => {
                 out.push('%');
                 out.push(char::from(HEX[usize::from(byte >> 4)]));
@@ -150,6 +148,26 @@ fn unescape_unreserved(path: &str) -> Option<String> {
         }
     }
     Some(out)
+}
+
+/// The byte of an escape, after its `%`.
+fn escaped(rest: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Whether one more character could make an escape of a `%` that has none: nobody who reads the path once may find in
+/// the result what the client did not write.
+fn ends_in_open_escape(out: &str) -> bool {
+    match out.as_bytes() {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    }
 }
 
 fn merge(path: &str) -> String {
@@ -176,6 +194,13 @@ mod tests {
     }
 
     #[test]
+    fn no_escape_is_made_of_others() {
+        for path in ["/%%32f", "/%2%66x", "/%%36%31dmin", "/%2%35", "/%%2e%2"] {
+            check(NORMALIZE, path, path);
+        }
+    }
+
+    #[test]
     fn one_form_for_one_resource() {
         check(NORMALIZE, "/a/b?x=/../y", "/a/b?x=/../y");
         check(NORMALIZE, "/a/./b/../c", "/a/c");
@@ -188,6 +213,8 @@ mod tests {
         check(NORMALIZE, "/a%2Fb", "/a%2Fb");
         check(NORMALIZE, "/a//b", "/a//b");
         check(NORMALIZE, "/.well-known/x.y", "/.well-known/x.y");
+        check(NORMALIZE, "/100%", "/100%");
+        check(NORMALIZE, "/100%/%2e", "/100%/");
         check(ALL, "/a%2F%2fb//c?d//e", "/a/b/c?d//e");
         check(ALL, "/a%5Cb", "/a/b");
         check(Rules::default(), "/a/../b", "/a/../b");

@@ -41,6 +41,10 @@ pub(crate) fn inspect(seen: &[u8]) -> Finding<Version> {
             Finding::Not
         };
     };
+    if !could_begin_line(&seen[..end]) {
+        // As it would have been judged had it come in pieces.
+        return Finding::Not;
+    }
     let line = seen[..end].strip_suffix(b"\r").unwrap_or(&seen[..end]);
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -81,6 +85,7 @@ mod tests {
     fn tells_versions_apart() {
         for (seen, expect) in [
             (&b"GET / HTTP/1.1\r\n"[..], Finding::Found(Version::Http11)),
+            (b"GET /\x01 HTTP/1.1\r\n", Finding::Not),
             (b"GET / HTTP/1.0\n", Finding::Found(Version::Http10)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Finding::Found(Version::Http2)),
             (b"PRI * HT", Finding::NeedMore),
