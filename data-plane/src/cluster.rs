@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use http::Response;
-use hyper::body::Incoming;
 use sail_proxy_config::cluster::{Cluster as Config, Discovery};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
@@ -222,7 +221,7 @@ impl Cluster {
     }
 
     /// Counts a response.
-    pub(crate) fn note_response(&self, host: &Host, response: &Response<Incoming>, _exchange: &Exchange) {
+    pub(crate) fn note_response<B>(&self, host: &Host, response: &Response<B>, _exchange: &Exchange) {
         let status = response.status().as_u16();
         self.count(status);
         if self.outliers.is_some() {
@@ -292,7 +291,7 @@ impl Cluster {
 }
 
 /// What a gRPC status in a response's head counts as.
-fn grpc_as_http(response: &Response<Incoming>) -> Option<u16> {
+fn grpc_as_http<B>(response: &Response<B>) -> Option<u16> {
     let status = response.headers().get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?;
     Some(match status {
         0 => 200,

@@ -18,5 +18,6 @@ pub(crate) mod request_id;
 pub(crate) mod scan;
 pub(crate) mod timers;
 pub(crate) mod transform;
+pub(crate) mod tunnel;
 mod watched;
 pub(crate) mod xfcc;

@@ -1,6 +1,7 @@
 //! The router: carries out what the request's route says.
 
 pub(crate) mod attempt;
+mod connect;
 pub(crate) mod failure;
 mod internal_redirect;
 pub(crate) mod mirror;
@@ -119,6 +120,11 @@ pub(crate) async fn route(
                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
                 manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
                 return Err(Box::new(reply));
+            }
+            if let Some(config) = connect::config(action, head) {
+                let ended = connect::Terminated { exchange, found: &found, route, action, config };
+                // Boxed, since it is rare.
+                return Box::pin(ended.serve(head, extensions, body)).await;
             }
             match &action.internal_redirect {
                 None => request::forward(exchange, &found, route, head, extensions, body).await,

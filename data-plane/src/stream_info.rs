@@ -336,7 +336,7 @@ pub struct ClusterInfo {
 }
 
 /// An upstream connection and the stream on it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UpstreamInfo {
     /// `%UPSTREAM_HOST%`: the host that was chosen; a path for a Unix socket.
     pub host: Option<UpstreamAddress>,

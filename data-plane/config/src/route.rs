@@ -133,7 +133,6 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     cx.refuse("matcher", &matcher);
     cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
-    cx.refuse("hedge_policy", &hedge_policy);
     cx.refuse("route_specifiers", &route_specifiers);
     let require_tls = match TlsRequirementType::try_from(require_tls) {
         Ok(TlsRequirementType::None) => RequireTls::None,
@@ -167,6 +166,7 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
             })
             .into(),
         retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
+        hedge_on_per_try_timeout: cx.option("hedge_policy", hedge_policy, policies::hedge),
         include_request_attempt_count,
         include_attempt_count_in_response,
         include_is_timeout_retry_header,

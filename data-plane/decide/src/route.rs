@@ -19,8 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use action::{
-    Action, ConnectConfig, DirectResponse, HostRewrite, InternalRedirect, MaxStreamDuration, MirrorCluster,
-    MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction, UpgradeConfig,
+    Action, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, InternalRedirect, MaxStreamDuration,
+    MirrorCluster, MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction, UpgradeConfig,
 };
 pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, WeightedCluster, WeightedClusters};
 pub use hosts::{HostIndex, InvalidDomain, without_port};
@@ -80,6 +80,8 @@ pub struct VirtualHost {
     pub mirrors: Box<[Arc<MirrorPolicy>]>,
     /// The retry policy for routes that have none.
     pub retry: Option<Arc<retry::RetryPolicy>>,
+    /// Whether a try that takes too long is left running beside the next, for routes that do not say.
+    pub hedge_on_per_try_timeout: Option<bool>,
     /// Whether `x-envoy-attempt-count` goes upstream.
     pub include_request_attempt_count: bool,
     /// Whether it goes downstream.
@@ -306,7 +308,12 @@ impl RouteTable {
         } else {
             head.path_only().into()
         };
-        let route = virtual_host.routes.iter().find(|route| route.matching.is_match(head, &path, context));
+        // A CONNECT has no path: only those take it that are for it.
+        let pathless = head.method == "CONNECT";
+        let route = virtual_host.routes.iter().find(|route| {
+            (!pathless || route.matching.path == PathMatch::Connect)
+                && route.matching.is_match(head, &path, context)
+        });
         Some(Found { virtual_host, route })
     }
 

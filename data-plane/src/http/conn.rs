@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) idle_since: Cell<Instant>,
     /// Whether responses are to tell the client that the connection ends.
     pub(crate) closing: Cell<bool>,
+    /// What the connection became once the codec was done with it.
+    pub(crate) tunnel: Cell<Option<tokio::task::JoinHandle<()>>>,
     /// Wakes the connection's task when a request asks for its end.
     pub(crate) waker: RefCell<Option<std::task::Waker>>,
 }
@@ -97,12 +99,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         requests: Cell::new(0),
         idle_since: Cell::new(started),
         closing: Cell::new(false),
+        tunnel: Cell::default(),
         waker: RefCell::default(),
     });
     if http2 {
         serve_http2(&connection, stream).await;
     } else {
         serve_http1(&connection, stream).await;
+        if let Some(tunnel) = connection.tunnel.take() {
+            // It fails only where the worker ends.
+            let _ = tunnel.await;
+        }
     }
     stats.inc(stats::downstream_cx_destroy);
     stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);

@@ -230,6 +230,11 @@ impl Guard {
     pub(crate) fn new(exchange: Rc<Exchange>) -> Self {
         Self { exchange, complete: false }
     }
+
+    /// The exchange ended as it should.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
 }
 
 impl Drop for Guard {

@@ -14,6 +14,7 @@ use super::conn::Connection;
 use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
+use super::tunnel::Tunnel;
 use super::{admit, local_reply, mutate, timers};
 use crate::filters::Chain;
 use crate::pool::lease::Lease;
@@ -27,12 +28,14 @@ pub(crate) struct Reply {
     pub(crate) response: Response<Body>,
     pub(crate) lease: Option<Lease>,
     pub(crate) timers: BodyTimers,
+    /// What takes the body's place once the response's head is sent.
+    pub(crate) tunnel: Option<Box<Tunnel>>,
 }
 
 impl Reply {
     /// A response of the proxy's own.
     pub(crate) fn local(response: Response<Body>) -> Self {
-        Self { response, lease: None, timers: BodyTimers::default() }
+        Self { response, lease: None, timers: BodyTimers::default(), tunnel: None }
     }
 }
 
@@ -212,7 +215,10 @@ fn finish(
     is_head: bool,
     version: Version,
 ) -> Response<Body> {
-    let Reply { mut response, lease, timers } = reply;
+    let Reply { mut response, lease, timers, tunnel } = reply;
+    // A filter may have put another answer in its place.
+    let switches = |response: &Response<Body>| response.status().is_success() || response.status() == 101;
+    let tunnel = tunnel.filter(|_| switches(&response));
     mutate::response(exchange, &mut response);
     // Our own version, not the upstream's; the codec lowers it for a client that speaks an older one.
     *response.version_mut() = if exchange.connection.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -222,6 +228,7 @@ fn finish(
         connection.manager.stats.inc(stats::downstream_cx_overload_disable_keepalive);
     }
     if !connection.http2
+        && tunnel.is_none()
         && (pressed || connection.closing.get() || connection.is_drained())
         && version != Version::HTTP_10
     {
@@ -239,6 +246,10 @@ fn finish(
     info.timing.first_downstream_tx = Some(std::time::Instant::now());
     drop(info);
     exchange.moved.set(std::time::Instant::now());
+    if let Some(tunnel) = tunnel {
+        tunnel.spawn(exchange, guard, lease);
+        return response.map(|_| Body::Empty);
+    }
     let bodiless = is_head || matches!(response.status().as_u16(), 101 | 204 | 304);
     if !exchange.request_done.get() && !bodiless {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);

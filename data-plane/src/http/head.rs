@@ -86,6 +86,8 @@ impl Head {
         if hop {
             headers.remove(HTTP2_SETTINGS);
         }
+        // As over HTTP/1: an upgrade is a GET that asks for more.
+        let method = if protocol.is_some() && method == Method::CONNECT { Method::GET } else { method };
         Ok((Self { method, scheme, authority, path, protocol, version, headers, present }, extensions))
     }
 
@@ -122,6 +124,11 @@ impl Head {
         self.authority.to_str().unwrap_or_default()
     }
 
+    /// Whether it asks for a tunnel to its authority.
+    pub(crate) fn is_connect(&self) -> bool {
+        self.method == Method::CONNECT
+    }
+
     pub(crate) fn is_grpc(&self) -> bool {
         self.view().is_grpc()
     }
@@ -135,7 +142,9 @@ impl Head {
     /// The head of the request that goes out over HTTP/1. The headers are moved out if this is the last try.
     pub(crate) fn http1_parts(&mut self, keep: Keep) -> request::Parts {
         let authority = self.authority.clone();
-        let mut parts = self.parts(Uri::from(self.path.clone()), Version::HTTP_11, keep);
+        let target = if self.is_connect() { Authority::try_from(authority.as_bytes()).ok() } else { None };
+        let target = target.map_or_else(|| Uri::from(self.path.clone()), Uri::from);
+        let mut parts = self.parts(target, Version::HTTP_11, keep);
         if !authority.is_empty() {
             parts.headers.insert(HOST, authority);
         }

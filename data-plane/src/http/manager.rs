@@ -255,7 +255,7 @@ impl Manager {
 fn upgrade_of(head: &Head) -> Option<&str> {
     match &head.protocol {
         Some(protocol) => Some(protocol),
-        None if head.method == http::Method::CONNECT => Some("connect"),
+        None if head.is_connect() => Some("connect"),
         None => None,
     }
 }

@@ -1,5 +1,6 @@
 //! One try: a host, a connection, the request out, the response's head in.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,7 +37,7 @@ pub(super) struct Try<'a> {
     pub(super) policy: Option<&'a RetryPolicy>,
     pub(super) hash: Option<u64>,
     /// Hosts that were tried, this one to be added.
-    pub(super) tried: &'a mut Vec<Arc<Host>>,
+    pub(super) tried: &'a RefCell<Vec<Arc<Host>>>,
     pub(super) keep: Keep,
     /// How long the upstream may be silent.
     pub(super) idle: Option<std::time::Duration>,
@@ -63,7 +64,7 @@ impl Try<'_> {
         let cluster = choice.member.as_ref().unwrap_or(self.cluster);
         let stats = cluster.stats();
         let host = choice.host.clone();
-        self.tried.push(host.clone());
+        self.tried.borrow_mut().push(host.clone());
         self.note_host(&host);
         let pool =
             cluster.pool(&choice, self.exchange, self.action.priority).ok_or(Failure::NoHealthyHost)?;
@@ -144,25 +145,26 @@ impl Try<'_> {
     }
 
     /// A host that the retry policy does not rule out, or the last one looked at.
-    fn choose(&self, head: &Head) -> Option<Choice> {
+    pub(super) fn choose(&self, head: &Head) -> Option<Choice> {
+        let tried = &*self.tried.borrow();
         let omits = |predicate| self.policy.is_some_and(|policy| policy.host_predicates.contains(&predicate));
-        let omits_tried = omits(HostPredicate::PreviousHosts) && !self.tried.is_empty();
+        let omits_tried = omits(HostPredicate::PreviousHosts) && !tried.is_empty();
         let omits_canaries = omits(HostPredicate::OmitCanaryHosts);
         let avoided = |host: &Host| {
             let canary = || host.metadata("envoy.lb", "canary").and_then(serde_json::Value::as_bool);
-            (omits_tried && self.tried.iter().any(|tried| std::ptr::eq(&**tried, host)))
+            (omits_tried && tried.iter().any(|tried| std::ptr::eq(&**tried, host)))
                 || (omits_canaries && canary() == Some(true))
         };
         let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
         // After every so many tries, the priorities that were tried are left out.
         let frequency = self.policy.and_then(|policy| policy.previous_priorities).unwrap_or(u32::MAX).max(1);
-        let counted = self.tried.len() - self.tried.len() % usize::try_from(frequency).unwrap_or(usize::MAX);
+        let counted = tried.len() - tried.len() % usize::try_from(frequency).unwrap_or(usize::MAX);
         let priorities: smallvec::SmallVec<[u32; 4]> =
-            self.tried.iter().take(counted).map(|host| host.priority).collect();
+            tried.iter().take(counted).map(|host| host.priority).collect();
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
-            avoid: (omits_tried || (omits_canaries && !self.tried.is_empty()))
+            avoid: (omits_tried || (omits_canaries && !tried.is_empty()))
                 .then_some(Avoid { hosts: &avoided, attempts }),
             avoid_priorities: &priorities,
             criteria: Criteria {
@@ -176,7 +178,7 @@ impl Try<'_> {
             override_host: None,
             headers: Some(&head.headers),
             authority: Some(head.authority()),
-            tried: self.tried.len(),
+            tried: tried.len(),
         };
         self.cluster.choose(&context, &self.exchange.connection.worker)
     }
@@ -211,7 +213,7 @@ impl Try<'_> {
         Ok(Request::from_parts(parts, body))
     }
 
-    fn note_host(&self, host: &Host) {
+    pub(super) fn note_host(&self, host: &Host) {
         let mut info = self.exchange.info.borrow_mut();
         if info.captured.wants_metadata() {
             let metadata = info.config_metadata.get_or_insert_default();

@@ -1,5 +1,7 @@
 //! A request's tries: until one brings a response that may be passed on, or none is left.
 
+mod hedge;
+
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -47,6 +49,16 @@ pub(super) struct Success {
     pub(super) member: Option<Rc<Cluster>>,
 }
 
+/// What the request wants its connection or stream to become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upgrading {
+    No,
+    /// Another protocol.
+    To,
+    /// A tunnel.
+    Connect,
+}
+
 /// Forwards the request to its cluster.
 pub(super) async fn forward(
     exchange: &Rc<Exchange>,
@@ -66,6 +78,7 @@ pub(super) async fn forward(
     exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
     let (timeouts, state) = plan(action, policy, head);
+    let hedges = state.is_some() && hedge::is_asked(action, found, head);
     prepare(exchange, found, route, action, head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action, head);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
@@ -82,10 +95,11 @@ pub(super) async fn forward(
         timeouts,
         body,
         hash: attempt::hash(exchange, action, head),
-        tried: Vec::new(),
+        tried: RefCell::default(),
         retry_permit: None,
         keep,
         timed_out: false,
+        hedges,
     };
     let result = {
         let run = pin!(tries.run(head));
@@ -95,6 +109,11 @@ pub(super) async fn forward(
         }
     };
     mirror::send(exchange, &mirrors, head, &tries.body);
+    let upgrading = match &head.protocol {
+        Some(_) => Upgrading::To,
+        None if head.is_connect() => Upgrading::Connect,
+        None => Upgrading::No,
+    };
     let set_cookie = tries.hash.set_cookie.take();
     let limits = (timeouts.global, timeouts.per_try_idle);
     drop(tries);
@@ -105,7 +124,7 @@ pub(super) async fn forward(
             return Err(Box::new(failed_reply(exchange, found, &failure)));
         }
     };
-    let mut reply = respond(exchange, &cluster, success, limits, head.protocol.is_some(), &mut extensions);
+    let mut reply = respond(exchange, &cluster, success, limits, upgrading, &mut extensions);
     let headers = reply.response.headers_mut();
     if found.virtual_host.include_attempt_count_in_response {
         headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.info.borrow().attempt_count));
@@ -225,28 +244,42 @@ struct Tries<'a> {
     timeouts: Timeouts,
     body: Source,
     hash: sail_proxy_decide::route::hash::Hashed,
-    tried: Vec<Arc<Host>>,
+    tried: RefCell<Vec<Arc<Host>>>,
     retry_permit: Option<Permit>,
     keep: Keep,
     /// The last try ran out of its time.
     timed_out: bool,
+    /// A try that takes too long is left running beside the next.
+    hedges: bool,
 }
 
 impl Tries<'_> {
+    /// Counts the try that begins, and tells the upstream of it where it wants to know.
+    fn begin(&self, head: &mut Head) -> u32 {
+        let count = {
+            let mut info = self.exchange.info.borrow_mut();
+            info.attempt_count += 1;
+            info.attempt_count
+        };
+        if self.found.virtual_host.include_is_timeout_retry_header && count > 1 {
+            let value = HeaderValue::from_static(if self.timed_out { "true" } else { "false" });
+            head.headers.insert(IS_TIMEOUT_RETRY, value);
+        }
+        if self.found.virtual_host.include_request_attempt_count {
+            head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
+        }
+        count
+    }
+
     async fn run(&mut self, head: &mut Head) -> Result<Success, Failure> {
+        if self.hedges
+            && let Some(limit) = self.timeouts.per_try
+        {
+            // Boxed, since it is rare and large.
+            return Box::pin(self.run_hedged(head, limit)).await;
+        }
         loop {
-            let count = {
-                let mut info = self.exchange.info.borrow_mut();
-                info.attempt_count += 1;
-                info.attempt_count
-            };
-            if self.found.virtual_host.include_is_timeout_retry_header && count > 1 {
-                let value = HeaderValue::from_static(if self.timed_out { "true" } else { "false" });
-                head.headers.insert(IS_TIMEOUT_RETRY, value);
-            }
-            if self.found.virtual_host.include_request_attempt_count {
-                head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
-            }
+            let count = self.begin(head);
             let result = self.once(head).await;
             self.timed_out = matches!(result, Err(Failure::PerTryTimeout | Failure::PerTryIdleTimeout));
             let Some(wait) = self.judge(&result) else {
@@ -270,7 +303,7 @@ impl Tries<'_> {
             found: self.found,
             policy: self.policy,
             hash: self.hash.hash,
-            tried: &mut self.tried,
+            tried: &self.tried,
             keep: self.keep,
             idle: self.timeouts.per_try_idle,
         };
@@ -278,7 +311,7 @@ impl Tries<'_> {
             None => attempt.run(head, body).await,
             Some(limit) => tokio::time::timeout(limit, attempt.run(head, body)).await.unwrap_or_else(|_| {
                 self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
-                if let Some(host) = self.tried.last() {
+                if let Some(host) = self.tried.borrow().last() {
                     self.cluster.note_failure(host, &Failure::PerTryTimeout);
                 }
                 Err(Failure::PerTryTimeout)
@@ -296,6 +329,11 @@ impl Tries<'_> {
             }
             Err(failure) => state.on_reset(failure.reset()?, failure.started()),
         };
+        self.again(verdict, result.as_ref().ok())
+    }
+
+    /// Whether there is room for the try that a verdict asks for, and how long to wait before it.
+    fn again(&mut self, verdict: Verdict, response: Option<&Success>) -> Option<Duration> {
         let stats = self.cluster.stats();
         match verdict {
             Verdict::No => return None,
@@ -319,10 +357,9 @@ impl Tries<'_> {
             }
         }
         stats.inc(stats::upstream_rq_retry);
-        let retries = state.retries();
+        let retries = self.state.as_ref().map_or(1, RetryState::retries);
         let random = self.exchange.connection.worker.random();
-        let asked =
-            result.as_ref().ok().zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));
+        let asked = response.zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));
         if let Some((success, back_off)) = asked
             && let Some(wait) = back_off.wait(success.response.headers(), unix_now(), random)
         {
@@ -339,7 +376,7 @@ fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Failure) {
+pub(super) fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Failure) {
     if *failure == Failure::Timeout {
         cluster.stats().inc(stats::upstream_rq_timeout);
     }
@@ -348,7 +385,7 @@ fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Failure) {
     }
 }
 
-fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure) -> LocalReply {
+pub(super) fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure) -> LocalReply {
     let mut reply = failure.reply();
     if found.virtual_host.include_attempt_count_in_response {
         let count = exchange.info.borrow().attempt_count;
@@ -362,14 +399,16 @@ fn respond(
     cluster: &Rc<Cluster>,
     success: Success,
     (limit, upstream_idle): (Option<Duration>, Option<Duration>),
-    upgrading: bool,
+    upgrading: Upgrading,
     extensions: &mut http::Extensions,
 ) -> Reply {
     let Success { mut response, lease, host, member } = success;
     let cluster = member.as_ref().unwrap_or(cluster);
-    let switched = upgrading && upgrade::is_accepted(&response);
+    let connect = upgrading == Upgrading::Connect;
+    let switched = upgrading != Upgrading::No && upgrade::is_accepted(&response, connect);
+    let mut tunnel = None;
     if switched {
-        upgrade::relay(exchange, extensions, &mut response);
+        tunnel = upgrade::switch(exchange, connect, extensions, &mut response);
     } else {
         hop::strip_response(response.headers_mut());
     }
@@ -387,7 +426,7 @@ fn respond(
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
     let timers = BodyTimers { deadline, upstream_idle };
-    Reply { response: response.map(Body::Incoming), lease: Some(lease), timers }
+    Reply { response: response.map(Body::Incoming), lease: Some(lease), timers, tunnel }
 }
 
 /// The route's timeout: it runs from the request's end.

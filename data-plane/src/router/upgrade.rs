@@ -1,15 +1,13 @@
 //! Upgrades: a WebSocket's opening goes through the router like any request; after 101 bytes are relayed both ways.
 
-use std::rc::Rc;
-
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{Extensions, Method, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use crate::http::exchange::Exchange;
-use crate::stats::sets::http as stats;
+use crate::http::hop;
+use crate::http::tunnel::{Tunnel, Upstream};
 
 /// Puts the upgrade into the request that goes upstream.
 pub(super) fn ask(parts: &mut request::Parts, protocol: &str, http2: bool) {
@@ -28,16 +26,30 @@ pub(super) fn ask(parts: &mut request::Parts, protocol: &str, http2: bool) {
 }
 
 /// Whether the upstream switched.
-pub(super) fn is_accepted(response: &Response<Incoming>) -> bool {
+pub(super) fn is_accepted<B>(response: &Response<B>, connect: bool) -> bool {
+    if connect {
+        return response.status().is_success();
+    }
     response.status() == StatusCode::SWITCHING_PROTOCOLS
         || response.version() == Version::HTTP_2 && response.status() == StatusCode::OK
 }
 
-/// Relays between both sides once both have switched.
-pub(super) fn relay(exchange: &Rc<Exchange>, extensions: &mut Extensions, response: &mut Response<Incoming>) {
-    let upstream = hyper::upgrade::on(&mut *response);
-    let Some(downstream) = extensions.remove::<OnUpgrade>() else { return };
-    if !exchange.connection.http2 {
+/// The tunnel between both sides, which have switched, and the response as the client's version has it.
+pub(super) fn switch(
+    exchange: &Exchange,
+    connect: bool,
+    extensions: &mut Extensions,
+    response: &mut Response<Incoming>,
+) -> Option<Box<Tunnel>> {
+    let upstream = Upstream::Switched(hyper::upgrade::on(&mut *response));
+    let downstream = extensions.remove::<OnUpgrade>()?;
+    hop::strip_response(response.headers_mut());
+    if connect {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    } else if exchange.connection.http2 {
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove(CONTENT_LENGTH);
+    } else {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = &exchange.info.borrow().upgrade
@@ -45,23 +57,6 @@ pub(super) fn relay(exchange: &Rc<Exchange>, extensions: &mut Extensions, respon
         {
             response.headers_mut().insert(UPGRADE, protocol);
         }
-    } else {
-        *response.status_mut() = StatusCode::OK;
-        response.headers_mut().remove(CONNECTION);
-        response.headers_mut().remove(UPGRADE);
     }
-    let connection = exchange.connection.clone();
-    let stats = connection.manager.stats.clone();
-    stats.inc(stats::downstream_cx_upgrades_total);
-    // The codec thinks the exchange over; for the connection's timers it goes on.
-    connection.active.set(connection.active.get() + 1);
-    tokio::task::spawn_local(async move {
-        let _active = stats.hold(stats::downstream_cx_upgrades_active);
-        if let (Ok(downstream), Ok(upstream)) = (downstream.await, upstream.await) {
-            let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-            // Either side may end it; how is theirs to know.
-            let _ = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await;
-        }
-        connection.active.set(connection.active.get() - 1);
-    });
+    Some(Box::new(Tunnel { downstream, upstream }))
 }

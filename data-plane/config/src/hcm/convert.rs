@@ -320,7 +320,7 @@ fn upgrade(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::UpgradeConf
     let pb::hcm::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = value;
     let filters = if filters.is_empty() { None } else { Some(http_filter::all(cx, "filters", filters)) };
     Some(HcmUpgrade {
-        upgrade_type: upgrade_type.to_ascii_lowercase().into(),
+        upgrade_type: route::action::upgrade_kind(cx, &upgrade_type),
         enabled: values::bool_or(enabled, true),
         filters,
     })

@@ -7,11 +7,12 @@ use http::StatusCode;
 use sail_proxy_decide::format::Format;
 use sail_proxy_decide::rate_limit::descriptor::RouteLimits;
 use sail_proxy_decide::route::{
-    Action, ClusterSpecifier, ConnectConfig, DirectResponse, HostRewrite, MaxStreamDuration, PathRewrite,
-    Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster, WeightedClusters,
+    Action, ClusterSpecifier, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, MaxStreamDuration,
+    PathRewrite, Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster,
+    WeightedClusters,
 };
 
-use super::{cors, hash_policy, internal_redirect, mirror, per_filter, retry};
+use super::{cors, hash_policy, internal_redirect, mirror, per_filter, policies, retry};
 use crate::access_log;
 use crate::convert::{Cx, arc, headers, matchers, values};
 use crate::pb;
@@ -151,7 +152,6 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
     cx.ignore("flush_timeout", &flush_timeout, "the idle timeout holds while a response is flushed");
     cx.refuse("early_data_policy", &early_data_policy);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
-    cx.refuse("hedge_policy", &hedge_policy);
     let rewrites = [!prefix_rewrite.is_empty(), regex_rewrite.is_some(), !path_rewrite.is_empty()];
     if rewrites.into_iter().filter(|set| *set).count() > 1 {
         cx.error("", "prefix_rewrite, regex_rewrite and path_rewrite exclude each other");
@@ -180,6 +180,7 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         max_grpc_timeout: values::duration(cx, "max_grpc_timeout", max_grpc_timeout),
         grpc_timeout_offset: values::duration(cx, "grpc_timeout_offset", grpc_timeout_offset),
         retry: cx.option("retry_policy", retry_policy, retry).map(Arc::new),
+        hedge_on_per_try_timeout: cx.option("hedge_policy", hedge_policy, policies::hedge),
         mirrors: cx
             .each("request_mirror_policies", request_mirror_policies, |cx, value| {
                 mirror(cx, value).map(Arc::new)
@@ -238,18 +239,33 @@ fn stream_duration(
 
 fn upgrade(cx: &mut Cx<'_>, value: pb::route::route_action::UpgradeConfig) -> Option<UpgradeConfig> {
     let pb::route::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = value;
+    let upgrade_type = upgrade_kind(cx, &upgrade_type);
+    if connect_config.is_some() && &*upgrade_type != "connect" {
+        cx.error("connect_config", "it goes with the upgrade type CONNECT alone");
+    }
     let connect = cx.option("connect_config", connect_config, |cx, value| {
         let pb::route::route_action::upgrade_config::ConnectConfig { proxy_protocol_config, allow_post } =
             value;
-        cx.refuse("proxy_protocol_config", &proxy_protocol_config);
-        cx.error("", "CONNECT is forwarded, not ended here");
-        Some(ConnectConfig { allow_post })
+        let proxy_protocol = cx.option("proxy_protocol_config", proxy_protocol_config, connect_header);
+        Some(ConnectConfig { allow_post, proxy_protocol })
     });
-    Some(UpgradeConfig {
-        upgrade_type: upgrade_type.to_ascii_lowercase().into(),
-        enabled: values::bool_or(enabled, true),
-        connect,
-    })
+    Some(UpgradeConfig { upgrade_type, enabled: values::bool_or(enabled, true), connect })
+}
+
+/// An upgrade's name in lower case; UDP is not carried.
+pub(crate) fn upgrade_kind(cx: &mut Cx<'_>, name: &str) -> Box<str> {
+    let kind = name.to_ascii_lowercase();
+    if kind == "connect-udp" {
+        cx.error("upgrade_type", "CONNECT-UDP is not supported");
+    }
+    kind.into()
+}
+
+fn connect_header(cx: &mut Cx<'_>, value: pb::core::ProxyProtocolConfig) -> Option<ConnectHeader> {
+    let pb::core::ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs } = value;
+    cx.refuse("pass_through_tlvs", &pass_through_tlvs);
+    cx.refuse("added_tlvs", &added_tlvs);
+    Some(if version == 0 { ConnectHeader::V1 } else { ConnectHeader::V2 })
 }
 
 fn host_rewrite(

@@ -132,6 +132,17 @@ fn previous_priorities(cx: &mut Cx<'_>, value: pb::route::retry_policy::RetryPri
     u32::try_from(config.update_frequency).ok().filter(|frequency| *frequency > 0)
 }
 
+/// `HedgePolicy`; what Envoy itself only reads is refused.
+pub(crate) fn hedge(cx: &mut Cx<'_>, value: pb::route::HedgePolicy) -> Option<bool> {
+    let pb::route::HedgePolicy { initial_requests, additional_request_chance, hedge_on_per_try_timeout } =
+        value;
+    if values::u32_or(initial_requests, 1) != 1 {
+        cx.error("initial_requests", "only 1 is supported");
+    }
+    cx.refuse("additional_request_chance", &additional_request_chance.filter(|chance| chance.numerator > 0));
+    Some(hedge_on_per_try_timeout)
+}
+
 /// `HashPolicy`
 pub(crate) fn hash_policy(cx: &mut Cx<'_>, value: pb::route::route_action::HashPolicy) -> Option<HashPolicy> {
     use pb::route::route_action::hash_policy::PolicySpecifier as Kind;

@@ -65,6 +65,8 @@ pub struct RouteAction {
     pub grpc_timeout_offset: Option<Duration>,
     /// When to try again; the virtual host's if `None`.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Whether a try that takes too long is left running beside the next; the virtual host's if `None`.
+    pub hedge_on_per_try_timeout: Option<bool>,
     /// Who gets copies; the virtual host's if empty.
     pub mirrors: Box<[Arc<MirrorPolicy>]>,
     /// Which circuit breaker counts.
@@ -190,6 +192,17 @@ pub struct UpgradeConfig {
 pub struct ConnectConfig {
     /// Whether POST does as CONNECT does.
     pub allow_post: bool,
+    /// The version of the PROXY protocol's header that comes before the payload; `None`: none.
+    pub proxy_protocol: Option<ConnectHeader>,
+}
+
+/// `ProxyProtocolConfig.Version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectHeader {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// `MaxStreamDuration`

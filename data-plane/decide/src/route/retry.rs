@@ -262,6 +262,16 @@ impl RetryState {
         self.attempt
     }
 
+    /// Decides when a try ran out of its time and is left running: whatever the conditions are, another may begin.
+    pub fn on_hedge(&mut self) -> Verdict {
+        self.take(true)
+    }
+
+    /// Whether a response would be followed by another try, were any left.
+    pub fn would_retry(&self, policy: Option<&RetryPolicy>, status: u16, headers: &HeaderMap) -> bool {
+        self.response_is_retriable(policy, status, headers)
+    }
+
     /// Decides after response headers.
     pub fn on_response(&mut self, policy: Option<&RetryPolicy>, status: u16, headers: &HeaderMap) -> Verdict {
         let again = self.response_is_retriable(policy, status, headers);

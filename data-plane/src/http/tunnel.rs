@@ -1,0 +1,111 @@
+//! What a request becomes once both sides have switched, by an upgrade or by CONNECT: bytes both ways, within the
+//! stream's limits, and logged at its end like any other stream.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::exchange::{Exchange, Guard};
+use super::timers;
+use crate::net::Stream;
+use crate::pool::lease::Lease;
+use crate::stats::sets::http as stats;
+use crate::stream_info::ResponseFlag;
+use crate::tcp::relay::{self, End, Progress};
+
+/// Both ends of a tunnel.
+pub(crate) struct Tunnel {
+    pub(crate) downstream: OnUpgrade,
+    pub(crate) upstream: Upstream,
+}
+
+/// The end away from the client.
+pub(crate) enum Upstream {
+    /// An HTTP upstream that has switched.
+    Switched(OnUpgrade),
+    /// A connection of its own, and what is held for as long as it lasts.
+    Connected(Stream, Box<dyn Any>),
+}
+
+impl Tunnel {
+    /// Relays in a task of its own; the exchange ends with it.
+    pub(crate) fn spawn(self, exchange: &Rc<Exchange>, guard: Guard, lease: Option<Lease>) {
+        let task = tokio::task::spawn_local(self.run(exchange.clone(), guard, lease));
+        if !exchange.connection.http2 {
+            // The codec is done with the connection; its end is this task's.
+            exchange.connection.tunnel.set(Some(task));
+        }
+    }
+
+    async fn run(self, exchange: Rc<Exchange>, mut guard: Guard, lease: Option<Lease>) {
+        let stats = &exchange.connection.manager.stats;
+        stats.inc(stats::downstream_cx_upgrades_total);
+        let _active = stats.hold(stats::downstream_cx_upgrades_active);
+        let Ok(downstream) = self.downstream.await else { return };
+        let mut downstream = Stream::Tunnel(Box::new(TokioIo::new(downstream)));
+        let (mut upstream, _held) = match self.upstream {
+            Upstream::Connected(stream, held) => (stream, Some(held)),
+            Upstream::Switched(upgrade) => match upgrade.await {
+                Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None),
+                Err(_) => return,
+            },
+        };
+        let progress = Progress::new();
+        let end = {
+            let mut relay = pin!(relay::relay(&mut downstream, &mut upstream, &progress));
+            let work = pin!(poll_fn(|context| {
+                let end = relay.as_mut().poll(context);
+                exchange.moved.set(progress.moved.get().max(exchange.moved.get()));
+                end
+            }));
+            tokio::select! {
+                end = timers::bounded(&exchange, work) => Some(end),
+                () = drained(&exchange) => None,
+            }
+        };
+        note_end(&exchange, &progress, end);
+        guard.complete();
+        drop(lease);
+    }
+}
+
+/// Resolves when the listener's drain is over.
+async fn drained(exchange: &Exchange) {
+    exchange.connection.accepted.drained().await;
+    if let Some(end) = exchange.connection.accepted.drain.end() {
+        tokio::time::sleep_until(end.into()).await;
+    }
+}
+
+fn note_end(exchange: &Exchange, progress: &Progress, end: Option<Result<End, timers::Expired>>) {
+    {
+        let mut info = exchange.info.borrow_mut();
+        let (received, sent) = (progress.received.get(), progress.sent.get());
+        info.bytes.received += received;
+        info.bytes.sent += sent;
+        info.bytes.upstream_sent += received;
+        info.bytes.upstream_received += sent;
+        let now = Instant::now();
+        info.timing.last_upstream_rx = Some(now);
+        info.timing.last_downstream_rx = Some(now);
+        match &end {
+            Some(Ok(End::Downstream(error))) => {
+                tracing::debug!(%error, "the client's end of a tunnel broke");
+                info.flag(ResponseFlag::DownstreamConnectionTermination);
+            }
+            Some(Ok(End::Upstream(error))) => {
+                tracing::debug!(%error, "the upstream's end of a tunnel broke");
+                info.flag(ResponseFlag::UpstreamConnectionTermination);
+            }
+            Some(Ok(End::Finished) | Err(_)) | None => {}
+        }
+    }
+    if let Some(Err(expired)) = end {
+        expired.note(exchange);
+    }
+}
