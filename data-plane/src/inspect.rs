@@ -1,6 +1,7 @@
 //! Listener filters that read the first bytes of a connection to learn what it speaks. Pure: bytes in, finding out;
 //! the listener does the reading.
 
+mod fingerprint;
 pub(crate) mod http;
 pub(crate) mod tls;
 

@@ -246,6 +246,8 @@ pub struct ConnectionState {
     pub tlvs: Vec<(u8, Bytes)>,
     /// From where upstream connections come.
     pub upstream_source: Option<UpstreamSource>,
+    /// JA3 and JA4, where they were taken.
+    pub(crate) fingerprints: Option<Box<crate::inspect::tls::Fingerprints>>,
 }
 
 /// From where upstream connections come (`original_src`).
@@ -282,8 +284,10 @@ pub struct TlsInfo {
     pub alpn: Option<Box<str>>,
     /// SNI.
     pub server_name: Option<Box<str>>,
-    /// Whether the peer gave a certificate (and it was verified).
+    /// Whether the peer gave a certificate.
     pub peer_certificate_presented: bool,
+    /// Whether it passed the checks; one that does not is let in only where the configuration says so.
+    pub peer_certificate_validated: bool,
     /// URI SANs of the peer.
     pub peer_uri_sans: Vec<Box<str>>,
     /// DNS SANs of the peer.

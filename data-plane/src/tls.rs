@@ -3,13 +3,14 @@
 mod algorithms;
 pub(crate) mod context;
 mod resolve;
+mod resumption;
 mod verify;
 
 use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CipherSuite, ClientConfig, CommonState, NamedGroup, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, CommonState, NamedGroup, ProtocolVersion};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::net::Stream;
@@ -55,6 +56,7 @@ impl Peer {
             uri_sans = leaf.uris().map(str::to_owned).collect();
             dns_sans = leaf.dns_names().map(str::to_owned).collect();
             info.peer_certificate_presented = true;
+            info.peer_certificate_validated = true;
             info.peer_uri_sans = leaf.uris().map(Into::into).collect();
             info.peer_dns_sans = leaf.dns_names().map(Into::into).collect();
             info.peer_subject = Some(leaf.subject.into());
@@ -112,14 +114,16 @@ fn cipher_name(suite: CipherSuite) -> &'static str {
 }
 
 /// Does the server's side of a handshake.
-pub(crate) async fn accept(
-    config: Arc<ServerConfig>,
-    local: &LocalIdentity,
-    plain: Prefixed,
-) -> io::Result<(Stream, Peer)> {
-    let stream = TlsAcceptor::from(config).accept(plain).await?;
+pub(crate) async fn accept(server: context::Server, plain: Prefixed) -> io::Result<(Stream, Peer)> {
+    let stream = TlsAcceptor::from(server.config).accept(plain).await?;
     let (_, session) = stream.get_ref();
-    let peer = Peer::new(session, session.server_name(), local);
+    let mut peer = Peer::new(session, session.server_name(), &server.local);
+    if let Some(checks) = server.untrusted
+        && peer.info.peer_certificate_presented
+        && let Some(info) = Arc::get_mut(&mut peer.info)
+    {
+        info.peer_certificate_validated = checks.passes(&peer.chain);
+    }
     Ok((Stream::Server(Box::new(stream)), peer))
 }
 

@@ -4,6 +4,7 @@
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod verifier;
 mod verify;
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use crate::error::Result;
 use crate::svid::Svid;
 
 pub use resolve::SvidResolver;
-pub use verify::{ClientVerifier, PeerError, PeerPolicy, ServerVerifier, check_sans};
+pub use verifier::{Judge, Presented, Verifier};
+use verify::Bundled;
+pub use verify::{PeerError, PeerPolicy, check_sans};
 
 /// A value that may be missing yet and is replaced while it is read. Clones share it.
 #[derive(Debug)]
@@ -87,11 +90,16 @@ impl ClientSide {
         provider: Arc<CryptoProvider>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<ClientConfig> {
-        let verifier = ServerVerifier::new(self.bundle.clone(), self.policy.clone(), &provider);
+        let judge = Bundled {
+            bundle: self.bundle.clone(),
+            policy: self.policy.clone(),
+            provider: Arc::clone(&provider),
+        };
+        let verifier = Verifier::optional(judge, &provider);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(verifier);
         let mut config = match &self.svid {
             Some(svid) => builder.with_client_cert_resolver(Arc::new(SvidResolver::new(svid.clone()))),
             None => builder.with_no_client_auth(),
@@ -137,18 +145,19 @@ impl ServerSide {
     ) -> Result<ServerConfig> {
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
-        let verifier = match &self.client_auth {
-            ClientAuth::None => None,
+        let judge = |bundle: &Watched<TrustBundle>, policy: &PeerPolicy| Bundled {
+            bundle: bundle.clone(),
+            policy: policy.clone(),
+            provider: Arc::clone(&provider),
+        };
+        let builder = match &self.client_auth {
+            ClientAuth::None => builder.with_no_client_auth(),
             ClientAuth::Optional(bundle, policy) => {
-                Some(ClientVerifier::optional(bundle.clone(), policy.clone(), provider))
+                builder.with_client_cert_verifier(Verifier::optional(judge(bundle, policy), &provider))
             }
             ClientAuth::Required(bundle, policy) => {
-                Some(ClientVerifier::required(bundle.clone(), policy.clone(), provider))
+                builder.with_client_cert_verifier(Verifier::required(judge(bundle, policy), &provider))
             }
-        };
-        let builder = match verifier {
-            None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
         };
         let mut config = builder.with_cert_resolver(Arc::new(SvidResolver::new(self.svid.clone())));
         config.alpn_protocols.clone_from(&self.alpn);

@@ -1,6 +1,7 @@
 //! Secrets: certificates, keys, trust roots.
 
 mod convert;
+mod ocsp;
 mod reread;
 
 use std::fmt;
@@ -11,7 +12,8 @@ use rustls::sign::CertifiedKey;
 
 use crate::tls::SanMatcher;
 
-pub(crate) use convert::{certificate, secret, validation};
+pub(crate) use convert::{certificate, secret, ticket_keys, validation};
+pub use ocsp::Staple;
 pub use reread::{FileBacked, FileSource, Refreshed};
 pub(crate) use reread::{Rereads, Source};
 
@@ -23,9 +25,18 @@ pub enum Secret {
     /// How peers are checked.
     Validation(Arc<ValidationContext>),
     /// Keys of session tickets.
-    SessionTicketKeys(Arc<[Opaque]>),
+    SessionTicketKeys(Arc<TicketKeys>),
     /// Anything else.
     Generic(Arc<Opaque>),
+}
+
+/// `TlsSessionTicketKeys`
+#[derive(Debug)]
+pub struct TicketKeys {
+    /// Keys of 80 bytes: the first encrypts, all decrypt.
+    pub keys: Box<[Opaque]>,
+    /// A hash of them all.
+    pub version: u64,
 }
 
 /// Bytes that are not shown.
@@ -43,6 +54,10 @@ impl fmt::Debug for Opaque {
 pub struct Certificate {
     /// The chain, leaf first, with the leaf's key, which belong together, and a stapled OCSP response.
     pub certified: Arc<CertifiedKey>,
+    /// What is known of that response.
+    pub staple: Option<Staple>,
+    /// Whether the certificate asks clients to insist on a response.
+    pub must_staple: bool,
     /// Where it was read from, if that was files: a change of one asks for a new read.
     pub files: Option<FileSource>,
     /// A hash of it all: equal ones need not be set up again.
@@ -77,6 +92,10 @@ pub struct ValidationContext {
     pub only_verify_leaf_cert_crl: bool,
     /// Whether an expired certificate passes.
     pub allow_expired_certificate: bool,
+    /// How many certificates may stand above the leaf, the root included; any number by default.
+    pub max_verify_depth: Option<u32>,
+    /// Whether peers that fail the checks are served nevertheless, and are known to have failed.
+    pub accept_untrusted: bool,
     /// Roots by trust domain, in place of the above: the SPIFFE validator.
     pub spiffe: Option<Vec<(Box<str>, Vec<CertificateDer<'static>>)>>,
     /// Where it was read from, if that was files.

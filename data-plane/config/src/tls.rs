@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sail_proxy_decide::matcher::StringMatcher;
 
-use crate::secret::{Certificate, ValidationContext};
+use crate::secret::{Certificate, TicketKeys, ValidationContext};
 use crate::source::ResourceRef;
 
 pub use algorithms::{Cipher, Curve};
@@ -30,10 +30,38 @@ pub struct DownstreamTls {
     pub prefer_client_ciphers: bool,
     /// Whether sessions are not resumed by id.
     pub disable_stateful_session_resumption: bool,
-    /// Whether sessions are not resumed by ticket.
-    pub disable_stateless_session_resumption: bool,
+    /// Whether sessions are resumed by ticket, and whose keys encrypt those.
+    pub tickets: Tickets,
     /// How long a session can be resumed.
     pub session_timeout: Option<Duration>,
+    /// What becomes of certificates without an OCSP response that holds.
+    pub ocsp_staple_policy: OcspStaplePolicy,
+}
+
+/// `session_ticket_keys_type`
+#[derive(Clone, Debug, Default)]
+pub enum Tickets {
+    /// Keys that this process makes up.
+    #[default]
+    Own,
+    /// There are no tickets.
+    Disabled,
+    /// Keys that are given, and are shared with others.
+    Keys(Arc<TicketKeys>),
+    /// Keys in a secret.
+    Sds(ResourceRef),
+}
+
+/// `OcspStaplePolicy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OcspStaplePolicy {
+    /// The certificate is shown without.
+    #[default]
+    Lenient,
+    /// A certificate with one that holds no more is not shown.
+    Strict,
+    /// A certificate without one that holds is not shown.
+    Must,
 }
 
 /// `UpstreamTlsContext`

@@ -136,6 +136,8 @@ fn downstream(down: &DownstreamInfo, field: Field) -> Text<'_> {
         Field::DownstreamRemotePort => port(down.remote_address),
         // Addresses of sockets have none.
         Field::DownstreamLocalAddressEndpointId | Field::DownstreamDirectLocalAddressEndpointId => "".into(),
+        Field::TlsJa3Fingerprint => down.state.fingerprints.as_ref()?.ja3.as_deref()?.into(),
+        Field::TlsJa4Fingerprint => down.state.fingerprints.as_ref()?.ja4.as_deref()?.into(),
         Field::DownstreamTransportFailureReason => down.transport_failure.as_deref()?.into(),
         _ => return None,
     })

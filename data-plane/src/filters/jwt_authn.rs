@@ -87,8 +87,7 @@ impl Filter {
         let context = RouteContext {
             random: exchange.random(),
             peer_presented: presented,
-            // A certificate that does not verify ends the handshake.
-            peer_validated: presented,
+            peer_validated: tls.is_some_and(|peer| peer.info.peer_certificate_validated),
             dynamic_metadata: (!info.dynamic_metadata.is_empty()).then(|| info.dynamic_metadata.all()),
             runtime: exchange.connection.worker.runtime(),
         };

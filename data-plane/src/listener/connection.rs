@@ -31,9 +31,9 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// The peer's names, as policies read them.
+    /// The peer's names, as policies read them: those of a certificate that nobody vouches for are nobody's.
     pub(crate) fn peer(&self) -> Option<sail_proxy_decide::rbac::Peer<'_>> {
-        let peer = self.tls.as_deref().filter(|peer| peer.info.peer_certificate_presented)?;
+        let peer = self.tls.as_deref().filter(|peer| peer.info.peer_certificate_validated)?;
         Some(sail_proxy_decide::rbac::Peer {
             uri_sans: &peer.uri_sans,
             dns_sans: &peer.dns_sans,
@@ -119,6 +119,7 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
         metadata: std::mem::take(&mut intake.metadata).into(),
         tlvs: std::mem::take(&mut intake.tlvs),
         upstream_source: intake.upstream_source,
+        fingerprints: fingerprints(intake),
         ..ConnectionState::default()
     };
     DownstreamInfo {
@@ -136,6 +137,11 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
         },
         state: Rc::new(state),
     }
+}
+
+fn fingerprints(intake: &mut Intake) -> Option<Box<inspect::tls::Fingerprints>> {
+    let found = std::mem::take(&mut intake.hello.as_mut()?.fingerprints);
+    (found.ja3.is_some() || found.ja4.is_some()).then(|| Box::new(found))
 }
 
 fn choose(worker: &Rc<Worker>, listener: &Listener, intake: &Intake) -> Option<Rc<Chain>> {
@@ -171,7 +177,7 @@ async fn secure(
         tracing::warn!(listener = %listener.config.name, %error, "refused a connection: TLS is not ready");
     })?;
     let limit = chain.handshake_timeout();
-    let handshake = tls::accept(server.config, &server.local, plain);
+    let handshake = tls::accept(server, plain);
     match tokio::time::timeout(limit, handshake).await {
         Ok(Ok((stream, peer))) => {
             listener.stats.inc(stats::ssl_handshake);
@@ -180,6 +186,8 @@ async fn secure(
             }
             if !peer.info.peer_certificate_presented {
                 listener.stats.inc(stats::ssl_no_certificate);
+            } else if !peer.info.peer_certificate_validated {
+                listener.stats.inc(stats::ssl_fail_verify_error);
             }
             Ok((stream, Some(peer)))
         }

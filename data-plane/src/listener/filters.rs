@@ -160,8 +160,11 @@ async fn run_one(
     match &filter.kind {
         ListenerFilterKind::OriginalDst => original::destination(listener, intake),
         ListenerFilterKind::OriginalSrc { bind_port, mark } => original::source(*bind_port, *mark, intake),
-        ListenerFilterKind::TlsInspector { max_client_hello_size, close_on_parse_error, .. } => {
-            return inspectors::tls(*max_client_hello_size, *close_on_parse_error, intake).await;
+        ListenerFilterKind::TlsInspector {
+            max_client_hello_size, close_on_parse_error, ja3, ja4, ..
+        } => {
+            let asked = inspect::tls::Asked { max: *max_client_hello_size, ja3: *ja3, ja4: *ja4 };
+            return inspectors::tls(asked, *close_on_parse_error, intake).await;
         }
         ListenerFilterKind::HttpInspector => return inspectors::http(intake).await,
         ListenerFilterKind::ProxyProtocol(config) => {

@@ -5,21 +5,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use identity::tls::Verifier;
 use identity::{SanKind, SanMatcher, StringPattern};
 use parking_lot::Mutex;
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::secret::{Certificate, Secret, ValidationContext};
 use sail_proxy_config::tls::{
-    CertificateSource, CommonTls, DownstreamTls, SanKind as ConfigKind, TlsVersion, UpstreamTls, Validation,
+    CertificateSource, CommonTls, DownstreamTls, SanKind as ConfigKind, Tickets, TlsVersion, UpstreamTls,
+    Validation,
 };
 use sail_proxy_decide::matcher::{StringMatch, StringMatcher};
+use sha2::{Digest as _, Sha256};
 use webpki::OwnedCertRevocationList;
 
 use super::resolve::{ClientCertificate, ServerCertificates};
-use super::verify::{Checks, Trust, Verifier};
+use super::resumption::{self, Keys};
+use super::verify::{Checks, Judging, Trust};
 use super::{LocalIdentity, algorithms};
 
 /// Why a context cannot be used now.
@@ -38,6 +43,8 @@ pub(crate) enum ContextError {
 pub(crate) struct Server {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) local: LocalIdentity,
+    /// What clients are judged by afterwards, where whoever fails is let in.
+    pub(crate) untrusted: Option<Arc<Checks>>,
 }
 
 /// A client's configuration and who it says we are.
@@ -53,6 +60,7 @@ struct Key {
     context: usize,
     certificates: u64,
     validations: u64,
+    tickets: u64,
     /// A name that the server must bear.
     name: Option<Arc<str>>,
 }
@@ -75,11 +83,29 @@ impl Contexts {
         snapshot: &Snapshot,
     ) -> Result<Server, ContextError> {
         let parts = Resolved::new(&tls.common, snapshot)?;
-        let key = parts.key(Arc::as_ptr(tls) as usize, None);
+        let keys = match &tls.tickets {
+            Tickets::Own => Keys::Own,
+            Tickets::Disabled => Keys::None,
+            Tickets::Keys(keys) => Keys::Shared(keys.clone()),
+            Tickets::Sds(wanted) => match snapshot.secrets.get(&wanted.name) {
+                Some(Secret::SessionTicketKeys(keys)) => Keys::Shared(keys.clone()),
+                Some(_) => {
+                    return Err(ContextError::Unusable(format!(
+                        "secret {} holds no ticket keys",
+                        wanted.name
+                    )));
+                }
+                None => return Err(ContextError::Waiting(wanted.name.clone())),
+            },
+        };
+        let mut key = parts.key(Arc::as_ptr(tls) as usize, None);
+        if let Keys::Shared(keys) = &keys {
+            key.tickets = keys.version;
+        }
         if let Some((_, server)) = self.servers.lock().get(&key) {
             return Ok(server.clone());
         }
-        let server = parts.server(tls)?;
+        let server = parts.server(tls, keys)?;
         let mut servers = self.servers.lock();
         sweep(&mut servers);
         servers.insert(key, (tls.clone(), server.clone()));
@@ -152,12 +178,13 @@ impl<'a> Resolved<'a> {
             context,
             certificates: versions(&mut self.certificates.iter().map(|certificate| certificate.version)),
             validations: versions(&mut self.validations.iter().map(|validation| validation.version)),
+            tickets: 0,
             name,
         }
     }
 
     /// Checks of the peer; a secret's values hold over the default's, lists are added up.
-    fn checks(&self) -> Result<Checks, ContextError> {
+    fn checks(&self, provider: &Arc<CryptoProvider>) -> Result<Checks, ContextError> {
         let mut sans = Vec::new();
         for san in self.validations.iter().flat_map(|context| &context.match_subject_alt_names) {
             sans.push(san_matcher(san.kind, &san.matcher)?);
@@ -172,7 +199,10 @@ impl<'a> Resolved<'a> {
             self.validations.iter().flat_map(|context| field(context).iter().cloned()).collect()
         };
         Ok(Checks {
+            provider: provider.clone(),
             trust: self.trust()?,
+            accept_untrusted: self.validations.iter().any(|context| context.accept_untrusted),
+            max_depth: self.validations.iter().find_map(|context| context.max_verify_depth),
             revoked: lists.collect::<Result<_, _>>()?,
             only_leaf_revocation: self.validations.iter().any(|context| context.only_verify_leaf_cert_crl),
             allow_expired: self.validations.iter().any(|context| context.allow_expired_certificate),
@@ -223,19 +253,23 @@ impl<'a> Resolved<'a> {
             .unwrap_or_default()
     }
 
-    fn server(&self, tls: &DownstreamTls) -> Result<Server, ContextError> {
+    fn server(&self, tls: &DownstreamTls, keys: Keys) -> Result<Server, ContextError> {
         if self.certificates.is_empty() {
             return Err(ContextError::Unusable("a server needs a certificate".to_owned()));
         }
         let provider = algorithms::provider(self.common);
-        let checks = self.checks()?;
+        let checks = Arc::new(self.checks(&provider)?);
         let unusable = |error: rustls::Error| ContextError::Unusable(error.to_string());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&self.versions())
             .map_err(unusable)?;
-        let builder = match (checks.checks_anything(), tls.require_client_certificate) {
-            (true, mandatory) => {
-                builder.with_client_cert_verifier(Verifier::new(checks, provider, mandatory))
+        let asks = checks.checks_anything() || checks.accept_untrusted;
+        let builder = match (asks, tls.require_client_certificate) {
+            (true, true) => {
+                builder.with_client_cert_verifier(Verifier::required(Judging(checks.clone()), &provider))
+            }
+            (true, false) => {
+                builder.with_client_cert_verifier(Verifier::optional(Judging(checks.clone()), &provider))
             }
             (false, false) => builder.with_no_client_auth(),
             // Deny closed: a certificate that nobody checks proves nothing.
@@ -246,27 +280,38 @@ impl<'a> Resolved<'a> {
                 ));
             }
         };
-        let keys = self.certificates.iter().map(|certificate| certificate.certified.clone()).collect();
-        let mut config = builder.with_cert_resolver(Arc::new(ServerCertificates::new(keys, tls.require_sni)));
+        let certificates = ServerCertificates::new(&self.certificates, tls);
+        let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = self.alpn();
         config.ignore_client_order = !tls.prefer_client_ciphers && !self.common.cipher_suites.is_empty();
-        if tls.disable_stateful_session_resumption {
-            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        }
-        if tls.disable_stateless_session_resumption {
-            if tls.disable_stateful_session_resumption {
-                config.send_tls13_tickets = 0;
+        resumption::set(&mut config, tls, keys, self.session_context(tls));
+        let untrusted = checks.accept_untrusted.then_some(checks);
+        Ok(Server { config: Arc::new(config), local: self.local(), untrusted })
+    }
+
+    /// Who the server is and whom it lets in, the same in every process that is configured so: a session is resumed
+    /// only where it could have begun.
+    fn session_context(&self, tls: &DownstreamTls) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update([u8::from(tls.require_client_certificate)]);
+        for certificate in &self.certificates {
+            let leaf = certificate.certified.cert.first();
+            // A renewed certificate has the same names.
+            if let Some(leaf) = leaf.and_then(|leaf| identity::CertInfo::from_der(leaf).ok()) {
+                hash.update(leaf.subject.as_bytes());
+                leaf.sans.iter().for_each(|san| hash.update(san.to_string().as_bytes()));
             }
-        } else if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
-            config.ticketer = ticketer;
-            config.send_tls13_tickets = 1;
+            hash.update([0]);
         }
-        Ok(Server { config: Arc::new(config), local: self.local() })
+        for validation in &self.validations {
+            hash.update(validation.version.to_be_bytes());
+        }
+        hash.finalize().into()
     }
 
     fn client(&self, tls: &UpstreamTls, name: Option<&Arc<str>>) -> Result<Client, ContextError> {
         let provider = algorithms::provider(self.common);
-        let mut checks = self.checks()?;
+        let mut checks = self.checks(&provider)?;
         if let Some(name) = name {
             checks.sans.push(SanMatcher::dns(&**name));
         }
@@ -274,7 +319,7 @@ impl<'a> Resolved<'a> {
             .with_protocol_versions(&self.versions())
             .map_err(|error| ContextError::Unusable(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Verifier::new(checks, provider, false));
+            .with_custom_certificate_verifier(Verifier::optional(checks, &provider));
         let mut config = match self.certificates.first() {
             Some(certificate) => {
                 builder.with_client_cert_resolver(Arc::new(ClientCertificate(certificate.certified.clone())))

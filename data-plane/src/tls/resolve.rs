@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use identity::CertInfo;
 use rustls::client::ResolvesClientCert;
+use rustls::pki_types::UnixTime;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureScheme, sign};
+use sail_proxy_config::secret::{Certificate, Staple};
+use sail_proxy_config::tls::{DownstreamTls, OcspStaplePolicy};
 
 /// A server's certificates, in configuration's order.
 #[derive(Debug)]
@@ -18,14 +21,75 @@ pub(super) struct ServerCertificates {
 #[derive(Debug)]
 struct Named {
     key: Arc<CertifiedKey>,
+    stapling: Stapling,
     /// DNS names, lower-case; the common name where there are none.
     names: Vec<String>,
 }
 
+/// What is sent with a certificate to clients that ask for its OCSP response.
+#[derive(Debug)]
+enum Stapling {
+    /// Nothing, and nothing is missing.
+    None,
+    /// Nothing, and that will not do.
+    Missing,
+    /// A response, for as long as it holds.
+    Until { staple: Staple, after: After },
+}
+
+/// What becomes of a certificate whose response holds no more.
+#[derive(Debug)]
+enum After {
+    /// It is shown by itself.
+    Without(Arc<CertifiedKey>),
+    /// It is not shown.
+    Never,
+}
+
 impl ServerCertificates {
-    pub(super) fn new(keys: Vec<Arc<CertifiedKey>>, require_sni: bool) -> Self {
-        let all = keys.into_iter().map(|key| Named { names: names(&key), key }).collect();
-        Self { all, require_sni }
+    pub(super) fn new(certificates: &[Arc<Certificate>], tls: &DownstreamTls) -> Self {
+        let named = |certificate: &Arc<Certificate>| Named {
+            names: names(&certificate.certified),
+            stapling: Stapling::new(certificate, tls.ocsp_staple_policy),
+            key: certificate.certified.clone(),
+        };
+        Self { all: certificates.iter().map(named).collect(), require_sni: tls.require_sni }
+    }
+}
+
+impl Stapling {
+    fn new(certificate: &Certificate, policy: OcspStaplePolicy) -> Self {
+        // A certificate that asks clients to insist makes the policy that strict.
+        let policy = if certificate.must_staple { OcspStaplePolicy::Must } else { policy };
+        let Some(staple) = certificate.staple else {
+            return if policy == OcspStaplePolicy::Must { Self::Missing } else { Self::None };
+        };
+        let after = if policy == OcspStaplePolicy::Lenient {
+            let mut without = (*certificate.certified).clone();
+            without.ocsp = None;
+            After::Without(Arc::new(without))
+        } else {
+            After::Never
+        };
+        Self::Until { staple, after }
+    }
+}
+
+impl Named {
+    /// As it is shown now, if it may be.
+    fn now(&self) -> Option<Arc<CertifiedKey>> {
+        match &self.stapling {
+            Stapling::None => Some(self.key.clone()),
+            Stapling::Missing => None,
+            Stapling::Until { staple, after } => {
+                let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+                match after {
+                    _ if staple.holds_at(now) => Some(self.key.clone()),
+                    After::Without(key) => Some(key.clone()),
+                    After::Never => None,
+                }
+            }
+        }
     }
 }
 
@@ -48,9 +112,11 @@ impl ResolvesServerCert for ServerCertificates {
             return None;
         }
         if let [only] = &self.all[..] {
-            return Some(only.key.clone());
+            return only.now();
         }
-        let usable = |named: &&Named| named.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let usable = |named: &&Named| {
+            named.key.key.choose_scheme(hello.signature_schemes()).is_some() && named.now().is_some()
+        };
         let named = sni.and_then(|sni| {
             let wildcard = sni.split_once('.').map(|(_, rest)| format!("*.{rest}"));
             let with = |name: &str| {
@@ -60,7 +126,7 @@ impl ResolvesServerCert for ServerCertificates {
             with(&sni).or_else(|| with(&wildcard?))
         });
         let found = named.or_else(|| self.all.iter().find(usable)).or(self.all.first())?;
-        Some(found.key.clone())
+        found.now()
     }
 }
 

@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
+use identity::tls::{Judge, Presented};
 use identity::{CertInfo, SanMatcher};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, Error, RootCertStore};
 use sha2::{Digest, Sha256};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
-    RevocationOptionsBuilder,
+    RevocationOptionsBuilder, VerifiedPath,
 };
 
 /// Who vouches for a peer.
@@ -30,8 +27,13 @@ pub(super) enum Trust {
 
 /// What a peer's certificate is checked for.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
+    pub(super) provider: Arc<CryptoProvider>,
     pub(super) trust: Trust,
+    /// Peers that fail are let in, for others to judge.
+    pub(super) accept_untrusted: bool,
+    /// How many certificates may stand above the leaf, the root included.
+    pub(super) max_depth: Option<u32>,
     pub(super) revoked: Vec<CertRevocationList<'static>>,
     /// Whether only the leaf is looked up there.
     pub(super) only_leaf_revocation: bool,
@@ -50,17 +52,23 @@ impl Checks {
         !matches!(self.trust, Trust::Anyone) || !self.keys.is_empty() || !self.hashes.is_empty()
     }
 
-    fn check(
-        &self,
-        provider: &CryptoProvider,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        usage: KeyUsage,
-    ) -> Result<(), Error> {
+    /// Whether a client's chain passes, which its handshake does not tell where whoever fails is let in.
+    pub(super) fn passes(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let presented = Presented { leaf, intermediates, now: UnixTime::now() };
+        self.checks_anything() && self.check(presented, KeyUsage::client_auth()).is_ok()
+    }
+
+    fn judge(&self, presented: Presented<'_>, usage: KeyUsage) -> Result<(), Error> {
+        // What fails is asked about again when somebody wants to know.
+        if self.accept_untrusted { Ok(()) } else { self.check(presented, usage) }
+    }
+
+    fn check(&self, presented: Presented<'_>, usage: KeyUsage) -> Result<(), Error> {
+        let leaf = presented.leaf;
         match &self.trust {
             Trust::Anyone => {}
-            Trust::Roots(roots) => self.chain(provider, roots, leaf, intermediates, now, usage)?,
+            Trust::Roots(roots) => self.chain(roots, presented, usage)?,
             Trust::Domains(domains) => {
                 let info = read(leaf)?;
                 let domain = trust_domain(&info).ok_or(CertificateError::ApplicationVerificationFailure)?;
@@ -68,7 +76,7 @@ impl Checks {
                     .iter()
                     .find(|(name, _)| **name == *domain)
                     .ok_or(CertificateError::UnknownIssuer)?;
-                self.chain(provider, roots, leaf, intermediates, now, usage)?;
+                self.chain(roots, presented, usage)?;
             }
         }
         self.pins(leaf)?;
@@ -79,21 +87,19 @@ impl Checks {
         Ok(())
     }
 
-    fn chain(
-        &self,
-        provider: &CryptoProvider,
-        roots: &RootCertStore,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        usage: KeyUsage,
-    ) -> Result<(), Error> {
+    fn chain(&self, roots: &RootCertStore, presented: Presented<'_>, usage: KeyUsage) -> Result<(), Error> {
+        let Presented { leaf, intermediates, now } = presented;
         let now = if self.allow_expired { within_validity(leaf, intermediates, now) } else { now };
         let cert = EndEntityCert::try_from(leaf).map_err(refusal)?;
         let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
         let revocation = revocation(&lists, self.only_leaf_revocation);
-        let algorithms = provider.signature_verification_algorithms.all;
-        cert.verify_for_usage(algorithms, &roots.roots, intermediates, now, usage, revocation, None)
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let depth = |path: &VerifiedPath<'_>| {
+            let above = path.intermediate_certificates().count() as u64 + 1;
+            let too_long = self.max_depth.is_some_and(|most| above > u64::from(most));
+            if too_long { Err(webpki::Error::MaximumPathDepthExceeded) } else { Ok(()) }
+        };
+        cert.verify_for_usage(algorithms, &roots.roots, intermediates, now, usage, revocation, Some(&depth))
             .map_err(refusal)?;
         Ok(())
     }
@@ -160,97 +166,27 @@ fn refusal(error: webpki::Error) -> Error {
     }
 }
 
-/// The checks as rustls calls them, on either side.
+impl Judge for Checks {
+    /// Whom the configuration expects stands in its matchers, not in the name that was asked for.
+    fn server(&self, presented: Presented<'_>, _: &ServerName<'_>) -> Result<(), Error> {
+        self.judge(presented, KeyUsage::server_auth())
+    }
+
+    fn client(&self, presented: Presented<'_>) -> Result<(), Error> {
+        self.judge(presented, KeyUsage::client_auth())
+    }
+}
+
+/// One context's checks serve its configuration, and those who ask later whether a peer passed.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    checks: Checks,
-    provider: Arc<CryptoProvider>,
-    /// Whether a client without a certificate is refused.
-    mandatory: bool,
-}
+pub(super) struct Judging(pub(super) Arc<Checks>);
 
-impl Verifier {
-    pub(super) fn new(checks: Checks, provider: Arc<CryptoProvider>, mandatory: bool) -> Arc<Self> {
-        Arc::new(Self { checks, provider, mandatory })
-    }
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        // Whom the configuration expects stands in its matchers.
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.checks.check(&self.provider, leaf, intermediates, now, KeyUsage::server_auth())?;
-        Ok(ServerCertVerified::assertion())
+impl Judge for Judging {
+    fn server(&self, presented: Presented<'_>, name: &ServerName<'_>) -> Result<(), Error> {
+        self.0.server(presented, name)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl ClientCertVerifier for Verifier {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Workloads hold one certificate: there is nothing to choose by a hint.
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.checks.check(&self.provider, leaf, intermediates, now, KeyUsage::client_auth())?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+    fn client(&self, presented: Presented<'_>) -> Result<(), Error> {
+        self.0.client(presented)
     }
 }

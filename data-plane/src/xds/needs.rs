@@ -16,7 +16,7 @@ use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
 };
 use xds_api::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, UpstreamTlsContext,
-    common_tls_context::ValidationContextType,
+    common_tls_context::ValidationContextType, downstream_tls_context::SessionTicketKeysType,
 };
 use xds_api::type_url;
 use xds_stream::client::Protocol;
@@ -176,10 +176,18 @@ fn distinct(mut needs: Vec<Need>) -> Vec<Need> {
 fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
     if let Some(socket) = &chain.transport_socket
         && let Some(tls) = tls_context::<DownstreamTlsContext>(socket)?
-        && let Some(common) = &tls.common_tls_context
     {
-        of_tls(common, parent, needs)
-            .map_err(|e| format!("transport_socket.typed_config.common_tls_context.{e}"))?;
+        if let Some(common) = &tls.common_tls_context {
+            of_tls(common, parent, needs)
+                .map_err(|e| format!("transport_socket.typed_config.common_tls_context.{e}"))?;
+        }
+        if let Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(secret)) =
+            &tls.session_ticket_keys_type
+        {
+            of_secret(secret, parent, needs).map_err(|e| {
+                format!("transport_socket.typed_config.session_ticket_keys_sds_secret_config.{e}")
+            })?;
+        }
     }
     for (place, filter) in chain.filters.iter().enumerate() {
         let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { continue };

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -39,8 +40,23 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
+    /// An authority that this one vouches for.
+    pub fn below(&self) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "below");
+        let key = KeyPair::generate().unwrap();
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
     /// A certificate with a serial number and names: with `://` they are URIs.
     pub fn sign(&self, serial: u64, names: &[&str]) -> Signed {
+        self.sign_with(serial, names, Vec::new())
+    }
+
+    /// The same with extensions.
+    pub fn sign_with(&self, serial: u64, names: &[&str], extensions: Vec<CustomExtension>) -> Signed {
         let (uris, names): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -48,6 +64,7 @@ impl Authority {
             params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         }
         params.serial_number = Some(SerialNumber::from(serial));
+        params.custom_extensions = extensions;
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
         Signed { cert, key: key.serialize_pem() }
@@ -74,32 +91,49 @@ impl Authority {
 
     /// Connects as a client that trusts this root; an error is what the handshake, or the first read after it, said.
     pub fn connect(&self, to: SocketAddr, name: &str, own: Option<&Signed>) -> std::io::Result<Tls> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let mut config = self.client(own);
+        config.resumption = rustls::client::Resumption::disabled();
+        handshake(Arc::new(config), to, name)
+    }
+
+    /// A client that trusts this root.
+    pub fn client(&self, own: Option<&Signed>) -> ClientConfig {
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match own {
+            .with_root_certificates(self.roots());
+        match own {
             Some(own) => {
-                let cert = CertificateDer::from_pem_slice(own.cert.as_bytes()).unwrap();
+                let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(own.cert.as_bytes()).collect();
                 let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![cert], key).unwrap()
+                builder.with_client_auth_cert(certs.unwrap(), key).unwrap()
             }
             None => builder.with_no_client_auth(),
-        };
-        config.resumption = rustls::client::Resumption::disabled();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(to)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut tls = StreamOwned::new(client, stream);
-        while tls.conn.is_handshaking() {
-            tls.conn.complete_io(&mut tls.sock)?;
         }
-        Ok(tls)
     }
+
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        roots
+    }
+}
+
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Does the client's side of a handshake.
+pub fn handshake(config: Arc<ClientConfig>, to: SocketAddr, name: &str) -> std::io::Result<Tls> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let client = ClientConnection::new(config, name).unwrap();
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut tls = StreamOwned::new(client, stream);
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock)?;
+    }
+    Ok(tls)
 }
 
 impl Signed {

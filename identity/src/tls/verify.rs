@@ -4,47 +4,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{CertificateError, OtherError};
 
 use super::Watched;
+use super::verifier::{Judge, Presented};
 use crate::bundle::TrustBundle;
 use crate::cert::CertInfo;
 use crate::san::SanMatcher;
-
-/// The half of both verifier traits that is about signatures: as the provider's algorithms say.
-macro_rules! signatures {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls12_signature(message, cert, dss, &self.algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls13_signature(message, cert, dss, &self.algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.algorithms.supported_schemes()
-        }
-    };
-}
 
 /// What a peer's certificate must say besides leading to a root.
 #[derive(Clone, Debug, Default)]
@@ -121,98 +91,37 @@ pub fn check_sans(end_entity: &[u8], matchers: &[SanMatcher]) -> Result<(), Peer
     })
 }
 
-/// The client's check of a server.
+/// Chains lead to a root of the current bundle, and names are those of the policy.
 #[derive(Debug)]
-pub struct ServerVerifier {
-    bundle: Watched<TrustBundle>,
-    policy: PeerPolicy,
-    algorithms: WebPkiSupportedAlgorithms,
+pub(super) struct Bundled {
+    pub(super) bundle: Watched<TrustBundle>,
+    pub(super) policy: PeerPolicy,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl ServerVerifier {
-    /// Follows the bundle.
-    pub fn new(bundle: Watched<TrustBundle>, policy: PeerPolicy, provider: &CryptoProvider) -> Self {
-        Self { bundle, policy, algorithms: provider.signature_verification_algorithms }
-    }
-}
-
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+impl Judge for Bundled {
+    fn server(&self, presented: Presented<'_>, name: &ServerName<'_>) -> Result<(), rustls::Error> {
+        let Presented { leaf, intermediates, now } = presented;
         let bundle = self.bundle.get().ok_or(PeerError::NoBundle)?;
-        let cert = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &cert,
-            bundle.store(),
-            intermediates,
-            now,
-            self.algorithms.all,
-        )?;
+        let cert = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&cert, bundle.store(), intermediates, now, algorithms)?;
         if self.policy.check_server_name {
-            verify_server_name(&cert, server_name)?;
+            verify_server_name(&cert, name)?;
         }
-        check_sans(end_entity, &self.policy.sans)?;
-        Ok(ServerCertVerified::assertion())
+        check_sans(leaf, &self.policy.sans)?;
+        Ok(())
     }
 
-    signatures!();
-}
-
-/// The server's check of a client.
-#[derive(Debug)]
-pub struct ClientVerifier {
-    bundle: Watched<TrustBundle>,
-    policy: PeerPolicy,
-    provider: Arc<CryptoProvider>,
-    algorithms: WebPkiSupportedAlgorithms,
-    mandatory: bool,
-}
-
-impl ClientVerifier {
-    /// Clients without a certificate are served.
-    pub fn optional(bundle: Watched<TrustBundle>, policy: PeerPolicy, provider: Arc<CryptoProvider>) -> Self {
-        let algorithms = provider.signature_verification_algorithms;
-        Self { bundle, policy, provider, algorithms, mandatory: false }
-    }
-
-    /// Clients without a certificate are refused.
-    pub fn required(bundle: Watched<TrustBundle>, policy: PeerPolicy, provider: Arc<CryptoProvider>) -> Self {
-        Self { mandatory: true, ..Self::optional(bundle, policy, provider) }
-    }
-}
-
-impl ClientCertVerifier for ClientVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // The roots change while this list is borrowed for the verifier's life, and workloads hold one certificate
-        // only: there is nothing to choose by a hint.
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
+    fn client(&self, presented: Presented<'_>) -> Result<(), rustls::Error> {
+        let Presented { leaf, intermediates, now } = presented;
         let bundle = self.bundle.get().ok_or(PeerError::NoBundle)?;
         let roots = Arc::clone(bundle.store());
         WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_client_cert(end_entity, intermediates, now)?;
-        check_sans(end_entity, &self.policy.sans)?;
-        Ok(ClientCertVerified::assertion())
+            .verify_client_cert(leaf, intermediates, now)?;
+        check_sans(leaf, &self.policy.sans)?;
+        Ok(())
     }
-
-    signatures!();
 }

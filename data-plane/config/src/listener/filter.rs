@@ -55,6 +55,10 @@ pub enum ListenerFilterKind {
         max_client_hello_size: usize,
         /// Whether a broken hello closes the connection.
         close_on_parse_error: bool,
+        /// Whether a JA3 fingerprint is taken.
+        ja3: bool,
+        /// Whether a JA4 fingerprint is taken.
+        ja4: bool,
     },
     /// Finds HTTP/1 and HTTP/2.
     HttpInspector,

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::{Certificate, FileSource, Opaque, Secret, Source, ValidationContext};
+use super::{Certificate, FileSource, Opaque, Secret, Source, TicketKeys, ValidationContext, ocsp};
 use crate::convert::{Cx, hash, matchers, type_name, values};
 use crate::pb;
 use crate::tls::{SanKind, SanMatcher};
@@ -26,8 +26,8 @@ pub(crate) fn secret(cx: &mut Cx<'_>, value: pb::tls::Secret) -> Option<Secret> 
             Some(Secret::Validation(context))
         }
         Some(Type::SessionTicketKeys(value)) => {
-            let keys = cx.each("session_ticket_keys.keys", value.keys, values::data);
-            Some(Secret::SessionTicketKeys(keys.into_iter().map(|(bytes, _)| Opaque(bytes)).collect()))
+            let keys = cx.within("session_ticket_keys", |cx| ticket_keys(cx, value))?;
+            Some(Secret::SessionTicketKeys(keys))
         }
         Some(Type::GenericSecret(value)) => {
             let pb::tls::GenericSecret { secret, secrets } = value;
@@ -40,6 +40,26 @@ pub(crate) fn secret(cx: &mut Cx<'_>, value: pb::tls::Secret) -> Option<Secret> 
             None
         }
     }
+}
+
+/// A name, a key of HMAC-SHA256, a key of AES-256.
+const TICKET_KEY: usize = 16 + 32 + 32;
+
+/// `TlsSessionTicketKeys`
+pub(crate) fn ticket_keys(cx: &mut Cx<'_>, value: pb::tls::TlsSessionTicketKeys) -> Option<Arc<TicketKeys>> {
+    if value.keys.is_empty() {
+        cx.error("keys", "it must not be empty");
+    }
+    let keys = cx.each("keys", value.keys, |cx, key| {
+        let (bytes, _) = values::data(cx, key)?;
+        if bytes.len() != TICKET_KEY {
+            cx.error("", format_args!("it has {} bytes, and must have {TICKET_KEY}", bytes.len()));
+            return None;
+        }
+        Some(Opaque(bytes))
+    });
+    let version = keys.iter().fold(0, |version: u64, key| version.rotate_left(7) ^ hash(&key.0));
+    Some(Arc::new(TicketKeys { keys: keys.into(), version }))
 }
 
 /// `TlsCertificate`
@@ -87,9 +107,15 @@ pub(crate) fn certificate(cx: &mut Cx<'_>, value: pb::tls::TlsCertificate) -> Op
             return None;
         }
     };
+    let staple = match (&ocsp, certified.cert.first()) {
+        (Some(response), Some(leaf)) => Some(cx.ok("ocsp_staple", ocsp::staple(response, leaf))?),
+        _ => None,
+    };
+    let must_staple = certified.cert.first().is_some_and(|leaf| ocsp::must_staple(leaf));
     certified.ocsp = ocsp;
     let (files, version) = bytes.finish();
-    let certificate = Arc::new(Certificate { certified: Arc::new(certified), files, version });
+    let certificate =
+        Arc::new(Certificate { certified: Arc::new(certified), staple, must_staple, files, version });
     if let Some(files) = &certificate.files {
         cx.rereads.push(Source::certificate(files, again, &certificate));
     }
@@ -157,10 +183,8 @@ pub(crate) fn validation(
     } = value;
     cx.refuse("ca_certificate_provider_instance", &ca_certificate_provider_instance);
     cx.refuse("require_signed_certificate_timestamp", &require_signed_certificate_timestamp);
-    cx.refuse("max_verify_depth", &max_verify_depth);
-    if trust_chain_verification != TrustChainVerification::VerifyTrustChain as i32 {
-        // The names of a certificate that nobody vouches for would reach policies and logs.
-        cx.error("trust_chain_verification", "only VERIFY_TRUST_CHAIN is supported");
+    if max_verify_depth.is_some_and(|depth| depth.value > 100) {
+        cx.error("max_verify_depth", "it is above 100");
     }
     let mut bytes = Bytes::new(id, watched_directory);
     let trusted_ca = match trusted_ca {
@@ -215,6 +239,8 @@ pub(crate) fn validation(
         crl,
         only_verify_leaf_cert_crl,
         allow_expired_certificate,
+        max_verify_depth: max_verify_depth.map(|depth| depth.value),
+        accept_untrusted: trust_chain_verification == TrustChainVerification::AcceptUntrusted as i32,
         spiffe,
         version: id ^ version,
         files,

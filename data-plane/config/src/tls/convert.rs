@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, TlsVersion, UpstreamSocket,
-    UpstreamTls, Validation, algorithms, upstream_proxy,
+    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, OcspStaplePolicy, Tickets,
+    TlsVersion, UpstreamSocket, UpstreamTls, Validation, algorithms, upstream_proxy,
 };
 use crate::convert::{Cx, arc, type_name, values};
 use crate::pb;
@@ -92,7 +92,7 @@ pub(crate) fn upstream_socket(cx: &mut Cx<'_>, value: pb::core::TransportSocket)
 }
 
 fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<DownstreamTls> {
-    use pb::tls::downstream_tls_context::{OcspStaplePolicy, SessionTicketKeysType};
+    use pb::tls::downstream_tls_context::{OcspStaplePolicy as Policy, SessionTicketKeysType};
     let pb::tls::DownstreamTlsContext {
         common_tls_context,
         require_client_certificate,
@@ -104,39 +104,49 @@ fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<D
         prefer_client_ciphers,
         session_ticket_keys_type,
     } = value;
-    if ocsp_staple_policy != OcspStaplePolicy::LenientStapling as i32 {
-        cx.error("ocsp_staple_policy", "only LENIENT_STAPLING is supported");
-    }
     cx.ignore(
         "full_scan_certs_on_sni_mismatch",
         &full_scan_certs_on_sni_mismatch,
         "all certificates are looked at",
     );
-    cx.ignore("session_timeout", &session_timeout, "sessions last as long as rustls keeps them");
-    let disable_stateless_session_resumption = match session_ticket_keys_type {
-        None => false,
-        Some(SessionTicketKeysType::DisableStatelessSessionResumption(value)) => value,
-        Some(
-            SessionTicketKeysType::SessionTicketKeys(_)
-            | SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(_),
-        ) => {
-            cx.warn(
-                "session_ticket_keys",
-                "ticket keys are made up by each process: sessions resume only there",
-            );
-            false
+    let ocsp_staple_policy = match Policy::try_from(ocsp_staple_policy) {
+        Ok(Policy::LenientStapling) => OcspStaplePolicy::Lenient,
+        Ok(Policy::StrictStapling) => OcspStaplePolicy::Strict,
+        Ok(Policy::MustStaple) => OcspStaplePolicy::Must,
+        Err(_) => {
+            cx.error("ocsp_staple_policy", "it is not known");
+            return None;
+        }
+    };
+    let tickets = match session_ticket_keys_type {
+        None | Some(SessionTicketKeysType::DisableStatelessSessionResumption(false)) => Tickets::Own,
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(true)) => Tickets::Disabled,
+        Some(SessionTicketKeysType::SessionTicketKeys(keys)) => {
+            Tickets::Keys(cx.within("session_ticket_keys", |cx| secret::ticket_keys(cx, keys))?)
+        }
+        Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(config)) => {
+            let field = "session_ticket_keys_sds_secret_config";
+            Tickets::Sds(cx.within(field, |cx| values::sds(cx, config))?)
         }
     };
     let common = cx.required("common_tls_context", common_tls_context, common)?;
     if common.certificates.is_empty() {
         cx.error("common_tls_context", "a server needs a certificate");
     }
+    if ocsp_staple_policy == OcspStaplePolicy::Must
+        && common.certificates.iter().any(
+            |source| matches!(source, CertificateSource::Inline(certificate) if certificate.staple.is_none()),
+        )
+    {
+        cx.error("ocsp_staple_policy", "MUST_STAPLE needs an ocsp_staple of every certificate");
+    }
     Some(DownstreamTls {
         require_client_certificate: values::bool_or(require_client_certificate, false),
         require_sni: values::bool_or(require_sni, false),
         prefer_client_ciphers,
         disable_stateful_session_resumption,
-        disable_stateless_session_resumption,
+        tickets,
+        ocsp_staple_policy,
         session_timeout: values::duration(cx, "session_timeout", session_timeout),
         common,
     })

@@ -75,7 +75,7 @@ fn coalesce_takes_the_first_that_is_there() {
     assert_eq!(write(operator), "a|");
     assert!(Format::parse("%COALESCE({})%").is_err());
     assert_eq!(
-        Format::parse("%TLS_JA3_FINGERPRINT%").unwrap_err().to_string(),
-        "operator TLS_JA3_FINGERPRINT is not supported"
+        Format::parse("%VIRTUAL_CLUSTER_NAME%").unwrap_err().to_string(),
+        "operator VIRTUAL_CLUSTER_NAME is not supported"
     );
 }

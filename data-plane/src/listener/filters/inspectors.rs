@@ -4,10 +4,14 @@ use super::{Intake, Refused};
 use crate::inspect::{self, Finding};
 
 /// Finds TLS, its SNI and ALPN.
-pub(super) async fn tls(max: usize, close_on_parse_error: bool, intake: &mut Intake) -> Result<(), Refused> {
+pub(super) async fn tls(
+    asked: inspect::tls::Asked,
+    close_on_parse_error: bool,
+    intake: &mut Intake,
+) -> Result<(), Refused> {
     loop {
         if !intake.seen.is_empty() {
-            match inspect::tls::inspect(&intake.seen, max) {
+            match inspect::tls::inspect(&intake.seen, asked) {
                 Finding::Found(hello) if hello.broken && close_on_parse_error => return Err(Refused::Broken),
                 Finding::Found(hello) => {
                     intake.hello = Some(hello);

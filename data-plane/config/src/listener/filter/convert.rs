@@ -75,14 +75,6 @@ fn tls_inspector(cx: &mut Cx<'_>, value: filters::tls_inspector::v3::TlsInspecto
         close_connection_on_client_hello_parsing_errors,
         max_client_hello_size,
     } = value;
-    for (field, on) in [
-        ("enable_ja3_fingerprinting", enable_ja3_fingerprinting),
-        ("enable_ja4_fingerprinting", enable_ja4_fingerprinting),
-    ] {
-        if values::bool_or(on, false) {
-            cx.error(field, "fingerprints are not taken");
-        }
-    }
     let max = values::u32_or(max_client_hello_size, MAX_HELLO);
     if max > MAX_HELLO {
         cx.error("max_client_hello_size", format_args!("it is above {MAX_HELLO}"));
@@ -91,6 +83,8 @@ fn tls_inspector(cx: &mut Cx<'_>, value: filters::tls_inspector::v3::TlsInspecto
         initial_read_buffer_size: initial_read_buffer_size.map(|value| value.value),
         max_client_hello_size: max.min(MAX_HELLO) as usize,
         close_on_parse_error: close_connection_on_client_hello_parsing_errors,
+        ja3: values::bool_or(enable_ja3_fingerprinting, false),
+        ja4: values::bool_or(enable_ja4_fingerprinting, false),
     }
 }
 
