@@ -7,7 +7,7 @@ mod state;
 
 pub use check::Tls;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +35,10 @@ pub type OnFailure = Rc<dyn Fn(&Cluster, &Host)>;
 pub struct HealthChecks {
     store: Arc<Store>,
     clusters: RefCell<BTreeMap<Arc<str>, Checked>>,
+    /// Clusters that are not in force before their hosts were checked once.
+    warming: RefCell<BTreeMap<Arc<str>, Checked>>,
     on_failure: OnFailure,
+    on_round: Rc<dyn Fn()>,
 }
 
 struct Checked {
@@ -43,6 +46,37 @@ struct Checked {
     endpoints: Arc<Endpoints>,
     stats: stat::Scope,
     hosts: BTreeMap<Address, Supervised<()>>,
+    /// Hosts that were not checked yet.
+    pending: Rc<Cell<usize>>,
+}
+
+/// A host that was not checked yet; dropped with its first result, or with its checks.
+struct Unchecked {
+    pending: Rc<Cell<usize>>,
+    on_round: Rc<dyn Fn()>,
+}
+
+/// What a host's first result is for.
+struct First {
+    unchecked: Option<Unchecked>,
+    /// The host is not used before it.
+    decides: bool,
+}
+
+impl Unchecked {
+    fn new(pending: &Rc<Cell<usize>>, on_round: &Rc<dyn Fn()>) -> Self {
+        pending.set(pending.get() + 1);
+        Self { pending: pending.clone(), on_round: on_round.clone() }
+    }
+}
+
+impl Drop for Unchecked {
+    fn drop(&mut self) {
+        self.pending.set(self.pending.get() - 1);
+        if self.pending.get() == 0 {
+            (self.on_round)();
+        }
+    }
 }
 
 impl std::fmt::Debug for HealthChecks {
@@ -54,9 +88,36 @@ impl std::fmt::Debug for HealthChecks {
 }
 
 impl HealthChecks {
-    /// None yet.
-    pub fn new(store: Arc<Store>, on_failure: OnFailure) -> Self {
-        Self { store, clusters: RefCell::default(), on_failure }
+    /// None yet. `on_round` is called when all hosts of a cluster were checked once.
+    pub fn new(store: Arc<Store>, on_failure: OnFailure, on_round: Rc<dyn Fn()>) -> Self {
+        Self { store, clusters: RefCell::default(), warming: RefCell::default(), on_failure, on_round }
+    }
+
+    /// Checks the hosts of clusters that wait for that; others wait no more.
+    pub fn warm(&self, snapshot: &Snapshot, tls: &Tls) {
+        let mut warming = self.warming.borrow_mut();
+        warming.retain(|name, checked| {
+            snapshot.clusters.get(name).is_some_and(|cluster| cluster.version == checked.version)
+        });
+        let none = Arc::default();
+        for (name, cluster) in &snapshot.clusters {
+            let endpoints = hosts_of(snapshot, cluster).unwrap_or(&none);
+            if warming.get(name).is_some_and(|known| Arc::ptr_eq(&known.endpoints, endpoints)) {
+                continue;
+            }
+            let before = warming.remove(name);
+            let used = self.clusters.borrow();
+            let used = used.get(name).map(|checked| &checked.hosts);
+            // What serves the version in force goes on doing so.
+            let is_used = |host: &Host| used.is_some_and(|hosts| hosts.contains_key(&host.address));
+            let checked = self.check(cluster, endpoints, before, tls, &is_used);
+            warming.insert(name.clone(), checked);
+        }
+    }
+
+    /// Whether the hosts of a cluster that waits for it were checked once.
+    pub fn is_warm(&self, cluster: &str) -> bool {
+        self.warming.borrow().get(cluster).is_some_and(|checked| checked.pending.get() == 0)
     }
 
     /// Keeps hosts that discovery took away for as long as their checks pass, unless the cluster says otherwise.
@@ -101,33 +162,48 @@ impl HealthChecks {
         {
             let endpoints = hosts_of(snapshot, cluster);
             let Some(endpoints) = endpoints else { continue };
+            let warmed = self.warming.borrow_mut().remove(name);
+            if let Some(warmed) = warmed.filter(|warmed| warmed.version == cluster.version) {
+                clusters.insert(name.clone(), warmed);
+            }
             let entry = clusters.get(name);
             if entry.is_some_and(|c| c.version == cluster.version && Arc::ptr_eq(&c.endpoints, endpoints)) {
                 continue;
             }
-            let mut before = clusters.remove(name);
-            let stats = match &before {
-                Some(checked) => checked.stats.clone(),
-                None => self.store.scope(&cluster.stat_name),
-            };
-            let mut checked = Checked {
-                version: cluster.version,
-                endpoints: endpoints.clone(),
-                stats,
-                hosts: BTreeMap::new(),
-            };
-            for host in endpoints.hosts().filter(|host| is_checked(host)) {
-                let running = before.as_mut().and_then(|checked| checked.hosts.remove(&host.address));
-                let known = running.is_some();
-                let same = before.as_ref().is_some_and(|checked| checked.version == cluster.version);
-                let task = match running.filter(|_| same) {
-                    Some(task) => task,
-                    None => self.start(cluster, host, known, &checked.stats, tls),
-                };
-                checked.hosts.insert(host.address.clone(), task);
-            }
-            clusters.insert(name.clone(), checked);
+            let before = clusters.remove(name);
+            clusters.insert(name.clone(), self.check(cluster, endpoints, before, tls, &|_| false));
         }
+    }
+
+    /// Checks these hosts; checks that run go on where nothing but the hosts changed.
+    fn check(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoints: &Arc<Endpoints>,
+        mut before: Option<Checked>,
+        tls: &Tls,
+        is_used: &dyn Fn(&Host) -> bool,
+    ) -> Checked {
+        let (stats, pending) = match &before {
+            Some(checked) => (checked.stats.clone(), checked.pending.clone()),
+            None => (self.store.scope(&cluster.stat_name), Rc::default()),
+        };
+        let same = before.as_ref().is_some_and(|checked| checked.version == cluster.version);
+        let mut hosts = BTreeMap::new();
+        for host in endpoints.hosts().filter(|host| is_checked(host)) {
+            let running = before.as_mut().and_then(|checked| checked.hosts.remove(&host.address));
+            let known = running.is_some();
+            let task = match running.filter(|_| same) {
+                Some(task) => task,
+                None => {
+                    let unchecked = (!known).then(|| Unchecked::new(&pending, &self.on_round));
+                    let first = First { unchecked, decides: !known && !is_used(host) };
+                    self.start(cluster, host, first, &stats, tls)
+                }
+            };
+            hosts.insert(host.address.clone(), task);
+        }
+        Checked { version: cluster.version, endpoints: endpoints.clone(), stats, hosts, pending }
     }
 
     /// Checks a host from now on. One that was not checked before is not used until it has passed once.
@@ -135,11 +211,11 @@ impl HealthChecks {
         &self,
         cluster: &Arc<Cluster>,
         host: &Arc<Host>,
-        known: bool,
+        first: First,
         stats: &stat::Scope,
         tls: &Tls,
     ) -> Supervised<()> {
-        if !known {
+        if first.decides {
             host.state.set(HealthFlag::FailedActiveHealthCheck);
             if cluster.common_lb.ignore_new_hosts_until_first_health_check {
                 host.state.set(HealthFlag::PendingActiveHealthCheck);
@@ -154,7 +230,7 @@ impl HealthChecks {
             tls: Rc::clone(tls),
             on_failure: Rc::clone(&self.on_failure),
         };
-        Supervised::spawn_local(checks.run(!known))
+        Supervised::spawn_local(checks.run(first))
     }
 }
 
@@ -171,11 +247,11 @@ struct Checks {
 }
 
 impl Checks {
-    async fn run(self, first: bool) {
+    async fn run(self, First { mut unchecked, decides }: First) {
         let Some(config) = self.cluster.health_checks.first() else { return };
         let mut log = Log::open(config.event_log.as_deref());
         tokio::time::sleep(random(config.initial_jitter)).await;
-        let mut state = State::new(first);
+        let mut state = State::new(decides);
         let mut session = check::Session::default();
         loop {
             self.stats.inc(stat::attempt);
@@ -190,6 +266,7 @@ impl Checks {
             let change = state.step(config, &self.host, outcome, &self.stats);
             log.write(config, &self.cluster, &self.host, outcome, &change);
             self.follow(outcome, &change);
+            unchecked.take();
             let used = self.traffic.counter(cluster::upstream_cx_total) > 0;
             tokio::time::sleep(change.wait(config, used) + jitter(config)).await;
         }

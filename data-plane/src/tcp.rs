@@ -2,6 +2,7 @@
 
 pub(crate) mod exchange_metadata;
 pub(crate) mod filters;
+pub(crate) mod posted;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 mod splice;

@@ -1,119 +1,15 @@
-//! Cluster types, balancing, limits and health checks, over real sockets.
+//! Cluster types, balancing and limits, over real sockets.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/clusters.rs"]
+mod cluster;
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::Write;
+use std::net::TcpStream;
 
+use cluster::{Scripted, bootstrap, closed, endpoint, hosts, ok, simple};
 use support::{Backend, Proxy, call, wait};
-
-const ROUTER: &str = "- name: envoy.filters.http.router\n            typed_config: {\"@type\": \
-                      type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}";
-
-/// A listener with these routes and filters, and these clusters, each a line of flow YAML.
-fn bootstrap(routes: &[&str], filters: &str, clusters: &[String]) -> String {
-    let clusters: String = clusters.iter().map(|cluster| format!("  - {cluster}\n")).collect();
-    format!(
-        r#"
-static_resources:
-  listeners:
-  - name: in
-    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            virtual_hosts: [{{name: v, domains: ["*"], routes: [{}]}}]
-          http_filters:
-          {filters}{ROUTER}
-  clusters:
-{clusters}"#,
-        routes.join(", ")
-    )
-}
-
-fn simple(cluster: String) -> String {
-    bootstrap(&["{match: {prefix: /}, route: {cluster: c}}"], "", &[cluster])
-}
-
-fn endpoint(address: SocketAddr) -> String {
-    format!(
-        "endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}",
-        address.ip(),
-        address.port()
-    )
-}
-
-fn hosts(name: &str, addresses: &[SocketAddr]) -> String {
-    let all: Vec<String> = addresses.iter().map(|address| format!("{{{}}}", endpoint(*address))).collect();
-    format!("load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}", all.join(", "))
-}
-
-/// A port where nobody listens.
-fn closed() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// A server that answers every request of a connection with this, and counts connections and requests.
-struct Scripted {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
-}
-
-impl Scripted {
-    fn start(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (seen, asked, answer) = (connections.clone(), requests.clone(), Arc::new(answer));
-        // It ends with the test's process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                seen.fetch_add(1, Ordering::SeqCst);
-                let (asked, answer) = (asked.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, &*answer, &asked));
-            }
-        });
-        Self { address, connections, requests }
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
-}
-
-/// Without an answer, the connection is held open in silence.
-fn serve(mut stream: TcpStream, answer: &dyn Fn(&str) -> Option<String>, asked: &AtomicUsize) {
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        seen.extend_from_slice(&buffer[..count]);
-        while let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head: Vec<u8> = seen.drain(..end + 4).collect();
-            asked.fetch_add(1, Ordering::SeqCst);
-            if let Some(answer) = answer(&String::from_utf8_lossy(&head))
-                && stream.write_all(answer.as_bytes()).is_err()
-            {
-                return;
-            }
-        }
-    }
-}
-
-fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-}
 
 #[test]
 fn a_route_reaches_its_subset() {
@@ -277,76 +173,17 @@ fn connections_end_after_so_many_requests_or_so_long() {
     });
 }
 
-/// A cluster of one host that is checked often, by this.
-fn checked(address: SocketAddr, checker: &str) -> String {
-    format!(
-        "{{name: c, type: STATIC, connect_timeout: 1s, common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}, \
-         health_checks: [{{timeout: 1s, interval: 0.03s, no_traffic_interval: 0.03s, unhealthy_threshold: 1, \
-         healthy_threshold: 1, event_logger: [{{name: file, typed_config: {{\"@type\": \
-         type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink, \
-         event_log_path: $DIR/events}}}}], {checker}}}], {}}}",
-        hosts("c", &[address])
-    )
-}
-
-fn becomes(proxy: &Proxy, healthy: i64) {
-    wait("another health", || {
-        (proxy.stat("cluster.c.health_check.attempt")? > 1
-            && proxy.stat("cluster.c.membership_healthy")? == healthy)
-            .then_some(())
-    });
-}
-
 #[test]
-fn http_checks_look_at_status_headers_and_body() {
-    let backend = Scripted::start(|head| {
-        let asked = head.starts_with("HEAD /h ") || head.starts_with("GET /h ");
-        let known = head.contains("host: checked.example") && head.contains("x-check: yes");
-        let name = if asked && known { "reviews" } else { "other" };
-        Some(format!("HTTP/1.1 204 No Content\r\nx-envoy-upstream-healthchecked-cluster: {name}-1\r\n\r\n"))
-    });
-    let check = "http_health_check: {path: /h, host: checked.example, expected_statuses: [{start: 200, end: 300}], \
-                 request_headers_to_add: [{header: {key: x-check, value: \"yes\"}}], service_name_matcher: \
-                 {prefix: reviews}}";
-    let proxy = Proxy::ready(&simple(checked(backend.address, check)), &[]);
-    becomes(&proxy, 1);
-    assert_eq!(backend.connections(), 1, "one connection serves all checks");
-    let events = std::fs::read_to_string(proxy.dir.path().join("events")).unwrap();
-    assert!(events.contains(r#""add_healthy_event":{"first_check":true}"#), "{events}");
-    drop(proxy);
-    let wrong = check.replace("reviews", "ratings");
-    let proxy = Proxy::ready(&simple(checked(backend.address, &wrong)), &[]);
-    becomes(&proxy, 0);
-    assert_eq!(call(proxy.listener("in"), "GET", "/", &[]).unwrap().status, 503);
+fn names_are_resolved() {
+    let backend = Backend::start("by name");
+    let assignment = hosts("c", &[backend.address]).replace("127.0.0.1", "localhost");
+    let cluster = format!(
+        "{{name: c, type: STRICT_DNS, connect_timeout: 1s, dns_lookup_family: V4_ONLY, {assignment}}}"
+    );
+    let proxy = Proxy::ready(&simple(cluster), &[]);
+    assert_eq!(call(proxy.listener("in"), "GET", "/", &[]).unwrap().body, "by name");
     let clusters = proxy.admin("GET", "/clusters").body;
-    assert!(clusters.contains("::health_flags::/failed_active_hc\n"), "{clusters}");
-}
-
-#[test]
-fn http_checks_read_bodies() {
-    let backend = Scripted::start(|_| Some(ok("all is well")));
-    let text = hex(b"is well");
-    let check = format!("http_health_check: {{path: /h, receive: [{{text: \"{text}\"}}]}}");
-    becomes(&Proxy::ready(&simple(checked(backend.address, &check)), &[]), 1);
-    let other = check.replace(&text, &hex(b"is bad"));
-    becomes(&Proxy::ready(&simple(checked(backend.address, &other)), &[]), 0);
-}
-
-#[test]
-fn tcp_checks_send_and_receive() {
-    let backend = Scripted::start(|head| head.starts_with("PING").then(|| "xxPONGxx".to_owned()));
-    let ping = hex(b"PING\r\n\r\n");
-    let check = |receive: &[u8]| {
-        format!("tcp_health_check: {{send: {{text: \"{ping}\"}}, receive: [{{text: \"{}\"}}]}}", hex(receive))
-    };
-    becomes(&Proxy::ready(&simple(checked(backend.address, &check(b"PONG"))), &[]), 1);
-    let slow = checked(backend.address, &check(b"GONE"))
-        .replace("timeout: 1s, interval", "timeout: 0.05s, interval");
-    becomes(&Proxy::ready(&simple(slow), &[]), 0);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    assert!(clusters.contains(&format!("c::{}::hostname::localhost\n", backend.address)), "{clusters}");
 }
 
 #[test]

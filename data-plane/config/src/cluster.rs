@@ -72,6 +72,8 @@ pub struct Cluster {
     pub preconnect_ratio: f64,
     /// Which statistics are kept besides.
     pub track: TrackStats,
+    /// Whether the start of the process waits until it has its hosts and their first health checks.
+    pub wait_for_warm_on_init: bool,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
     pub version: u64,
 }

@@ -4,7 +4,9 @@ mod convert;
 mod ext_authz;
 mod filter_state;
 mod limits;
+mod rate_limit;
 mod rbac;
+mod sni_forward;
 mod tcp_proxy;
 
 use std::sync::Arc;
@@ -17,11 +19,13 @@ use crate::hcm::Hcm;
 pub use convert::KNOWN;
 pub(crate) use convert::chain;
 pub use ext_authz::NetworkExtAuthz;
-pub(crate) use filter_state::filter_state;
 pub use filter_state::{FilterStateValue, Shared};
+pub(crate) use filter_state::{filter_state, filter_states};
 pub(crate) use limits::token_bucket;
 pub use limits::{ConnectionLimit, NetworkLocalRateLimit};
+pub use rate_limit::{ConnectionDescriptor, NetworkRateLimit};
 pub use rbac::NetworkRbac;
+pub use sni_forward::SniForward;
 pub use tcp_proxy::{ConnectBackoff, TcpCluster, TcpClusterWeight, TcpProxy, Tunneling};
 
 /// A network filter.
@@ -43,6 +47,10 @@ pub enum NetworkFilter {
     SetFilterState(Arc<[FilterStateValue]>),
     /// `sni_cluster`: the SNI names the cluster.
     SniCluster,
+    /// `sni_dynamic_forward_proxy`: the SNI names the host.
+    SniForward(Arc<SniForward>),
+    /// `ratelimit`
+    RateLimit(Arc<NetworkRateLimit>),
     /// `connection_limit`
     ConnectionLimit(Arc<ConnectionLimit>),
     /// `local_ratelimit`

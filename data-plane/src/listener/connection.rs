@@ -117,13 +117,28 @@ async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, raw: Raw, remote
 fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> DownstreamInfo {
     let state = ConnectionState {
         metadata: std::mem::take(&mut intake.metadata).into(),
+        filter_state: std::mem::take(&mut intake.filter_state).into(),
         tlvs: std::mem::take(&mut intake.tlvs),
         upstream_source: intake.upstream_source,
         fingerprints: fingerprints(intake),
+    };
+    let connection_id = worker.shared.next_connection.fetch_add(1, Relaxed);
+    DownstreamInfo { connection_id, state: Rc::new(state), ..plain(listener, intake) }
+}
+
+/// The same while listener filters are still at work.
+pub(super) fn preview(listener: &Listener, intake: &Intake) -> DownstreamInfo {
+    let state = ConnectionState {
+        metadata: intake.metadata.clone().into(),
+        filter_state: intake.filter_state.clone().into(),
         ..ConnectionState::default()
     };
+    DownstreamInfo { state: Rc::new(state), ..plain(listener, intake) }
+}
+
+fn plain(listener: &Listener, intake: &Intake) -> DownstreamInfo {
     DownstreamInfo {
-        connection_id: worker.shared.next_connection.fetch_add(1, Relaxed),
+        connection_id: 0,
         remote_address: intake.remote,
         direct_remote_address: intake.direct_remote,
         local_address: intake.local,
@@ -135,7 +150,7 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
             TrafficDirection::Outbound => Direction::Outbound,
             TrafficDirection::Unspecified => Direction::Unspecified,
         },
-        state: Rc::new(state),
+        state: Rc::default(),
     }
 }
 

@@ -5,6 +5,7 @@ mod inspectors;
 mod local_rate_limit;
 mod original;
 mod proxy_protocol;
+mod set_filter_state;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -43,6 +44,8 @@ pub(super) struct Intake {
     /// Dynamic metadata.
     pub(super) metadata: DynamicMetadata,
     pub(super) upstream_source: Option<UpstreamSource>,
+    /// Values by key.
+    pub(super) filter_state: Vec<(Box<str>, Box<str>)>,
     bound: SocketAddr,
 }
 
@@ -83,6 +86,7 @@ impl Intake {
             tlvs: Vec::new(),
             metadata: DynamicMetadata::default(),
             upstream_source: None,
+            filter_state: Vec::new(),
             bound,
         }
     }
@@ -170,6 +174,7 @@ async fn run_one(
         ListenerFilterKind::ProxyProtocol(config) => {
             return proxy_protocol::run(config, worker, intake).await;
         }
+        ListenerFilterKind::SetFilterState(values) => set_filter_state::run(values, listener, intake),
         ListenerFilterKind::LocalRateLimit(config) => return local_rate_limit::run(config, worker),
     }
     Ok(())

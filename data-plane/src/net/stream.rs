@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
 use super::prefixed::Prefixed;
+use crate::tcp::posted::Posted;
 
 /// A socket.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) enum Stream {
     Client(Box<client::TlsStream<Prefixed>>),
     /// A CONNECT stream of an HTTP/2 connection.
     Tunnel(Box<TokioIo<Upgraded>>),
+    /// A POST that carries bytes in its bodies.
+    Posted(Box<Posted>),
     /// Bytes that were looked at above TLS, and the rest.
     Rewound(Box<Rewound>),
 }
@@ -57,6 +60,7 @@ macro_rules! stream {
             Stream::Server($io) => $call,
             Stream::Client($io) => $call,
             Stream::Tunnel($io) => $call,
+            Stream::Posted($io) => $call,
             Stream::Rewound(rewound) => {
                 let $io = &mut rewound.rest;
                 $call
@@ -181,6 +185,7 @@ impl AsyncWrite for Stream {
             Self::Server(io) => io.is_write_vectored(),
             Self::Client(io) => io.is_write_vectored(),
             Self::Tunnel(io) => io.is_write_vectored(),
+            Self::Posted(io) => io.is_write_vectored(),
             Self::Rewound(rewound) => rewound.rest.is_write_vectored(),
         }
     }

@@ -20,7 +20,7 @@ pub use filters::{
 pub use istio::{istio_http, istio_tcp};
 pub use listeners::{
     connection_limit, listener, listener_http, listener_local_rate_limit, network_ext_authz,
-    network_local_rate_limit, proxy_protocol, tcp,
+    network_local_rate_limit, network_rate_limit, proxy_protocol, tcp,
 };
 pub use process::{
     cluster_manager, control_plane, filesystem, lds, listener_manager, sds, server, single_counter,

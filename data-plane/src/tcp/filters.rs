@@ -5,8 +5,10 @@ mod connection_limit;
 mod ext_authz;
 mod local_rate_limit;
 mod metadata_exchange;
+mod rate_limit;
 mod rbac;
 mod set_filter_state;
+mod sni_forward;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,6 +28,8 @@ pub(crate) struct Judged {
     pub(crate) downstream_peer: Option<Arc<PeerMetadata>>,
     /// The SNI names the cluster.
     pub(crate) sni_cluster: bool,
+    /// The host that the SNI names, with its port.
+    pub(crate) authority: Option<Box<str>>,
     /// The connection's places under connection limits.
     places: Vec<connection_limit::Place>,
 }
@@ -89,6 +93,8 @@ fn step<'a>(filter: &'a Config, cx: &'a mut Cx<'_>) -> Step<'a> {
         Config::ExtAuthz(config) => config.on_connection(cx),
         Config::MetadataExchange(config) => config.on_connection(cx),
         Config::SetFilterState(values) => set_filter_state::Filter(values).step(cx),
+        Config::SniForward(config) => config.on_connection(cx),
+        Config::RateLimit(config) => config.on_connection(cx),
         Config::ConnectionLimit(config) => config.on_connection(cx),
         Config::LocalRateLimit(config) => config.on_connection(cx),
         Config::SniCluster => {

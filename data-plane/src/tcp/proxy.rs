@@ -77,7 +77,7 @@ impl TcpProxy {
         info.filter_chain = (!chain.is_empty()).then_some(chain);
         info.downstream_peer = judged.downstream_peer.clone();
         let info = RefCell::new(info);
-        self.run(&worker, &accepted, judged.sni_cluster, &info, stream).await;
+        self.run(&worker, &accepted, &judged, &info, stream).await;
         let mut info = info.into_inner();
         info.timing.end = Some(Instant::now());
         self.observer.on_close(&mut info);
@@ -87,11 +87,11 @@ impl TcpProxy {
         &self,
         worker: &Rc<Worker>,
         accepted: &Accepted,
-        sni_cluster: bool,
+        judged: &Judged,
         info: &RefCell<StreamInfo>,
         mut downstream: Stream,
     ) {
-        let Some(upstream) = self.connect(worker, accepted, sni_cluster, info).await else { return };
+        let Some(upstream) = self.connect(worker, accepted, judged, info).await else { return };
         let Upstream { opened, cluster, host, _permit } = upstream;
         let mut upstream = opened.stream;
         let alpn = opened.info.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref());
@@ -202,13 +202,13 @@ impl TcpProxy {
         &self,
         worker: &Rc<Worker>,
         accepted: &Accepted,
-        sni_cluster: bool,
+        judged: &Judged,
         info: &RefCell<StreamInfo>,
     ) -> Option<Upstream> {
         let active = worker.active();
         let chosen = self.config.cluster.choose(worker.random());
         let name = match (&accepted.downstream.server_name, chosen) {
-            (Some(sni), _) if sni_cluster => sni.clone(),
+            (Some(sni), _) if judged.sni_cluster => sni.clone(),
             (_, Some((name, _))) => name.clone(),
             _ => return None,
         };
@@ -225,6 +225,7 @@ impl TcpProxy {
                 route: self.config.metadata_match.as_deref(),
                 weighted: chosen.and_then(|(_, weighted)| weighted?.metadata_match.as_deref()),
             },
+            authority: judged.authority.as_deref(),
             ..LbContext::default()
         };
         let mut backoff = self.config.backoff.map(|wait| Backoff::new(wait.base, wait.max));
@@ -299,7 +300,12 @@ impl TcpProxy {
         let request = tunnel::request(tunneling, &info.borrow())?;
         let (protocol, limit) = (cluster.config.http.protocol, cluster.config.connect_timeout);
         // Rare, and large: not in every connection's future.
-        Box::pin(tunnel::open(connector, protocol, request, limit)).await
+        let (opened, headers) = Box::pin(tunnel::open(connector, protocol, request, limit)).await?;
+        if tunneling.propagate_response_headers {
+            let mut info = info.borrow_mut();
+            info.filter_state.push((tunnel::RESPONSE_HEADERS.into(), tunnel::as_json(&headers).into()));
+        }
+        Ok(opened)
     }
 
     fn hash(&self, accepted: &Accepted) -> Option<u64> {

@@ -24,7 +24,7 @@ use xds_api::type_url;
 
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
-use super::resources::{DNS, Resources, has};
+use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
 use super::{certificates, convert};
@@ -344,7 +344,7 @@ impl Manager {
             let Some(built) = self.parts.convert.cluster(&cluster.encode_to_vec()).map_err(wrong)? else {
                 continue;
             };
-            let needs = self.with_dns(&built, needs);
+            let needs = self.with_hosts(&built, needs);
             resources.clusters.insert(&built.name.clone(), built, needs, now);
         }
         for (place, listener) in fixed.listeners.iter().enumerate() {
@@ -363,12 +363,22 @@ impl Manager {
         Ok(())
     }
 
-    /// A cluster of names waits until they were resolved once.
-    pub(super) fn with_dns(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
+    /// A cluster of names waits until they were resolved once; one whose hosts are checked, until they were.
+    pub(super) fn with_hosts(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
         self.parts.dns.ensure(cluster);
-        if convert::is_dns(cluster) {
+        let need = |type_url, timeout| {
             let (name, source) = (cluster.name.to_string(), Source::Ads);
-            needs.push(Need { type_url: DNS, name, source, timeout: Some(DNS_TIMEOUT) });
+            Need { type_url, name, source, timeout }
+        };
+        if convert::is_dns(cluster) {
+            needs.push(need(DNS, Some(DNS_TIMEOUT)));
+        }
+        if !cluster.health_checks.is_empty() {
+            // Each check has a timeout of its own.
+            needs.push(need(HEALTH, None));
+        }
+        if !cluster.wait_for_warm_on_init && self.phase.get() < Phase::Running {
+            needs.iter_mut().for_each(|need| need.timeout = Some(Duration::ZERO));
         }
         needs
     }
@@ -410,6 +420,7 @@ impl Manager {
         let mut guard = self.resources.borrow_mut();
         let Resources { kinds, clusters, listeners, absent, .. } = &mut *guard;
         let has = |need: &Need| has(kinds, absent, need, &self.parts);
+        self.parts.check_first(&mut clusters.but_for(HEALTH, now, &has));
         let clusters = clusters.promote(now, &has);
         // Listeners refer to clusters: they follow.
         let ready = self.phase.get() >= Phase::Listeners;

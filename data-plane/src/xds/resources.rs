@@ -14,6 +14,10 @@ use super::warm::Warm;
 
 /// What stands in place of a type for names that are resolved.
 pub(super) const DNS: &str = "dns";
+
+/// What stands in place of a type for the first round of a cluster's health checks.
+pub(super) const HEALTH: &str = "health checks";
+
 /// All of them.
 #[derive(Default)]
 pub(super) struct Resources {
@@ -68,6 +72,9 @@ pub(super) fn has(
 ) -> bool {
     if need.type_url == DNS {
         return parts.dns.has(&need.name);
+    }
+    if need.type_url == HEALTH {
+        return parts.is_checked(&need.name);
     }
     kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
         || absent.contains(&(need.type_url.to_owned(), need.name.clone()))

@@ -38,6 +38,8 @@ pub struct Parts {
     contexts: Rc<Contexts>,
     workers: Rc<RefCell<Workers>>,
     current: RefCell<Arc<Snapshot>>,
+    /// Whence health checks take their certificates.
+    checking: Rc<RefCell<Arc<Snapshot>>>,
     dirty: Rc<Cell<bool>>,
     local: RefCell<Option<(Arc<str>, Arc<Locality>)>>,
 }
@@ -59,7 +61,7 @@ impl Parts {
         let dirty = Rc::new(Cell::new(false));
         let flag = dirty.clone();
         let changed = Rc::new(changed);
-        let ring = changed.clone();
+        let (ring, on_round) = (changed.clone(), changed.clone());
         let dns = Dns::new(move || {
             flag.set(true);
             ring();
@@ -85,11 +87,12 @@ impl Parts {
             extensions: RefCell::default(),
             dns,
             convert: Converter::new(environment),
-            health: HealthChecks::new(store.clone(), on_failure),
+            health: HealthChecks::new(store.clone(), on_failure, Rc::new(move || on_round())),
             outliers: Outliers::new(store, registry),
             contexts: Rc::new(Contexts::default()),
             workers,
             current: RefCell::default(),
+            checking: Rc::default(),
             dirty,
             local: RefCell::default(),
         }
@@ -182,35 +185,11 @@ impl Parts {
         listeners: &mut dyn Iterator<Item = &Arc<Listener>>,
     ) -> Vec<BindError> {
         self.dirty.set(false);
-        let map = |parts: &RefCell<BTreeMap<Arc<str>, Arc<Endpoints>>>| {
-            parts.borrow().iter().map(|(name, part)| (name.clone(), part.clone())).collect::<Vec<_>>()
-        };
         let before = self.current();
         let mut snapshot = Snapshot {
             version: before.version + 1,
             listeners: listeners.cloned().collect(),
-            clusters: clusters.map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
-            assignments: map(&self.endpoints).into_iter().chain(self.dns.found()).collect(),
-            route_tables: self
-                .routes
-                .borrow()
-                .iter()
-                .map(|(name, table)| (name.clone(), table.clone()))
-                .collect(),
-            secrets: self
-                .secrets
-                .borrow()
-                .iter()
-                .map(|(name, secret)| (name.clone(), secret.clone()))
-                .collect(),
-            extensions: self
-                .extensions
-                .borrow()
-                .iter()
-                .map(|(name, extension)| (name.clone(), extension.clone()))
-                .collect(),
-            files: self.convert.files(),
-            local_zone: None,
+            ..self.snapshot(clusters)
         };
         self.health.keep_healthy(&mut snapshot);
         snapshot.local_zone = self.local_zone(&snapshot);
@@ -221,6 +200,7 @@ impl Parts {
             match applied {
                 Ok(()) => {
                     self.preresolve(&whole);
+                    self.checking.replace(whole.clone());
                     self.health.update(&whole, &self.health_tls());
                     self.outliers.update(&whole);
                     self.current.replace(whole);
@@ -239,6 +219,39 @@ impl Parts {
                 }
             }
         }
+    }
+
+    /// These clusters, with everything that they refer to.
+    fn snapshot(&self, clusters: &mut dyn Iterator<Item = &Arc<Cluster>>) -> Snapshot {
+        fn all<T: Clone, C: FromIterator<(Arc<str>, T)>>(parts: &RefCell<BTreeMap<Arc<str>, T>>) -> C {
+            parts.borrow().iter().map(|(name, part)| (name.clone(), part.clone())).collect()
+        }
+        let given: Vec<_> = all(&self.endpoints);
+        Snapshot {
+            clusters: clusters.map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
+            assignments: given.into_iter().chain(self.dns.found()).collect(),
+            route_tables: all(&self.routes),
+            secrets: all(&self.secrets),
+            extensions: all(&self.extensions),
+            files: self.convert.files(),
+            ..Snapshot::default()
+        }
+    }
+
+    /// Checks the hosts of clusters that are not in force before that was done once.
+    pub(super) fn check_first(&self, clusters: &mut dyn Iterator<Item = &Arc<Cluster>>) {
+        let mut clusters = clusters.peekable();
+        if clusters.peek().is_none() {
+            return;
+        }
+        let snapshot = Arc::new(self.snapshot(&mut clusters));
+        self.checking.replace(snapshot.clone());
+        self.health.warm(&snapshot, &self.health_tls());
+    }
+
+    /// Whether the hosts of a cluster that waits for it were checked once.
+    pub(super) fn is_checked(&self, cluster: &str) -> bool {
+        self.health.is_warm(cluster)
     }
 
     /// Tells which cluster the proxy itself is a host of, and where it is.
@@ -265,7 +278,7 @@ impl Parts {
     /// Puts a cluster's transport socket round a health check's connection.
     fn health_tls(&self) -> Tls {
         let contexts = self.contexts.clone();
-        let current = self.current();
+        let checking = self.checking.clone();
         Rc::new(move |cluster: Arc<Cluster>, host: Arc<Host>, stream: Box<dyn Connect>| {
             let check = cluster.health_checks.first();
             let criteria =
@@ -274,7 +287,7 @@ impl Parts {
                 Some(criteria) => cluster.socket_by(Some(criteria)),
                 None => cluster.socket_for(&host.metadata),
             };
-            let mut tls = dial::client_tls(&contexts, &current, socket, &host.hostname);
+            let mut tls = dial::client_tls(&contexts, &checking.borrow(), socket, &host.hostname);
             if let (Ok(Some((config, _))), Some(check)) = (&mut tls, check)
                 && !check.alpn_protocols.is_empty()
             {

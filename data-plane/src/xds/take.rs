@@ -105,7 +105,7 @@ impl Manager {
             cluster_manager::cluster_added
         };
         let Some(built) = self.parts().convert.cluster(body)? else { return Ok(()) };
-        let needs = self.with_dns(&built, needs);
+        let needs = self.with_hosts(&built, needs);
         self.stats.clusters.inc(counter);
         resources.clusters.insert(name, built, needs, Instant::now());
         Ok(())

@@ -60,6 +60,21 @@ impl<T> Warm<T> {
         !done.is_empty()
     }
 
+    /// Those that wait for nothing but needs of this type, or are about to.
+    pub(super) fn but_for(
+        &self,
+        type_url: &str,
+        now: Instant,
+        has: &dyn Fn(&Need) -> bool,
+    ) -> impl Iterator<Item = &Arc<T>> {
+        self.warming.values().filter_map(move |warming| {
+            let (last, others): (Vec<_>, Vec<_>) =
+                warming.needs.iter().partition(|need| need.type_url == type_url);
+            let ready = others.iter().all(|need| has(need) || warming.expired(need, now));
+            (ready && !last.is_empty()).then_some(&warming.value)
+        })
+    }
+
     /// When the next wait ends.
     pub(super) fn deadline(&self, now: Instant, has: &dyn Fn(&Need) -> bool) -> Option<Instant> {
         // What has passed is of no more interest: the object waits for something else then.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Bind, CircuitBreakers, Cluster, HealthCheck, RetryBudget, SocketMatch, Thresholds, TrackStats, discovery,
-    health, http_options, lb,
+    Bind, CircuitBreakers, Cluster, Discovery, HealthCheck, RetryBudget, SocketMatch, Thresholds, TrackStats,
+    discovery, health, http_options, lb,
 };
 use crate::convert::{Cx, address, arc, type_name, values};
 use crate::pb;
 use crate::pb::cluster as pc;
 use crate::tls::{self, UpstreamSocket};
 use sail_proxy_decide::host::Endpoints;
+use sail_proxy_decide::lb::LbPolicy;
 
 /// `Cluster`; `version` is a hash of its bytes, `previous` has the hosts that an older version gave.
 #[expect(clippy::too_many_lines, reason = "one message of sixty fields, taken apart field by field")]
@@ -50,7 +51,7 @@ pub(crate) fn cluster(
         use_tcp_for_dns_lookups,
         dns_resolution_config,
         typed_dns_resolver_config,
-        wait_for_warm_on_init: _,
+        wait_for_warm_on_init,
         outlier_detection,
         cleanup_interval,
         upstream_bind_config,
@@ -146,6 +147,15 @@ pub(crate) fn cluster(
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
     let (lb, common_lb) = balancing?;
+    let discovery = discovery?;
+    if lb_is_provided(&discovery) != (lb == LbPolicy::ClusterProvided) {
+        let problem = if lb == LbPolicy::ClusterProvided {
+            "CLUSTER_PROVIDED: clusters of this type do not choose among hosts themselves"
+        } else {
+            "clusters of this type choose hosts themselves: it must be CLUSTER_PROVIDED"
+        };
+        cx.error("lb_policy", problem);
+    }
     let name = arc(name);
     Some(Cluster {
         stat_name: if alt_stat_name.is_empty() { Arc::clone(&name) } else { arc(alt_stat_name) },
@@ -173,11 +183,20 @@ pub(crate) fn cluster(
             request_response_sizes: track.request_response_sizes,
             per_endpoint: track.per_endpoint_stats,
         },
+        wait_for_warm_on_init: values::bool_or(wait_for_warm_on_init, true),
         version,
         name,
-        discovery: discovery?,
+        discovery,
         socket: socket?,
     })
+}
+
+/// Whether clusters of this type know themselves which host a request goes to.
+fn lb_is_provided(discovery: &Discovery) -> bool {
+    matches!(
+        discovery,
+        Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) | Discovery::Aggregate(_)
+    )
 }
 
 fn one_health_check(cx: &mut Cx<'_>, values: Vec<pb::core::HealthCheck>) -> Vec<HealthCheck> {

@@ -34,7 +34,7 @@ pub(super) fn policy(cx: &mut Cx<'_>, fields: Fields) -> Option<(LbPolicy, Commo
             // A configuration without selectors divides nothing.
             match fields.subset.filter(|subset| !subset.subset_selectors.is_empty()) {
                 Some(value) => {
-                    let subset = cx.within("lb_subset_config", |cx| subset::old(cx, value, child))?;
+                    let subset = cx.within("lb_subset_config", |cx| subset::old(cx, &value, child))?;
                     LbPolicy::Subset(Arc::new(subset))
                 }
                 None => child,

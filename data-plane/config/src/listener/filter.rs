@@ -9,6 +9,8 @@ use std::sync::Arc;
 use sail_proxy_decide::fraction::RuntimeFlag;
 use sail_proxy_decide::rate_limit::TokenBucketConfig;
 
+use crate::network_filter::FilterStateValue;
+
 pub(crate) use convert::listener_filter;
 pub use predicate::ListenerPredicate;
 pub use proxy_protocol::{PassTlvs, ProxyProtocol, TlvEncoding, TlvRule};
@@ -21,6 +23,7 @@ pub const KNOWN: &[&str] = &[
     convert::ORIGINAL_DST,
     convert::ORIGINAL_SRC,
     convert::PROXY_PROTOCOL,
+    convert::SET_FILTER_STATE,
     convert::TLS_INSPECTOR,
 ];
 
@@ -64,6 +67,8 @@ pub enum ListenerFilterKind {
     HttpInspector,
     /// Reads a PROXY protocol header.
     ProxyProtocol(Arc<ProxyProtocol>),
+    /// Sets values that later filters, logs and upstream connections read.
+    SetFilterState(Arc<[FilterStateValue]>),
     /// Takes so many connections in a time; others are closed at once.
     LocalRateLimit(Arc<ListenerLocalRateLimit>),
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{NetworkFilter, ext_authz, filter_state, limits, rbac, tcp_proxy};
+use super::{NetworkFilter, ext_authz, filter_state, limits, rate_limit, rbac, sni_forward, tcp_proxy};
 use crate::convert::{Cx, type_name, values};
 use crate::{hcm, pb};
 
@@ -14,9 +14,11 @@ const HTTP_CONNECTION_MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
+const RATE_LIMIT: &str = "envoy.extensions.filters.network.ratelimit.v3.RateLimit";
 const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.network.set_filter_state.v3.Config";
 const SNI_CLUSTER: &str = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
+const SNI_FORWARD: &str = "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig";
 const STATS: &str = "stats.PluginConfig";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
@@ -29,9 +31,11 @@ pub const KNOWN: &[&str] = &[
     HTTP_CONNECTION_MANAGER,
     LOCAL_RATE_LIMIT,
     METADATA_EXCHANGE,
+    RATE_LIMIT,
     RBAC,
     SET_FILTER_STATE,
     SNI_CLUSTER,
+    SNI_FORWARD,
     STATS,
     TCP_PROXY,
 ];
@@ -113,6 +117,14 @@ fn typed(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {
             NetworkFilter::SetFilterState(filter_state::set_filter_state(cx, value))
         }
         SNI_CLUSTER => NetworkFilter::SniCluster,
+        SNI_FORWARD => {
+            let value = cx.unpack(any)?;
+            NetworkFilter::SniForward(Arc::new(sni_forward::sni_forward(cx, value)?))
+        }
+        RATE_LIMIT => {
+            let value = cx.unpack(any)?;
+            NetworkFilter::RateLimit(Arc::new(rate_limit::rate_limit(cx, value)?))
+        }
         CONNECTION_LIMIT => {
             let value = cx.unpack(any)?;
             NetworkFilter::ConnectionLimit(Arc::new(limits::connection_limit(cx, value)?))

@@ -36,6 +36,15 @@ pub enum Shared {
     Transitive,
 }
 
+/// `FilterStateValue`s, in their order.
+pub(crate) fn filter_states(
+    cx: &mut Cx<'_>,
+    field: &str,
+    values: Vec<pb::filters::common::set_filter_state::v3::FilterStateValue>,
+) -> Arc<[FilterStateValue]> {
+    cx.each(field, values, filter_state).into()
+}
+
 /// The network filter `set_filter_state`.
 pub(super) fn set_filter_state(
     cx: &mut Cx<'_>,

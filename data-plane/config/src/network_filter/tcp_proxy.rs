@@ -99,6 +99,10 @@ pub struct Tunneling {
     pub hostname: Format,
     /// Headers to add.
     pub headers: HeaderOps,
+    /// The path of a POST that stands in place of CONNECT.
+    pub post_path: Option<Arc<str>>,
+    /// Whether the answer's headers are kept in filter state.
+    pub propagate_response_headers: bool,
 }
 
 pub(super) fn tcp_proxy(
@@ -240,9 +244,9 @@ fn tunneling(
         request_id_metadata_key,
         formatters,
     } = value;
-    cx.refuse("use_post", &use_post);
-    cx.refuse("post_path", &post_path);
-    cx.refuse("propagate_response_headers", &propagate_response_headers);
+    if !post_path.is_empty() && !use_post {
+        cx.error("post_path", "it needs use_post");
+    }
     cx.refuse("propagate_response_trailers", &propagate_response_trailers);
     cx.refuse("request_id_extension", &request_id_extension);
     cx.refuse("request_id_header", &request_id_header);
@@ -254,5 +258,7 @@ fn tunneling(
             add: cx.each("headers_to_add", headers_to_add, headers::add).into(),
             remove: Box::default(),
         },
+        post_path: use_post.then(|| arc(if post_path.is_empty() { "/".to_owned() } else { post_path })),
+        propagate_response_headers,
     })
 }

@@ -108,6 +108,21 @@ stat_set! {
 }
 
 stat_set! {
+    /// `ratelimit.<stat_prefix>.`: the network filter.
+    network_rate_limit { root: "ratelimit", tag: Tag::Label("envoy.ratelimit_prefix") }
+    counters {
+        total = "total",
+        ok = "ok",
+        over_limit = "over_limit",
+        error = "error",
+        failure_mode_allowed = "failure_mode_allowed",
+        cx_closed = "cx_closed",
+    }
+    gauges { active = "active" }
+    histograms {}
+}
+
+stat_set! {
     /// `ext_authz.<stat_prefix>.`: the network filter.
     network_ext_authz { root: "ext_authz", tag: Tag::Label("envoy.ext_authz_prefix") }
     counters {

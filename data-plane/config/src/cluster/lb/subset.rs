@@ -1,62 +1,16 @@
 //! Subsets: `lb_subset_config` and its policy, which say the same in two messages.
 
+use prost::Message as _;
 use sail_proxy_decide::lb::{Fallback, LbPolicy, Selector, SelectorFallback, Subset};
 
 use crate::convert::{Cx, values};
-use crate::pb;
-use crate::pb::cluster::cluster::{LbSubsetConfig, lb_subset_config};
+use crate::pb::cluster::cluster::LbSubsetConfig;
 use crate::pb::load_balancing_policies::subset::v3 as policy;
 
-/// What both messages say.
-struct Raw {
-    fallback_policy: i32,
-    default_subset: Option<pb::Struct>,
-    selectors: Vec<RawSelector>,
-    locality_weight_aware: bool,
-    scale_locality_weight: bool,
-    panic_mode_any: bool,
-    list_as_any: bool,
-    metadata_fallback_policy: i32,
-}
-
-struct RawSelector {
-    keys: Vec<String>,
-    single_host_per_subset: bool,
-    fallback_policy: i32,
-    fallback_keys_subset: Vec<String>,
-}
-
-pub(super) fn old(cx: &mut Cx<'_>, value: LbSubsetConfig, child: LbPolicy) -> Option<Subset> {
-    let LbSubsetConfig {
-        fallback_policy,
-        default_subset,
-        subset_selectors,
-        locality_weight_aware,
-        scale_locality_weight,
-        panic_mode_any,
-        list_as_any,
-        metadata_fallback_policy,
-    } = value;
-    let selector = |value: lb_subset_config::LbSubsetSelector| {
-        let lb_subset_config::LbSubsetSelector {
-            keys,
-            single_host_per_subset,
-            fallback_policy,
-            fallback_keys_subset,
-        } = value;
-        RawSelector { keys, single_host_per_subset, fallback_policy, fallback_keys_subset }
-    };
-    let raw = Raw {
-        fallback_policy,
-        default_subset,
-        selectors: subset_selectors.into_iter().map(selector).collect(),
-        locality_weight_aware,
-        scale_locality_weight,
-        panic_mode_any,
-        list_as_any,
-        metadata_fallback_policy,
-    };
-    build(cx, raw, child)
+/// The cluster's own field: the policy's message has its numbers, and one that the policy alone knows.
+pub(super) fn old(cx: &mut Cx<'_>, value: &LbSubsetConfig, child: LbPolicy) -> Option<Subset> {
+    let same = cx.ok("", policy::Subset::decode(value.encode_to_vec().as_slice()))?;
+    new(cx, same, child)
 }
 
 pub(super) fn new(cx: &mut Cx<'_>, value: policy::Subset, child: LbPolicy) -> Option<Subset> {
@@ -73,33 +27,10 @@ pub(super) fn new(cx: &mut Cx<'_>, value: policy::Subset, child: LbPolicy) -> Op
         subset_lb_policy: _,
     } = value;
     cx.refuse("allow_redundant_keys", &allow_redundant_keys);
-    let selector = |value: policy::subset::LbSubsetSelector| {
-        let policy::subset::LbSubsetSelector {
-            keys,
-            single_host_per_subset,
-            fallback_policy,
-            fallback_keys_subset,
-        } = value;
-        RawSelector { keys, single_host_per_subset, fallback_policy, fallback_keys_subset }
-    };
-    let raw = Raw {
-        fallback_policy,
-        default_subset,
-        selectors: subset_selectors.into_iter().map(selector).collect(),
-        locality_weight_aware,
-        scale_locality_weight,
-        panic_mode_any,
-        list_as_any,
-        metadata_fallback_policy,
-    };
-    build(cx, raw, child)
-}
-
-fn build(cx: &mut Cx<'_>, raw: Raw, child: LbPolicy) -> Option<Subset> {
-    if raw.scale_locality_weight && !raw.locality_weight_aware {
+    if scale_locality_weight && !locality_weight_aware {
         cx.error("scale_locality_weight", "it needs locality_weight_aware");
     }
-    let fallback = match raw.fallback_policy {
+    let fallback = match fallback_policy {
         0 => Fallback::None,
         1 => Fallback::AnyEndpoint,
         2 => Fallback::DefaultSubset,
@@ -109,25 +40,31 @@ fn build(cx: &mut Cx<'_>, raw: Raw, child: LbPolicy) -> Option<Subset> {
         }
     };
     Some(Subset {
-        selectors: cx.each("subset_selectors", raw.selectors, selector).into(),
+        selectors: cx.each("subset_selectors", subset_selectors, selector).into(),
         fallback,
-        default_subset: values::object(raw.default_subset.unwrap_or_default()),
-        locality_weight_aware: raw.locality_weight_aware,
-        scale_locality_weight: raw.scale_locality_weight,
-        panic_mode_any: raw.panic_mode_any,
-        list_as_any: raw.list_as_any,
-        fallback_list: raw.metadata_fallback_policy == 1,
+        default_subset: values::object(default_subset.unwrap_or_default()),
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        fallback_list: metadata_fallback_policy == 1,
         child,
     })
 }
 
-fn selector(cx: &mut Cx<'_>, raw: RawSelector) -> Option<Selector> {
-    let keys = sorted(raw.keys);
-    if raw.single_host_per_subset && keys.len() != 1 {
+fn selector(cx: &mut Cx<'_>, value: policy::subset::LbSubsetSelector) -> Option<Selector> {
+    let policy::subset::LbSubsetSelector {
+        keys,
+        single_host_per_subset,
+        fallback_policy,
+        fallback_keys_subset,
+    } = value;
+    let keys = sorted(keys);
+    if single_host_per_subset && keys.len() != 1 {
         cx.error("single_host_per_subset", "it needs exactly one key");
     }
-    let fewer = sorted(raw.fallback_keys_subset);
-    let fallback = match raw.fallback_policy {
+    let fewer = sorted(fallback_keys_subset);
+    let fallback = match fallback_policy {
         0 => None,
         1 => Some(SelectorFallback::Plain(Fallback::None)),
         2 => Some(SelectorFallback::Plain(Fallback::AnyEndpoint)),
@@ -143,10 +80,10 @@ fn selector(cx: &mut Cx<'_>, raw: RawSelector) -> Option<Selector> {
             None
         }
     };
-    if raw.fallback_policy != 4 && !fewer.is_empty() {
+    if fallback_policy != 4 && !fewer.is_empty() {
         cx.error("fallback_keys_subset", "it needs fallback_policy KEYS_SUBSET");
     }
-    Some(Selector { keys, fallback, single_host: raw.single_host_per_subset })
+    Some(Selector { keys, fallback, single_host: single_host_per_subset })
 }
 
 fn sorted(keys: Vec<String>) -> Box<[Box<str>]> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{ListenerFilter, ListenerFilterKind, ListenerLocalRateLimit, predicate, proxy_protocol};
 use crate::convert::{Cx, arc, type_name, values};
-use crate::pb;
 use crate::pb::filters::listener as filters;
+use crate::{network_filter, pb};
 
 pub(super) const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 pub(super) const LOCAL_RATE_LIMIT: &str =
@@ -13,6 +13,7 @@ pub(super) const LOCAL_RATE_LIMIT: &str =
 pub(super) const ORIGINAL_DST: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
 pub(super) const ORIGINAL_SRC: &str = "envoy.extensions.filters.listener.original_src.v3.OriginalSrc";
 pub(super) const PROXY_PROTOCOL: &str = "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
+pub(super) const SET_FILTER_STATE: &str = "envoy.extensions.filters.listener.set_filter_state.v3.Config";
 pub(super) const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 
 /// A hello may have as much where the configuration says nothing.
@@ -55,6 +56,10 @@ fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
         PROXY_PROTOCOL => {
             let value = cx.unpack(any)?;
             ListenerFilterKind::ProxyProtocol(Arc::new(proxy_protocol::proxy_protocol(cx, value)?))
+        }
+        SET_FILTER_STATE => {
+            let filters::set_filter_state::v3::Config { on_accept } = cx.unpack(any)?;
+            ListenerFilterKind::SetFilterState(network_filter::filter_states(cx, "on_accept", on_accept))
         }
         LOCAL_RATE_LIMIT => {
             let value = cx.unpack(any)?;
