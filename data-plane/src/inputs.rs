@@ -23,8 +23,9 @@ const PREFIXES: usize = 512;
 
 /// TLS's first flight.
 pub fn client_hello(data: &[u8]) {
-    settles(&data[..data.len().min(PREFIXES)], |seen| inspect::tls::inspect(seen, 16 * 1024));
-    let _ = inspect::tls::inspect(data, 64);
+    let asked = |max| inspect::tls::Asked { max, ja3: true, ja4: true };
+    settles(&data[..data.len().min(PREFIXES)], |seen| inspect::tls::inspect(seen, asked(16 * 1024)));
+    let _ = inspect::tls::inspect(data, asked(64));
 }
 
 /// HTTP's first line.
