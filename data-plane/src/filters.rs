@@ -35,6 +35,8 @@ mod rbac;
 mod set_filter_state;
 mod set_metadata;
 mod tail;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 pub(crate) use health_check::FAILING as FAILING_HEALTH_CHECKS;
 
@@ -93,12 +95,27 @@ pub(crate) struct State {
     pub(crate) alpn: Option<alpn::Override>,
     /// What others keep, by the filter's name.
     others: Vec<(Box<str>, Box<dyn Any>)>,
+    /// What is to be done when the exchange is over.
+    at_end: Vec<AtEnd>,
 }
+
+/// Looks at an exchange that is over.
+pub(crate) type AtEnd = Box<dyn FnOnce(&Exchange)>;
 
 impl State {
     /// Keeps something for a filter's next turn.
     pub(crate) fn put<T: 'static>(&mut self, filter: &str, value: T) {
         self.others.push((filter.into(), Box::new(value)));
+    }
+
+    /// Has something done when the exchange is over, before it is logged.
+    pub(crate) fn at_end(&mut self, call: AtEnd) {
+        self.at_end.push(call);
+    }
+
+    /// What is to be done then.
+    pub(crate) fn take_at_end(&mut self) -> Vec<AtEnd> {
+        std::mem::take(&mut self.at_end)
     }
 
     /// What the filter kept.
@@ -240,6 +257,11 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::GrpcHttp1Bridge(config) => Box::new(grpc_http1_bridge::Filter(*config)),
         HttpFilterKind::GrpcWeb => Box::new(grpc_web::Filter),
         HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
+        #[cfg(feature = "wasm")]
+        HttpFilterKind::Wasm(config) => Box::new(wasm::Filter::new(config, build)),
+        // Without the engine none is accepted.
+        #[cfg(not(feature = "wasm"))]
+        HttpFilterKind::Wasm(_) => return None,
         HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
     })
 }

@@ -35,6 +35,8 @@ mod router;
 mod rt;
 mod tcp;
 mod tls;
+#[cfg(feature = "wasm")]
+mod wasm;
 pub mod worker;
 
 pub use resident::trim_with;

@@ -94,6 +94,8 @@ async fn serve(
         log: Some(log),
         cli,
     });
+    #[cfg(feature = "wasm")]
+    crate::wasm::announce(&main.node);
     crate::access_log::set_local_zone(environment.get("TZ").map(String::as_str));
     let values = main.runtime.borrow().values().clone();
     let interval = Duration::from_millis(main.cli.file_flush_interval_msec.max(1));

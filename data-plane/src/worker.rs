@@ -214,6 +214,8 @@ impl Workers {
 
 async fn run(shared: Arc<Shared>, snapshot: Arc<Snapshot>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let worker: Rc<Worker> = Worker::new(shared, snapshot);
+    #[cfg(feature = "wasm")]
+    crate::wasm::attach(&worker);
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

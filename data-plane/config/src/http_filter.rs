@@ -34,6 +34,7 @@ mod rbac;
 pub mod router;
 mod set_filter_state;
 mod set_metadata;
+mod wasm;
 
 use std::sync::Arc;
 
@@ -118,6 +119,7 @@ const FILTERS: &[Entry] = &[
     router::ENTRY,
     set_filter_state::ENTRY,
     set_metadata::ENTRY,
+    wasm::ENTRY,
 ];
 
 /// An entry of `http_filters`.
@@ -200,6 +202,8 @@ pub enum HttpFilterKind {
     Router(Arc<Router>),
     /// `set_filter_state`
     SetFilterState(Arc<[FilterStateValue]>),
+    /// `wasm`
+    Wasm(Arc<crate::wasm::Plugin>),
 }
 
 /// Types of HTTP filters that there are.

@@ -19,6 +19,7 @@ pub mod source;
 pub mod state;
 pub mod tls;
 pub mod tracing;
+pub mod wasm;
 
 mod cel;
 mod convert;

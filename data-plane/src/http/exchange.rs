@@ -203,8 +203,10 @@ impl Exchange {
         let connection = &self.connection;
         let manager = &connection.manager;
         self.timer.borrow_mut().end(self);
+        self.info.borrow_mut().timing.end = Some(now);
+        let at_end = self.state.borrow_mut().take_at_end();
+        at_end.into_iter().for_each(|call| call(self));
         let mut info = self.info.borrow_mut();
-        info.timing.end = Some(now);
         if complete {
             info.timing.last_downstream_tx = Some(now);
         } else {

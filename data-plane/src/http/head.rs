@@ -91,6 +91,20 @@ impl Head {
         Ok((Self { method, scheme, authority, path, protocol, version, headers, present }, extensions))
     }
 
+    /// A head that says nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            method: Method::GET,
+            scheme: "http",
+            authority: HeaderValue::from_static(""),
+            path: PathAndQuery::from_static("/"),
+            protocol: None,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            present: Present::default(),
+        }
+    }
+
     /// What is left of a head once it went upstream.
     pub(crate) fn noted(info: &StreamInfo) -> Self {
         let request = &info.request;

@@ -7,6 +7,8 @@ mod filters;
 mod istio;
 mod listeners;
 mod process;
+#[cfg(feature = "wasm")]
+mod wasm_vms;
 
 pub use auth::{
     http_adaptive_concurrency, http_admission_control, http_api_key_auth, http_bandwidth_limit,
@@ -26,3 +28,5 @@ pub use process::{
     cluster_manager, control_plane, filesystem, lds, listener_manager, sds, server, single_counter,
     single_gauge, single_histogram, tracing_exporter,
 };
+#[cfg(feature = "wasm")]
+pub use wasm_vms::{wasm, wasm_plugin, wasm_remote};

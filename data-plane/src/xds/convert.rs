@@ -11,6 +11,7 @@ use sail_proxy_config::http_filter::{Extension, HttpFilterKind};
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
 use sail_proxy_config::secret::{FileBacked, Refreshed, Secret};
+use sail_proxy_config::wasm;
 use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State};
 use sail_proxy_decide::host::Endpoints;
 use sail_proxy_decide::route::RouteTable;
@@ -28,6 +29,16 @@ impl Sources for Files {
 
     fn environment(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
+    }
+
+    #[cfg(feature = "wasm")]
+    fn wasm(&self, plugin: &wasm::Plugin, code: Option<&[u8]>) -> Result<wasm::Loaded, String> {
+        crate::wasm::load(plugin, code)
+    }
+
+    #[cfg(not(feature = "wasm"))]
+    fn wasm(&self, _: &wasm::Plugin, _: Option<&[u8]>) -> Result<wasm::Loaded, String> {
+        Err("this sail-proxy was built without wasm (cargo feature wasm)".to_owned())
     }
 }
 
