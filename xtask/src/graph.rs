@@ -8,8 +8,15 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 /// Crates that do no I/O, and what they must not name.
-const PURE: [&str; 6] =
-    ["saild-model", "saild-translate", "sail-proxy-config", "sail-proxy-decide", "xds-stream", "capture"];
+const PURE: [&str; 7] = [
+    "saild-model",
+    "saild-translate",
+    "sail-proxy-config",
+    "sail-proxy-decide",
+    "sail-proxy-wasm",
+    "xds-stream",
+    "capture",
+];
 const IMPURE: [&str; 8] =
     ["tokio", "tokio-util", "tokio-stream", "hyper", "hyper-util", "tonic", "kube", "notify"];
 /// Crates that may hold a Kubernetes client.

@@ -29,4 +29,4 @@ pub use process::{
     single_gauge, single_histogram, tracing_exporter,
 };
 #[cfg(feature = "wasm")]
-pub use wasm_vms::{wasm, wasm_plugin, wasm_remote};
+pub use wasm_vms::{wasm, wasm_all, wasm_plugin};

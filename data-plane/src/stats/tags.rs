@@ -9,6 +9,9 @@ use regex::Regex;
 use super::sample::Name;
 use super::schema::Tag;
 
+/// The namespace of statistics that wasm modules define.
+const CUSTOM: &str = "wasmcustom.";
+
 /// One entry of `stats_tags`.
 #[derive(Clone, Debug)]
 pub enum TagRule {
@@ -112,8 +115,11 @@ impl Rules {
         if self.defaults {
             default_tags(name, flat, &mut metric.labels, &mut cuts);
         }
-        metric.name.push_str("envoy_");
-        let mut at = 0;
+        // What wasm modules count has the name that they gave it.
+        let mut at = if flat.starts_with(CUSTOM) { CUSTOM.len() } else { 0 };
+        if at == 0 {
+            metric.name.push_str("envoy_");
+        }
         cuts.sort_by_key(|cut| cut.start);
         for cut in cuts {
             if cut.start >= at {

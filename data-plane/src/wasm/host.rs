@@ -31,13 +31,13 @@ pub(super) fn worker() -> Option<Rc<Worker>> {
     WORKER.with_borrow(Weak::upgrade)
 }
 
-fn log(plugin: &str, level: LogLevel, message: &str) {
+fn log(source: &str, level: LogLevel, message: &str) {
     match level {
-        LogLevel::Trace => tracing::trace!("wasm log {plugin}: {message}"),
-        LogLevel::Debug => tracing::debug!("wasm log {plugin}: {message}"),
-        LogLevel::Info => tracing::info!("wasm log {plugin}: {message}"),
-        LogLevel::Warn => tracing::warn!("wasm log {plugin}: {message}"),
-        LogLevel::Error | LogLevel::Critical => tracing::error!("wasm log {plugin}: {message}"),
+        LogLevel::Trace => tracing::trace!("wasm log{source}: {message}"),
+        LogLevel::Debug => tracing::debug!("wasm log{source}: {message}"),
+        LogLevel::Info => tracing::info!("wasm log{source}: {message}"),
+        LogLevel::Warn => tracing::warn!("wasm log{source}: {message}"),
+        LogLevel::Error | LogLevel::Critical => tracing::error!("wasm log{source}: {message}"),
     }
 }
 
@@ -98,8 +98,8 @@ pub(super) struct WorkerHost {
 }
 
 impl Host for WorkerHost {
-    fn log(&self, plugin: &str, level: LogLevel, message: &str) {
-        log(plugin, level, message);
+    fn log(&self, source: &str, level: LogLevel, message: &str) {
+        log(source, level, message);
     }
 
     fn log_level(&self) -> LogLevel {
@@ -204,8 +204,8 @@ impl Host for WorkerHost {
 pub(super) struct Canary;
 
 impl Host for Canary {
-    fn log(&self, plugin: &str, level: LogLevel, message: &str) {
-        log(plugin, level, message);
+    fn log(&self, source: &str, level: LogLevel, message: &str) {
+        log(source, level, message);
     }
 
     fn log_level(&self) -> LogLevel {

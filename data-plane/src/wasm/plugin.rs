@@ -20,7 +20,7 @@ use super::host::{Tasks, WorkerHost, worker};
 use super::metrics::Metrics;
 use crate::callout;
 use crate::stats::Store;
-use crate::stats::sets::{wasm as stats, wasm_plugin, wasm_remote};
+use crate::stats::sets::{wasm as stats, wasm_all, wasm_plugin};
 use crate::worker::state::Worker;
 
 /// After a module could not be fetched, it is not asked for again for so long.
@@ -41,6 +41,7 @@ pub(crate) struct Running {
     waiting: RefCell<Vec<Weak<dyn Wake>>>,
     sees: [(bool, bool); 2],
     stats: stats::Scope,
+    all: wasm_all::Scope,
     _queues: Supervised<()>,
 }
 
@@ -77,6 +78,8 @@ impl Running {
         let stats: stats::Scope = store.scope(config.vm.runtime);
         stats.inc(stats::created);
         stats.move_by(stats::active, 1);
+        let all: wasm_all::Scope = store.scope("");
+        all.move_by(wasm_all::wasm_vm_count, 1);
         let of_queue = tasks.clone();
         let sees =
             [Peer::Downstream, Peer::Upstream].map(|peer| (vm.sees_body(peer), vm.sees_trailers(peer)));
@@ -88,6 +91,7 @@ impl Running {
             waiting: RefCell::default(),
             sees,
             stats,
+            all,
             _queues: Supervised::spawn_local(async move {
                 while let Some((context, token)) = queues.recv().await {
                     let running = of_queue.running.borrow().upgrade();
@@ -167,6 +171,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stats.move_by(stats::active, -1);
+        self.all.move_by(wasm_all::wasm_vm_count, -1);
     }
 }
 
@@ -183,6 +188,7 @@ enum State {
 pub(crate) struct Plugin {
     config: Arc<Config>,
     store: Arc<Store>,
+    stats: wasm_plugin::Scope,
     state: RefCell<State>,
     /// The module, once it is here.
     ready: RefCell<Option<Ready>>,
@@ -214,6 +220,7 @@ impl Plugin {
                 let plugin = Rc::new(Self {
                     config: config.clone(),
                     store: store.clone(),
+                    stats: store.scope(&config.name),
                     state: RefCell::new(State::Idle),
                     ready: RefCell::default(),
                     turn: Mutex::new(()),
@@ -296,15 +303,14 @@ impl Plugin {
         let reload = matches!(*self.state.borrow(), State::Running(..));
         if reload {
             let FailurePolicy::Reload(pause) = self.config.failure_policy else { return self.failed() };
-            let stats: wasm_plugin::Scope =
-                self.store.scope(&format!("{}.plugin.{}", self.config.vm.runtime, self.config.name));
             if self.waits() {
-                stats.inc(wasm_plugin::vm_reload_backoff);
+                self.stats.inc(wasm_plugin::vm_reload_backoff);
                 return self.failed();
             }
             self.not_before.set(Some(Instant::now() + pause));
+            self.stats.inc(wasm_plugin::vm_reload);
             let reloaded = self.start();
-            stats.inc(match reloaded {
+            self.stats.inc(match reloaded {
                 Use::With(..) => wasm_plugin::vm_reload_success,
                 _ => wasm_plugin::vm_reload_failure,
             });
@@ -376,7 +382,7 @@ impl Plugin {
             Use::Wait => {}
             there => return there,
         }
-        let stats: wasm_remote::Scope = self.store.scope("");
+        let stats: wasm_all::Scope = self.store.scope("");
         match self.fetch(worker, remote, &stats).await {
             Ok(ready) => {
                 self.ready.replace(Some(ready));
@@ -396,22 +402,22 @@ impl Plugin {
         &self,
         worker: &Rc<Worker>,
         remote: &Remote,
-        stats: &wasm_remote::Scope,
+        stats: &wasm_all::Scope,
     ) -> Result<Ready, String> {
-        stats.inc(wasm_remote::remote_load_cache_misses);
+        stats.inc(wasm_all::remote_load_cache_misses);
         let mut tries = 0;
         let bytes = loop {
             match self.ask(worker, remote).await {
                 Ok(bytes) => break bytes,
                 Err(error) if tries >= remote.retries => {
-                    stats.inc(wasm_remote::remote_load_fetch_failures);
+                    stats.inc(wasm_all::remote_load_fetch_failures);
                     return Err(error);
                 }
                 Err(_) => tries += 1,
             }
             tokio::time::sleep(remote.pause).await;
         };
-        stats.inc(wasm_remote::remote_load_fetch_successes);
+        stats.inc(wasm_all::remote_load_fetch_successes);
         let config = self.config.clone();
         let compiled = tokio::task::spawn_blocking(move || code::ready(&config, &bytes)).await;
         compiled.map_err(|error| error.to_string())?.map_err(|error| error.to_string())

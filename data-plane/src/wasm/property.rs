@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use prost::Message as _;
 use sail_proxy_config::json;
 use sail_proxy_decide::cel::{Attribute, Attributes as _, Table, Value};
-use sail_proxy_decide::route::Metadata;
+use sail_proxy_decide::route::{Action, ClusterSpecifier, Metadata};
 use sail_proxy_wasm::encode_pairs;
 use serde_json::Value as Json;
 use xds_api::envoy::config::core::v3::Node;
@@ -18,6 +18,10 @@ use crate::http::exchange::Exchange;
 pub(crate) fn of_stream(exchange: &Exchange, view: &View<'_>, path: &[&str]) -> Option<Vec<u8>> {
     let (first, rest) = path.split_first()?;
     match *first {
+        "xds" if rest.first() == Some(&"node") => node(path),
+        "xds" if matches!(rest, ["cluster_name" | "route_name" | "virtual_host_name"]) => {
+            routed(exchange, view, rest[0])
+        }
         "request" | "response" | "connection" | "source" | "destination" | "upstream" | "xds" => {
             if let ["request" | "response", "headers" | "trailers", key] = path {
                 let table = match (*first, path[1]) {
@@ -47,16 +51,7 @@ pub(crate) fn of_stream(exchange: &Exchange, view: &View<'_>, path: &[&str]) -> 
             let [key] = rest else { return None };
             Some(view.info.filter_state(key)?.as_bytes().to_vec())
         }
-        "cluster_name" => {
-            let chosen = view.info.cluster.as_ref().map(|cluster| cluster.name.clone());
-            let routed = || exchange.routed.get().as_ref().and_then(|found| found.cluster.clone());
-            Some(chosen.or_else(routed)?.as_bytes().to_vec())
-        }
-        "route_name" => {
-            let found = exchange.routed.get();
-            let route = found.as_ref().and_then(|found| found.route.as_ref())?;
-            Some(route.name.as_bytes().to_vec())
-        }
+        "cluster_name" | "route_name" => routed(exchange, view, first),
         "route_metadata" => {
             let found = exchange.routed.get();
             let route = found.as_ref().and_then(|found| found.route.as_ref())?;
@@ -78,6 +73,28 @@ pub(crate) fn of_stream(exchange: &Exchange, view: &View<'_>, path: &[&str]) -> 
         }
         _ => node(path),
     }
+}
+
+/// Names of what the request was routed to, as soon as it is.
+fn routed(exchange: &Exchange, view: &View<'_>, name: &str) -> Option<Vec<u8>> {
+    let found = exchange.routed.get();
+    let found = found.as_ref()?;
+    let name = match name {
+        "cluster_name" => match &view.info.cluster {
+            Some(cluster) => cluster.name.clone(),
+            None => match (&found.cluster, &found.route.as_ref()?.action) {
+                (Some(cluster), _) => cluster.clone(),
+                (None, Action::Route(action)) => match &action.cluster {
+                    ClusterSpecifier::Name(name) => name.clone(),
+                    _ => return None,
+                },
+                _ => return None,
+            },
+        },
+        "route_name" => found.route.as_ref()?.name.clone(),
+        _ => found.virtual_host.name.clone(),
+    };
+    Some(name.as_bytes().to_vec())
 }
 
 /// `filter_metadata` is the one field of the message; we hold what is in it.

@@ -159,6 +159,8 @@ impl Worker {
         before.replaced.set(true);
         self.active.replace(active);
         crate::listener::update(self, &snapshot);
+        #[cfg(feature = "wasm")]
+        crate::wasm::prepare(self, &snapshot);
     }
 
     /// Once a second or so: closes what has been idle for too long.

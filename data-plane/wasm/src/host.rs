@@ -12,8 +12,8 @@ pub type Pairs = Vec<(Bytes, Bytes)>;
 
 /// The proxy, for one VM. Everything is called while the module waits: nobody may call the VM from here.
 pub trait Host {
-    /// Writes a message.
-    fn log(&self, plugin: &str, level: LogLevel, message: &str);
+    /// Writes a message; the source is the plugin, or what its stream stands for: names and ids, as Envoy writes them.
+    fn log(&self, source: &str, level: LogLevel, message: &str);
     /// From which level on messages are written.
     fn log_level(&self) -> LogLevel;
     /// Nanoseconds since the epoch.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use wasmtime::{Memory, StoreLimits, TypedFunc};
 
-use crate::abi::{BufferKind, MapKind, Status};
+use crate::abi::{BufferKind, LogLevel, MapKind, Status};
 use crate::engine::Abi;
 use crate::host::{Host, HttpCallResponse, Pairs, Stream};
 use crate::module::Capabilities;
@@ -86,8 +86,21 @@ impl State {
         self.acting().map_or(0, |entry| entry.root)
     }
 
-    pub(crate) fn plugin_name(&self) -> &str {
-        self.acting().map_or("", |entry| &entry.plugin.name)
+    /// Writes a message of the context's.
+    pub(crate) fn log(&self, level: LogLevel, message: &str) {
+        if level < self.host.log_level() {
+            return;
+        }
+        let mut source = String::new();
+        if let Some(entry) = self.acting() {
+            let name = entry.stream.as_ref().map_or("", |_| &*entry.plugin.name);
+            for part in [name, &entry.plugin.root_id, &self.vm_id].into_iter().filter(|part| !part.is_empty())
+            {
+                source.push(' ');
+                source.push_str(part);
+            }
+        }
+        self.host.log(&source, level, message);
     }
 
     /// The stream that the context stands for.

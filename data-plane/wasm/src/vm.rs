@@ -422,5 +422,5 @@ fn length(length: usize) -> i32 {
 }
 
 fn trap(function: &'static str, error: &wasmtime::Error) -> Error {
-    Error::Trap { function, cause: format!("{error:#}") }
+    Error::Trap { function, cause: error.root_cause().to_string() }
 }

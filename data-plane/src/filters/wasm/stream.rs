@@ -208,12 +208,10 @@ impl HttpStream {
     /// The stream is over.
     pub(super) fn end(&self, exchange: &Exchange) {
         let Some(context) = self.context.take() else { return };
-        if self.response.borrow().is_none()
-            && let Some(code) = exchange.info.borrow().response_code
-        {
-            let mut noted = http::Response::new(());
-            *noted.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
-            self.response.replace(Some(noted));
+        let code = exchange.info.borrow().response_code;
+        if let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) {
+            // What was sent in the end, whoever had the last word.
+            *self.response.borrow_mut().get_or_insert_default().status_mut() = status;
         }
         self.running.end(context);
     }

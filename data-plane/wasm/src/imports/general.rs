@@ -9,7 +9,7 @@ pub(super) fn log(guest: &mut Guest<'_>, [level, message, size]: [i32; 3]) -> Re
     let level = LogLevel::try_from(level)?;
     let (memory, state) = split(guest)?;
     let message = String::from_utf8_lossy(bytes(memory, message, size)?);
-    state.host.log(state.plugin_name(), level, &message);
+    state.log(level, &message);
     Ok(())
 }
 

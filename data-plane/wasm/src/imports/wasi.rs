@@ -124,7 +124,7 @@ fn fd_write(guest: &mut Guest<'_>, place: usize, [iovs, count, at]: [i32; 3]) ->
                 line.push(byte);
                 continue;
             }
-            state.host.log(state.plugin_name(), level, &String::from_utf8_lossy(&line));
+            state.log(level, &String::from_utf8_lossy(&line));
             line.clear();
             if byte != b'\n' {
                 line.push(byte);
