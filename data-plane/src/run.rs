@@ -58,6 +58,7 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
             "--reject-unknown-dynamic-fields has no effect: fields that are not known are not seen"
         );
     }
+    raise_file_limit();
     let loaded = bootstrap::load(&cli)?;
     for field in &loaded.unknown {
         tracing::warn!(field, "the bootstrap has a field that is not known; it has no effect");
@@ -68,6 +69,18 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     tokio::task::LocalSet::new()
         .block_on(&runtime, serve(cli, environment, loaded.bootstrap, levels, log))
         .with_context(|| format!("cannot run {place}"))
+}
+
+/// Every connection is a file, and what the process is given at first is often 1024: it takes what it may.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| match soft < hard {
+        true => setrlimit(Resource::RLIMIT_NOFILE, hard, hard),
+        false => Ok(()),
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// Has the log, which goes to standard error, written to a file.

@@ -1,12 +1,16 @@
 //! What ill-meant clients do: each is refused or made harmless, and the others are served as before.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/certs.rs"]
+mod certs;
 mod support;
 
 #[path = "hardness/floods.rs"]
 mod floods;
 #[path = "hardness/frames.rs"]
 mod frames;
+#[path = "hardness/idle.rs"]
+mod idle;
 #[path = "hardness/noise.rs"]
 mod noise;
 #[path = "hardness/paths.rs"]
@@ -52,14 +56,19 @@ fn gate(address: SocketAddr, routes: &str, more: &str) -> Proxy {
 struct Gate {
     backend: Backend,
     to: SocketAddr,
-    _proxy: Proxy,
+    proxy: Proxy,
 }
 
 impl Gate {
     fn new(routes: &str, more: &str) -> Self {
         let backend = Backend::start("a");
         let proxy = gate(backend.address, routes, more);
-        Self { to: proxy.listener("l"), backend, _proxy: proxy }
+        Self { to: proxy.listener("l"), backend, proxy }
+    }
+
+    /// A counter or gauge of the proxy.
+    fn stat(&self, name: &str) -> Option<i64> {
+        self.proxy.stat(name)
     }
 
     /// Everything that reached the backend since the last call.

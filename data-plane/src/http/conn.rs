@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sail_proxy_config::hcm::HeaderCase;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::handler;
 use super::manager::Manager;
-use super::watched::Watched;
+use super::watched::{Watch, Watched};
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
@@ -36,8 +35,8 @@ pub(crate) struct Connection {
     pub(crate) http2: bool,
     /// Requests under way.
     pub(crate) active: Cell<usize>,
-    /// Whether there are any, for what the codec owns.
-    pub(crate) busy: Arc<AtomicBool>,
+    /// What the connection and its bytes tell each other across the codec.
+    pub(crate) watch: Arc<Watch>,
     /// Requests so far.
     pub(crate) requests: Cell<u64>,
     /// When the last request ended, or the connection began.
@@ -59,6 +58,12 @@ impl Connection {
     /// Whether trailers of requests are let through.
     pub(crate) fn takes_trailers(&self) -> bool {
         self.http2 || self.manager.config.http1.enable_trailers
+    }
+
+    /// Whether the codec waits for a request and nothing else goes on: what it wrote has left, and nobody but the
+    /// connection's task and the codec's service holds the connection, as each exchange does to its last byte.
+    fn is_at_rest(self: &Rc<Self>) -> bool {
+        self.active.get() == 0 && Rc::strong_count(self) == 2 && !self.watch.is_blocked()
     }
 
     /// The connection takes no further request.
@@ -95,7 +100,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         accepted,
         http2,
         active: Cell::new(0),
-        busy: Arc::default(),
+        watch: Arc::default(),
         requests: Cell::new(0),
         idle_since: Cell::new(started),
         closing: Cell::new(false),
@@ -115,7 +120,41 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
     stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
 }
 
+/// How a codec's time with a connection ended.
+enum Codec {
+    /// With the connection.
+    Ended,
+    /// Nothing is under way; the codec and its buffers were given back. What it had read and not used comes again.
+    Rests(Watched),
+}
+
+/// Serves with a codec while there are requests, and without one while the client is silent for longer: the codec's
+/// buffers and the place for a request take several times what the rest of an idle connection does.
 async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
+    let mut io = Watched::new(stream, connection);
+    let mut ender = Ender::new(connection);
+    let mut ender = pin!(ender.run());
+    loop {
+        match Box::pin(run_http1(connection, io, ender.as_mut())).await {
+            Codec::Ended => return,
+            Codec::Rests(rested) => io = rested,
+        }
+        match io.rest(ender.as_mut()).await {
+            Some(first) => io = io.rewound(first),
+            None => {
+                // As the codec does; a client that is gone need not be told.
+                let _ = io.shutdown().await;
+                return;
+            }
+        }
+    }
+}
+
+async fn run_http1(
+    connection: &Rc<Connection>,
+    io: Watched,
+    mut ender: Pin<&mut impl Future<Output = ()>>,
+) -> Codec {
     let mut builder = http1::Builder::new();
     builder
         .half_close(false)
@@ -137,20 +176,32 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
         let connection = connection.clone();
         service_fn(move |request| handler::serve(connection.clone(), request))
     };
-    let codec =
-        builder.serve_connection(TokioIo::new(Watched::new(stream, connection)), service).with_upgrades();
-    let mut codec = pin!(codec);
-    let mut ender = Ender::new(connection);
-    let mut ender = pin!(ender.run());
+    let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut quiet = pin!(tokio::time::sleep(REST_AFTER));
     let mut told = false;
-    std::future::poll_fn(|context| {
+    let ended = std::future::poll_fn(|context| {
         if !told && ender.as_mut().poll(context).is_ready() {
             told = true;
-            codec.as_mut().graceful_shutdown();
+            Pin::new(&mut codec).graceful_shutdown();
         }
-        codec.as_mut().poll(context).map(|result| note_end(connection, result))
+        if let Poll::Ready(result) = Pin::new(&mut codec).poll(context) {
+            note_end(connection, result);
+            return Poll::Ready(true);
+        }
+        while !told && quiet.as_mut().poll(context).is_ready() {
+            let due = connection.idle_since.get() + REST_AFTER;
+            if connection.is_at_rest() && due <= Instant::now() {
+                return Poll::Ready(false);
+            }
+            quiet.as_mut().reset(due.max(Instant::now() + REST_AFTER / 2).into());
+        }
+        Poll::Pending
     })
     .await;
+    match codec.into_parts() {
+        Some(parts) if !ended => Codec::Rests(parts.io.into_inner().rewound(parts.read_buf)),
+        _ => Codec::Ended,
+    }
 }
 
 async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
@@ -281,6 +332,9 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
+
+/// How long an HTTP/1 client is silent before its connection rests.
+const REST_AFTER: Duration = Duration::from_secs(2);
 
 /// As much of a response as waits on each HTTP/2 stream for a client that reads slowly.
 const STREAM_BUFFER: usize = 64 * 1024;

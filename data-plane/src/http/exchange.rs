@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -67,7 +66,7 @@ impl Exchange {
         });
         stats.move_by(stats::downstream_rq_active, 1);
         connection.active.set(connection.active.get() + 1);
-        connection.busy.store(true, Relaxed);
+        connection.watch.set_busy(true);
         connection.requests.set(connection.requests.get() + 1);
         if info.captured.wants_metadata() {
             info.config_metadata = Some(Box::new(connection.manager.metadata.clone()));
@@ -217,7 +216,7 @@ impl Exchange {
         manager.count_response(&info);
         manager.observer.on_request_end(&mut info);
         connection.active.set(connection.active.get() - 1);
-        connection.busy.store(connection.active.get() > 0, Relaxed);
+        connection.watch.set_busy(connection.active.get() > 0);
         connection.idle_since.set(now);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -19,12 +20,30 @@ use crate::stream_info::details;
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 22\r\ncontent-type: text/plain\r\n\
     connection: close\r\n\r\nrequest header timeout";
 
+/// What is told across the codec, which owns the bytes and may be sent anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Whether a request is under way.
+    busy: AtomicBool,
+    /// Whether something that was written has not left.
+    blocked: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Relaxed);
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Watched {
     stream: Stream,
     stats: stats::Scope,
-    /// Whether a request is under way.
-    busy: Arc<AtomicBool>,
+    watch: Arc<Watch>,
     /// How long a head may take, for HTTP/1.
     limit: Option<Duration>,
     /// Runs from a head's first byte to its last.
@@ -35,15 +54,35 @@ impl Watched {
     pub(super) fn new(stream: Stream, connection: &Connection) -> Self {
         let limit = connection.manager.config.timeouts.request_headers.filter(|_| !connection.http2);
         let stats = connection.manager.stats.clone();
-        Self { stream, stats, busy: connection.busy.clone(), limit, timer: None }
+        Self { stream, stats, watch: connection.watch.clone(), limit, timer: None }
     }
 
     /// Whether a head has begun and takes too long.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.busy.load(Relaxed) {
+        if self.watch.busy.load(Relaxed) {
             self.timer = None;
         }
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+
+    /// The same with bytes put back that were read.
+    pub(super) fn rewound(self, bytes: Bytes) -> Self {
+        Self { stream: self.stream.rewound(bytes), ..self }
+    }
+
+    /// Waits without a codec for the client's next bytes. `None` if the connection is to end.
+    pub(super) async fn rest(&mut self, mut ender: Pin<&mut impl Future<Output = ()>>) -> Option<Bytes> {
+        std::future::poll_fn(|context| {
+            if ender.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            let mut space = [0; 256];
+            let mut buffer = ReadBuf::new(&mut space);
+            let read = ready!(Pin::new(&mut *self).poll_read(context, &mut buffer));
+            let first = buffer.filled();
+            Poll::Ready((read.is_ok() && !first.is_empty()).then(|| Bytes::copy_from_slice(first)))
+        })
+        .await
     }
 
     fn refuse(&mut self, context: &mut Context<'_>) -> io::Error {
@@ -69,7 +108,7 @@ impl AsyncRead for Watched {
                 self.stats.add(stats::downstream_cx_rx_bytes_total, count as u64);
                 if let Some(limit) = self.limit
                     && count > 0
-                    && !self.busy.load(Relaxed)
+                    && !self.watch.busy.load(Relaxed)
                 {
                     self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 }
@@ -90,9 +129,8 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.count(&written);
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(written)
     }
 
     fn poll_write_vectored(
@@ -100,9 +138,8 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
-        self.count(&written);
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,7 +147,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_pending() {
+            self.watch.blocked.store(true, Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,9 +160,11 @@ impl AsyncWrite for Watched {
 }
 
 impl Watched {
-    fn count(&self, written: &io::Result<usize>) {
-        if let Ok(count) = written {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.watch.blocked.store(written.is_pending(), Relaxed);
+        if let Poll::Ready(Ok(count)) = &written {
             self.stats.add(stats::downstream_cx_tx_bytes_total, *count as u64);
         }
+        written
     }
 }

@@ -99,6 +99,11 @@ impl Stream {
                 let prefix = if rest.is_empty() { prefix } else { [prefix, rest].concat().into() };
                 Self::Plain(Prefixed::new(prefix, raw))
             }
+            Self::Rewound(mut rewound) => {
+                let rest = std::mem::take(&mut rewound.prefix);
+                rewound.prefix = if rest.is_empty() { prefix } else { [prefix, rest].concat().into() };
+                Self::Rewound(rewound)
+            }
             tls => Self::Rewound(Box::new(Rewound { prefix, rest: tls })),
         }
     }
