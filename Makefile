@@ -47,6 +47,7 @@ goldens:
 bench: need-bench
 	cargo build --release --package sail-proxy
 	python3 bench/run.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy $(BENCH)
+	python3 bench/footprint.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy $(FOOTPRINT)
 
 need-%:
 	@scripts/need $*

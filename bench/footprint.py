@@ -2,7 +2,8 @@
 """What sail-proxy and Envoy hold and how fast they start, one worker each, in one run.
 
 Idle connections (KiB each, by protocol), 5,000 clusters of 4 endpoints with a virtual host each (resident MiB, seconds
-until ready), and new TLS connections (a second, and CPU for each). Other clients must be served while connections idle.
+until ready), new TLS connections (a second, and CPU for each), latency at half of Envoy's saturation. Other clients must
+be served while connections idle.
 """
 
 import argparse
@@ -29,6 +30,8 @@ ADMIN = 21900
 SECURE = scenarios.ENTRY + 1
 PER_SOURCE = 20_000  # connections from one loopback address, well below the number of its ports
 
+SETTLE = 5  # seconds
+
 GET = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n"
 
 
@@ -45,12 +48,6 @@ GET_H2 = (
 )
 
 
-def config():
-    """A plain and a TLS listener in front of the backend."""
-    manager = scenarios.http_manager("app")
-    return manager, scenarios.cluster("app", scenarios.BACKEND)
-
-
 def server_tls(folder):
     """A server's side that asks for no client certificate."""
     socket_config = scenarios.tls("DownstreamTlsContext", folder, "server", ["h2", "http/1.1"])
@@ -61,7 +58,8 @@ def server_tls(folder):
 
 
 def two_listeners(folder):
-    manager, app = config()
+    """A plain and a TLS listener in front of the backend."""
+    manager, app = scenarios.http_manager("app"), scenarios.cluster("app", scenarios.BACKEND)
     listeners = [
         scenarios.listener(scenarios.ENTRY, manager),
         scenarios.listener(SECURE, manager, server_tls(folder)),
@@ -124,7 +122,8 @@ def ready():
 
 
 def resident(process):
-    """KiB that are resident, once that has settled."""
+    """KiB that are resident, once that has settled: proxies give buffers back after a while."""
+    time.sleep(SETTLE)
     last = None
     for _ in range(20):
         now = sum(machine.resident_kib(pid) for pid in machine.family(process))
@@ -210,6 +209,18 @@ def new_connections(who, binary, seconds, folder):
         return result["rate"], (machine.cpu_seconds(pids) - before) * 1e6 / max(1, result["requests"]), result["errors"]
 
 
+def latencies(peers, seconds, folder):
+    """Percentiles of each proxy at half of what Envoy can take."""
+    url = f"http://127.0.0.1:{scenarios.ENTRY}/"
+    with proxy("envoy", peers["envoy"], two_listeners(folder), folder):
+        half = load.wrk(url, seconds, 64)["rate"] / 2
+    for who, binary in peers.items():
+        with proxy(who, binary, two_listeners(folder), folder):
+            load.paced(url, 1, 64, half, folder)
+            result = load.paced(url, seconds, 64, half, folder)
+        yield who, half, result
+
+
 def line(*cells):
     print("  ".join(str(cell).rjust(14) if index else str(cell).ljust(38) for index, cell in enumerate(cells)), flush=True)
 
@@ -218,7 +229,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ours", help="the sail-proxy binary")
     parser.add_argument("--envoy", default=shutil.which("envoy"), help="the envoy binary")
-    parser.add_argument("--only", default="idle,clusters,tls", help="idle, clusters, tls: comma-separated")
+    parser.add_argument("--only", default="idle,clusters,tls,p99", help="idle, clusters, tls, p99: comma-separated")
     parser.add_argument("--kinds", default=",".join(KINDS), help="what idle connections speak")
     parser.add_argument("--idle", type=int, default=10_000, help="how many connections idle")
     parser.add_argument("--clusters", type=int, default=5_000)
@@ -248,10 +259,15 @@ def main():
                     )
             for who, binary in peers.items() if "clusters" in only else []:
                 with proxy(who, binary, many_clusters(options.clusters), folder) as (process, took):
-                    line(f"{options.clusters} clusters", who, f"{resident(process) / 1024:.1f} MiB", f"ready in {took:.2f} s")
+                    cpu = machine.cpu_seconds(machine.family(process), with_ended=True)
+                    memory = f"{resident(process) / 1024:.1f} MiB"
+                    line(f"{options.clusters} clusters", who, memory, f"ready in {took:.2f} s", f"{cpu:.2f} s CPU")
             for who, binary in peers.items() if "tls" in only else []:
                 rate, cpu, errors = new_connections(who, binary, options.seconds, folder)
                 line("new TLS connections", who, f"{rate:.0f}/s", f"{cpu:.0f} µs CPU each", f"{errors} errors")
+            for who, rate, result in latencies(peers, options.seconds, folder) if "p99" in only else []:
+                percentiles = (f"p50 {result['p50']:.2f} ms", f"p99 {result['p99']:.2f} ms")
+                line(f"{rate:.0f} requests/s (half of Envoy's most)", who, *percentiles, f"{result['errors']} errors")
     except (RuntimeError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
     finally:

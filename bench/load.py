@@ -1,5 +1,6 @@
 """Load from wrk and h2load, and what they say about it."""
 
+import pathlib
 import re
 import subprocess
 
@@ -36,6 +37,21 @@ def wrk(url, seconds, connections, options=()):
         "p99": percentile(99),
         "errors": sum(errors),
     }
+
+
+def paced(url, seconds, connections, rate, folder):
+    """HTTP/1.1 requests at a pace that does not wait for answers to speed up: p50 and p99 in milliseconds, and errors."""
+    log = pathlib.Path(folder, "paced.tsv")
+    log.unlink(missing_ok=True)
+    each = max(1, round(rate / connections))
+    command = ["h2load", "--h1", "-t1", f"-c{connections}", f"--rps={each}", f"-D{seconds}", f"--log-file={log}", url]
+    output_of(command)
+    rows = [line.split("\t") for line in log.read_text().splitlines()]
+    times = sorted(int(row[2]) / 1e3 for row in rows if row[1] == "200")
+    if not times:
+        raise RuntimeError(f"nothing was answered at {rate:.0f} requests a second")
+    at = lambda rank: times[min(len(times) - 1, int(len(times) * rank))]  # noqa: E731
+    return {"p50": at(0.50), "p99": at(0.99), "rate": len(times) / seconds, "errors": len(rows) - len(times)}
 
 
 def h2load(url, seconds, connections):

@@ -100,7 +100,8 @@ def proxies(scenario, who, binary, folder):
             yield [stack.enter_context(running([binary, "-f", str(config)], scenarios.ENTRY, f"{folder}/haproxy.log"))]
             return
         processes = []
-        for number, hop in reversed(list(enumerate(scenario.hops))):
+        hops = scenario.ours if who != "envoy" and scenario.ours else scenario.hops
+        for number, hop in reversed(list(enumerate(hops))):
             config = pathlib.Path(folder, f"{who}-{scenario.name}-{number}.json")
             config.write_text(json.dumps(hop))
             command = [binary, "-c", str(config), "--concurrency", "1", "-l", "error"]
@@ -123,11 +124,12 @@ def family(process):
     return ids
 
 
-def cpu_seconds(pids):
+def cpu_seconds(pids, with_ended=False):
+    """What processes used, and, if asked, what their children did that have ended."""
     total = 0
     for pid in pids:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        total += (int(fields[11]) + int(fields[12])) / TICKS
+        total += sum(int(ticks) for ticks in fields[11 : 15 if with_ended else 13]) / TICKS
     return total
 
 

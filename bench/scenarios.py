@@ -21,6 +21,7 @@ class Scenario:
     path: str = "/"
     haproxy: str = ""  # the same path as a haproxy configuration, where there is one
     ports: list = field(default_factory=lambda: [ENTRY])
+    ours: list = field(default_factory=list)  # the hops as sail-proxy has them, where it does more than Envoy can
 
 
 def http_manager(cluster, extra_filters=()):
@@ -70,6 +71,36 @@ def policies(count):
         "name": "envoy.filters.http.rbac",
         "typed_config": {"@type": f"{TYPES}.filters.http.rbac.v3.RBAC", "rules": {"action": "ALLOW", "policies": rules}},
     }
+
+
+def http_filter(name, kind, **settings):
+    return {"name": name, "typed_config": {"@type": f"type.googleapis.com/{kind}", **settings}}
+
+
+def sidecar(cluster, istio):
+    """What an Istio sidecar has before its router: policies, fault, CORS, gRPC statistics and an access log; Envoy has no
+    metadata exchange and no Istio statistics of its own, so that these are there for sail-proxy alone."""
+    filters = [
+        policies(10),
+        http_filter("envoy.filters.http.grpc_stats", "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"),
+        http_filter("envoy.filters.http.fault", "envoy.extensions.filters.http.fault.v3.HTTPFault"),
+        http_filter("envoy.filters.http.cors", "envoy.extensions.filters.http.cors.v3.Cors"),
+    ]
+    if istio:
+        headers = [{"istio_headers": {}}]
+        exchange = {"downstream_discovery": headers, "downstream_propagation": headers}
+        filters.insert(0, http_filter("istio.metadata_exchange", "io.istio.http.peer_metadata.Config", **exchange))
+        filters.append(http_filter("istio.stats", "stats.PluginConfig"))
+    manager = http_manager(cluster, filters)
+    line = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% " \
+        "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% \"%REQ(X-REQUEST-ID)%\" %UPSTREAM_HOST% %UPSTREAM_CLUSTER%\n"
+    log = {
+        "@type": f"{TYPES}.access_loggers.file.v3.FileAccessLog",
+        "path": "/dev/null",
+        "log_format": {"text_format_source": {"inline_string": line}},
+    }
+    manager["typed_config"]["access_log"] = [{"name": "file", "typed_config": log}]
+    return manager
 
 
 def socket(port):
@@ -173,6 +204,12 @@ def scenarios(folder):
     return [
         Scenario("h1", "HTTP/1.1, one hop", one_hop(http, app), haproxy=HAPROXY.replace("MODE", "http")),
         Scenario("h1-rbac", "HTTP/1.1, one hop, ten RBAC policies", one_hop(with_policies, app)),
+        Scenario(
+            "istio",
+            "HTTP/1.1, one hop, a sidecar's filters",
+            one_hop(sidecar("app", istio=False), app),
+            ours=one_hop(sidecar("app", istio=True), app),
+        ),
         Scenario("h1-mtls", "HTTP/1.1 over mTLS, two sidecars", two_hops(folder, http_peer, http, ["http/1.1"])),
         Scenario("h2-mtls", "HTTP/2 over mTLS, two sidecars", two_hops(folder, http_peer, http, ["h2"], http2=True)),
         Scenario("h2", "HTTP/2 in and out", one_hop(http, app_h2), load="h2"),
