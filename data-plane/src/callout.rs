@@ -129,14 +129,25 @@ pub(crate) async fn http(
     body: Bytes,
 ) -> Result<Response<Bytes>, CalloutError> {
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    fetch(worker, &target.cluster, head, body, target.timeout).await
+}
+
+/// Sends a request as it is to a cluster, and reads its answer to the end.
+pub(crate) async fn fetch(
+    worker: &Rc<Worker>,
+    cluster: &Arc<str>,
+    head: Head,
+    body: Bytes,
+    timeout: Option<Duration>,
+) -> Result<Response<Bytes>, CalloutError> {
     let call = async {
-        let (response, lease) = send(worker, &target.cluster, head, Body::text(body)).await?;
+        let (response, lease) = send(worker, cluster, head, Body::text(body)).await?;
         let (parts, body) = response.into_parts();
         let body = read(body).await?;
         lease.finish();
         Ok(Response::from_parts(parts, body))
     };
-    within(target.timeout, call).await
+    within(timeout, call).await
 }
 
 async fn within<T>(

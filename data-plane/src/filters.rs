@@ -29,6 +29,8 @@ mod health_check;
 mod ip_tagging;
 mod jwt_authn;
 mod local_rate_limit;
+#[cfg(feature = "lua")]
+mod lua;
 mod peer_metadata;
 mod rate_limit;
 mod rbac;
@@ -248,6 +250,11 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
         HttpFilterKind::Alpn(config) => Box::new(config.clone()),
         HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
+        #[cfg(feature = "lua")]
+        HttpFilterKind::Lua(config) => Box::new(lua::Filter::new(config, build)),
+        // Such a configuration was refused.
+        #[cfg(not(feature = "lua"))]
+        HttpFilterKind::Lua(_) => return None,
         HttpFilterKind::HeaderMutation(config) => Box::new(header_mutation::Filter(config.clone())),
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
         HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
@@ -264,6 +271,16 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::Wasm(_) => return None,
         HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
     })
+}
+
+/// Whether a script can be loaded.
+#[cfg(feature = "lua")]
+pub(crate) use lua::check as check_script;
+
+/// There is no script that this build can load.
+#[cfg(not(feature = "lua"))]
+pub(crate) fn check_script(_: &sail_proxy_config::http_filter::lua::Script) -> Result<(), String> {
+    Err("this sail-proxy was built without Lua: there is no envoy.filters.http.lua".to_owned())
 }
 
 /// The path without a parameter of its query.

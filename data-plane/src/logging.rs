@@ -3,7 +3,7 @@
 use crate::cli::LogLevel;
 
 /// Envoy's components and the module that does their work here. A component without one has no lines to filter.
-const COMPONENTS: [(&str, &str); 24] = [
+const COMPONENTS: [(&str, &str); 25] = [
     ("admin", "sail_proxy::admin"),
     ("client", "sail_proxy::pool"),
     ("config", "sail_proxy::xds"),
@@ -21,6 +21,7 @@ const COMPONENTS: [(&str, &str); 24] = [
     ("http2", "h2"),
     ("init", "sail_proxy::server"),
     ("jwt", "sail_proxy::filters::jwt_authn"),
+    ("lua", "sail_proxy::filters::lua"),
     ("main", "sail_proxy::server"),
     ("misc", "hyper"),
     ("pool", "sail_proxy::pool"),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use prost::{Message, Name};
 
 use crate::diagnostics::{Diagnostic, Severity};
+use crate::http_filter::lua::Script;
 use crate::pb;
 
 /// What conversions read besides messages. The I/O side gives it; tests give maps.
@@ -25,6 +26,12 @@ pub trait Sources {
     fn wasm(&self, plugin: &crate::wasm::Plugin, code: Option<&[u8]>) -> Result<crate::wasm::Loaded, String> {
         let _ = (plugin, code);
         Ok(crate::wasm::Loaded(Arc::new(())))
+    }
+
+    /// Loads a script once, to see that it can be; who has no Lua at hand takes every script.
+    fn lua(&self, script: &Script) -> Result<(), String> {
+        let _ = script;
+        Ok(())
     }
 }
 

@@ -28,6 +28,7 @@ pub mod ip_tagging;
 mod istio_stats;
 mod jwt_authn;
 mod local_rate_limit;
+pub mod lua;
 mod peer_metadata;
 pub mod rate_limit;
 mod rbac;
@@ -113,6 +114,7 @@ const FILTERS: &[Entry] = &[
     istio_stats::ENTRY,
     jwt_authn::ENTRY,
     local_rate_limit::ENTRY,
+    lua::ENTRY,
     peer_metadata::ENTRY,
     rate_limit::ENTRY,
     rbac::ENTRY,
@@ -192,6 +194,8 @@ pub enum HttpFilterKind {
     JwtAuthn(Arc<JwtAuthn>),
     /// `local_ratelimit`
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// `lua`
+    Lua(Arc<lua::Lua>),
     /// `istio.metadata_exchange` (`io.istio.http.peer_metadata.Config`)
     PeerMetadata(Arc<peer_metadata_proto::Config>),
     /// `ratelimit`

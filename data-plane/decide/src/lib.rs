@@ -27,3 +27,4 @@ pub mod path_template;
 pub mod rate_limit;
 pub mod rbac;
 pub mod route;
+pub mod signature;

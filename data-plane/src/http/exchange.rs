@@ -51,6 +51,17 @@ pub(crate) struct Exchange {
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
     request_host: RefCell<Option<Arc<str>>>,
+    /// The host that a filter wants the request to go to.
+    upstream_override: RefCell<Option<Box<UpstreamOverride>>>,
+}
+
+/// A host that a filter names.
+#[derive(Debug)]
+pub(crate) struct UpstreamOverride {
+    /// `IP:port`
+    pub(crate) address: String,
+    /// Whether no other host will do.
+    pub(crate) strict: bool,
 }
 
 impl Exchange {
@@ -93,6 +104,7 @@ impl Exchange {
             from_outside: Cell::new(true),
             redirects: RefCell::default(),
             request_host: RefCell::default(),
+            upstream_override: RefCell::default(),
         })
     }
 
@@ -124,6 +136,16 @@ impl Exchange {
     /// The host that was asked for, without its port; kept only where a cluster may ask for it.
     pub(crate) fn request_host(&self) -> Option<Arc<str>> {
         self.request_host.borrow().clone()
+    }
+
+    /// Names the host that the request is to go to.
+    pub(crate) fn set_upstream_override(&self, address: String, strict: bool) {
+        self.upstream_override.replace(Some(Box::new(UpstreamOverride { address, strict })));
+    }
+
+    /// The host that a filter named.
+    pub(crate) fn upstream_override(&self) -> std::cell::Ref<'_, Option<Box<UpstreamOverride>>> {
+        self.upstream_override.borrow()
     }
 
     /// The stream's random number.

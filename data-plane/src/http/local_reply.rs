@@ -22,6 +22,8 @@ pub(crate) struct LocalReply {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// In place of the one that follows from the HTTP status.
     pub(crate) grpc_status: Option<u32>,
+    /// The response as it goes out: nothing rewrites it.
+    pub(crate) whole: Option<Box<Response<Bytes>>>,
 }
 
 impl LocalReply {
@@ -33,7 +35,13 @@ impl LocalReply {
             details: details.into(),
             headers: Vec::new(),
             grpc_status: None,
+            whole: None,
         }
+    }
+
+    /// A response that stays as it is.
+    pub(crate) fn whole(response: Response<Bytes>, details: impl Into<Cow<'static, str>>) -> Self {
+        Self { whole: Some(Box::new(response)), ..Self::new(StatusCode::OK, "", details) }
     }
 
     pub(crate) fn flag(mut self, flag: ResponseFlag) -> Self {
@@ -48,6 +56,9 @@ impl LocalReply {
 
     /// As a gRPC client reads it, or as everybody else does.
     pub(crate) fn into_response(self, grpc: bool) -> Response<Body> {
+        if let Some(whole) = self.whole {
+            return whole.map(Body::text);
+        }
         let body = match self.body {
             Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
             Cow::Owned(text) => text.into(),
@@ -103,11 +114,13 @@ pub(crate) fn respond(exchange: &Exchange, reply: LocalReply) -> Response<Body> 
             info.flag(flag);
         }
         info.code_details = Some(reply.details.clone());
-        info.response_code = Some(reply.status.as_u16());
+        let status = reply.whole.as_ref().map_or(reply.status, |whole| whole.status());
+        info.response_code = Some(status.as_u16());
         info.local_reply_body = Some(reply.body.clone()).filter(|body| !body.is_empty());
     }
     let grpc = exchange.grpc.get();
-    let Some(rewrite) = &exchange.connection.manager.config.local_reply else {
+    let rewrite = exchange.connection.manager.config.local_reply.as_ref();
+    let Some(rewrite) = rewrite.filter(|_| reply.whole.is_none()) else {
         return reply.into_response(grpc);
     };
     let body = match reply.body {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Request};
 use sail_proxy_decide::host::Host;
-use sail_proxy_decide::lb::Criteria;
+use sail_proxy_decide::lb::{Criteria, Override};
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
 use sail_proxy_decide::route::retry::{HostPredicate, RetryPolicy};
 use sail_proxy_decide::route::{HostRewrite, RouteAction};
@@ -161,6 +161,7 @@ impl Try<'_> {
         let counted = tried.len() - tried.len() % usize::try_from(frequency).unwrap_or(usize::MAX);
         let priorities: smallvec::SmallVec<[u32; 4]> =
             tried.iter().take(counted).map(|host| host.priority).collect();
+        let named = self.exchange.upstream_override();
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
@@ -175,7 +176,9 @@ impl Try<'_> {
                     .as_ref()
                     .and_then(|weighted| weighted.metadata_match.as_deref()),
             },
-            override_host: None,
+            override_host: named
+                .as_deref()
+                .map(|named| Override { address: &named.address, strict: named.strict }),
             headers: Some(&head.headers),
             authority: Some(head.authority()),
             tried: tried.len(),

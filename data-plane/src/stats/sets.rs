@@ -14,7 +14,7 @@ pub use auth::{
     http_adaptive_concurrency, http_admission_control, http_api_key_auth, http_bandwidth_limit,
     http_basic_auth, http_cors, http_csrf, http_ip_tagging, http_jwt_authn, http_set_metadata,
 };
-pub use bodies::{http_compressor, http_decompressor, http_ext_proc};
+pub use bodies::{http_compressor, http_decompressor, http_ext_proc, http_lua};
 pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,

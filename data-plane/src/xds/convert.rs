@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::hcm::Hcm;
+use sail_proxy_config::http_filter::lua::Script;
 use sail_proxy_config::http_filter::{Extension, HttpFilterKind};
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
@@ -39,6 +40,10 @@ impl Sources for Files {
     #[cfg(not(feature = "wasm"))]
     fn wasm(&self, _: &wasm::Plugin, _: Option<&[u8]>) -> Result<wasm::Loaded, String> {
         Err("this sail-proxy was built without wasm (cargo feature wasm)".to_owned())
+    }
+
+    fn lua(&self, script: &Script) -> Result<(), String> {
+        crate::filters::check_script(script)
     }
 }
 

@@ -7,7 +7,7 @@ use e2e_sim::Proxy;
 use saild_translate::Cache;
 
 /// Filters of stock Envoys that users may patch in and sail-proxy may lack: it refuses them by name.
-const REFUSED: [&str; 4] = ["ext_authz", "local_ratelimit", "http.buffer", "http.lua"];
+const REFUSED: [&str; 3] = ["ext_authz", "local_ratelimit", "http.buffer"];
 
 #[test]
 fn every_golden_case_is_accepted() {

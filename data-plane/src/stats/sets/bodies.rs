@@ -45,3 +45,14 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `http.<stat_prefix>.lua.`, and what the filter's own prefix adds; the object's name is all of it.
+    http_lua { root: "http", tag: Tag::None }
+    counters {
+        errors = "errors",
+        executions = "executions",
+    }
+    gauges {}
+    histograms {}
+}
