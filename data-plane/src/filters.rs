@@ -8,10 +8,14 @@ mod bandwidth_limit;
 mod basic_auth;
 mod buffer;
 mod cdn_loop;
+mod composite;
 mod compression;
 mod compressor;
+mod connect_grpc_bridge;
 mod cors;
+mod credential_injector;
 mod csrf;
+mod custom_response;
 mod decompressor;
 mod descriptors;
 mod discovered;
@@ -27,10 +31,12 @@ mod header_mutation;
 mod header_to_metadata;
 mod health_check;
 mod ip_tagging;
+mod json_to_metadata;
 mod jwt_authn;
 mod local_rate_limit;
 #[cfg(feature = "lua")]
 mod lua;
+mod original_src;
 mod peer_metadata;
 mod rate_limit;
 mod rbac;
@@ -246,6 +252,9 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::HealthCheck(config) => Box::new(health_check::Filter::new(config)),
         HttpFilterKind::IpTagging(config) => Box::new(ip_tagging::Filter::new(config, build)),
         HttpFilterKind::SetMetadata(entries) => Box::new(set_metadata::Filter::new(entries, build)),
+        HttpFilterKind::CredentialInjector(config) => {
+            Box::new(credential_injector::Filter::new(config, build))
+        }
         HttpFilterKind::Cors => Box::new(cors::Cors::new(build)),
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
         HttpFilterKind::Alpn(config) => Box::new(config.clone()),
@@ -259,17 +268,22 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
         HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
         HttpFilterKind::Buffer(limit) => Box::new(buffer::Filter(*limit)),
+        HttpFilterKind::Composite(config) => Box::new(composite::Filter::new(config, build)),
+        HttpFilterKind::CustomResponse(config) => Box::new(custom_response::Filter::new(config, build)),
         HttpFilterKind::Compressor(config) => Box::new(compressor::Filter::new(config, build)),
         HttpFilterKind::Decompressor(config) => Box::new(decompressor::Filter::new(config, build)),
         HttpFilterKind::GrpcHttp1Bridge(config) => Box::new(grpc_http1_bridge::Filter(*config)),
         HttpFilterKind::GrpcWeb => Box::new(grpc_web::Filter),
+        HttpFilterKind::ConnectGrpcBridge => Box::new(connect_grpc_bridge::Filter),
+        HttpFilterKind::JsonToMetadata(config) => Box::new(json_to_metadata::Filter::new(config, build)),
+        HttpFilterKind::OriginalSrc(mark) => Box::new(original_src::Filter(*mark)),
         HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
         #[cfg(feature = "wasm")]
         HttpFilterKind::Wasm(config) => Box::new(wasm::Filter::new(config, build)),
         // Without the engine none is accepted.
         #[cfg(not(feature = "wasm"))]
         HttpFilterKind::Wasm(_) => return None,
-        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) => return None,
+        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) | HttpFilterKind::OnDemand => return None,
     })
 }
 

@@ -47,7 +47,7 @@ impl Routed {
     }
 
     /// Puts back what was found before.
-    fn restore(&self, before: &Self) {
+    pub(crate) fn restore(&self, before: &Self) {
         self.0.replace(before.0.borrow().clone());
     }
 

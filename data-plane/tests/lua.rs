@@ -36,11 +36,11 @@ fn bootstrap(mut lua: Value, routes: &Value, app: SocketAddr) -> String {
             {"name": "router", "typed_config": {"@type": format!("{FILTERS}.router.v3.Router")}},
         ],
     });
-    json!({"node": {"id": "n", "cluster": "c"}, "static_resources": {
+    let resources = json!({
         "listeners": [{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
             "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}]}],
-        "clusters": [cluster("app", Some(app)), cluster("none", None)]}})
-    .to_string()
+        "clusters": [cluster("app", Some(app)), cluster("none", None)]});
+    format!("node: {{id: n, cluster: c}}\nstatic_resources: {resources}\n")
 }
 
 fn route() -> Value {

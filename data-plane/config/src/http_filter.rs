@@ -8,10 +8,14 @@ mod bandwidth_limit;
 mod basic_auth;
 mod buffer;
 mod cdn_loop;
+pub mod composite;
 pub mod compression;
 pub mod compressor;
+mod connect_grpc_bridge;
 mod cors;
+pub mod credential_injector;
 mod csrf;
+pub mod custom_response;
 pub mod decompressor;
 mod discovered;
 mod dynamic_forward_proxy;
@@ -26,9 +30,12 @@ pub mod header_to_metadata;
 pub mod health_check;
 pub mod ip_tagging;
 mod istio_stats;
+pub mod json_to_metadata;
 mod jwt_authn;
 mod local_rate_limit;
 pub mod lua;
+mod on_demand;
+mod original_src;
 mod peer_metadata;
 pub mod rate_limit;
 mod rbac;
@@ -96,9 +103,14 @@ const FILTERS: &[Entry] = &[
     basic_auth::ENTRY,
     buffer::ENTRY,
     cdn_loop::ENTRY,
+    composite::ENTRY,
+    composite::WITH_MATCHER,
     compressor::ENTRY,
+    connect_grpc_bridge::ENTRY,
     cors::ENTRY,
+    credential_injector::ENTRY,
     csrf::ENTRY,
+    custom_response::ENTRY,
     decompressor::ENTRY,
     ext_authz::ENTRY,
     ext_proc::ENTRY,
@@ -112,9 +124,12 @@ const FILTERS: &[Entry] = &[
     health_check::ENTRY,
     ip_tagging::ENTRY,
     istio_stats::ENTRY,
+    json_to_metadata::ENTRY,
     jwt_authn::ENTRY,
     local_rate_limit::ENTRY,
     lua::ENTRY,
+    on_demand::ENTRY,
+    original_src::ENTRY,
     peer_metadata::ENTRY,
     rate_limit::ENTRY,
     rbac::ENTRY,
@@ -164,12 +179,20 @@ pub enum HttpFilterKind {
     Alpn(Arc<AlpnOverride>),
     /// `buffer`: the most bytes.
     Buffer(u32),
+    /// `composite`, or any filter with a matcher.
+    Composite(Arc<composite::Composite>),
+    /// `connect_grpc_bridge`
+    ConnectGrpcBridge,
     /// `compressor`
     Compressor(Arc<compressor::Compressor>),
     /// Found by discovery (ECDS).
     Discovered(Arc<Discovered>),
+    /// `credential_injector`
+    CredentialInjector(Arc<credential_injector::CredentialInjector>),
     /// `cors`: routes hold the policies.
     Cors,
+    /// `custom_response`
+    CustomResponse(Arc<custom_response::CustomResponse>),
     /// `decompressor`
     Decompressor(Arc<decompressor::Decompressor>),
     /// `dynamic_forward_proxy`
@@ -190,12 +213,18 @@ pub enum HttpFilterKind {
     HeaderMutation(Arc<Mutations>),
     /// `istio.stats`
     IstioStats(Arc<stats::PluginConfig>),
+    /// `json_to_metadata`
+    JsonToMetadata(Arc<json_to_metadata::JsonToMetadata>),
     /// `jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
     /// `local_ratelimit`
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `lua`
     Lua(Arc<lua::Lua>),
+    /// `on_demand`: there is nothing to do.
+    OnDemand,
+    /// `original_src`: the mark.
+    OriginalSrc(u32),
     /// `istio.metadata_exchange` (`io.istio.http.peer_metadata.Config`)
     PeerMetadata(Arc<peer_metadata_proto::Config>),
     /// `ratelimit`

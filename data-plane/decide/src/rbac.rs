@@ -13,6 +13,11 @@ use crate::path_template::PathTemplate;
 
 pub use engine::{Input, Peer, Verdict};
 
+/// A request or connection, as matcher trees see it.
+pub fn data<I: Input>(input: &I) -> impl crate::matcher::tree::Data + '_ {
+    attributes::Known(input)
+}
+
 /// The RBAC filter's configuration.
 #[derive(Debug, Default)]
 pub struct RbacConfig {

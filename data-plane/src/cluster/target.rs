@@ -64,7 +64,7 @@ impl PoolKey {
             downstream: config
                 .connection_pool_per_downstream_connection
                 .then(|| exchange.connection.downstream.connection_id),
-            via: Via::new(socket, &exchange.connection.downstream),
+            via: Via::of(socket, exchange),
         }
     }
 }
@@ -103,6 +103,15 @@ pub(crate) struct Via {
 impl Via {
     fn new(socket: &UpstreamSocket, downstream: &DownstreamInfo) -> Self {
         Self { source: downstream.state.upstream_source, header: header(socket, Some(downstream)) }
+    }
+
+    /// For a request, whose filters may want it to come from elsewhere.
+    fn of(socket: &UpstreamSocket, exchange: &Exchange) -> Self {
+        let mut via = Self::new(socket, &exchange.connection.downstream);
+        if let Some(source) = exchange.wishes().as_ref().and_then(|wishes| wishes.source) {
+            via.source = Some(source);
+        }
+        via
     }
 
     /// The proxy speaks for itself.

@@ -23,7 +23,7 @@ use super::timers::{Limits, StreamTimer};
 use crate::pool::lease::Lease;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
-use crate::stream_info::{ResponseFlag, StreamInfo, details};
+use crate::stream_info::{ResponseFlag, StreamInfo, UpstreamSource, details};
 use crate::worker::state::Active;
 
 /// What everybody who works on a request shares.
@@ -51,8 +51,17 @@ pub(crate) struct Exchange {
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
     request_host: RefCell<Option<Arc<str>>>,
-    /// The host that a filter wants the request to go to.
-    upstream_override: RefCell<Option<Box<UpstreamOverride>>>,
+    /// What filters want of the upstream connection.
+    wishes: RefCell<Option<Box<Wishes>>>,
+}
+
+/// What filters want of the upstream connection.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// The host.
+    pub(crate) host: Option<UpstreamOverride>,
+    /// From where it comes.
+    pub(crate) source: Option<UpstreamSource>,
 }
 
 /// A host that a filter names.
@@ -104,7 +113,7 @@ impl Exchange {
             from_outside: Cell::new(true),
             redirects: RefCell::default(),
             request_host: RefCell::default(),
-            upstream_override: RefCell::default(),
+            wishes: RefCell::default(),
         })
     }
 
@@ -140,12 +149,17 @@ impl Exchange {
 
     /// Names the host that the request is to go to.
     pub(crate) fn set_upstream_override(&self, address: String, strict: bool) {
-        self.upstream_override.replace(Some(Box::new(UpstreamOverride { address, strict })));
+        self.wishes.borrow_mut().get_or_insert_default().host = Some(UpstreamOverride { address, strict });
     }
 
-    /// The host that a filter named.
-    pub(crate) fn upstream_override(&self) -> std::cell::Ref<'_, Option<Box<UpstreamOverride>>> {
-        self.upstream_override.borrow()
+    /// Says from where the upstream connection is to come.
+    pub(crate) fn set_upstream_source(&self, source: UpstreamSource) {
+        self.wishes.borrow_mut().get_or_insert_default().source = Some(source);
+    }
+
+    /// What filters want of the upstream connection.
+    pub(crate) fn wishes(&self) -> std::cell::Ref<'_, Option<Box<Wishes>>> {
+        self.wishes.borrow()
     }
 
     /// The stream's random number.

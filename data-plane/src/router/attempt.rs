@@ -161,7 +161,8 @@ impl Try<'_> {
         let counted = tried.len() - tried.len() % usize::try_from(frequency).unwrap_or(usize::MAX);
         let priorities: smallvec::SmallVec<[u32; 4]> =
             tried.iter().take(counted).map(|host| host.priority).collect();
-        let named = self.exchange.upstream_override();
+        let wishes = self.exchange.wishes();
+        let named = wishes.as_ref().and_then(|wishes| wishes.host.as_ref());
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
@@ -176,9 +177,7 @@ impl Try<'_> {
                     .as_ref()
                     .and_then(|weighted| weighted.metadata_match.as_deref()),
             },
-            override_host: named
-                .as_deref()
-                .map(|named| Override { address: &named.address, strict: named.strict }),
+            override_host: named.map(|named| Override { address: &named.address, strict: named.strict }),
             headers: Some(&head.headers),
             authority: Some(head.authority()),
             tried: tried.len(),

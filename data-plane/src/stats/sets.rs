@@ -12,9 +12,12 @@ mod wasm_vms;
 
 pub use auth::{
     http_adaptive_concurrency, http_admission_control, http_api_key_auth, http_bandwidth_limit,
-    http_basic_auth, http_cors, http_csrf, http_ip_tagging, http_jwt_authn, http_set_metadata,
+    http_basic_auth, http_cors, http_credential_injector, http_credential_oauth2, http_csrf, http_ip_tagging,
+    http_jwt_authn, http_set_metadata,
 };
-pub use bodies::{http_compressor, http_decompressor, http_ext_proc, http_lua};
+pub use bodies::{
+    http_compressor, http_custom_response, http_decompressor, http_ext_proc, http_lua, json_to_metadata,
+};
 pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,

@@ -11,13 +11,17 @@ use xds_api::envoy::config::core::v3::{
 };
 use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter};
 use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
 };
+use xds_api::envoy::extensions::http::injected_credentials::generic::v3::Generic;
+use xds_api::envoy::extensions::http::injected_credentials::oauth2::v3::{OAuth2, o_auth2::FlowType};
 use xds_api::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, UpstreamTlsContext,
     common_tls_context::ValidationContextType, downstream_tls_context::SessionTicketKeysType,
 };
+use xds_api::google::protobuf::Any;
 use xds_api::type_url;
 use xds_stream::client::Protocol;
 
@@ -217,8 +221,10 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
 
 /// A filter's configuration may be a resource of its own.
 fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
-    let Some(http_filter::ConfigType::ConfigDiscovery(discovery)) = &filter.config_type else {
-        return Ok(());
+    let discovery = match &filter.config_type {
+        Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => discovery,
+        Some(http_filter::ConfigType::TypedConfig(config)) => return of_credentials(config, parent, needs),
+        None => return Ok(()),
     };
     let (source, timeout) = source(discovery.config_source.as_ref(), parent)
         .map_err(|e| format!("config_discovery.config_source.{e}"))?;
@@ -231,6 +237,25 @@ fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Res
         timeout: if ready { Some(Duration::ZERO) } else { timeout },
     });
     Ok(())
+}
+
+/// Credentials that a filter puts into requests are secrets.
+fn of_credentials(config: &Any, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    let Ok(injector) = any::unpack::<CredentialInjector>(config) else { return Ok(()) };
+    let Some(config) = injector.credential.and_then(|credential| credential.typed_config) else {
+        return Ok(());
+    };
+    let (field, secret) = if let Ok(generic) = any::unpack::<Generic>(&config) {
+        ("credential", generic.credential)
+    } else if let Ok(OAuth2 { flow_type: Some(FlowType::ClientCredentials(client)), .. }) =
+        any::unpack::<OAuth2>(&config)
+    {
+        ("client_credentials.client_secret", client.client_secret)
+    } else {
+        return Ok(());
+    };
+    let secret = secret.as_ref().map_or(Ok(()), |secret| of_secret(secret, parent, needs));
+    secret.map_err(|e| format!("typed_config.credential.typed_config.{field}.{e}"))
 }
 
 fn upstream_tls(socket: &TransportSocket, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {

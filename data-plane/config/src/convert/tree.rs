@@ -262,6 +262,13 @@ fn input_of(cx: &mut Cx<'_>, any: &pb::Any) -> Option<Input> {
             let value: pb::matcher::HttpRequestQueryParamMatchInput = cx.unpack(any)?;
             Input::QueryParam(value.query_param.into())
         }
+        "envoy.type.matcher.v3.HttpResponseHeaderMatchInput" => {
+            let value: pb::matcher::HttpResponseHeaderMatchInput = cx.unpack(any)?;
+            let key = HeaderKey::parse(&value.header_name);
+            Input::ResponseHeader(cx.ok("header_name", key)?)
+        }
+        "envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput" => Input::ResponseStatus,
+        "envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput" => Input::ResponseStatusClass,
         "xds.type.matcher.v3.HttpAttributesCelMatchInput" => Input::Attributes,
         _ => match name.strip_prefix("envoy.extensions.matching.common_inputs.").unwrap_or_default() {
             "network.v3.DestinationIPInput" => Input::DestinationIp,

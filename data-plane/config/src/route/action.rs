@@ -68,7 +68,7 @@ pub(crate) fn status_code(status: u32) -> Result<StatusCode, String> {
         .ok_or_else(|| format!("{status} is not between 200 and 599"))
 }
 
-fn redirect(cx: &mut Cx<'_>, value: pb::route::RedirectAction) -> Option<Redirect> {
+pub(crate) fn redirect(cx: &mut Cx<'_>, value: pb::route::RedirectAction) -> Option<Redirect> {
     use pb::route::redirect_action::{
         PathRewriteSpecifier, RedirectResponseCode as Code, SchemeRewriteSpecifier,
     };

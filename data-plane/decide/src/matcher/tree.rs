@@ -98,6 +98,12 @@ pub enum Input {
     Metadata(Box<str>, Box<[Box<str>]>),
     /// A filter state object.
     FilterState(Box<str>),
+    /// The response's status.
+    ResponseStatus,
+    /// Its class: `4xx`.
+    ResponseStatusClass,
+    /// A response header.
+    ResponseHeader(HeaderKey),
     /// All attributes, for expressions.
     Attributes,
 }

@@ -117,7 +117,11 @@ impl<I: Input> Data for Known<'_, I> {
                 Cow::Owned(Json::String(text)) => Some(Cow::Owned(text)),
                 _ => None,
             },
-            Kind::Attributes => None,
+            // Requests are looked at before there is a response.
+            Kind::ResponseStatus
+            | Kind::ResponseStatusClass
+            | Kind::ResponseHeader(_)
+            | Kind::Attributes => None,
         }
     }
 

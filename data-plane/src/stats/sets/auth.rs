@@ -127,3 +127,34 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `http.<stat_prefix>.credential_injector.`
+    http_credential_injector { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        injected = "credential_injector.injected",
+        failed = "credential_injector.failed",
+        already_exists = "credential_injector.already_exists",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `http.<stat_prefix>.credential_injector.oauth2.`
+    http_credential_oauth2 { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        token_requested = "credential_injector.oauth2.token_requested",
+        token_fetched = "credential_injector.oauth2.token_fetched",
+        token_fetch_failed_on_client_secret =
+            "credential_injector.oauth2.token_fetch_failed_on_client_secret",
+        token_fetch_failed_on_cluster_not_found =
+            "credential_injector.oauth2.token_fetch_failed_on_cluster_not_found",
+        token_fetch_failed_on_stream_reset = "credential_injector.oauth2.token_fetch_failed_on_stream_reset",
+        token_fetch_failed_on_bad_token = "credential_injector.oauth2.token_fetch_failed_on_bad_token",
+        token_fetch_failed_on_bad_response_code =
+            "credential_injector.oauth2.token_fetch_failed_on_bad_response_code",
+    }
+    gauges {}
+    histograms {}
+}

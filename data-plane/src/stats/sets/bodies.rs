@@ -56,3 +56,27 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `json_to_metadata.rq.` and `json_to_metadata.resp.`; the object's name is all of it.
+    json_to_metadata { root: "", tag: Tag::None }
+    counters {
+        success = "success",
+        mismatched_content_type = "mismatched_content_type",
+        no_body = "no_body",
+        invalid_json_body = "invalid_json_body",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `http.<stat_prefix>.custom_response_`
+    http_custom_response { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        custom_response_redirect_no_route = "custom_response_redirect_no_route",
+        custom_response_invalid_uri = "custom_response_invalid_uri",
+    }
+    gauges {}
+    histograms {}
+}
