@@ -168,6 +168,7 @@ fn local(exchange: &Exchange, policy: &LocalPolicy, reply: &mut Reply) {
     match &policy.format {
         Some(format) => {
             // It tells of the response that was, and its text is plain whatever it looks like.
+            exchange.info.borrow_mut().response_code = Some(reply.response.status().as_u16());
             let info = exchange.info.borrow();
             let view = View::new(&info, LogType::NotAccepted).with_response(reply.response.headers());
             local.body = access_log::formatted(&format.format, &view.with_body(&said)).into();
