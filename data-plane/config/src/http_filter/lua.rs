@@ -127,7 +127,7 @@ fn read_per_route(cx: &mut Cx<'_>, any: &pb::Any) -> Option<LuaPerRoute> {
     Some(LuaPerRoute { choice, context: filter_context.map(|context| Arc::new(values::object(context))) })
 }
 
-fn paths(cx: &mut Cx<'_>, paths: Vec<String>, cpaths: &Vec<String>) -> Arc<[Box<str>]> {
+fn paths(cx: &mut Cx<'_>, paths: Vec<String>, cpaths: &[String]) -> Arc<[Box<str>]> {
     if !cpaths.is_empty() {
         cx.error("package_cpaths", "modules in C are not loaded");
     }

@@ -170,7 +170,7 @@ fn fill(lua: &Lua, table: &Table, headers: &HeaderMap, duplicates: bool) -> Resu
         let values = || headers.get_all(name).iter().map(|value| lua.create_string(value.as_bytes()));
         if duplicates && values().count() > 1 {
             table.raw_set(name.as_str(), values().collect::<Result<Vec<_>, _>>()?)?;
-        } else if let Some(value) = values().last() {
+        } else if let Some(value) = values().next_back() {
             table.raw_set(name.as_str(), value?)?;
         }
     }
