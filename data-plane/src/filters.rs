@@ -39,7 +39,7 @@ mod lua;
 mod original_src;
 mod peer_metadata;
 mod rate_limit;
-mod rbac;
+pub(crate) mod rbac;
 mod set_filter_state;
 mod set_metadata;
 mod tail;

@@ -47,11 +47,14 @@ pub(crate) struct Listener {
 pub(crate) struct Drain {
     token: CancellationToken,
     end: Rc<Cell<Option<Instant>>>,
+    /// How long it lasts, if connections are to close bit by bit.
+    time: Rc<Cell<Option<Duration>>>,
 }
 
 impl Drain {
-    fn begin(&self, time: Duration) {
+    fn begin(&self, time: Duration, gradual: bool) {
         if self.end.get().is_none() {
+            self.time.set(gradual.then_some(time));
             self.end.set(Some(Instant::now() + time));
             self.token.cancel();
         }
@@ -65,6 +68,20 @@ impl Drain {
     /// Whether it has begun.
     pub(crate) fn is_begun(&self) -> bool {
         self.end.get().is_some()
+    }
+
+    /// Whether connections close bit by bit.
+    pub(crate) fn is_gradual(&self) -> bool {
+        self.time.get().is_some()
+    }
+
+    /// Whether a connection is to close now: at once, or with a chance that grows over the drain's time.
+    pub(crate) fn closes(&self, random: u64) -> bool {
+        let Some(end) = self.end.get() else { return false };
+        let Some(time) = self.time.get() else { return true };
+        let left = end.saturating_duration_since(Instant::now());
+        let elapsed = time.saturating_sub(left).as_nanos();
+        left.is_zero() || u128::from(random) * time.as_nanos() < elapsed << 64
     }
 
     /// When it is over; `None` before it begins.
@@ -133,7 +150,7 @@ pub(crate) fn update(worker: &Rc<Worker>, snapshot: &Snapshot) {
     let time = worker.shared.options.drain_time;
     for (name, listener) in &before {
         if listeners.get(name).is_none_or(|now| !Rc::ptr_eq(now, listener)) {
-            listener.drain.begin(time);
+            listener.drain.begin(time, worker.shared.options.drain_gradually);
         }
     }
     worker.accepting.borrow_mut().retain(|name, tasks| {
@@ -165,7 +182,7 @@ pub(crate) fn for_destination(worker: &Worker, destination: SocketAddr) -> Optio
 pub(crate) fn drain(worker: &Worker, scope: Scope) {
     let time = worker.shared.options.drain_time;
     for listener in worker.listeners.borrow().values().filter(|listener| is_meant(&listener.config, scope)) {
-        listener.drain.begin(time);
+        listener.drain.begin(time, worker.shared.options.drain_gradually);
     }
 }
 

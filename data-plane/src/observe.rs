@@ -102,6 +102,11 @@ impl Observers {
         listener.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect()
     }
 
+    /// Opens the files of logs anew, after somebody moved them away.
+    pub fn reopen_logs(&self) {
+        self.sinks.reopen();
+    }
+
     /// Our own metadata, as peers see it.
     pub fn local(&self) -> &Arc<PeerMetadata> {
         &self.local

@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 mod connect;
+mod counters;
 pub(crate) mod failure;
 mod internal_redirect;
 pub(crate) mod mirror;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 use sail_proxy_decide::route::{
-    Action, DirectResponse, Redirect, Route, RouteTable, VirtualHost, WeightedCluster,
+    Action, DirectResponse, Draw, Redirect, Route, RouteTable, VirtualHost, WeightedCluster,
 };
 
 use crate::http::body::Body;
@@ -82,18 +83,34 @@ pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) ->
         peer_presented: presented,
         peer_validated: tls.is_some_and(|peer| peer.info.peer_certificate_validated),
         dynamic_metadata: (!info.dynamic_metadata.is_empty()).then(|| info.dynamic_metadata.all()),
+        filter_state: &info.filter_state,
         runtime: exchange.connection.worker.runtime(),
     };
     let found = table.find(&view, &context)?;
+    let in_tree = found.virtual_host.matcher.as_ref().and_then(|tree| {
+        let subject = crate::filters::rbac::Subject::new(exchange, head, &info);
+        table.find_in(tree.find(&sail_proxy_decide::rbac::Known(&subject))?, &view, &context)
+    });
     let mut routed = Found {
         table: table.clone(),
         virtual_host: found.virtual_host.clone(),
-        route: found.route.cloned(),
+        route: found.route.or(in_tree).cloned(),
         weighted: None,
         cluster: None,
     };
     if let Some(Action::Route(action)) = routed.route.as_ref().map(|route| &route.action)
-        && let Some(choice) = action.cluster.choose(&view, random)
+        && let Some(choice) = action.cluster.choose(
+            &view,
+            &Draw {
+                random,
+                hash: if action.cluster.wants_hash() {
+                    attempt::hash(exchange, action, head).hash
+                } else {
+                    None
+                },
+                runtime: exchange.connection.worker.runtime(),
+            },
+        )
     {
         routed.cluster = Some(choice.name.to_arc());
         routed.weighted = choice.weighted.cloned();

@@ -124,6 +124,7 @@ async fn serve(
     let options = worker::Options {
         concurrency: main.workers,
         drain_time: Duration::from_secs(main.cli.drain_time_s),
+        drain_gradually: main.cli.drain_strategy == crate::cli::DrainStrategy::Gradual,
         node_metadata: main.node.metadata.clone().unwrap_or_default(),
         node_id: main.node.id.clone(),
         node_cluster: main.node.cluster.clone(),

@@ -11,6 +11,7 @@ mod sampling;
 mod span;
 mod zipkin;
 
+pub(crate) use context::set_sampled;
 pub use context::{Context, Propagation, SpanId, TraceId};
 pub(crate) use export::post;
 pub(crate) use export::run_all;

@@ -53,6 +53,8 @@ pub struct Options {
     pub concurrency: usize,
     /// How long a drained connection is given.
     pub drain_time: Duration,
+    /// Whether connections are asked to close bit by bit over that time, rather than all at once.
+    pub drain_gradually: bool,
     /// The node's metadata, which peers are told.
     pub node_metadata: xds_api::google::protobuf::Struct,
     /// The node's id.
@@ -151,6 +153,11 @@ impl Workers {
         let before = std::mem::replace(&mut *self.shared.latest.lock(), snapshot.clone());
         self.shared.clusters.note_update(&before, snapshot);
         Ok(())
+    }
+
+    /// Who observes the workers' streams.
+    pub fn observers(&self) -> &Arc<Observers> {
+        &self.shared.options.observers
     }
 
     /// Tells clients to go elsewhere (`connection: close`, GOAWAY) and ends their connections within the drain time;

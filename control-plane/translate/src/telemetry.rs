@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mesh_api::Object;
 use mesh_api::mesh_config::Provider;
-use mesh_api::telemetry::{ModeMatch, ProviderRef, Telemetry, Tracing, WorkloadMode};
+use mesh_api::telemetry::{ModeMatch, ProviderRef, Telemetry, WorkloadMode};
 use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 
@@ -84,11 +84,6 @@ pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
         }
         for logging in &layer.spec.access_logging {
             check("accessLogging", &logging.providers, access_log::is_log);
-        }
-        let context = |t: &Tracing| t.disable_context_propagation == Some(true);
-        if layer.spec.tracing.iter().any(context) {
-            let message = "tracing.disableContextPropagation has no effect yet";
-            out.push(Warning::of("Telemetry", &layer.meta, message));
         }
     }
     out

@@ -39,6 +39,8 @@ pub struct Hcm {
     pub flush_access_log_on_new_request: bool,
     /// Its timeouts.
     pub timeouts: HcmTimeouts,
+    /// By how much more a connection may last than its limit, at random, in percent.
+    pub max_connection_duration_jitter: f64,
     /// Limits of connections and requests.
     pub limits: HcmLimits,
     /// HTTP/1 alone.

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use sail_proxy_decide::fraction::Fraction;
 use sail_proxy_decide::route::{
-    Decorator, HostIndex, RequireTls, Route, RouteTable, RouteTracing, VirtualHost,
+    Decorator, HostIndex, MatchedRoutes, RequireTls, Route, RouteTable, RouteTracing, VirtualCluster,
+    VirtualHost,
 };
 
-use crate::convert::{Cx, arc, headers, values};
+use crate::convert::{Cx, arc, headers, matchers, tree, type_name, values};
 use crate::pb;
 
 pub(crate) use policies::{hash_policy, mirror, retry};
@@ -130,8 +131,6 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
         metadata,
         route_specifiers,
     } = value;
-    cx.refuse("matcher", &matcher);
-    cx.ignore("virtual_clusters", &virtual_clusters, "statistics of virtual clusters are not kept");
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
     cx.refuse("route_specifiers", &route_specifiers);
     let require_tls = match TlsRequirementType::try_from(require_tls) {
@@ -143,9 +142,19 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
             return None;
         }
     };
+    let level = Level { host: &name, body_limit };
     Some(VirtualHost {
         rate_limits: rate_limit::all(cx, "rate_limits", rate_limits),
-        routes: cx.each("routes", routes, |cx, value| route(cx, value, body_limit).map(Arc::new)).into(),
+        virtual_clusters: virtual_clusters_of(cx, &name, virtual_clusters),
+        matcher: {
+            if matcher.is_some() && !routes.is_empty() {
+                cx.error("matcher", "it excludes routes");
+            }
+            cx.option("matcher", matcher, |cx, value| {
+                tree::tree(cx, value, &|cx, any| matched(cx, any, &level))
+            })
+        },
+        routes: cx.each("routes", routes, |cx, value| route(cx, value, &level).map(Arc::new)).into(),
         tls_redirect: (require_tls != RequireTls::None).then(|| Arc::new(Route::to_https())),
         require_tls,
         request_headers: headers::ops(
@@ -178,11 +187,60 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
     })
 }
 
+/// What routes take from above.
+struct Level<'a> {
+    host: &'a str,
+    body_limit: usize,
+}
+
+/// The virtual clusters, and the one that takes what they leave.
+fn virtual_clusters_of(
+    cx: &mut Cx<'_>,
+    host: &str,
+    values: Vec<pb::route::VirtualCluster>,
+) -> Box<[VirtualCluster]> {
+    if values.is_empty() {
+        return Box::default();
+    }
+    let named = |name: &str| Arc::from(format!("{host}.vcluster.{name}"));
+    let mut all = cx.each("virtual_clusters", values, |cx, value| {
+        let pb::route::VirtualCluster { headers, name } = value;
+        if name.is_empty() {
+            cx.error("name", "it must be set");
+        }
+        if headers.is_empty() {
+            cx.error("headers", "they must not be empty");
+        }
+        Some(VirtualCluster { headers: matchers::headers(cx, "headers", headers), stat_name: named(&name) })
+    });
+    all.push(VirtualCluster { headers: Box::default(), stat_name: named("other") });
+    all.into()
+}
+
+/// A leaf of a virtual host's tree: a route, or a list of them.
+fn matched(cx: &mut Cx<'_>, any: &pb::Any, level: &Level<'_>) -> Option<MatchedRoutes> {
+    match type_name(any) {
+        "envoy.config.route.v3.Route" => {
+            let value = cx.unpack(any)?;
+            route(cx, value, level).map(|route| MatchedRoutes([Arc::new(route)].into()))
+        }
+        "envoy.config.route.v3.RouteList" => {
+            let pb::route::RouteList { routes } = cx.unpack(any)?;
+            let routes = cx.each("routes", routes, |cx, value| route(cx, value, level).map(Arc::new));
+            Some(MatchedRoutes(routes.into()))
+        }
+        other => {
+            cx.error("", format_args!("there is no action {other:?}"));
+            None
+        }
+    }
+}
+
 fn buffer_limit(old: Option<pb::UInt32Value>, new: Option<pb::UInt64Value>) -> Option<u64> {
     new.map(|value| value.value).or(old.map(|value| value.value.into()))
 }
 
-fn route(cx: &mut Cx<'_>, value: pb::route::Route, body_limit: usize) -> Option<Route> {
+fn route(cx: &mut Cx<'_>, value: pb::route::Route, level: &Level<'_>) -> Option<Route> {
     let pb::route::Route {
         name,
         r#match,
@@ -201,9 +259,8 @@ fn route(cx: &mut Cx<'_>, value: pb::route::Route, body_limit: usize) -> Option<
         action,
     } = value;
     cx.refuse("route_specifiers", &route_specifiers);
-    cx.ignore("stat_prefix", &stat_prefix, "statistics of routes are not kept");
     let matching = cx.required("match", r#match, matching::route_match);
-    let action = action::action(cx, action, body_limit);
+    let action = action::action(cx, action, level.body_limit);
     Some(Route {
         name: arc(name),
         request_headers: headers::ops(
@@ -224,7 +281,11 @@ fn route(cx: &mut Cx<'_>, value: pb::route::Route, body_limit: usize) -> Option<
         }),
         tracing: cx.option("tracing", tracing, route_tracing),
         request_body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
-        stat_prefix: arc(stat_prefix),
+        stat_name: if stat_prefix.is_empty() {
+            Arc::default()
+        } else {
+            Arc::from(format!("{}.route.{stat_prefix}", level.host))
+        },
         per_filter: per_filter::all(cx, typed_per_filter_config),
         metadata: values::metadata(cx, "metadata", metadata),
         matching: matching?,

@@ -18,6 +18,8 @@ pub struct Tracing {
     pub overall_sampling: f64,
     /// How much of a path a span holds; 256 by default.
     pub max_path_tag_length: u32,
+    /// Whether requests go on without the context of their trace.
+    pub no_context_propagation: bool,
     /// Tags of every span.
     pub custom_tags: Box<[CustomTag]>,
     /// Where spans go; `None`: the bootstrap's.

@@ -11,6 +11,7 @@ use crate::matcher::tree::MatchTree;
 use crate::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher};
 use crate::path_template::PathTemplate;
 
+pub use attributes::Known;
 pub use engine::{Input, Peer, Verdict};
 
 /// A request or connection, as matcher trees see it.

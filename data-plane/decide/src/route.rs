@@ -22,15 +22,18 @@ pub use action::{
     Action, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, InternalRedirect, MaxStreamDuration,
     MirrorCluster, MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction, UpgradeConfig,
 };
-pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, WeightedCluster, WeightedClusters};
+pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, Draw, WeightedCluster, WeightedClusters};
 pub use hosts::{HostIndex, InvalidDomain, without_port};
-pub use matching::{CookieMatcher, PathMatch, RouteContext, RouteMatch, cookie};
+pub use matching::{
+    CookieMatcher, FilterStateMatch, FilterStateMatcher, PathMatch, RouteContext, RouteMatch, cookie,
+};
 pub use redirect::{Redirect, RedirectPath, Scheme};
 pub use rewrite::{RewrittenPath, rewrite_host};
 pub use timeout::{Timeouts, grpc_timeout, parse_grpc_timeout};
 
 use crate::head::RequestHead;
 use crate::headers::HeaderOps;
+use crate::matcher::tree::MatchTree;
 
 /// `RouteConfiguration`
 #[derive(Debug)]
@@ -98,7 +101,24 @@ pub struct VirtualHost {
     pub metadata: Metadata,
     /// What is counted of its requests.
     pub rate_limits: Box<[crate::rate_limit::descriptor::RateLimit]>,
+    /// Groups of requests with statistics of their own; the last takes what no other does.
+    pub virtual_clusters: Box<[VirtualCluster]>,
+    /// Routes by a tree of conditions, in place of the list.
+    pub matcher: Option<MatchTree<MatchedRoutes>>,
 }
+
+/// `VirtualCluster`
+#[derive(Debug)]
+pub struct VirtualCluster {
+    /// Conditions on the request, all of which must hold.
+    pub headers: Box<[crate::matcher::HeaderMatcher]>,
+    /// Its statistics stand under `vhost.` and this.
+    pub stat_name: Arc<str>,
+}
+
+/// A leaf of a virtual host's tree: the first of these that takes the request.
+#[derive(Debug)]
+pub struct MatchedRoutes(pub Box<[Arc<Route>]>);
 
 /// `Route`
 #[derive(Debug)]
@@ -119,8 +139,8 @@ pub struct Route {
     pub tracing: Option<RouteTracing>,
     /// How much of a request may be buffered for retries.
     pub request_body_buffer_limit: Option<u64>,
-    /// Statistics of the route stand under `vhost.NAME.route.PREFIX`, if there is one.
-    pub stat_prefix: Arc<str>,
+    /// The route's statistics stand under `vhost.` and this; empty: there are none.
+    pub stat_name: Arc<str>,
     /// Per-filter configuration, by filter name.
     pub per_filter: PerFilter,
     /// Metadata, by namespace.
@@ -211,6 +231,12 @@ impl PerFilter {
 }
 
 impl VirtualHost {
+    /// The virtual cluster of a request.
+    pub fn virtual_cluster(&self, head: &RequestHead<'_>) -> Option<&VirtualCluster> {
+        let takes = |group: &&VirtualCluster| group.headers.iter().all(|matcher| matcher.is_match(head));
+        self.virtual_clusters.iter().find(takes)
+    }
+
     /// Whether the request has to come by TLS and did not.
     fn must_redirect(&self, head: &RequestHead<'_>) -> bool {
         let internal = || head.headers.get("x-envoy-internal").is_some_and(|value| value == "true");
@@ -242,7 +268,7 @@ impl Route {
             decorator: None,
             tracing: None,
             request_body_buffer_limit: None,
-            stat_prefix: Arc::from(""),
+            stat_name: Arc::from(""),
             per_filter: PerFilter::default(),
             metadata: None,
         }
@@ -315,6 +341,21 @@ impl RouteTable {
                 && route.matching.is_match(head, &path, context)
         });
         Some(Found { virtual_host, route })
+    }
+
+    /// The route that a leaf of the virtual host's tree holds for a request.
+    pub fn find_in<'a>(
+        &self,
+        leaf: &'a MatchedRoutes,
+        head: &RequestHead<'_>,
+        context: &RouteContext<'_>,
+    ) -> Option<&'a Arc<Route>> {
+        let path = if self.ignore_path_parameters {
+            matching::without_parameters(head.path_only())
+        } else {
+            head.path_only().into()
+        };
+        leaf.0.iter().find(|route| route.matching.is_match(head, &path, context))
     }
 
     /// The header operations on requests that go to a route, in the order in which they are carried out.

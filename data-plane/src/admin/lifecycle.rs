@@ -31,3 +31,10 @@ pub(super) fn quit(main: &Main) -> Page {
     main.quit();
     text(StatusCode::OK, "OK\n".to_owned())
 }
+
+pub(super) fn reopen_logs(main: &Main) -> Page {
+    if let Some(discovery) = main.discovery.get() {
+        discovery.parts().workers().observers().reopen_logs();
+    }
+    text(StatusCode::OK, "OK\n".to_owned())
+}

@@ -29,6 +29,15 @@ pub fn rules(config: Option<&StatsConfig>) -> Result<Rules, Failure> {
             Some(TagValue::Regex(_)) | None => rules.defaults = true,
         }
     }
+    for (place, setting) in config.histogram_bucket_settings.iter().enumerate() {
+        let field = format!("stats_config.histogram_bucket_settings[{place}]");
+        let Some(pattern) = &setting.r#match else { return Err(format!("{field}.match: required")) };
+        let matcher = matcher(pattern).map_err(|e| format!("{field}.match.{e}"))?;
+        if setting.buckets.is_empty() || !setting.buckets.is_sorted_by(|low, high| low < high) {
+            return Err(format!("{field}.buckets: they must be there, each above the one before"));
+        }
+        rules.buckets.push((matcher, setting.buckets.clone()));
+    }
     rules.keep = match config.stats_matcher.as_ref().and_then(|matcher| matcher.stats_matcher.as_ref()) {
         None | Some(StatsMatcher::RejectAll(false)) => Keep::All,
         Some(StatsMatcher::RejectAll(true)) => Keep::Nothing,

@@ -190,6 +190,7 @@ fn head(target: &GrpcTarget, path: &'static str) -> Head {
         version: Version::HTTP_2,
         headers,
         present: Present::default(),
+        spelling: Default::default(),
     }
 }
 

@@ -196,6 +196,7 @@ pub(super) fn connector(
             keepalive: http2.keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
         },
         max_headers: config.http.max_response_headers_count,
+        header_case: config.http.http1.header_case,
         worker: worker.clone(),
     }
 }
@@ -218,6 +219,7 @@ pub(crate) fn tcp_connector(
         protocol: Protocol::Http1,
         http2: Http2Options::default(),
         max_headers: config.http.max_response_headers_count,
+        header_case: config.http.http1.header_case,
         worker: worker.clone(),
     }
 }

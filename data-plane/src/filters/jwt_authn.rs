@@ -89,6 +89,7 @@ impl Filter {
             peer_presented: presented,
             peer_validated: tls.is_some_and(|peer| peer.info.peer_certificate_validated),
             dynamic_metadata: (!info.dynamic_metadata.is_empty()).then(|| info.dynamic_metadata.all()),
+            filter_state: &info.filter_state,
             runtime: exchange.connection.worker.runtime(),
         };
         self.config.requirement(&head.view(), &context, |name| info.filter_state(name)).cloned()

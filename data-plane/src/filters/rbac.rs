@@ -18,7 +18,7 @@ use crate::stats::Store;
 use crate::stats::sets::http_rbac as stats;
 use crate::stream_info::details;
 use counters::{Counters, Outcome};
-pub(super) use subject::Subject;
+pub(crate) use subject::Subject;
 
 /// The namespace of what it writes into dynamic metadata.
 const NAMESPACE: &str = "envoy.filters.http.rbac";

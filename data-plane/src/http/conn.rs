@@ -50,9 +50,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether its listener drains.
+    /// Whether its listener drains, and this connection's turn has come.
     pub(crate) fn is_drained(&self) -> bool {
-        self.accepted.drain.is_begun()
+        let drain = &self.accepted.drain;
+        drain.is_begun() && drain.closes(self.worker.random())
     }
 
     /// Whether trailers of requests are let through.
@@ -269,7 +270,9 @@ impl<'a> Ender<'a> {
 
     async fn run(&mut self) {
         let idle = self.connection.manager.idle_timeout();
-        let end = self.connection.manager.max_connection_duration().map(|limit| Instant::now() + limit);
+        let connection = self.connection;
+        let limit = connection.manager.max_connection_duration(connection.worker.random());
+        let end = limit.map(|limit| Instant::now() + limit);
         let mut timer = pin!(tokio::time::sleep(Duration::from_secs(86_400)));
         let drain = self.connection.accepted.drain.clone();
         let next = |idle_since: Instant| {
@@ -317,9 +320,11 @@ impl<'a> Ender<'a> {
     fn poll_orders(&mut self, context: &mut Context<'_>) -> bool {
         if !self.draining && self.drain.as_mut().poll(context).is_ready() {
             self.draining = true;
-            self.connection.closing.set(true);
-            self.connection.manager.stats.inc(stats::downstream_cx_drain_close);
-            if self.connection.http2 {
+            if !self.connection.accepted.drain.is_gradual() {
+                self.connection.closing.set(true);
+                self.connection.manager.stats.inc(stats::downstream_cx_drain_close);
+            }
+            if self.connection.http2 && self.connection.closing.get() {
                 return true;
             }
         }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use sail_proxy_config::hcm::HeaderCase;
 
 use super::body::Body;
 use super::conn::Connection;
@@ -67,6 +68,10 @@ async fn run(
     extensions: http::Extensions,
     body: Incoming,
 ) -> Reply {
+    if exchange.connection.manager.config.http1.header_case == HeaderCase::Preserve {
+        head.spelling = extensions.clone();
+        head.spelling.remove::<hyper::upgrade::OnUpgrade>();
+    }
     note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());
     let admitted = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head));
@@ -227,9 +232,13 @@ fn finish(
     if pressed && !connection.http2 {
         connection.manager.stats.inc(stats::downstream_cx_overload_disable_keepalive);
     }
+    if !connection.closing.get() && connection.is_drained() {
+        connection.manager.stats.inc(stats::downstream_cx_drain_close);
+        connection.close_after_this();
+    }
     if !connection.http2
         && tunnel.is_none()
-        && (pressed || connection.closing.get() || connection.is_drained())
+        && (pressed || connection.closing.get())
         && version != Version::HTTP_10
     {
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));

@@ -149,8 +149,12 @@ impl Manager {
         self.config.timeouts.idle
     }
 
-    pub(crate) fn max_connection_duration(&self) -> Option<Duration> {
-        self.config.timeouts.max_connection_duration
+    /// How long a connection may last: the limit, and a random share of the jitter on top.
+    #[expect(clippy::cast_precision_loss, reason = "a random share need not be exact")]
+    pub(crate) fn max_connection_duration(&self, random: u64) -> Option<Duration> {
+        let limit = self.config.timeouts.max_connection_duration?;
+        let share = self.config.max_connection_duration_jitter / 100.0;
+        Some(limit + limit.mul_f64(share * ((random >> 11) as f64 / (1_u64 << 53) as f64)))
     }
 
     pub(crate) fn http2_options(&self) -> Http2Options {

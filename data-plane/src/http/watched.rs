@@ -48,13 +48,18 @@ pub(super) struct Watched {
     limit: Option<Duration>,
     /// Runs from a head's first byte to its last.
     timer: Option<Pin<Box<Sleep>>>,
+    /// How long the client has to close after we have.
+    delayed_close: Duration,
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Stream, connection: &Connection) -> Self {
         let limit = connection.manager.config.timeouts.request_headers.filter(|_| !connection.http2);
         let stats = connection.manager.stats.clone();
-        Self { stream, stats, watch: connection.watch.clone(), limit, timer: None }
+        let delayed_close = connection.manager.config.timeouts.delayed_close;
+        let watch = connection.watch.clone();
+        Self { stream, stats, watch, limit, timer: None, delayed_close, closing: None }
     }
 
     /// Whether a head has begun and takes too long.
@@ -155,11 +160,36 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.closing.is_none() {
+            let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+            if shut.is_err() || self.delayed_close.is_zero() {
+                return Poll::Ready(shut);
+            }
+        }
+        self.poll_linger(context).map(Ok)
     }
 }
 
 impl Watched {
+    /// Waits for the client's end of the connection, for a while: to close with bytes of its unread would reset the
+    /// connection, and it might lose our last response.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let limit = self.delayed_close;
+        let timer = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timer.as_mut().poll(context));
+        self.stats.inc(stats::downstream_cx_delayed_close_timeout);
+        Poll::Ready(())
+    }
+
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.watch.blocked.store(written.is_pending(), Relaxed);
         if let Poll::Ready(Ok(count)) = &written {

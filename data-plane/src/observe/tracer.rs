@@ -51,6 +51,8 @@ impl Observers {
                 overall: fraction(tracing.overall_sampling),
             },
             propagation,
+            by_request_id: hcm.request_id.use_for_trace_sampling,
+            no_propagation: tracing.no_context_propagation,
             long_ids,
             shared,
             kind: Kind::of(direction),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use sail_proxy_config::hcm::HeaderCase;
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
@@ -68,6 +69,8 @@ pub(crate) struct Connector {
     pub(crate) http2: Http2Options,
     /// How many headers a response may have.
     pub(crate) max_headers: usize,
+    /// How names of headers are spelled over HTTP/1.
+    pub(crate) header_case: HeaderCase,
     /// Whose secrets are used: those of the moment when a connection is made.
     pub(crate) worker: Rc<Worker>,
 }
@@ -150,6 +153,15 @@ impl Connector {
             if self.max_headers != USUAL_HEADERS {
                 // The codec reads the usual number without allocating.
                 builder.max_headers(self.max_headers);
+            }
+            match self.header_case {
+                HeaderCase::Lower => {}
+                HeaderCase::Proper => {
+                    builder.title_case_headers(true);
+                }
+                HeaderCase::Preserve => {
+                    builder.preserve_header_case(true);
+                }
             }
             let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
             Ok(Established::Http1 { send, connection: Box::new(connection), info })

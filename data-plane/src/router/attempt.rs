@@ -13,6 +13,7 @@ use sail_proxy_decide::route::retry::{HostPredicate, RetryPolicy};
 use sail_proxy_decide::route::{HostRewrite, RouteAction};
 
 use super::Found;
+use super::counters::Counters;
 use super::failure::Failure;
 use super::request::Success;
 use crate::cluster::{Avoid, Choice, Cluster, LbContext};
@@ -22,7 +23,7 @@ use crate::http::head::{Head, Keep, headers_size};
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease};
 use crate::pool::limits::Resource;
-use crate::stats::sets::cluster as stats;
+use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::{Protocol, UpstreamInfo};
 
 /// So many connections may turn out to have ended before a request gets none.
@@ -41,6 +42,7 @@ pub(super) struct Try<'a> {
     pub(super) keep: Keep,
     /// How long the upstream may be silent.
     pub(super) idle: Option<std::time::Duration>,
+    pub(super) counters: &'a Counters,
 }
 
 /// The request's hash, where the route has hash policies.
@@ -73,6 +75,7 @@ impl Try<'_> {
         let mut request = self.request(head, &lease, &host, body)?;
         self.note_connection(&lease, &request);
         stats.inc(stats::upstream_rq_total);
+        self.counters.inc(virtual_host::upstream_rq_total);
         let mut stale = 0;
         loop {
             let sent = match self.idle {
@@ -81,6 +84,7 @@ impl Try<'_> {
                     Ok(sent) => sent,
                     Err(_) => {
                         let failure = Failure::PerTryIdleTimeout;
+                        stats.inc(stats::upstream_rq_per_try_idle_timeout);
                         self.cluster.note_failure(&host, &failure);
                         return Err(failure);
                     }

@@ -21,6 +21,7 @@ use sail_proxy_decide::route::{ConnectConfig, ConnectHeader, Route, RouteAction}
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 use super::attempt::{self, Try};
+use super::counters::Counters;
 use super::failure::Failure;
 use super::{Found, no_cluster, request, response_headers};
 use crate::cluster::{Choice, Cluster, target};
@@ -180,6 +181,7 @@ impl Terminated<'_> {
             tried,
             keep: Keep::Headers,
             idle: None,
+            counters: &Counters::default(),
         };
         let Choice { host, member, .. } = attempt.choose(head).ok_or(Failure::NoHealthyHost)?;
         attempt.note_host(&host);

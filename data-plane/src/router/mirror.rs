@@ -69,6 +69,9 @@ pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: 
         {
             head.authority = host;
         }
+        if let Some(sampled) = copy.mutations.trace_sampled {
+            crate::trace::set_sampled(&mut head.headers, sampled);
+        }
         exchange.with_attributes(&head.clone(), |attributes| {
             for mutation in &copy.mutations.request_headers {
                 mutation.apply(&mut head.headers, attributes);

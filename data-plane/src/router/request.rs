@@ -16,6 +16,7 @@ use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
 use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
 
 use super::attempt::{self, Try};
+use super::counters::Counters;
 use super::failure::Failure;
 use super::replay::Replay;
 use super::{Found, mirror, no_cluster, response_headers, upgrade};
@@ -29,7 +30,7 @@ use crate::http::scan::Present;
 use crate::http::{hop, mutate};
 use crate::pool::lease::Lease;
 use crate::pool::limits::{Permit, Resource};
-use crate::stats::sets::cluster as stats;
+use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::{ResponseFlag, details};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -79,6 +80,7 @@ pub(super) async fn forward(
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
     let (timeouts, state) = plan(action, policy, head);
     let hedges = state.is_some() && hedge::is_asked(action, found, head);
+    let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action, head);
     let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
@@ -100,6 +102,7 @@ pub(super) async fn forward(
         keep,
         timed_out: false,
         hedges,
+        counters: &counters,
     };
     let result = {
         let run = pin!(tries.run(head));
@@ -121,10 +124,16 @@ pub(super) async fn forward(
         Ok(success) => success,
         Err(failure) => {
             note_failure(exchange, &cluster, &failure);
-            return Err(Box::new(failed_reply(exchange, found, &failure)));
+            if failure == Failure::Timeout {
+                counters.inc(virtual_host::upstream_rq_timeout);
+            }
+            let reply = failed_reply(exchange, found, &failure);
+            counters.answered(reply.status.as_u16(), exchange.start);
+            return Err(Box::new(reply));
         }
     };
     let mut reply = respond(exchange, &cluster, success, limits, upgrading, &mut extensions);
+    counters.answered(reply.response.status().as_u16(), exchange.start);
     let headers = reply.response.headers_mut();
     if found.virtual_host.include_attempt_count_in_response {
         headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.info.borrow().attempt_count));
@@ -251,6 +260,7 @@ struct Tries<'a> {
     timed_out: bool,
     /// A try that takes too long is left running beside the next.
     hedges: bool,
+    counters: &'a Counters,
 }
 
 impl Tries<'_> {
@@ -285,6 +295,7 @@ impl Tries<'_> {
             let Some(wait) = self.judge(&result) else {
                 if count > 1 && result.is_ok() {
                     self.cluster.stats().inc(stats::upstream_rq_retry_success);
+                    self.counters.inc(virtual_host::upstream_rq_retry_success);
                 }
                 return result;
             };
@@ -306,6 +317,7 @@ impl Tries<'_> {
             tried: &self.tried,
             keep: self.keep,
             idle: self.timeouts.per_try_idle,
+            counters: self.counters,
         };
         match self.timeouts.per_try {
             None => attempt.run(head, body).await,
@@ -339,6 +351,7 @@ impl Tries<'_> {
             Verdict::No => return None,
             Verdict::Exhausted => {
                 stats.inc(stats::upstream_rq_retry_limit_exceeded);
+                self.counters.inc(virtual_host::upstream_rq_retry_limit_exceeded);
                 self.exchange.flag(ResponseFlag::UpstreamRetryLimitExceeded);
                 return None;
             }
@@ -352,11 +365,13 @@ impl Tries<'_> {
             self.retry_permit = self.cluster.limits(self.action.priority).acquire(Resource::Retries);
             if self.retry_permit.is_none() {
                 stats.inc(stats::upstream_rq_retry_overflow);
+                self.counters.inc(virtual_host::upstream_rq_retry_overflow);
                 self.exchange.flag(ResponseFlag::UpstreamOverflow);
                 return None;
             }
         }
         stats.inc(stats::upstream_rq_retry);
+        self.counters.inc(virtual_host::upstream_rq_retry);
         let retries = self.state.as_ref().map_or(1, RetryState::retries);
         let random = self.exchange.connection.worker.random();
         let asked = response.zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));

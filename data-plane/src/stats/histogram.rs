@@ -94,6 +94,30 @@ impl Buckets {
             .chain(std::iter::once(("+Inf", self.count())))
     }
 
+    /// Counts up to each of these bounds, then all; within a bucket of ours values count as evenly spread.
+    pub fn cumulative_at<'a>(&'a self, bounds: &'a [f64]) -> impl Iterator<Item = (String, u64)> + 'a {
+        let each = bounds.iter().map(|bound| (bound.to_string(), self.up_to(*bound)));
+        each.chain(std::iter::once(("+Inf".to_owned(), self.count())))
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
+    fn up_to(&self, bound: f64) -> u64 {
+        let mut sum = 0;
+        for (place, n) in self.buckets.iter().enumerate() {
+            let Some(high) = BOUNDS.get(place).map(|high| *high as f64) else { break };
+            if high <= bound {
+                sum += n;
+                continue;
+            }
+            let low = place.checked_sub(1).map_or(0.0, |before| BOUNDS[before] as f64);
+            if bound > low {
+                sum += (*n as f64 * ((bound - low) / (high - low))).round() as u64;
+            }
+            break;
+        }
+        sum
+    }
+
     /// The value below which this share of the values lies, interpolated within its bucket.
     pub fn quantile(&self, q: f64) -> f64 {
         let count = self.count();

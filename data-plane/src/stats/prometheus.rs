@@ -21,7 +21,7 @@ pub fn render(store: &Store, rules: &Rules, query: &Query) -> String {
         let (kind, lines) =
             families.entry(metric.name.clone()).or_insert_with(|| (kind(&sample), String::new()));
         debug_assert!(!kind.is_empty());
-        write_sample(lines, &metric.name, &metric.labels, &sample);
+        write_sample(lines, &metric.name, &metric.labels, &sample, rules.bounds(&flat));
     });
     let mut out = String::new();
     for (name, (kind, lines)) in families {
@@ -38,7 +38,7 @@ fn kind(sample: &Sample<'_>) -> &'static str {
     }
 }
 
-fn write_sample(out: &mut String, name: &str, labels: &str, sample: &Sample<'_>) {
+fn write_sample(out: &mut String, name: &str, labels: &str, sample: &Sample<'_>, bounds: Option<&[f64]>) {
     // Writing to a string does not fail.
     let _ = match sample.value {
         Value::Counter(value) => writeln!(out, "{name}{{{labels}}} {value}"),
@@ -50,8 +50,14 @@ fn write_sample(out: &mut String, name: &str, labels: &str, sample: &Sample<'_>)
         }
         Value::Histogram(buckets) => {
             let comma = if labels.is_empty() { "" } else { "," };
-            for (bound, count) in buckets.cumulative() {
+            let mut bucket = |bound: &str, count: u64| {
                 let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+            };
+            match bounds {
+                None => buckets.cumulative().for_each(|(bound, count)| bucket(bound, count)),
+                Some(bounds) => {
+                    buckets.cumulative_at(bounds).for_each(|(bound, count)| bucket(&bound, count));
+                }
             }
             let _ = writeln!(out, "{name}_sum{{{labels}}} {}", buckets.sum);
             writeln!(out, "{name}_count{{{labels}}} {}", buckets.count())

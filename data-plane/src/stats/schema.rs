@@ -32,6 +32,8 @@ pub enum Tag {
     None,
     /// A label of this name, in Envoy's spelling: `envoy.cluster_name`.
     Label(&'static str),
+    /// Two names with a word between them, and what each becomes: `HOST.vcluster.NAME`.
+    VirtualHost,
     /// It is a set of labels already, as Prometheus writes them.
     Rendered,
 }

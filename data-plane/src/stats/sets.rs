@@ -18,7 +18,9 @@ pub use auth::{
 pub use bodies::{
     http_compressor, http_custom_response, http_decompressor, http_ext_proc, http_lua, json_to_metadata,
 };
-pub use clusters::{cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update};
+pub use clusters::{
+    cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update, virtual_host,
+};
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
 };

@@ -68,11 +68,13 @@ pub struct Rules {
     pub defaults: bool,
     /// `stats_matcher`.
     pub keep: Keep,
+    /// `histogram_bucket_settings`: bounds for names that match; the first that does holds.
+    pub buckets: Vec<(TextMatch, Vec<f64>)>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { tags: Vec::new(), defaults: true, keep: Keep::All }
+        Self { tags: Vec::new(), defaults: true, keep: Keep::All, buckets: Vec::new() }
     }
 }
 
@@ -92,6 +94,11 @@ impl Rules {
             Keep::Only(matchers) => matchers.iter().any(|matcher| matcher.matches(name)),
             Keep::AllBut(matchers) => !matchers.iter().any(|matcher| matcher.matches(name)),
         }
+    }
+
+    /// The bounds of a histogram's buckets; `None`: Envoy's own.
+    pub(super) fn bounds(&self, name: &str) -> Option<&[f64]> {
+        self.buckets.iter().find(|(matcher, _)| matcher.matches(name)).map(|(_, bounds)| &**bounds)
     }
 
     /// `flat` is the name, rendered.
@@ -147,12 +154,29 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
             _ => {}
         }
     }
+    if name.tag == Tag::VirtualHost {
+        virtual_host_tags(name, labels, cuts);
+    }
     if let Tag::Label(label) = name.tag
         && !name.object.is_empty()
     {
         push_label(labels, label, name.object);
         let start = if name.root.is_empty() { 0 } else { name.root.len() + 1 };
         cuts.push(start..(start + name.object.len() + 1).min(flat.len()));
+    }
+}
+
+/// `vhost.HOST.vcluster.NAME.` and `vhost.HOST.route.NAME.`
+fn virtual_host_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
+    let start = name.root.len() + 1;
+    for (word, label) in [(".vcluster.", "envoy.virtual_cluster"), (".route.", "envoy.route")] {
+        let Some(at) = name.object.find(word) else { continue };
+        let inner = at + word.len();
+        push_label(labels, "envoy.virtual_host", &name.object[..at]);
+        push_label(labels, label, &name.object[inner..]);
+        cuts.push(start..start + at + 1);
+        cuts.push(start + inner..start + name.object.len() + 1);
+        return;
     }
 }
 

@@ -113,6 +113,20 @@ pub(super) fn inject(
     }
 }
 
+/// Changes the decision in a context that is there.
+pub(crate) fn set_sampled(headers: &mut HeaderMap, sampled: bool) {
+    let digit = if sampled { "1" } else { "0" };
+    if headers.contains_key(B3_SAMPLED) {
+        headers.insert(B3_SAMPLED, HeaderValue::from_static(digit));
+    }
+    let parent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    if let Some(start) = parent.and_then(|text| text.get(..text.len().checked_sub(1)?))
+        && let Ok(value) = HeaderValue::from_str(&format!("{start}{digit}"))
+    {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
 /// `tracestate`, which is handed on as it is.
 pub(super) fn trace_state(headers: &HeaderMap) -> Option<&str> {
     headers.get(TRACESTATE)?.to_str().ok()

@@ -99,6 +99,10 @@ pub struct TracerOptions {
     pub sampling: Sampling,
     /// Headers.
     pub propagation: Propagation,
+    /// Whether the request's id decides, rather than whoever began the trace.
+    pub by_request_id: bool,
+    /// Whether the context stays here.
+    pub no_propagation: bool,
     /// Whether new trace ids have 128 bits.
     pub long_ids: bool,
     /// Zipkin: whether a server's span has the id of its client's.
@@ -185,7 +189,9 @@ impl Tracer {
             }
         }
         let state = trace_state(headers).unwrap_or_default().to_owned();
-        inject(headers, options.propagation, (trace, id), parent, sampled);
+        if !options.no_propagation {
+            inject(headers, options.propagation, (trace, id), parent, sampled);
+        }
         let default = if options.kind == Kind::Client { "egress" } else { "ingress" };
         info.span = Some(Box::new(Span {
             trace,
@@ -227,6 +233,10 @@ impl Tracer {
         if info.health_check {
             stats.inc(stat::health_check);
             return Reason::None;
+        }
+        if !options.by_request_id {
+            stats.inc(stat::random_sampling);
+            return Reason::Sampled;
         }
         let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let brought = id.as_deref().and_then(request_id::reason).unwrap_or(Reason::None);

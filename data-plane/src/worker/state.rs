@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::shared::hosts_of;
 use crate::listener::Listener;
 use crate::listener::accept::Accepting;
+use crate::stats::sets::virtual_host;
 use crate::stream_info::PeerMetadata;
 use crate::worker::Shared;
 
@@ -80,6 +81,8 @@ pub(crate) struct Worker {
     /// Streams that wait for something within limits of some length.
     pub(crate) waiting: crate::http::timers::Waiting,
     own_metadata: OwnMetadata,
+    /// Statistics of virtual clusters and routes, by name.
+    virtual_hosts: RefCell<HashMap<Arc<str>, virtual_host::Scope>>,
 }
 
 /// What peers are told of us.
@@ -112,7 +115,14 @@ impl Worker {
             started: Instant::now(),
             waiting: Default::default(),
             own_metadata,
+            virtual_hosts: RefCell::default(),
         })
+    }
+
+    /// The statistics of a virtual cluster or route; they stay, as Envoy's do.
+    pub(crate) fn virtual_host_stats(&self, name: &Arc<str>) -> virtual_host::Scope {
+        let mut all = self.virtual_hosts.borrow_mut();
+        all.entry(name.clone()).or_insert_with(|| self.shared.store.scope(name)).clone()
     }
 
     /// The configuration that is in force now.

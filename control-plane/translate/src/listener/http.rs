@@ -39,7 +39,9 @@ pub(super) fn connection_manager(inputs: &HttpInputs, traits: Traits) -> lds::Fi
         }],
         request_id_extension: Some(hcm::RequestIdExtension {
             typed_config: Some(pack(&UuidRequestIdConfig {
-                use_request_id_for_trace_sampling: pb::boolv(true),
+                use_request_id_for_trace_sampling: pb::boolv(
+                    inputs.tracing.as_ref().is_none_or(|tracing| tracing.by_request_id),
+                ),
                 ..Default::default()
             })),
         }),

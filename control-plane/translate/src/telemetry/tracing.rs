@@ -33,6 +33,10 @@ pub struct TracingInputs {
     pub tags: BTreeMap<String, Tag>,
     /// How much of a path is said; 0 for Envoy's default.
     pub max_tag_length: u32,
+    /// Whether the id of a request decides, rather than the tracer alone.
+    pub by_request_id: bool,
+    /// Whether the context goes on with the request.
+    pub propagated: bool,
 }
 
 /// A tag's source.
@@ -91,7 +95,7 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, side: Side) -> Option<Traci
     let mut sampling = legacy.map(|t| t.sampling.get()).filter(|s| *s > 0.0).unwrap_or(DEFAULT_SAMPLING);
     let mut custom = legacy.map(|t| t.custom_tags.clone()).unwrap_or_default();
     let mut istio_tags = legacy.and_then(|t| t.enable_istio_tags).unwrap_or(true);
-    let mut disabled = false;
+    let (mut disabled, mut by_request_id, mut propagated) = (false, true, true);
     for layer in layers(mesh, proxy) {
         for tracing in layer.spec.tracing.iter().filter(|t| side.is(t.r#match.as_ref())) {
             if let Some(provider) = tracing.providers.first() {
@@ -100,6 +104,8 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, side: Side) -> Option<Traci
             sampling = tracing.random_sampling_percentage.map_or(sampling, Float::get);
             disabled = tracing.disable_span_reporting.unwrap_or(disabled);
             istio_tags = tracing.enable_istio_tags.unwrap_or(istio_tags);
+            by_request_id = tracing.use_request_id_for_trace_sampling.unwrap_or(by_request_id);
+            propagated = tracing.disable_context_propagation.map_or(propagated, |disabled| !disabled);
             if !tracing.custom_tags.is_empty() {
                 custom.clone_from(&tracing.custom_tags);
             }
@@ -115,7 +121,8 @@ pub(crate) fn inputs(mesh: &Mesh, proxy: &ProxyView, side: Side) -> Option<Traci
     let mut tags = if istio_tags { workload_tags(proxy) } else { BTreeMap::new() };
     tags.extend(custom.into_iter().map(|(name, tag)| (name, Tag::Custom(tag))));
     let max_tag_length = if length > 0 { length } else { legacy.map_or(0, |t| t.max_path_tag_length) };
-    Some(TracingInputs { collector, sampling: Float::new(sampling), tags, max_tag_length })
+    let sampling = Float::new(sampling);
+    Some(TracingInputs { collector, sampling, tags, max_tag_length, by_request_id, propagated })
 }
 
 /// A provider's collector, and how much of a path its spans say.
@@ -201,6 +208,7 @@ pub(crate) fn tracing(inputs: &TracingInputs) -> Tracing {
         max_path_tag_length: (inputs.max_tag_length > 0).then_some(inputs.max_tag_length).and_then(pb::u32v),
         custom_tags: inputs.tags.iter().filter_map(|(name, value)| custom_tag(name, value)).collect(),
         provider: Some(provider_config(&inputs.collector)),
+        no_context_propagation: !inputs.propagated,
         ..Default::default()
     }
 }

@@ -85,11 +85,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     );
     cx.ignore("drain_timeout", &drain_timeout, "connections drain for --drain-time-s");
     cx.ignore("drain_timeout_jitter", &drain_timeout_jitter, "connections drain without jitter");
-    cx.ignore(
-        "delayed_close_timeout",
-        &delayed_close_timeout,
-        "connections close once their last byte is sent",
-    );
     cx.refuse("forward_client_cert_matcher", &forward_client_cert_matcher);
     cx.refuse(
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
@@ -157,6 +152,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         flush_access_log_on_new_request: options.flush_access_log_on_new_request
             || flush_access_log_on_new_request,
         timeouts,
+        max_connection_duration_jitter: common.max_connection_duration_jitter,
         limits: HcmLimits {
             max_request_headers_bytes: values::u32_or(max_request_headers_kb, 60) as usize * 1024,
             max_headers_count: common.max_headers_count,

@@ -8,6 +8,7 @@ use crate::pb;
 
 /// `HttpProtocolOptions`
 pub(crate) struct Common {
+    pub(crate) max_connection_duration_jitter: f64,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
@@ -28,13 +29,14 @@ pub(crate) fn common(cx: &mut Cx<'_>, value: pb::core::HttpProtocolOptions) -> C
         headers_with_underscores_action,
         max_requests_per_connection,
     } = value;
-    cx.ignore(
-        "max_connection_duration_jitter",
-        &max_connection_duration_jitter,
-        "connections end without jitter",
-    );
     cx.ignore("max_response_headers_kb", &max_response_headers_kb, "the codec's own limit holds");
     Common {
+        max_connection_duration_jitter: values::percent(
+            cx,
+            "max_connection_duration_jitter",
+            max_connection_duration_jitter,
+            0.0,
+        ),
         idle_timeout: values::limit(cx, "idle_timeout", idle_timeout, Some(Duration::from_secs(3600))),
         max_connection_duration: values::limit(cx, "max_connection_duration", max_connection_duration, None),
         max_stream_duration: values::limit(cx, "max_stream_duration", max_stream_duration, None),

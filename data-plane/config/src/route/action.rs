@@ -328,16 +328,17 @@ fn weighted(cx: &mut Cx<'_>, value: pb::route::WeightedCluster) -> Option<Weight
     // The sum is what the weights give, as in today's Envoy.
     let pb::route::WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } =
         value;
-    cx.ignore("runtime_key_prefix", &runtime_key_prefix, "weights are those of the configuration");
+    let mut use_hash_policy = false;
     let random_header = match random_value_specifier {
         None => None,
         Some(RandomValueSpecifier::HeaderName(name)) => headers::name(cx, "header_name", &name),
         Some(RandomValueSpecifier::UseHashPolicy(value)) => {
-            cx.refuse("use_hash_policy", &value.value);
+            use_hash_policy = value.value;
             None
         }
     };
-    let clusters = cx.each("clusters", clusters, |cx, value| weight(cx, value).map(Arc::new));
+    let clusters =
+        cx.each("clusters", clusters, |cx, value| weight(cx, value, &runtime_key_prefix).map(Arc::new));
     let total_weight = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
     if total_weight == 0 {
         cx.error("clusters", "the sum of the weights must be above 0");
@@ -346,10 +347,14 @@ fn weighted(cx: &mut Cx<'_>, value: pb::route::WeightedCluster) -> Option<Weight
     if total_weight > u64::from(u32::MAX) {
         cx.error("clusters", "the sum of the weights must be below 2^32");
     }
-    Some(WeightedClusters { clusters: clusters.into(), total_weight, random_header })
+    Some(WeightedClusters { clusters: clusters.into(), total_weight, random_header, use_hash_policy })
 }
 
-fn weight(cx: &mut Cx<'_>, value: pb::route::weighted_cluster::ClusterWeight) -> Option<WeightedCluster> {
+fn weight(
+    cx: &mut Cx<'_>,
+    value: pb::route::weighted_cluster::ClusterWeight,
+    runtime_prefix: &str,
+) -> Option<WeightedCluster> {
     use pb::route::weighted_cluster::cluster_weight::HostRewriteSpecifier;
     let pb::route::weighted_cluster::ClusterWeight {
         name,
@@ -374,7 +379,9 @@ fn weight(cx: &mut Cx<'_>, value: pb::route::weighted_cluster::ClusterWeight) ->
         }
         None => None,
     };
+    let named = !runtime_prefix.is_empty() && !name.is_empty();
     Some(WeightedCluster {
+        runtime_key: if named { format!("{runtime_prefix}.{name}").into() } else { Box::default() },
         name: arc(name),
         cluster_header,
         weight: values::u32_or(weight, 0),

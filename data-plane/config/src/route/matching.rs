@@ -1,10 +1,11 @@
 //! `RouteMatch`
 
+use sail_proxy_decide::address::CidrSet;
 use sail_proxy_decide::path_template::PathTemplate;
-use sail_proxy_decide::route::{CookieMatcher, PathMatch, RouteMatch};
+use sail_proxy_decide::route::{CookieMatcher, FilterStateMatch, FilterStateMatcher, PathMatch, RouteMatch};
 use xds_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
-use crate::convert::{Cx, matchers, type_name, values};
+use crate::convert::{Cx, address, matchers, type_name, values};
 use crate::pb;
 
 pub(crate) fn route_match(cx: &mut Cx<'_>, value: pb::route::RouteMatch) -> Option<RouteMatch> {
@@ -20,7 +21,6 @@ pub(crate) fn route_match(cx: &mut Cx<'_>, value: pb::route::RouteMatch) -> Opti
         filter_state,
         path_specifier,
     } = value;
-    cx.refuse("filter_state", &filter_state);
     let path = path(cx, path_specifier)?;
     Some(RouteMatch {
         path,
@@ -29,6 +29,7 @@ pub(crate) fn route_match(cx: &mut Cx<'_>, value: pb::route::RouteMatch) -> Opti
         query_parameters: cx.each("query_parameters", query_parameters, matchers::query).into(),
         cookies: cx.each("cookies", cookies, cookie).into(),
         dynamic_metadata: cx.each("dynamic_metadata", dynamic_metadata, matchers::metadata).into(),
+        filter_state: cx.each("filter_state", filter_state, self::filter_state).into(),
         grpc: grpc.is_some(),
         tls_presented: tls_context.and_then(|tls| tls.presented).map(|value| value.value),
         tls_validated: tls_context.and_then(|tls| tls.validated).map(|value| value.value),
@@ -75,4 +76,29 @@ fn cookie(cx: &mut Cx<'_>, value: pb::route::CookieMatcher) -> Option<CookieMatc
     let pb::route::CookieMatcher { name, string_match, invert_match } = value;
     let value = cx.required("string_match", string_match, matchers::string)?;
     Some(CookieMatcher { name: name.into(), value, invert: invert_match })
+}
+
+fn filter_state(cx: &mut Cx<'_>, value: pb::matcher::FilterStateMatcher) -> Option<FilterStateMatcher> {
+    use pb::matcher::filter_state_matcher::Matcher;
+    let pb::matcher::FilterStateMatcher { key, matcher } = value;
+    let value = match matcher {
+        Some(Matcher::StringMatch(value)) => {
+            FilterStateMatch::String(cx.within("string_match", |cx| matchers::string(cx, value))?)
+        }
+        Some(Matcher::AddressMatch(value)) => {
+            let pb::matcher::AddressMatcher { ranges, invert_match } = value;
+            let ranges = cx.within("address_match", |cx| {
+                cx.each("ranges", ranges, |cx, range| {
+                    let address_prefix = range.address_prefix;
+                    address::range(cx, pb::core::CidrRange { address_prefix, prefix_len: range.prefix_len })
+                })
+            });
+            FilterStateMatch::Address(CidrSet::new(ranges), invert_match)
+        }
+        None => {
+            cx.error("matcher", "it must be set");
+            return None;
+        }
+    };
+    Some(FilterStateMatcher { key: key.into(), value })
 }

@@ -194,7 +194,6 @@ pub(crate) fn mirror(
         request_headers_mutations,
         host_rewrite_literal,
     } = value;
-    cx.ignore("trace_sampled", &trace_sampled, "a mirrored request is sampled as its original is");
     let cluster = match (cluster.is_empty(), cluster_header.is_empty()) {
         (false, true) => MirrorCluster::Name(arc(cluster)),
         (true, false) => MirrorCluster::Header(headers::name(cx, "cluster_header", &cluster_header)?),
@@ -212,6 +211,7 @@ pub(crate) fn mirror(
         cluster,
         fraction: cx.option("runtime_fraction", runtime_fraction, values::runtime_fraction),
         disable_shadow_host_suffix_append,
+        trace_sampled: trace_sampled.map(|value| value.value),
         request_headers: cx
             .each(
                 "request_headers_mutations",

@@ -29,7 +29,6 @@ pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::
         &spawn_upstream_span,
         "the router's start_child_span asks for spans of tries",
     );
-    cx.ignore("no_context_propagation", &no_context_propagation, "traced requests bear their context");
     cx.refuse("operation", &operation);
     cx.refuse("upstream_operation", &upstream_operation);
     Some(Tracing {
@@ -37,6 +36,7 @@ pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::
         random_sampling: values::percent(cx, "random_sampling", random_sampling, 100.0),
         overall_sampling: values::percent(cx, "overall_sampling", overall_sampling, 100.0),
         max_path_tag_length: values::u32_or(max_path_tag_length, 256),
+        no_context_propagation,
         custom_tags: cx.each("custom_tags", custom_tags, custom_tag).into(),
         provider: cx.option("provider", provider, self::provider).map(Arc::new),
     })

@@ -11,7 +11,8 @@ use crate::matcher::query_value;
 use crate::matcher::tree::{self, Data};
 
 /// An [`Input`], in other words.
-pub(super) struct Known<'a, I>(pub(super) &'a I);
+#[derive(Debug)]
+pub struct Known<'a, I>(pub &'a I);
 
 fn text(value: Option<Cow<'_, [u8]>>) -> Option<Value<'_>> {
     Some(Value::String(match value? {

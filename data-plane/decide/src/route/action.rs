@@ -154,6 +154,8 @@ pub struct MirrorPolicy {
     pub fraction: Option<RuntimeFraction>,
     /// Whether the host of the copy stays without `-shadow`.
     pub disable_shadow_host_suffix_append: bool,
+    /// Whether the copy is traced; `None`: as the request is.
+    pub trace_sampled: Option<bool>,
     /// Header operations on the copy.
     pub request_headers: Box<[Mutation]>,
     /// The copy's host.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::address::CidrSet;
 use crate::fraction::{NoRuntime, Runtime, RuntimeFraction};
 use crate::head::RequestHead;
 use crate::matcher::{FullRegex, HeaderMatcher, MetadataMatcher, QueryMatcher, StringMatcher};
@@ -23,6 +24,8 @@ pub struct RouteMatch {
     pub cookies: Box<[CookieMatcher]>,
     /// Dynamic metadata, all of which must match.
     pub dynamic_metadata: Box<[MetadataMatcher]>,
+    /// Objects of the filter state, all of which must match.
+    pub filter_state: Box<[FilterStateMatcher]>,
     /// gRPC requests alone.
     pub grpc: bool,
     /// Whether the client must (not) have presented a certificate.
@@ -61,6 +64,39 @@ pub struct CookieMatcher {
     pub invert: bool,
 }
 
+/// `FilterStateMatcher`
+#[derive(Clone, Debug)]
+pub struct FilterStateMatcher {
+    /// The object's key.
+    pub key: Box<str>,
+    /// What its text must be.
+    pub value: FilterStateMatch,
+}
+
+/// What the text of a filter state object must be.
+#[derive(Clone, Debug)]
+pub enum FilterStateMatch {
+    /// Like this.
+    String(StringMatcher),
+    /// An address in these ranges; the flag turns the result round.
+    Address(CidrSet, bool),
+}
+
+impl FilterStateMatcher {
+    /// Whether the object matches; an absent one never does.
+    pub fn is_match(&self, state: &[(Box<str>, Box<str>)]) -> bool {
+        let Some((_, text)) = state.iter().rev().find(|(key, _)| *key == self.key) else { return false };
+        match &self.value {
+            FilterStateMatch::String(matcher) => matcher.is_match(text.as_bytes()),
+            FilterStateMatch::Address(ranges, invert) => {
+                let socket = text.parse::<std::net::SocketAddr>().map(|address| address.ip());
+                let ip = socket.or_else(|_| text.parse());
+                ip.is_ok_and(|ip: std::net::IpAddr| ranges.contains(ip.to_canonical()) != *invert)
+            }
+        }
+    }
+}
+
 /// What matching needs besides the request's head.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteContext<'a> {
@@ -72,6 +108,8 @@ pub struct RouteContext<'a> {
     pub peer_validated: bool,
     /// Dynamic metadata, by namespace.
     pub dynamic_metadata: Option<&'a Map<String, Value>>,
+    /// The filter state, by key; the last of a key holds.
+    pub filter_state: &'a [(Box<str>, Box<str>)],
     /// The runtime's values.
     pub runtime: &'a dyn Runtime,
 }
@@ -83,6 +121,7 @@ impl Default for RouteContext<'_> {
             peer_presented: false,
             peer_validated: false,
             dynamic_metadata: None,
+            filter_state: &[],
             runtime: &NoRuntime,
         }
     }
@@ -98,6 +137,7 @@ impl RouteMatch {
             query_parameters: Box::default(),
             cookies: Box::default(),
             dynamic_metadata: Box::default(),
+            filter_state: Box::default(),
             grpc: false,
             tls_presented: None,
             tls_validated: None,
@@ -118,6 +158,7 @@ impl RouteMatch {
             && self.dynamic_metadata.iter().all(|matcher| {
                 matcher.is_match(context.dynamic_metadata.and_then(|all| all.get(&*matcher.filter)))
             })
+            && self.filter_state.iter().all(|matcher| matcher.is_match(context.filter_state))
             && self.fraction.as_ref().is_none_or(|fraction| fraction.hit(context.random, context.runtime))
     }
 

@@ -231,6 +231,8 @@ pub struct RetryState {
     left: u32,
     attempt: u32,
     extra_codes: Vec<u16>,
+    /// Headers of responses that are tried again, by the request's word.
+    extra_headers: Vec<HeaderName>,
 }
 
 impl RetryState {
@@ -254,7 +256,9 @@ impl RetryState {
         }
         let codes = header("x-envoy-retriable-status-codes").unwrap_or_default();
         let extra_codes = codes.split(',').filter_map(|code| code.trim().parse().ok()).collect();
-        (!on.is_empty()).then_some(Self { on, left, attempt: 0, extra_codes })
+        let names = header("x-envoy-retriable-header-names").unwrap_or_default();
+        let extra_headers = names.split(',').filter_map(|name| name.trim().parse().ok()).collect();
+        (!on.is_empty()).then_some(Self { on, left, attempt: 0, extra_codes, extra_headers })
     }
 
     /// How often the request was retried.
@@ -319,9 +323,10 @@ impl RetryState {
                 && (policy.is_some_and(|policy| policy.retriable_status_codes.iter().any(listed))
                     || self.extra_codes.iter().any(listed)))
             || (on(RetryOn::RETRIABLE_HEADERS)
-                && policy.is_some_and(|policy| {
-                    policy.retriable_headers.iter().any(|matcher| matcher.is_match_headers(headers))
-                }))
+                && (self.extra_headers.iter().any(|name| headers.contains_key(name))
+                    || policy.is_some_and(|policy| {
+                        policy.retriable_headers.iter().any(|matcher| matcher.is_match_headers(headers))
+                    })))
             || self.grpc_is_retriable(headers)
     }
 

@@ -74,6 +74,8 @@ fn table(require_tls: RequireTls, routes: Vec<Arc<Route>>) -> RouteTable {
         mirrors: Box::default(),
         retry: None,
         hedge_on_per_try_timeout: None,
+        virtual_clusters: Box::default(),
+        matcher: None,
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
         include_is_timeout_retry_header: false,

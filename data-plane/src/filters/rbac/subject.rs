@@ -16,7 +16,7 @@ use crate::router::Found;
 use crate::stream_info::{Direction, StreamInfo};
 
 /// See the module's documentation.
-pub(in crate::filters) struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     exchange: &'a Exchange,
     head: &'a Head,
     info: &'a StreamInfo,
@@ -24,7 +24,7 @@ pub(in crate::filters) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    pub(in crate::filters) fn new(exchange: &'a Exchange, head: &'a Head, info: &'a StreamInfo) -> Self {
+    pub(crate) fn new(exchange: &'a Exchange, head: &'a Head, info: &'a StreamInfo) -> Self {
         Self { exchange, head, info, found: exchange.routed.get().clone() }
     }
 }

@@ -16,7 +16,7 @@ use crate::http::head::{Head, Keep};
 use crate::router::Found;
 use crate::router::attempt::Try;
 use crate::router::failure::Failure;
-use crate::stats::sets::cluster as stats;
+use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::UpstreamInfo;
 
 /// Whether route, virtual host or the request itself ask for it.
@@ -146,6 +146,7 @@ impl Tries<'_> {
         }
         if !bad && self.exchange.info.borrow().attempt_count > 1 {
             self.cluster.stats().inc(stats::upstream_rq_retry_success);
+            self.counters.inc(virtual_host::upstream_rq_retry_success);
         }
         Some(result)
     }
@@ -180,6 +181,7 @@ impl Tries<'_> {
             tried,
             keep: Keep::Nothing,
             idle: self.timeouts.per_try_idle,
+            counters: self.counters,
         };
         let run = Box::pin(async move { attempt.run(&mut head, body).await });
         let timer = Some(Box::pin(tokio::time::sleep_until(Instant::now() + limit)));

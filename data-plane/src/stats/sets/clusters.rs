@@ -166,3 +166,24 @@ stat_set! {
     gauges {}
     histograms {}
 }
+
+stat_set! {
+    /// `vhost.<virtual host>.vcluster.<name>.` and `vhost.<virtual host>.route.<stat_prefix>.`
+    virtual_host { root: "vhost", tag: Tag::VirtualHost, codes: "upstream_rq_" }
+    counters {
+        upstream_rq_total = "upstream_rq_total",
+        upstream_rq_completed = "upstream_rq_completed",
+        upstream_rq_1xx = "upstream_rq_1xx",
+        upstream_rq_2xx = "upstream_rq_2xx",
+        upstream_rq_3xx = "upstream_rq_3xx",
+        upstream_rq_4xx = "upstream_rq_4xx",
+        upstream_rq_5xx = "upstream_rq_5xx",
+        upstream_rq_retry = "upstream_rq_retry",
+        upstream_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded",
+        upstream_rq_retry_overflow = "upstream_rq_retry_overflow",
+        upstream_rq_retry_success = "upstream_rq_retry_success",
+        upstream_rq_timeout = "upstream_rq_timeout",
+    }
+    gauges {}
+    histograms { upstream_rq_time = "upstream_rq_time" }
+}
