@@ -118,7 +118,6 @@ pub(crate) fn head(target: &HttpTarget, method: Method, headers: HeaderMap) -> H
         version: Version::HTTP_11,
         headers,
         present: Present::default(),
-        spelling: Default::default(),
     }
 }
 

@@ -190,7 +190,6 @@ fn head(target: &GrpcTarget, path: &'static str) -> Head {
         version: Version::HTTP_2,
         headers,
         present: Present::default(),
-        spelling: Default::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request and its response: its record, its bodies, its end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     /// Something moved; the idle timer looks at it.
     pub(crate) moved: Cell<Instant>,
     pub(crate) routed: Routed,
+    /// How the client spelled the names of its headers, where that is kept.
+    pub(crate) spelling: OnceCell<http::Extensions>,
     state: RefCell<crate::filters::State>,
     /// Who waits for the request's end.
     waiting: RefCell<Option<Waker>>,
@@ -107,6 +109,7 @@ impl Exchange {
             request_done: Cell::new(false),
             moved,
             routed: Routed::default(),
+            spelling: OnceCell::new(),
             state: RefCell::default(),
             waiting: RefCell::default(),
             random: connection.worker.random(),

@@ -69,8 +69,10 @@ async fn run(
     body: Incoming,
 ) -> Reply {
     if exchange.connection.manager.config.http1.header_case == HeaderCase::Preserve {
-        head.spelling = extensions.clone();
-        head.spelling.remove::<hyper::upgrade::OnUpgrade>();
+        let mut spelling = extensions.clone();
+        spelling.remove::<hyper::upgrade::OnUpgrade>();
+        // It is set here alone.
+        let _ = exchange.spelling.set(spelling);
     }
     note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());

@@ -21,8 +21,6 @@ pub(crate) struct Head {
     pub(crate) protocol: Option<String>,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
-    /// How the client spelled the names of its headers, where that is to be kept.
-    pub(crate) spelling: http::Extensions,
     /// Which headers there were when the request came.
     pub(crate) present: Present,
 }
@@ -90,20 +88,7 @@ impl Head {
         }
         // As over HTTP/1: an upgrade is a GET that asks for more.
         let method = if protocol.is_some() && method == Method::CONNECT { Method::GET } else { method };
-        Ok((
-            Self {
-                method,
-                scheme,
-                authority,
-                path,
-                protocol,
-                version,
-                headers,
-                present,
-                spelling: Default::default(),
-            },
-            extensions,
-        ))
+        Ok((Self { method, scheme, authority, path, protocol, version, headers, present }, extensions))
     }
 
     /// A head that says nothing.
@@ -133,7 +118,6 @@ impl Head {
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
             present: Present::default(),
-            spelling: http::Extensions::new(),
         }
     }
 
@@ -197,9 +181,6 @@ impl Head {
         parts.method = self.method.clone();
         parts.uri = uri;
         parts.version = version;
-        if !self.spelling.is_empty() {
-            parts.extensions = self.spelling.clone();
-        }
         parts.headers = match keep {
             Keep::Headers => self.headers.clone(),
             Keep::Nothing => std::mem::take(&mut self.headers),

@@ -213,6 +213,9 @@ impl Try<'_> {
         } else {
             head.http1_parts(self.keep)
         };
+        if let Some(spelling) = self.exchange.spelling.get() {
+            parts.extensions = spelling.clone();
+        }
         if let Some(protocol) = &head.protocol {
             super::upgrade::ask(&mut parts, protocol, lease.is_http2());
         }

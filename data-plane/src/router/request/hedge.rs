@@ -39,6 +39,7 @@ struct Flight<'a> {
     upstream: Option<UpstreamInfo>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Event {
     Done(usize, Result<Success, Failure>),
     Late(usize),
