@@ -152,9 +152,8 @@ fn flags(host: &Host) -> String {
     .map(|(_, name)| name)
     .collect();
     match host.health_status {
-        HealthStatus::Unhealthy | HealthStatus::Timeout | HealthStatus::Draining => {
-            all.push("/failed_eds_health")
-        }
+        HealthStatus::Unhealthy | HealthStatus::Timeout => all.push("/failed_eds_health"),
+        HealthStatus::Draining => all.push("/eds_status_draining"),
         HealthStatus::Degraded => all.push("/degraded_eds_health"),
         HealthStatus::Unknown | HealthStatus::Healthy => {}
     }
@@ -177,9 +176,8 @@ fn health(host: &Host) -> Value {
     }
     let eds = match host.health_status {
         HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
-        HealthStatus::Unhealthy => "UNHEALTHY",
+        HealthStatus::Unhealthy | HealthStatus::Timeout => "UNHEALTHY",
         HealthStatus::Draining => "DRAINING",
-        HealthStatus::Timeout => "TIMEOUT",
         HealthStatus::Degraded => "DEGRADED",
     };
     status.insert("eds_health_status".to_owned(), eds.into());

@@ -50,6 +50,12 @@ impl From<PoolError> for Failure {
     }
 }
 
+/// Whether the connection was given up under its request, as it is when its host fails its health checks.
+fn is_aborted(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.to_string() == "runtime dropped the dispatch task")
+}
+
 impl Failure {
     /// What the codec's error says.
     pub(crate) fn of_codec(error: &hyper::Error, unsent: bool) -> Self {
@@ -63,7 +69,7 @@ impl Failure {
         }
         if error.is_parse() {
             Self::Protocol
-        } else if error.is_user() && !error.is_canceled() {
+        } else if error.is_user() && !error.is_canceled() && !is_aborted(error) {
             Self::Downstream
         } else {
             Self::Terminated { started: !unsent }
