@@ -316,3 +316,61 @@ fn upstream_connections_come_from_the_client() {
     let (_upstream, peer) = backend.accept().unwrap();
     assert_eq!(peer.ip().to_string(), "127.0.0.2");
 }
+
+#[test]
+fn filters_of_connections_are_found_by_discovery() {
+    let resource = |name: &str, config: &str| {
+        format!(
+            "[{{\"@type\": {CONFIG}, name: {name}, typed_config: {{\"@type\": {TYPES}.filters.{config}}}}}]"
+        )
+    };
+    const CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+    let value = |key: &str, text: &str| {
+        format!(
+            "[{{object_key: {key}, factory_key: envoy.string, format_string: {{text_format_source: {{inline_string: \
+             {text}}}}}}}]"
+        )
+    };
+    let early = |text: &str| {
+        resource(
+            "early",
+            &format!("listener.set_filter_state.v3.Config, on_accept: {}", value("early", text)),
+        )
+    };
+    let late = |text: &str| {
+        resource(
+            "late",
+            &format!("network.set_filter_state.v3.Config, on_new_connection: {}", value("late", text)),
+        )
+    };
+    let files = tempfile::tempdir().unwrap();
+    let put = |name: &str, resources: String| {
+        let (path, temporary) = (files.path().join(name), files.path().join(format!(".{name}")));
+        std::fs::write(&temporary, format!("resources: {resources}\n")).unwrap();
+        std::fs::rename(temporary, path).unwrap();
+    };
+    put("early.yaml", early("one"));
+    put("late.yaml", late("one"));
+    let discovered = |name: &str, kind: &str| {
+        let path = files.path().join(format!("{name}.yaml"));
+        format!(
+            "{{name: {name}, config_discovery: {{type_urls: [{TYPES}.filters.{kind}.set_filter_state.v3.Config], \
+             config_source: {{resource_api_version: V3, path_config_source: {{path: {}}}}}}}}}",
+            path.display()
+        )
+    };
+    let line = "%FILTER_STATE(early:PLAIN)% %FILTER_STATE(late:PLAIN)%";
+    let filters = [discovered("late", "network"), tcp_proxy("echo", "", line)];
+    let proxy = proxy(&discovered("early", "listener"), &filters, &[cluster("echo", echo(), "")]);
+    let listener = proxy.listener("l");
+    let logged = |line: &str| {
+        assert!(echoes(listener));
+        let text = std::fs::read_to_string(proxy.dir.path().join("log")).unwrap_or_default();
+        text.lines().any(|other| other == line).then_some(())
+    };
+    wait("the values", || logged("one one"));
+    put("early.yaml", early("two"));
+    put("late.yaml", late("two"));
+    wait("other values", || logged("two two"));
+    assert_eq!(proxy.stat("listener_manager.listener_modified").unwrap_or(0), 0);
+}

@@ -1,6 +1,8 @@
 //! Health of hosts: checks of every kind, what the control plane says of them, ejection; and what follows for requests.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/certs.rs"]
+mod certs;
 #[path = "support/clusters.rs"]
 mod cluster;
 #[path = "support/grpc.rs"]
@@ -9,11 +11,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use certs::{Authority, Signed};
 use cluster::{Scripted, becomes, bootstrap, checked, closed, endpoint, hex, hosts, ok, simple};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use support::{Backend, Proxy, call, wait};
 
 #[test]
@@ -163,6 +168,57 @@ fn hosts_are_checked_before_the_first_request() {
     open.store(true, Ordering::SeqCst);
     let proxy = Proxy::ready(&simple(checked(backend.address, check)), &[]);
     assert_eq!(call(proxy.listener("in"), "GET", "/", &[]).unwrap().body, "there");
+}
+
+/// A server that says yes over TLS.
+fn over_tls(signed: &Signed) -> SocketAddr {
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(signed.cert.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(certs::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certs.unwrap(), key);
+    let config = Arc::new(config.unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let server = rustls::ServerConnection::new(config.clone()).unwrap();
+            std::thread::spawn(move || {
+                let mut tls = rustls::StreamOwned::new(server, stream);
+                while let Ok(1..) = tls.read(&mut [0; 4096]) {
+                    if tls.write_all(ok("secret").as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn checks_go_over_the_clusters_tls() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = over_tls(&authority.sign(1, &["a.test"]));
+    let start = |trusted: &Authority| {
+        let tls = "transport_socket: {name: tls, typed_config: {\"@type\": \
+                   type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a.test, \
+                   common_tls_context: {validation_context_sds_secret_config: {name: root}}}}, ";
+        let cluster = checked(server, "http_health_check: {path: /h}")
+            .replace("type: STATIC, ", &format!("type: STATIC, {tls}"));
+        let root = serde_json::to_string(&trusted.pem).unwrap();
+        let secrets = format!(
+            "static_resources:\n  secrets: [{{name: root, validation_context: {{trusted_ca: {{inline_string: {root}}}}}}}]\n"
+        );
+        Proxy::ready(&simple(cluster).replace("static_resources:\n", &secrets), &[])
+    };
+    let proxy = start(&authority);
+    assert_eq!(proxy.stat("cluster.c.membership_healthy"), Some(1));
+    assert_eq!(call(proxy.listener("in"), "GET", "/", &[]).unwrap().body, "secret");
+    assert_eq!(start(&other).stat("cluster.c.membership_healthy"), Some(0));
 }
 
 #[test]

@@ -17,7 +17,6 @@ pub mod credential_injector;
 mod csrf;
 pub mod custom_response;
 pub mod decompressor;
-mod discovered;
 mod dynamic_forward_proxy;
 pub mod ext_authz;
 pub mod ext_proc;
@@ -64,8 +63,6 @@ pub use adaptive_concurrency::AdaptiveConcurrency;
 pub use alpn::AlpnOverride;
 pub use basic_auth::BasicAuth;
 pub use cdn_loop::CdnLoop;
-pub(crate) use discovered::extension;
-pub use discovered::{Discovered, Extension};
 pub use dynamic_forward_proxy::ForwardHost;
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 use header_to_metadata::HeaderToMetadata;
@@ -75,6 +72,7 @@ pub use router::Router;
 pub use set_metadata::SetMetadata;
 
 use crate::convert::{Cx, arc, matchers, type_name, values};
+use crate::discovered::{self, Discovered};
 use crate::network_filter::FilterStateValue;
 use crate::pb;
 
@@ -186,7 +184,7 @@ pub enum HttpFilterKind {
     /// `compressor`
     Compressor(Arc<compressor::Compressor>),
     /// Found by discovery (ECDS).
-    Discovered(Arc<Discovered>),
+    Discovered(Arc<Discovered<HttpFilterKind>>),
     /// `credential_injector`
     CredentialInjector(Arc<credential_injector::CredentialInjector>),
     /// `cors`: routes hold the policies.
@@ -261,7 +259,8 @@ fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
         Some(ConfigType::ConfigDiscovery(source)) => {
-            let found = cx.within("config_discovery", |cx| discovered::discovered(cx, &name, source))?;
+            let field = "config_discovery";
+            let found = cx.within(field, |cx| discovered::discovered(cx, &name, source, discovered::http))?;
             let kind = HttpFilterKind::Discovered(Arc::new(found));
             return Some(HttpFilter { name: arc(name), disabled, kind });
         }
@@ -285,7 +284,7 @@ fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
 }
 
 /// What a filter's configuration says, wherever it comes from.
-fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
+pub(crate) fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
     let Some(entry) = FILTERS.iter().find(|entry| entry.name == type_name(any)) else {
         cx.error("", format_args!("there is no HTTP filter {:?}", type_name(any)));
         return None;

@@ -9,6 +9,7 @@
 pub mod access_log;
 pub mod callout;
 pub mod cluster;
+pub mod discovered;
 pub mod hcm;
 pub mod http_filter;
 pub mod listener;

@@ -18,7 +18,7 @@ pub use filter::{
     KNOWN, ListenerFilter, ListenerFilterKind, ListenerLocalRateLimit, ListenerPredicate, PassTlvs,
     ProxyProtocol, TlvEncoding, TlvRule,
 };
-pub(crate) use filter::{pass_tlvs, tlv};
+pub(crate) use filter::{kind as filter_kind, pass_tlvs, tlv};
 
 /// `Listener`
 #[derive(Debug)]

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xds_api::istio::{metadata_exchange, stats};
 
+use crate::discovered::Discovered;
 use crate::hcm::Hcm;
 
 pub use convert::KNOWN;
-pub(crate) use convert::chain;
+pub(crate) use convert::{chain, discoverable, is_discoverable};
 pub use ext_authz::NetworkExtAuthz;
 pub use filter_state::{FilterStateValue, Shared};
 pub(crate) use filter_state::{filter_state, filter_states};
@@ -47,6 +48,8 @@ pub enum NetworkFilter {
     SetFilterState(Arc<[FilterStateValue]>),
     /// `sni_cluster`: the SNI names the cluster.
     SniCluster,
+    /// One whose configuration is a resource of its own.
+    Discovered(Arc<Discovered<NetworkFilter>>),
     /// `sni_dynamic_forward_proxy`: the SNI names the host.
     SniForward(Arc<SniForward>),
     /// `ratelimit`

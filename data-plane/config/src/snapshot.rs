@@ -8,8 +8,8 @@ use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
 
 use crate::cluster::{Cluster, Discovery};
+use crate::discovered::Extension;
 use crate::hcm::{Hcm, RouteSource};
-use crate::http_filter::Extension;
 use crate::listener::Listener;
 use crate::secret::{FileBacked, Secret};
 

@@ -16,15 +16,15 @@ use crate::cluster::{CircuitBreakers, Cluster, Discovery, UpstreamHttp};
 use crate::convert::{Cx, Sources, hash};
 use crate::diagnostics::{Diagnostic, Diagnostics, Severity};
 use crate::hcm::RouteSource;
-use crate::http_filter::{self, HttpFilterKind};
-use crate::listener::Listener;
+use crate::http_filter::HttpFilterKind;
+use crate::listener::{Listener, ListenerFilterKind};
 use crate::network_filter::NetworkFilter;
 use crate::pb;
 use crate::secret::{FileBacked, Refreshed, Rereads};
 use crate::snapshot::Snapshot;
 use crate::source::{ConfigSource, ResourceRef};
-use crate::tls::{CertificateSource, CommonTls, DownstreamSocket, UpstreamSocket};
-use crate::{cluster, listener, route, secret};
+use crate::tls::{CertificateSource, CommonTls, DownstreamSocket, Tickets, UpstreamSocket};
+use crate::{cluster, discovered, listener, route, secret};
 
 /// Kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -219,11 +219,22 @@ impl State {
                 upstream_secrets(socket, &mut wanted.secrets);
             }
         }
+        for filter in self.snapshot.listeners.iter().flat_map(|listener| &listener.listener_filters) {
+            if let ListenerFilterKind::Discovered(discovered) = &filter.kind {
+                wanted.extensions.insert(discovered.resource.clone());
+            }
+        }
         for chain in self.snapshot.listeners.iter().flat_map(|listener| listener.chains()) {
             if let DownstreamSocket::Tls(tls) = &chain.socket {
                 secrets(&tls.common, &mut wanted.secrets);
+                if let Tickets::Sds(reference) = &tls.tickets {
+                    wanted.secrets.insert(reference.clone());
+                }
             }
             for filter in &chain.filters {
+                if let NetworkFilter::Discovered(discovered) = filter {
+                    wanted.extensions.insert(discovered.resource.clone());
+                }
                 let NetworkFilter::HttpConnectionManager(hcm) = filter else { continue };
                 if let RouteSource::Rds(reference) = &hcm.routes {
                     wanted.route_tables.insert(reference.clone());
@@ -333,7 +344,7 @@ impl State {
             return Ok(unchanged(name));
         }
         let (built, warnings) =
-            self.convert(Kind::Extension, &name, |cx| http_filter::extension(cx, value))?;
+            self.convert(Kind::Extension, &name, |cx| discovered::extension(cx, value))?;
         self.versions.insert(key, version);
         self.snapshot.extensions.insert(Arc::clone(&name), Arc::new(built));
         Ok(self.accepted(name, warnings))

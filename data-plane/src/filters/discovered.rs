@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use sail_proxy_config::http_filter::{Discovered, Extension};
+use sail_proxy_config::discovered::{Discovered, Extension};
+use sail_proxy_config::http_filter::HttpFilterKind;
 
 use super::{Build, Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
@@ -22,14 +23,14 @@ type Built = Option<Rc<dyn HttpFilter>>;
 
 /// See the module's documentation.
 pub(crate) struct Filter {
-    config: Arc<Discovered>,
+    config: Arc<Discovered<HttpFilterKind>>,
     store: Arc<Store>,
     prefix: Box<str>,
     last: RefCell<Option<(Source, Built)>>,
 }
 
 impl Filter {
-    pub(crate) fn new(config: &Arc<Discovered>, build: &Build<'_>) -> Self {
+    pub(crate) fn new(config: &Arc<Discovered<HttpFilterKind>>, build: &Build<'_>) -> Self {
         Self {
             config: config.clone(),
             store: build.store.clone(),

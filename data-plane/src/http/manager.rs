@@ -48,6 +48,8 @@ pub(crate) struct Manager {
     pub(crate) metadata: ConfigMetadata,
     /// The filter chain's name.
     pub(crate) filter_chain: Option<Arc<str>>,
+    /// How much of a stream is buffered where nothing else is said.
+    pub(crate) buffer_limit: u32,
 }
 
 impl Manager {
@@ -62,6 +64,7 @@ impl Manager {
         let details = config.client_cert_details;
         Self {
             stats: store.scope(prefix),
+            buffer_limit: listener.per_connection_buffer_limit,
             observer: shared.options.observers.http(listener, chain, config),
             filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),

@@ -145,7 +145,7 @@ pub(super) async fn run(
 async fn run_all(listener: &Listener, worker: &Rc<Worker>, intake: &mut Intake) -> Result<(), Refused> {
     for filter in &listener.config.listener_filters {
         if is_on(filter, intake) {
-            run_one(filter, listener, worker, intake).await?;
+            run_one(&filter.kind, listener, worker, intake).await?;
         }
     }
     Ok(())
@@ -156,12 +156,12 @@ fn is_on(filter: &ListenerFilter, intake: &Intake) -> bool {
 }
 
 async fn run_one(
-    filter: &ListenerFilter,
+    filter: &ListenerFilterKind,
     listener: &Listener,
     worker: &Rc<Worker>,
     intake: &mut Intake,
 ) -> Result<(), Refused> {
-    match &filter.kind {
+    match filter {
         ListenerFilterKind::OriginalDst => original::destination(listener, intake),
         ListenerFilterKind::OriginalSrc { bind_port, mark } => original::source(*bind_port, *mark, intake),
         ListenerFilterKind::TlsInspector {
@@ -173,6 +173,15 @@ async fn run_one(
         ListenerFilterKind::HttpInspector => return inspectors::http(intake).await,
         ListenerFilterKind::ProxyProtocol(config) => {
             return proxy_protocol::run(config, worker, intake).await;
+        }
+        ListenerFilterKind::Discovered(config) => {
+            let found = worker.active().snapshot.extensions.get(&config.resource.name).cloned();
+            let Some(filter) = config.kind(found.as_ref()) else {
+                // It might have stopped the connection.
+                listener.stats.inc(stats::extension_config_missing);
+                return Err(Refused::Limited);
+            };
+            return Box::pin(run_one(filter, listener, worker, intake)).await;
         }
         ListenerFilterKind::SetFilterState(values) => set_filter_state::run(values, listener, intake),
         ListenerFilterKind::LocalRateLimit(config) => return local_rate_limit::run(config, worker),

@@ -38,9 +38,6 @@ const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
-/// As much of a body as is kept for another try where nothing else is said.
-const REPLAY_LIMIT: u64 = 64 * 1024;
-
 /// What a successful try brought.
 pub(super) struct Success {
     pub(super) response: Response<Incoming>,
@@ -83,7 +80,8 @@ pub(super) async fn forward(
     let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action, head);
-    let body = Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(found, route));
+    let body =
+        Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(exchange, found, route));
     // Nobody asks for the head again: it may be moved.
     let once = state.is_none() && mirrors.is_empty() && !has_response_operations(found, route);
     let keep = if once { Keep::Nothing } else { Keep::Headers };
@@ -199,9 +197,11 @@ fn has_response_operations(found: &Found, route: &Route) -> bool {
     found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
 }
 
-fn buffer_limit(found: &Found, route: &Route) -> usize {
+/// As much of a body as is kept for another try: what a connection of the listener may buffer, where nothing else is said.
+fn buffer_limit(exchange: &Exchange, found: &Found, route: &Route) -> usize {
     let limit = route.request_body_buffer_limit.or(found.virtual_host.request_body_buffer_limit);
-    usize::try_from(limit.unwrap_or(REPLAY_LIMIT)).unwrap_or(usize::MAX)
+    let of_listener = || u64::from(exchange.connection.manager.buffer_limit);
+    usize::try_from(limit.unwrap_or_else(of_listener)).unwrap_or(usize::MAX)
 }
 
 /// The request's body: sent once, or kept for more.

@@ -2,6 +2,7 @@
 //! one table from configuration to code.
 
 mod connection_limit;
+mod discovered;
 mod ext_authz;
 mod local_rate_limit;
 mod metadata_exchange;
@@ -93,6 +94,7 @@ fn step<'a>(filter: &'a Config, cx: &'a mut Cx<'_>) -> Step<'a> {
         Config::ExtAuthz(config) => config.on_connection(cx),
         Config::MetadataExchange(config) => config.on_connection(cx),
         Config::SetFilterState(values) => set_filter_state::Filter(values).step(cx),
+        Config::Discovered(config) => config.on_connection(cx),
         Config::SniForward(config) => config.on_connection(cx),
         Config::RateLimit(config) => config.on_connection(cx),
         Config::ConnectionLimit(config) => config.on_connection(cx),

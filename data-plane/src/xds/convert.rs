@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sail_proxy_config::cluster::Cluster;
+use sail_proxy_config::discovered::Extension;
 use sail_proxy_config::hcm::Hcm;
+use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::http_filter::lua::Script;
-use sail_proxy_config::http_filter::{Extension, HttpFilterKind};
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
 use sail_proxy_config::secret::{FileBacked, Refreshed, Secret};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use xds_api::any;
 use xds_api::envoy::config::cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType};
 use xds_api::envoy::config::core::v3::{
-    ApiConfigSource, ConfigSource, TransportSocket, api_config_source::ApiType,
+    ApiConfigSource, ConfigSource, ExtensionConfigSource, TransportSocket, api_config_source::ApiType,
     config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier, transport_socket,
 };
-use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter};
+use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter, listener_filter};
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -147,6 +147,12 @@ pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>
 /// What a listener waits for.
 pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<Vec<Need>, Failure> {
     let mut needs = Vec::new();
+    for (place, filter) in listener.listener_filters.iter().enumerate() {
+        if let Some(listener_filter::ConfigType::ConfigDiscovery(discovery)) = &filter.config_type {
+            of_extension(&filter.name, discovery, parent, &mut needs)
+                .map_err(|e| format!("listener_filters[{place}].{e}"))?;
+        }
+    }
     for (place, chain) in listener.filter_chains.iter().enumerate() {
         of_chain(chain, parent, &mut needs).map_err(|e| format!("filter_chains[{place}].{e}"))?;
     }
@@ -194,7 +200,15 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
         }
     }
     for (place, filter) in chain.filters.iter().enumerate() {
-        let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { continue };
+        let config = match &filter.config_type {
+            Some(filter::ConfigType::TypedConfig(config)) => config,
+            Some(filter::ConfigType::ConfigDiscovery(discovery)) => {
+                of_extension(&filter.name, discovery, parent, needs)
+                    .map_err(|e| format!("filters[{place}].{e}"))?;
+                continue;
+            }
+            None => continue,
+        };
         // Other filters refer to nothing that is discovered; whether they are valid is not asked here.
         let Ok(hcm) = any::unpack::<HttpConnectionManager>(config) else { continue };
         for (at, filter) in hcm.http_filters.iter().enumerate() {
@@ -221,18 +235,28 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
 
 /// A filter's configuration may be a resource of its own.
 fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
-    let discovery = match &filter.config_type {
-        Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => discovery,
-        Some(http_filter::ConfigType::TypedConfig(config)) => return of_credentials(config, parent, needs),
-        None => return Ok(()),
-    };
+    match &filter.config_type {
+        Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => {
+            of_extension(&filter.name, discovery, parent, needs)
+        }
+        Some(http_filter::ConfigType::TypedConfig(config)) => of_credentials(config, parent, needs),
+        None => Ok(()),
+    }
+}
+
+fn of_extension(
+    name: &str,
+    discovery: &ExtensionConfigSource,
+    parent: &Source,
+    needs: &mut Vec<Need>,
+) -> Result<(), Failure> {
     let (source, timeout) = source(discovery.config_source.as_ref(), parent)
         .map_err(|e| format!("config_discovery.config_source.{e}"))?;
     // With a default to begin with nobody waits.
     let ready = discovery.apply_default_config_without_warming && discovery.default_config.is_some();
     needs.push(Need {
         type_url: type_url::EXTENSION_CONFIG,
-        name: filter.name.clone(),
+        name: name.to_owned(),
         source,
         timeout: if ready { Some(Duration::ZERO) } else { timeout },
     });

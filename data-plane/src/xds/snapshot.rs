@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sail_proxy_config::cluster::{Cluster, Discovery};
-use sail_proxy_config::http_filter::Extension;
+use sail_proxy_config::discovered::Extension;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::Secret;
 use sail_proxy_config::{Kind, Snapshot};

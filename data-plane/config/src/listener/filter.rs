@@ -9,9 +9,10 @@ use std::sync::Arc;
 use sail_proxy_decide::fraction::RuntimeFlag;
 use sail_proxy_decide::rate_limit::TokenBucketConfig;
 
+use crate::discovered::Discovered;
 use crate::network_filter::FilterStateValue;
 
-pub(crate) use convert::listener_filter;
+pub(crate) use convert::{kind, listener_filter};
 pub use predicate::ListenerPredicate;
 pub use proxy_protocol::{PassTlvs, ProxyProtocol, TlvEncoding, TlvRule};
 pub(crate) use proxy_protocol::{pass_tlvs, tlv};
@@ -67,6 +68,8 @@ pub enum ListenerFilterKind {
     HttpInspector,
     /// Reads a PROXY protocol header.
     ProxyProtocol(Arc<ProxyProtocol>),
+    /// One whose configuration is a resource of its own.
+    Discovered(Arc<Discovered<ListenerFilterKind>>),
     /// Sets values that later filters, logs and upstream connections read.
     SetFilterState(Arc<[FilterStateValue]>),
     /// Takes so many connections in a time; others are closed at once.

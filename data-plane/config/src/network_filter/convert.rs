@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{NetworkFilter, ext_authz, filter_state, limits, rate_limit, rbac, sni_forward, tcp_proxy};
 use crate::convert::{Cx, type_name, values};
-use crate::{hcm, pb};
+use crate::{discovered, hcm, pb};
 
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
@@ -77,15 +77,32 @@ fn filter(cx: &mut Cx<'_>, value: pb::listener::Filter) -> Option<NetworkFilter>
     let pb::listener::Filter { name, config_type } = value;
     match config_type {
         Some(ConfigType::TypedConfig(any)) => cx.within("typed_config", |cx| typed(cx, &any)),
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            cx.error("config_discovery", "it is not supported for network filters");
-            None
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let found =
+                cx.within("config_discovery", |cx| discovered::discovered(cx, &name, source, discoverable))?;
+            Some(NetworkFilter::Discovered(Arc::new(found)))
         }
         None => {
             cx.error("typed_config", format_args!("the filter {name:?} has no configuration"));
             None
         }
     }
+}
+
+/// Whether discovery may bring filters of this type: those that end chains, and those that are looked for when a chain
+/// is set up, stand in their listener.
+pub(crate) fn is_discoverable(name: &str) -> bool {
+    let fixed = [DIRECT_RESPONSE, ECHO, HTTP_CONNECTION_MANAGER, STATS, TCP_PROXY];
+    KNOWN.contains(&name) && !fixed.contains(&name)
+}
+
+/// A filter that discovery may bring.
+pub(crate) fn discoverable(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {
+    if !is_discoverable(type_name(any)) {
+        cx.error("", format_args!("{:?} is not found by discovery: give it as typed_config", type_name(any)));
+        return None;
+    }
+    typed(cx, any)
 }
 
 fn typed(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {

@@ -16,6 +16,7 @@ stat_set! {
         downstream_listener_filter_error = "downstream_listener_filter_error",
         downstream_listener_filter_remote_close = "downstream_listener_filter_remote_close",
         no_filter_chain_match = "no_filter_chain_match",
+        extension_config_missing = "extension_config_missing",
         ssl_handshake = "ssl.handshake",
         ssl_connection_error = "ssl.connection_error",
         ssl_session_reused = "ssl.session_reused",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{ListenerFilter, ListenerFilterKind, ListenerLocalRateLimit, predicate, proxy_protocol};
 use crate::convert::{Cx, arc, type_name, values};
 use crate::pb::filters::listener as filters;
-use crate::{network_filter, pb};
+use crate::{discovered, network_filter, pb};
 
 pub(super) const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 pub(super) const LOCAL_RATE_LIMIT: &str =
@@ -29,9 +29,10 @@ pub(crate) fn listener_filter(
     let disabled = cx.option("filter_disabled", filter_disabled, predicate::predicate);
     let kind = match config_type {
         Some(ConfigType::TypedConfig(any)) => cx.within("typed_config", |cx| kind(cx, &any))?,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            cx.error("config_discovery", "it is not supported for listener filters");
-            return None;
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let found =
+                cx.within("config_discovery", |cx| discovered::discovered(cx, &name, source, kind))?;
+            ListenerFilterKind::Discovered(Arc::new(found))
         }
         None => {
             cx.error("typed_config", "it must be set");
@@ -41,7 +42,8 @@ pub(crate) fn listener_filter(
     Some(ListenerFilter { name: arc(name), disabled, kind })
 }
 
-fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
+/// What a filter's configuration says, wherever it comes from.
+pub(crate) fn kind(cx: &mut Cx<'_>, any: &pb::Any) -> Option<ListenerFilterKind> {
     Some(match type_name(any) {
         ORIGINAL_DST => ListenerFilterKind::OriginalDst,
         HTTP_INSPECTOR => ListenerFilterKind::HttpInspector,
