@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use sail_proxy_config::Snapshot;
+use sail_proxy_config::discovered::Discoverable as _;
 use sail_proxy_config::http_filter::{HttpFilter, HttpFilterKind};
 use sail_proxy_config::network_filter::NetworkFilter;
 
@@ -56,6 +57,7 @@ pub(crate) fn prepare(worker: &Worker, snapshot: &Snapshot) {
             }
         }
     }
-    plugins.extend(snapshot.extensions.values().filter_map(|extension| plugin(&extension.kind)));
+    let discovered = snapshot.extensions.values().filter_map(|extension| HttpFilterKind::of(&extension.kind));
+    plugins.extend(discovered.filter_map(plugin));
     IN_FORCE.set(plugins);
 }
