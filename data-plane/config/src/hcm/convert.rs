@@ -349,7 +349,10 @@ fn mapper(cx: &mut Cx<'_>, value: pb::hcm::ResponseMapper) -> Option<ReplyMapper
     })
 }
 
-pub(crate) fn body_format(cx: &mut Cx<'_>, mut value: pb::core::SubstitutionFormatString) -> Option<BodyFormat> {
+pub(crate) fn body_format(
+    cx: &mut Cx<'_>,
+    mut value: pb::core::SubstitutionFormatString,
+) -> Option<BodyFormat> {
     let content_type = std::mem::take(&mut value.content_type);
     let format = access_log::format(cx, value)?;
     let content_type = match (content_type.as_str(), &format) {

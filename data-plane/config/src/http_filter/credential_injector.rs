@@ -113,7 +113,8 @@ fn oauth2(cx: &mut Cx<'_>, value: oauth2::v3::OAuth2) -> Option<OAuth2> {
     if client_id.is_empty() {
         cx.error("client_credentials.client_id", "it must be set");
     }
-    let secret = cx.within("client_credentials", |cx| cx.required("client_secret", client_secret, values::sds));
+    let secret =
+        cx.within("client_credentials", |cx| cx.required("client_secret", client_secret, values::sds));
     let retry = values::duration(cx, "token_fetch_retry_interval", token_fetch_retry_interval);
     if retry.is_some_and(|retry| retry < Duration::from_secs(1)) {
         cx.error("token_fetch_retry_interval", "it must be at least a second");
