@@ -2,6 +2,7 @@
 //! name table, which the agent subscribes to for its own DNS. While the control plane is away, the proxy's stream is
 //! held open; when it breaks, the proxy's stream is closed, and the proxy subscribes anew and says what it has.
 
+mod modules;
 mod names;
 
 use std::convert::Infallible;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use base::backoff::Backoff;
 use base::task::Supervised;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 use http::uri::PathAndQuery;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -27,6 +29,7 @@ use crate::dns::NameTables;
 use crate::frames::{RawCodec, text_field};
 use crate::stats::AgentStats;
 use crate::upstream::Upstream;
+pub use modules::Modules;
 use names::Wire;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -39,6 +42,8 @@ pub struct Relay {
     pub upstream: Upstream,
     /// Where the name table goes; `None` where the agent answers no DNS.
     pub names: Option<Arc<NameTables>>,
+    /// Where modules of wasm plugins are kept.
+    pub modules: Modules,
     /// What is counted.
     pub stats: Arc<AgentStats>,
 }
@@ -204,14 +209,35 @@ async fn pump_responses(
         Ok(response) => response.into_inner(),
         Err(status) => return refused(relay, status),
     };
+    // Modules that are being fetched hold nothing else up.
+    let mut fetching = FuturesUnordered::new();
     loop {
-        let response = match responses.message().await {
-            Ok(Some(response)) => response,
-            Ok(None) => return Status::unavailable("the control plane closed the stream"),
-            Err(status) => return refused(relay, status),
+        let response = tokio::select! {
+            response = responses.message() => match response {
+                Ok(Some(response)) => response,
+                Ok(None) => return Status::unavailable("the control plane closed the stream"),
+                Err(status) => return refused(relay, status),
+            },
+            Some((refusal, result)) = fetching.next() => {
+                let sent = match result {
+                    Ok(response) => to_proxy.send(Ok(response)).await.is_ok(),
+                    Err(error) => {
+                        tracing::error!(%error, "a wasm plugin cannot be given to the proxy");
+                        to_control_plane.send(wire.refusal(refusal, &error)).await.is_ok()
+                    }
+                };
+                if !sent {
+                    return Status::cancelled("the proxy or the control plane is gone");
+                }
+                continue;
+            }
         };
-        if let Some(tables) = &relay.names
-            && text_field(&response, names::RESPONSE_TYPE_URL) == Some(xds_api::type_url::NAME_TABLE)
+        let type_url = text_field(&response, names::RESPONSE_TYPE_URL);
+        if type_url == Some(xds_api::type_url::EXTENSION_CONFIG) {
+            let nonce = wire.nonce(&response);
+            fetching.push(async move { (nonce, relay.modules.localize(wire, response).await) });
+        } else if let Some(tables) = &relay.names
+            && type_url == Some(xds_api::type_url::NAME_TABLE)
         {
             let answer = wire.take_names(response, tables);
             if to_control_plane.send(answer).await.is_err() {

@@ -19,7 +19,7 @@ use crate::cli::ProxyArgs;
 use crate::config::proxy_config::Binary;
 use crate::config::{AgentConfig, namespace};
 use crate::dns::{Forwarder, NameTables, PodDomain, ResolvConf, Server as DnsServer};
-use crate::relay::Relay;
+use crate::relay::{Modules, Relay};
 use crate::secrets::{CertFiles, Issuance, Secrets, SecretsWatch, Source, write_private};
 use crate::stats::AgentStats;
 use crate::status::{Merge, Readiness, Status};
@@ -48,7 +48,8 @@ pub(super) async fn run(args: ProxyArgs, log: &base::log::Handle) -> anyhow::Res
     let xds_socket = config.xds_socket();
     let listener = unix::listen(&xds_socket)?;
     let upstream = discovery(&config)?;
-    let relay = Relay { upstream, names: names.clone(), stats: Arc::clone(&stats) };
+    let modules = Modules { dir: Path::new(&config.proxy.config_path).join("wasm") };
+    let relay = Relay { upstream, names: names.clone(), modules, stats: Arc::clone(&stats) };
     tasks.push(Supervised::spawn(async move {
         if let Err(error) = relay::serve(listener, relay).await {
             tracing::error!(%error, "the xDS relay ended");

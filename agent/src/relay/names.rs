@@ -11,9 +11,13 @@ use xds_api::istio::nds::NameTable;
 use xds_api::{any, type_url};
 
 use crate::dns::NameTables;
+use crate::frames::text_field;
 
 /// The field of a response's type URL, the same in both forms.
 pub(super) const RESPONSE_TYPE_URL: u32 = 4;
+
+/// The field of a response's nonce, the same in both forms.
+const NONCE: u32 = 5;
 
 /// gRPC's code for a wrong argument.
 const INVALID_ARGUMENT: i32 = 3;
@@ -60,6 +64,17 @@ impl Wire {
         }
     }
 
+    /// The nonce of a response.
+    pub(super) fn nonce(self, response: &[u8]) -> String {
+        text_field(response, NONCE).unwrap_or_default().to_owned()
+    }
+
+    /// Says that the extension configurations of a response cannot be taken.
+    pub(super) fn refusal(self, nonce: String, error: &dyn std::fmt::Display) -> Bytes {
+        let error = Some(error.to_string());
+        self.request_of(type_url::EXTENSION_CONFIG, String::new(), nonce, error)
+    }
+
     fn read(self, response: Bytes) -> Result<(String, String, Option<Any>), prost::DecodeError> {
         Ok(match self {
             Self::Sotw => {
@@ -75,7 +90,11 @@ impl Wire {
     }
 
     fn request(self, version: String, nonce: String, error: Option<String>) -> Bytes {
-        let type_url = type_url::NAME_TABLE.to_owned();
+        self.request_of(type_url::NAME_TABLE, version, nonce, error)
+    }
+
+    fn request_of(self, type_url: &str, version: String, nonce: String, error: Option<String>) -> Bytes {
+        let type_url = type_url.to_owned();
         let error_detail =
             error.map(|message| rpc::Status { code: INVALID_ARGUMENT, message, ..Default::default() });
         let bytes = match self {

@@ -1,16 +1,13 @@
 //! `/validate`: objects of the mesh's kinds are refused where a field is wrong, with every wrong field named.
 
-use mesh_api::{Kind, MeshObject};
+use mesh_api::MeshObject;
 use saild_serve::http::{Request, Response};
-use saild_translate::envoy_filter;
+use saild_translate::{envoy_filter, wasm};
 use serde_json::Value;
 use xds_api::codec::Codec;
 
 use super::review::{self, Admission, Verdict};
 use super::{Counters, count};
-
-/// Kinds that are read and have no effect yet, with what to do instead.
-const WITHOUT_EFFECT: [(Kind, &str); 1] = [(Kind::WasmPlugin, "this release does not run WebAssembly")];
 
 /// Answers a review.
 pub(crate) fn answer(request: &Request, counters: &Counters) -> Response {
@@ -44,8 +41,10 @@ fn judge(admission: &Admission) -> Verdict {
                 let name = format!("{}/{}", filter.meta.namespace, filter.meta.name);
                 refused = (!fatal.is_empty()).then(|| format!("EnvoyFilter {name}: {}", reasons.join("; ")));
             }
-            let idle = WITHOUT_EFFECT.iter().find(|(kind, _)| *kind == object.kind());
-            warnings.extend(idle.map(|(kind, why)| format!("{} has no effect: {why}", kind.name())));
+            if let MeshObject::WasmPlugin(plugin) = &object {
+                let idle = wasm::why_not(&plugin.spec);
+                warnings.extend(idle.map(|why| format!("WasmPlugin has no effect: {why}")));
+            }
             Verdict { warnings, refused, ..Verdict::default() }
         }
         Err(error) => Verdict { refused: Some(error.to_string()), ..Verdict::default() },

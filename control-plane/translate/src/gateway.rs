@@ -248,6 +248,7 @@ impl Gather<'_> {
             let http = HttpInputs {
                 jwt: self.jwt.clone(),
                 authz: self.authz.clone(),
+                wasm: self.common.wasm(Class::Gateway, server.port),
                 trusted_hops: self.trusted_hops,
                 grpc_web: server.protocol == Protocol::GrpcWeb,
                 client_certificates: https,

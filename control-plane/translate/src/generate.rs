@@ -6,7 +6,9 @@ use xds_api::envoy::config::core::v3::Node;
 use xds_api::type_url;
 
 use crate::resource::{Generated, Names};
-use crate::{Cache, cluster, endpoint, envoy_filter, listener, nametable, pb, route, secret, unsupported};
+use crate::{
+    Cache, cluster, endpoint, envoy_filter, listener, nametable, pb, route, secret, unsupported, wasm,
+};
 
 /// Why a node is not served.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,6 +60,7 @@ pub fn generate(mesh: &Mesh, proxy: &ProxyView, type_url: &str, names: &Names, c
         type_url::ENDPOINT => out = endpoint::endpoints(mesh, proxy, names, cache),
         type_url::ROUTE => out = route::routes(mesh, proxy, names, cache),
         type_url::SECRET => out = secret::secrets(mesh, proxy, names),
+        type_url::EXTENSION_CONFIG => out = wasm::extensions(mesh, proxy, names),
         type_url::NAME_TABLE => out.resources = vec![nametable::resource(mesh, proxy)],
         _ => {}
     }
@@ -80,6 +83,8 @@ pub fn affected(change: &ChangeSet, proxy: &ProxyView, type_url: &str) -> bool {
         "Sidecar" => proxy.kind == ProxyType::Sidecar,
         "Secret" | "ConfigMap" => type_url == type_url::SECRET,
         "RequestAuthentication" | "AuthorizationPolicy" | "Telemetry" => type_url == type_url::LISTENER,
+        "WasmPlugin" => matches!(type_url, type_url::LISTENER | type_url::EXTENSION_CONFIG),
+        _ if type_url == type_url::EXTENSION_CONFIG => false,
         // What proxies read of pods they read from endpoints, and of WorkloadGroups nothing.
         "Pod" | "WorkloadGroup" | "ProxyConfig" | "ServiceAccount" | "Node" => false,
         _ => true,

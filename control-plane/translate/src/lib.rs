@@ -25,6 +25,7 @@ mod tls;
 mod traits;
 mod unsupported;
 mod warning;
+pub mod wasm;
 mod workload;
 
 pub use cache::{Cache, Usage};

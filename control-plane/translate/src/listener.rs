@@ -33,6 +33,7 @@ use crate::telemetry::metrics::MetricsInputs;
 use crate::telemetry::tracing::TracingInputs;
 use crate::traits::Traits;
 use crate::warning::Warning;
+use crate::wasm::{self, PluginInputs};
 
 /// What a listener is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -218,6 +219,8 @@ pub struct HttpInputs {
     pub jwt: Option<JwtInputs>,
     /// Policies.
     pub authz: Vec<AuthzInputs>,
+    /// WasmPlugins.
+    pub wasm: Vec<PluginInputs>,
     /// Logs.
     pub logs: Vec<LogInputs>,
     /// Traces.
@@ -333,6 +336,7 @@ pub(crate) struct Common {
     pub(crate) normalization: Normalization,
     pub(crate) http10: bool,
     pub(crate) inspection_timeout: Duration,
+    pub(crate) wasm: Vec<wasm::Plugin>,
 }
 
 impl Common {
@@ -357,7 +361,13 @@ impl Common {
             },
             http10: proxy.http10,
             inspection_timeout: settings.protocol_detection_timeout,
+            wasm: wasm::plugins(mesh, proxy),
         }
+    }
+
+    /// The WasmPlugins of a listener.
+    pub(crate) fn wasm(&self, class: Class, port: u16) -> Vec<PluginInputs> {
+        wasm::of_listener(&self.wasm, class, Some(port))
     }
 
     /// Handling of requests with nothing but what is common to a side.
@@ -369,6 +379,7 @@ impl Common {
             routes,
             jwt: None,
             authz: Vec::new(),
+            wasm: wasm::of_listener(&self.wasm, class, None),
             logs: side.logs.clone(),
             tracing: side.tracing.clone(),
             metrics: side.metrics.clone(),

@@ -2,6 +2,7 @@
 
 use prost::Name;
 use saild_model::{ProxyType, ProxyView};
+use xds_api::envoy::extensions::filters::http::wasm::v3::Wasm;
 use xds_api::istio::{alpn, metadata_exchange, peer_metadata, stats};
 
 /// The name of the filters that exchange metadata.
@@ -24,6 +25,8 @@ pub struct Traits {
     pub stats: bool,
     /// It chooses the ALPN by request.
     pub alpn: bool,
+    /// It runs WebAssembly.
+    pub wasm: bool,
 }
 
 impl Traits {
@@ -40,6 +43,7 @@ impl Traits {
             tcp_exchange: typed(METADATA_EXCHANGE, metadata_exchange::MetadataExchange::type_url()),
             stats: typed(STATS, stats::PluginConfig::type_url()),
             alpn: typed(ALPN, alpn::FilterConfig::type_url()),
+            wasm: typed("envoy.filters.http.wasm", Wasm::type_url()),
         }
     }
 }

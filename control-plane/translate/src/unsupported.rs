@@ -14,7 +14,6 @@ pub(crate) fn warnings(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     out.extend(crate::telemetry::problems(mesh, proxy));
     out.extend(crate::authn::problems(mesh, proxy));
     out.extend(waypoints_only(mesh, proxy));
-    let for_proxy = |namespace: &str| namespace == proxy.namespace || namespace == mesh.root_namespace();
     let visible = |entry: &[String], owner: &str| {
         let entries: Vec<ExportTo> = entry.iter().map(|e| ExportTo::parse(e)).collect();
         ExportTo::visible(&entries, owner, &proxy.namespace)
@@ -27,11 +26,7 @@ pub(crate) fn warnings(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
             out.push(Warning::of("ServiceEntry", &object.meta, message));
         }
     }
-    for object in config.wasm_plugins.all().iter().filter(|o| for_proxy(&o.meta.namespace)) {
-        if Attachment::from(&object.spec).is_for(&object.meta.namespace, proxy) {
-            out.push(Warning::of("WasmPlugin", &object.meta, "WasmPlugin has no effect yet"));
-        }
-    }
+    out.extend(crate::wasm::problems(mesh, proxy));
     for object in config.destination_rules.all() {
         let policies = object
             .spec

@@ -136,7 +136,7 @@ fn failure_policy(cx: &mut Cx<'_>, value: &proto::PluginConfig) -> Option<Failur
     use proto::FailurePolicy as Policy;
     let fail_open = value.fail_open;
     let policy = Policy::try_from(value.failure_policy);
-    let reload = value.reload_config.clone().unwrap_or_default();
+    let reload = value.reload_config.unwrap_or_default();
     let pause = cx.within("reload_config.backoff", |cx| {
         reload.backoff.and_then(|backoff| values::duration(cx, "base_interval", backoff.base_interval))
     });

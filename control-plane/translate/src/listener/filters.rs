@@ -1,6 +1,7 @@
 //! HTTP filters, in Istio's order.
 
 use mesh_api::authorization_policy::Action;
+use mesh_api::wasm_plugin::PluginPhase;
 use prost::{Message, Name};
 use xds_api::any::pack;
 use xds_api::envoy::extensions::filters::http as envoy;
@@ -11,15 +12,19 @@ use super::{Class, HttpInputs};
 use crate::authz::{AuthzInputs, EXT_AUTHZ, External};
 use crate::telemetry::metrics;
 use crate::traits::{ALPN, METADATA_EXCHANGE, STATS, Traits};
+use crate::wasm;
 
 /// The filters of a connection manager.
 pub(super) fn filters(inputs: &HttpInputs, traits: Traits) -> Vec<hcm::HttpFilter> {
+    let rbac = "envoy.filters.http.rbac";
     let mut out = Vec::new();
+    let plugins = |phase, out: &mut Vec<hcm::HttpFilter>| {
+        out.extend(inputs.wasm.iter().filter(|plugin| plugin.phase == phase).map(wasm::filter));
+    };
     if traits.http_exchange {
         out.push(filter(METADATA_EXCHANGE, &exchange(inputs.class)));
     }
     if inputs.class != Class::SidecarOutbound {
-        let rbac = "envoy.filters.http.rbac";
         let custom = |authz: &&AuthzInputs| authz.action == Action::Custom;
         // Before tokens are read, as who decides there reads them itself.
         for authz in inputs.authz.iter().filter(custom) {
@@ -27,12 +32,18 @@ pub(super) fn filters(inputs: &HttpInputs, traits: Traits) -> Vec<hcm::HttpFilte
             let asks = authz.external.as_ref().and_then(External::http);
             out.extend(asks.map(|config| filter(EXT_AUTHZ, &config)));
         }
-        if let Some(jwt) = &inputs.jwt {
-            out.push(filter("envoy.filters.http.jwt_authn", &crate::authn::jwt_filter(jwt)));
-        }
+    }
+    plugins(PluginPhase::Authn, &mut out);
+    if let Some(jwt) = inputs.jwt.as_ref().filter(|_| inputs.class != Class::SidecarOutbound) {
+        out.push(filter("envoy.filters.http.jwt_authn", &crate::authn::jwt_filter(jwt)));
+    }
+    plugins(PluginPhase::Authz, &mut out);
+    if inputs.class != Class::SidecarOutbound {
         let standard = inputs.authz.iter().filter(|authz| authz.action != Action::Custom);
         out.extend(standard.map(|authz| filter(rbac, &authz.http())));
     }
+    plugins(PluginPhase::Stats, &mut out);
+    plugins(PluginPhase::Unspecified, &mut out);
     if inputs.grpc_web {
         out.push(filter("envoy.filters.http.grpc_web", &envoy::grpc_web::v3::GrpcWeb::default()));
     }

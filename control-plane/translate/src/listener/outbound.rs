@@ -192,6 +192,7 @@ impl Gather<'_> {
             let prefix = format!("outbound_{name};");
             let mut http = self.common.http(Class::SidecarOutbound, prefix, Routes::Rds(route));
             http.grpc_web = slot.grpc_web;
+            http.wasm = self.common.wasm(Class::SidecarOutbound, key.port);
             let mut matches = ChainMatch::default();
             if sniffs {
                 matches.transport = "raw_buffer";

@@ -145,6 +145,7 @@ impl Gather<'_> {
             name,
         };
         chains.http.grpc_web = port.protocol == Protocol::GrpcWeb;
+        chains.http.wasm = self.common.wasm(Class::SidecarInbound, port.number);
         if let Some(pool) = &port.connection_pool {
             chains.tcp.idle_timeout = pool.tcp.as_ref().and_then(|tcp| tcp.idle_timeout);
         }

@@ -109,7 +109,11 @@ pub fn everything(mesh: &Mesh, proxy: &ProxyView, codec: &Codec) -> Everything {
     let secrets: BTreeSet<String> =
         named(&listeners, "name").into_iter().filter(|name| name.starts_with("kubernetes://")).collect();
     let secrets = ask(type_url::SECRET, &Names::Set(secrets));
+    let is_extension = |name: &String| name.starts_with("extensions.istio.io/");
+    let extensions: BTreeSet<String> = named(&listeners, "name").into_iter().filter(is_extension).collect();
+    let extensions = ask(type_url::EXTENSION_CONFIG, &Names::Set(extensions));
     let resources = [
+        ("extensions", extensions),
         ("listeners", listeners),
         ("clusters", clusters),
         ("routes", routes),

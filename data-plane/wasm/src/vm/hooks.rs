@@ -32,7 +32,7 @@ pub(super) struct Hooks {
     pub(super) delete: Option<TypedFunc<i32, ()>>,
     pub(super) tick: Option<TypedFunc<i32, ()>>,
     pub(super) queue_ready: Option<TypedFunc<(i32, i32), ()>>,
-    pub(super) http_call_response: Option<TypedFunc<(i32, i32, i32, i32, i32), ()>>,
+    pub(super) http_call_response: Option<Response>,
     pub(super) grpc_initial_metadata: Option<Event>,
     pub(super) grpc_receive: Option<Event>,
     pub(super) grpc_trailing_metadata: Option<Event>,
@@ -40,6 +40,7 @@ pub(super) struct Hooks {
 }
 
 type Data = TypedFunc<(i32, i32, i32), i32>;
+type Response = TypedFunc<(i32, i32, i32, i32, i32), ()>;
 type Event = TypedFunc<(i32, i32, i32), ()>;
 
 /// ABI 0.1.0 does not say whether headers are all that there is.
