@@ -176,7 +176,16 @@ async fn wait(main: &Rc<Main>, sinks: &Sinks) -> anyhow::Result<()> {
     let mut reopen = signal(SignalKind::user_defined1())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break tracing::info!("terminated"),
+            _ = terminate.recv() => {
+                tracing::info!("terminated");
+                tokio::select! {
+                    () = main.last_drain() => {}
+                    // Who says it twice means at once.
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                break;
+            }
             _ = interrupt.recv() => break tracing::info!("interrupted"),
             failure = main.quitting() => match failure {
                 Some(reason) => bail!(reason),

@@ -16,6 +16,9 @@ use crate::stats::sets::{listener_manager, server as stat};
 use crate::stats::{Rules, Store};
 use crate::worker::{Scope as DrainScope, Workers};
 
+/// How long connections may take to finish when the process is told to end.
+const LAST_DRAIN: Duration = Duration::from_secs(5);
+
 /// What the main thread's parts share. Lives as long as the process.
 #[derive(Debug)]
 pub struct Main {
@@ -45,6 +48,8 @@ pub struct Main {
     pub discovery: OnceCell<Rc<crate::xds::Manager>>,
     initialized: Cell<bool>,
     healthy: Cell<bool>,
+    /// Whether somebody has ordered a drain.
+    draining: Cell<bool>,
     quit: Notify,
     failure: RefCell<Option<String>>,
     server: stat::Scope,
@@ -98,6 +103,7 @@ impl Main {
             discovery: OnceCell::new(),
             initialized: Cell::new(false),
             healthy: Cell::new(true),
+            draining: Cell::new(false),
             quit: Notify::new(),
             failure: RefCell::default(),
             server,
@@ -154,6 +160,7 @@ impl Main {
 
     /// Starts a drain.
     pub fn drain(self: &Rc<Self>, drain: Drain) {
+        self.draining.set(true);
         match drain {
             Drain::Stop(scope) => self.stop_listeners(scope),
             Drain::Connections(scope) => self.close_connections(scope),
@@ -167,6 +174,21 @@ impl Main {
             }
         }
         self.publish_state();
+    }
+
+    /// What is done before the process ends, unless somebody had it drain before: clients are told with their next
+    /// response, or at once where HTTP/2 can, and have a while to finish what they do. Who comes meanwhile is served and
+    /// told: a socket that closes would reset those that the kernel has accepted already.
+    pub async fn last_drain(self: &Rc<Self>) {
+        if self.draining.get() {
+            return;
+        }
+        self.drain(Drain::Connections(DrainScope::All));
+        let end = tokio::time::Instant::now() + LAST_DRAIN;
+        let open = || self.discovery.get().map_or(0, |discovery| discovery.parts().workers().connections());
+        while open() > 0 && tokio::time::Instant::now() < end {
+            tokio::time::sleep(LAST_DRAIN / 250).await;
+        }
     }
 
     /// Ends the process.

@@ -6,14 +6,14 @@ mod certs;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use certs::{Authority, Tls};
+use certs::Authority;
 use serde_json::{Value, json};
 use support::xds::Server;
 use support::{Backend, Proxy, wait};
@@ -44,9 +44,14 @@ fn bootstrap(server: &Server) -> String {
 struct Resources(Codec);
 
 impl Resources {
-    fn cluster(&self) -> Cluster {
+    /// A cluster that is another one with each version, and needs its endpoints anew.
+    fn cluster(&self, version: u64) -> Cluster {
         let ads = json!({ "ads": {}, "resource_api_version": "V3" });
-        let text = json!({ "name": "app", "type": "EDS", "eds_cluster_config": { "eds_config": ads } });
+        let policy = if version.is_multiple_of(2) { "ROUND_ROBIN" } else { "LEAST_REQUEST" };
+        let text = json!({
+            "name": "app", "type": "EDS", "eds_cluster_config": { "eds_config": ads }, "lb_policy": policy,
+            "connect_timeout": format!("{}s", 1 + version % 5),
+        });
         self.0.from_json_value(&text).unwrap()
     }
 
@@ -119,7 +124,7 @@ fn client(
 }
 
 /// One request on a connection; the response's head comes back, lower-cased.
-fn ask(tls: &mut Tls) -> std::io::Result<String> {
+fn ask(tls: &mut (impl Read + Write)) -> std::io::Result<String> {
     tls.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")?;
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -140,7 +145,7 @@ fn churn(time: Duration) {
     let mut server = Server::start(None);
     let proxy = Proxy::start(&bootstrap(&server), &[]);
     server.subscription(type_url::CLUSTER);
-    server.send(&[("app", resources.cluster())], &[]);
+    server.send(&[("app", resources.cluster(0))], &[]);
     server.subscription(type_url::ENDPOINT);
     server.send(&[("app", resources.endpoints(&[&one]))], &[]);
     server.subscription(type_url::LISTENER);
@@ -160,15 +165,21 @@ fn churn(time: Duration) {
     let mut change = 0;
     while start.elapsed() < time && !clients.iter().any(thread::JoinHandle::is_finished) {
         change += 1;
-        match change % 3 {
+        match change % 4 {
             0 => {
                 let answer = server.send(&[("in", resources.listener(change, dir.path()))], &[]);
                 assert_eq!(answer.error_detail, None);
             }
             1 => {
                 let sets: [&[&Backend]; 3] = [&[&one, &two], &[&two], &[&one]];
-                let hosts = sets[usize::try_from(change / 3 % 3).unwrap()];
+                let hosts = sets[usize::try_from(change / 4 % 3).unwrap()];
                 server.send(&[("app", resources.endpoints(hosts))], &[]);
+            }
+            2 => {
+                let answer = server.send(&[("app", resources.cluster(change))], &[]);
+                assert_eq!(answer.error_detail, None);
+                // A cluster that changed warms: it asks for its endpoints again, or has those that are known.
+                server.send(&[("app", resources.endpoints(&[&one, &two]))], &[]);
             }
             _ => {
                 authority.sign(change, &["a.test"]).write(dir.path());
@@ -200,4 +211,67 @@ fn seconds_of_churn_fail_no_request() {
 #[ignore = "takes a minute: bench/README.md has the command"]
 fn a_minute_of_churn_fails_no_request() {
     churn(Duration::from_secs(60));
+}
+
+/// Asks until the proxy says that the connection ends; every request that was sent has its answer.
+fn until_the_end(to: SocketAddr, asked: &AtomicU64) -> Result<(), String> {
+    let mut stream = TcpStream::connect(to).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(|error| error.to_string())?;
+    loop {
+        let head = ask(&mut stream).map_err(|error| format!("after {asked:?} requests: {error}"))?;
+        asked.fetch_add(1, Relaxed);
+        if !head.starts_with("http/1.1 200 ") {
+            return Err(head);
+        }
+        if head.contains("connection: close") {
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn who_is_told_to_end_finishes_what_it_does() {
+    let backend = Backend::start("1");
+    let hcm = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let mut proxy = Proxy::ready(
+        &format!(
+            "node: {{id: n, cluster: c}}\nstatic_resources:\n  listeners:\n  - name: l\n    address: {{socket_address: \
+             {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{filters: [{{name: hcm, typed_config: \
+             {{\"@type\": {hcm}, stat_prefix: l, route_config: {{virtual_hosts: [{{name: v, domains: [\"*\"], routes: \
+             [{{match: {{prefix: /}}, route: {{cluster: a}}}}]}}]}}, http_filters: [{{name: router, typed_config: \
+             {{\"@type\": {router}}}}}]}}}}]}}]\n  clusters:\n  - {{name: a, type: STATIC, load_assignment: {{cluster_name: a, \
+             endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: \
+             {}}}}}}}}}]}}]}}}}\n",
+            backend.address.port()
+        ),
+        &[],
+    );
+    let to = proxy.listener("l");
+    // An HTTP/2 client that only listens: it is told where the connection ends.
+    let mut http2 = TcpStream::connect(to).unwrap();
+    http2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    http2.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let asked = asked.clone();
+            thread::spawn(move || until_the_end(to, &asked))
+        })
+        .collect();
+    wait("load", || (asked.load(Relaxed) > 200).then_some(()));
+    proxy.terminate();
+    for client in clients {
+        client.join().unwrap().unwrap();
+    }
+    let mut frames = Vec::new();
+    http2.read_to_end(&mut frames).unwrap();
+    let mut rest = frames.as_slice();
+    let mut kinds = Vec::new();
+    while let [high, middle, low, kind, _, _, _, _, _, after @ ..] = rest {
+        kinds.push(*kind);
+        rest = &after[u32::from_be_bytes([0, *high, *middle, *low]) as usize..];
+    }
+    assert!(kinds.contains(&7), "no GOAWAY among frames of kind {kinds:?}");
+    assert!(proxy.exit().success());
 }

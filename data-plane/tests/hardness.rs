@@ -39,7 +39,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A proxy that forwards everything but `/admin` to one backend.
 fn gate(address: SocketAddr, routes: &str, more: &str) -> Proxy {
-    let text = format!(
+    Proxy::ready(&bootstrap(address, routes, more), &[])
+}
+
+fn bootstrap(address: SocketAddr, routes: &str, more: &str) -> String {
+    format!(
         "node: {{id: n, cluster: c}}\nstatic_resources:\n  listeners:\n  - name: l\n    address: {{socket_address: \
          {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{filters: [{{name: hcm, typed_config: \
          {{\"@type\": {HCM}, stat_prefix: l, {more} route_config: {{virtual_hosts: [{{name: v, domains: [\"*\"], \
@@ -48,8 +52,7 @@ fn gate(address: SocketAddr, routes: &str, more: &str) -> Proxy {
          [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]}}}}\n",
         address.ip(),
         address.port()
-    );
-    Proxy::ready(&text, &[])
+    )
 }
 
 /// A proxy before a backend that tells what reached it.
@@ -63,6 +66,19 @@ impl Gate {
     fn new(routes: &str, more: &str) -> Self {
         let backend = Backend::start("a");
         let proxy = gate(backend.address, routes, more);
+        Self { to: proxy.listener("l"), backend, proxy }
+    }
+
+    /// One that looks for TLS and HTTP in the first bytes.
+    fn inspecting() -> Self {
+        let backend = Backend::start("a");
+        let kind = "type.googleapis.com/envoy.extensions.filters.listener";
+        let filters = format!(
+            "    listener_filters: [{{name: t, typed_config: {{\"@type\": {kind}.tls_inspector.v3.TlsInspector}}}}, \
+             {{name: h, typed_config: {{\"@type\": {kind}.http_inspector.v3.HttpInspector}}}}]\n    filter_chains:"
+        );
+        let text = bootstrap(backend.address, "", "").replacen("    filter_chains:", &filters, 1);
+        let proxy = Proxy::ready(&text, &[]);
         Self { to: proxy.listener("l"), backend, proxy }
     }
 

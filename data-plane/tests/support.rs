@@ -88,6 +88,12 @@ impl Proxy {
         })
     }
 
+    /// Tells it to end.
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+
     /// Waits for its end.
     pub fn exit(&mut self) -> std::process::ExitStatus {
         wait("the end of the process", || self.child.try_wait().unwrap())

@@ -109,7 +109,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         waker: RefCell::default(),
     });
     if http2 {
-        serve_http2(&connection, stream).await;
+        // In a box each: what a connection does not speak takes no place in its task.
+        Box::pin(serve_http2(&connection, stream)).await;
     } else {
         serve_http1(&connection, stream).await;
         if let Some(tunnel) = connection.tunnel.take() {

@@ -75,7 +75,8 @@ impl Chain {
                 crate::http::conn::serve(worker, manager.clone(), accepted, stream).await;
             }
             Terminal::Tcp(proxy) => {
-                proxy.clone().serve(worker, accepted, self.config.name.clone(), judged, stream).await;
+                let name = self.config.name.clone();
+                Box::pin(proxy.clone().serve(worker, accepted, name, judged, stream)).await;
             }
             Terminal::Respond(bytes) => {
                 // The client may be gone; nothing is lost then.

@@ -125,7 +125,8 @@ pub(super) async fn run(
     }
     let _pending = listener.stats.hold(stats::downstream_pre_cx_active);
     let limit = config.listener_filters_timeout.unwrap_or(Duration::from_secs(86_400 * 365));
-    match tokio::time::timeout(limit, run_all(listener, worker, intake)).await {
+    // In a box, which is gone when the connection idles.
+    match tokio::time::timeout(limit, Box::pin(run_all(listener, worker, intake))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(refused)) => {
             match refused {

@@ -9,7 +9,7 @@ use crate::frames::{
     block, frame, get, has_status,
 };
 use crate::support::{Backend, Proxy, wait};
-use crate::{PATIENCE, gate, serves, talk};
+use crate::{PATIENCE, bootstrap, gate, serves, talk};
 
 /// As much as an attacker may cost, in KiB.
 const ALLOWANCE: u64 = 32 * 1024;
@@ -23,7 +23,10 @@ struct Victim {
 
 impl Victim {
     fn new(backend: SocketAddr, more: &str) -> Self {
-        let proxy = gate(backend, "", more);
+        Self::of(gate(backend, "", more))
+    }
+
+    fn of(proxy: Proxy) -> Self {
         let to = proxy.listener("l");
         assert!(serves(to));
         let before = proxy.resident();
@@ -217,4 +220,70 @@ fn a_connection_that_breaks_the_rules_is_told_so() {
     peer.send(&frame(0, END_STREAM, 5, b"x"));
     assert!(peer.outcome(5).is_some_and(|frame| frame.kind == GOAWAY));
     victim.stands("DATA on an idle stream");
+}
+
+/// A server whose answers are 64 MiB of zeros, packed.
+fn bomber() -> SocketAddr {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..64 {
+        packer.write_all(&[0; 1 << 20]).unwrap();
+    }
+    let bomb = packer.finish().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let bomb = bomb.clone();
+            std::thread::spawn(move || {
+                let mut head = [0; 4096];
+                let count = stream.read(&mut head).unwrap_or(0);
+                let (coding, body) = match head[..count].starts_with(b"GET /fine") {
+                    true => ("", &b""[..]),
+                    false => ("content-encoding: gzip\r\n", &bomb[..]),
+                };
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\n{coding}content-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(body);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn what_was_packed_to_burst_is_bounded() {
+    let kind = "type.googleapis.com/envoy.extensions";
+    let filter = format!(
+        "http_filters: [{{name: envoy.filters.http.decompressor, typed_config: {{\"@type\": \
+         {kind}.filters.http.decompressor.v3.Decompressor, decompressor_library: {{name: gzip, typed_config: \
+         {{\"@type\": {kind}.compression.gzip.decompressor.v3.Gzip}}}}}}}}, "
+    );
+    let text = bootstrap(bomber(), "", "").replacen("http_filters: [", &filter, 1);
+    let victim = Victim::of(Proxy::ready(&text, &[]));
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = TcpStream::connect(victim.to).unwrap();
+            client.write_all(b"GET /big HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client
+        })
+        .collect();
+    for client in &clients {
+        // A part of the answer, or the end: the decompressor refuses what grows too much.
+        client.peek(&mut [0; 12]).unwrap();
+    }
+    victim.stands("packed answers that nobody reads");
+    // One who reads gets all of it, or a broken connection: never more at once than fits.
+    let mut one = clients.into_iter().next().unwrap();
+    let (mut taken, mut space) = (0, vec![0; 65_536]);
+    while let Ok(count @ 1..) = one.read(&mut space) {
+        taken += count;
+        if taken > 8 << 20 {
+            break;
+        }
+    }
+    victim.stands("a packed answer that is read");
 }

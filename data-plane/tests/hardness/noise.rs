@@ -42,9 +42,17 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn whatever_comes_the_next_client_is_served() {
+    stands_noise(&Gate::new("", ""), 600);
+}
+
+#[test]
+fn whatever_is_inspected_the_next_client_is_served() {
+    stands_noise(&Gate::inspecting(), 400);
+}
+
+fn stands_noise(gate: &Gate, cases: u32) {
     use std::io::Write;
-    let gate = Gate::new("", "");
-    let config = ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let result = TestRunner::new(config).run(&noise(), |bytes| {
         let mut client = std::net::TcpStream::connect(gate.to)?;
         let _ = client.write_all(&bytes);
