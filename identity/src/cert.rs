@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::error::{Error, Result};
+use crate::name;
 use crate::pem;
 use crate::san::{San, SanKind};
 use crate::spiffe::SpiffeId;
@@ -13,7 +14,7 @@ use crate::spiffe::SpiffeId;
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertInfo {
-    /// The subject, as `CN=..., O=...`; often empty.
+    /// The subject as RFC 2253 writes it, `CN=...,O=...`; often empty.
     pub subject: String,
     /// Who signed.
     pub issuer: String,
@@ -54,8 +55,8 @@ impl CertInfo {
         });
         let serial = hex::encode(cert.raw_serial());
         Ok(Self {
-            subject: cert.subject().to_string(),
-            issuer: cert.issuer().to_string(),
+            subject: name::text(cert.subject()),
+            issuer: name::text(cert.issuer()),
             serial: serial.trim_start_matches('0').to_owned(),
             not_before: time(cert.validity().not_before.timestamp())?,
             not_after: time(cert.validity().not_after.timestamp())?,

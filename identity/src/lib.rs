@@ -6,6 +6,7 @@ mod cert;
 mod csr;
 mod error;
 mod key;
+mod name;
 mod pem;
 mod san;
 mod spiffe;
