@@ -30,6 +30,7 @@ fn bootstrap(mut lua: Value, routes: &Value, app: SocketAddr) -> String {
         "stat_prefix": "in",
         "http_protocol_options": {"enable_trailers": true},
         "route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes,
+            "virtual_clusters": [{"name": "posts", "headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}],
             "metadata": {"filter_metadata": {"lua": {"of": "host"}}}}]},
         "http_filters": [
             {"name": "lua", "typed_config": lua},
@@ -137,6 +138,7 @@ fn streams_and_routes_are_looked_at() {
     all_hold(&[
         ("h:streamInfo():protocol()", "'HTTP/1.1'"),
         ("h:streamInfo():routeName()", "'all'"),
+        ("h:streamInfo():virtualClusterName()", "'posts'"),
         ("h:streamInfo():downstreamLocalAddress():match('^127.0.0.1:%d+$') ~= nil", "true"),
         ("h:streamInfo():downstreamDirectRemoteAddress():match('^127.0.0.1:%d+$') ~= nil", "true"),
         ("h:streamInfo():requestedServerName()", "''"),

@@ -32,6 +32,7 @@ use super::{Build, Flow, HttpFilter, Request, Response, Work};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
+use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_lua as stats;
 use crate::stream_info::details;
@@ -102,7 +103,7 @@ impl Filter {
             self.stats.inc(stats::errors);
             tracing::error!("script log: {error}");
             // Nobody else had it yet.
-            Box::new(stream.give_on(false).unwrap_or_else(|| Message::Request(stream::no_head())))
+            Box::new(stream.give_on(false).unwrap_or_else(|| Message::Request(Head::empty())))
         })
     }
 }
@@ -112,7 +113,7 @@ fn per_route(exchange: &Exchange, name: &str) -> Option<Arc<LuaPerRoute>> {
 }
 
 /// Gives the request's head back.
-fn restore(run: &Run, head: &mut crate::http::head::Head, runs_on: bool) {
+fn restore(run: &Run, head: &mut Head, runs_on: bool) {
     if let Some(Message::Request(own)) = run.stream.give_on(runs_on) {
         *head = own;
     }
@@ -173,7 +174,7 @@ impl HttpFilter for Filter {
         let Some(function) = &vm.on_request else { return Flow::Continue };
         let Request { name, exchange, head, body } = request;
         let ended = http_body::Body::is_end_stream(body);
-        let message = Message::Request(std::mem::replace(head, stream::no_head()));
+        let message = Message::Request(std::mem::replace(head, Head::empty()));
         let run = match self.run(per_route.as_deref(), &vm, function, message, (name, exchange, ended)) {
             Ok(run) => run,
             Err(message) => {

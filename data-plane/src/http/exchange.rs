@@ -151,6 +151,7 @@ impl Exchange {
     }
 
     /// Names the host that the request is to go to.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts name hosts"))]
     pub(crate) fn set_upstream_override(&self, address: String, strict: bool) {
         self.wishes.borrow_mut().get_or_insert_default().host = Some(UpstreamOverride { address, strict });
     }

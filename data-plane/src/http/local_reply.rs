@@ -40,6 +40,7 @@ impl LocalReply {
     }
 
     /// A response that stays as it is.
+    #[cfg(feature = "lua")]
     pub(crate) fn whole(response: Response<Bytes>, details: impl Into<Cow<'static, str>>) -> Self {
         Self { whole: Some(Box::new(response)), ..Self::new(StatusCode::OK, "", details) }
     }

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Response, Version};
 use mlua::{Error, Lua};
 use serde_json::{Map, Value};
 
 use super::vm::mistake;
 use crate::http::exchange::Exchange;
 use crate::http::head::Head;
-use crate::http::scan::Present;
 
 /// A head as scripts see it.
 pub(super) enum Message {
@@ -41,20 +40,6 @@ impl Message {
                 Self::Response(copy)
             }
         }
-    }
-}
-
-/// Stands where a head was that a script has.
-pub(super) fn no_head() -> Head {
-    Head {
-        method: Method::GET,
-        scheme: "http",
-        authority: HeaderValue::from_static(""),
-        path: http::uri::PathAndQuery::from_static("/"),
-        protocol: None,
-        version: Version::HTTP_11,
-        headers: HeaderMap::new(),
-        present: Present::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use mlua::{Error, Lua, UserData, UserDataMethods, Value};
 
 use super::metadata::{Dynamic, OfConnection};
 use super::ssl::Ssl;
-use super::stream::Stream;
+use super::stream::{Message, Stream};
 use crate::stream_info::DownstreamInfo;
 
 /// `streamInfo()`
@@ -40,8 +40,23 @@ impl UserData for Info {
             let route = found.as_ref().and_then(|found| found.route.as_ref());
             Ok(route.map(|route| route.name.to_string()).unwrap_or_default())
         });
-        // Statistics of virtual clusters are not kept: no request is in one.
-        methods.add_method("virtualClusterName", |_, _, ()| Ok(""));
+        methods.add_method("virtualClusterName", |lua, this, ()| {
+            let exchange = this.0.routed(lua)?;
+            let found = exchange.routed.get();
+            let Some(host) = found.as_ref().map(|found| &found.virtual_host) else {
+                return Ok(String::new());
+            };
+            if host.virtual_clusters.is_empty() {
+                return Ok(String::new());
+            }
+            let group = match &*this.0.message.borrow() {
+                Some(Message::Request(head)) => host.virtual_cluster(&head.view()),
+                // The head went upstream; what was noted of it says as much as most groups ask for.
+                _ => host.virtual_cluster(&exchange.noted_head().view()),
+            };
+            let name = group.and_then(|group| group.stat_name.rsplit_once(".vcluster."));
+            Ok(name.map(|(_, name)| name.to_owned()).unwrap_or_default())
+        });
         methods.add_method("downstreamLocalAddress", |lua, this, ()| {
             this.downstream(lua, |downstream| downstream.local_address.to_string())
         });
