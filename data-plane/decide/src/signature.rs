@@ -47,7 +47,9 @@ pub fn is_public_key(der: &[u8]) -> bool {
 /// Checks a signature. The key is a `SubjectPublicKeyInfo` in DER.
 pub fn verify(digest: &str, key: &[u8], signature: &[u8], data: &[u8]) -> Result<(), SignatureError> {
     let algorithms = algorithms(&digest.to_ascii_lowercase()).ok_or(SignatureError::Digest)?;
-    let holds = algorithms.iter().any(|&algorithm| UnparsedPublicKey::new(algorithm, key).verify(data, signature).is_ok());
+    let holds = algorithms
+        .iter()
+        .any(|&algorithm| UnparsedPublicKey::new(algorithm, key).verify(data, signature).is_ok());
     if holds { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 

@@ -60,7 +60,8 @@ pub fn extensions() -> impl Iterator<Item = (&'static str, String, &'static str)
         ("envoy.transport_sockets.upstream", tls::KNOWN_UPSTREAM.to_vec()),
     ];
     let known = tables.into_iter().flat_map(|(category, types)| {
-        types.into_iter().map(move |name| (category, extension_name(category, name), name))
+        let types = types.into_iter().filter(|name| cfg!(feature = "wasm") || !name.contains(".wasm."));
+        types.map(move |name| (category, extension_name(category, name), name))
     });
     known.chain(OTHERS.iter().map(|(category, name, of)| (*category, (*name).to_owned(), *of)))
 }

@@ -80,13 +80,10 @@ impl Tasks {
         self.streams.take();
     }
 
-    /// The call is over.
+    /// The call is over. It may be the very task that we are in: it must not wait for anything any more.
     pub(super) fn forget(&self, token: u32) {
         let call = self.calls.borrow_mut().remove(&token);
-        // It may be the very task that we are in, which ends by itself.
-        if let Some(call) = call {
-            std::mem::forget(call);
-        }
+        drop(call);
     }
 }
 

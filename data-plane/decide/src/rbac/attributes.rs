@@ -119,10 +119,9 @@ impl<I: Input> Data for Known<'_, I> {
                 _ => None,
             },
             // Requests are looked at before there is a response.
-            Kind::ResponseStatus
-            | Kind::ResponseStatusClass
-            | Kind::ResponseHeader(_)
-            | Kind::Attributes => None,
+            Kind::ResponseStatus | Kind::ResponseStatusClass | Kind::ResponseHeader(_) | Kind::Attributes => {
+                None
+            }
         }
     }
 
