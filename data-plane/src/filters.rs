@@ -42,6 +42,7 @@ mod rate_limit;
 pub(crate) mod rbac;
 mod set_filter_state;
 mod set_metadata;
+mod stateful_session;
 mod tail;
 #[cfg(feature = "wasm")]
 mod wasm;
@@ -265,6 +266,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         #[cfg(not(feature = "lua"))]
         HttpFilterKind::Lua(_) => return None,
         HttpFilterKind::HeaderMutation(config) => Box::new(header_mutation::Filter(config.clone())),
+        HttpFilterKind::StatefulSession(config) => Box::new(stateful_session::Filter::new(config, build)),
         HttpFilterKind::SetFilterState(values) => Box::new(set_filter_state::Filter(values.clone())),
         HttpFilterKind::JwtAuthn(config) => Box::new(jwt_authn::Filter::new(config, build)),
         HttpFilterKind::Buffer(limit) => Box::new(buffer::Filter(*limit)),

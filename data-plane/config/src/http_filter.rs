@@ -41,6 +41,7 @@ mod rbac;
 pub mod router;
 mod set_filter_state;
 mod set_metadata;
+pub mod stateful_session;
 mod wasm;
 
 use std::sync::Arc;
@@ -135,6 +136,7 @@ const FILTERS: &[Entry] = &[
     set_filter_state::ENTRY,
     set_metadata::ENTRY,
     wasm::ENTRY,
+    stateful_session::ENTRY,
 ];
 
 /// An entry of `http_filters`.
@@ -235,6 +237,8 @@ pub enum HttpFilterKind {
     SetFilterState(Arc<[FilterStateValue]>),
     /// `wasm`
     Wasm(Arc<crate::wasm::Plugin>),
+    /// `stateful_session`
+    StatefulSession(Arc<stateful_session::StatefulSession>),
 }
 
 /// Types of HTTP filters that there are.

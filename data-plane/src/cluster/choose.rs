@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use sail_proxy_config::cluster::{Discovery, DnsCache, OriginalDst};
+use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::lb::{Context, Criteria, Events, Forced, Override, ZoneEvent};
 
@@ -61,6 +62,13 @@ impl Cluster {
             self.stats.inc(set::upstream_cx_none_healthy);
         }
         choice
+    }
+
+    /// Whether a host of this address is known, in whatever state.
+    pub(crate) fn has_host(&self, address: &str) -> bool {
+        let Ok(address) = address.parse::<SocketAddr>() else { return false };
+        let endpoints = self.endpoints.borrow();
+        endpoints.as_ref().is_some_and(|all| all.hosts().any(|host| host.address == Address::Ip(address)))
     }
 
     fn choose_at(

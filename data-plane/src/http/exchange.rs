@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use sail_proxy_config::hcm::RouteSource;
@@ -73,6 +73,10 @@ pub(crate) struct UpstreamOverride {
     pub(crate) address: String,
     /// Whether no other host will do.
     pub(crate) strict: bool,
+    /// The answer where there is no such host, and no other will do.
+    pub(crate) status_on_not_found: StatusCode,
+    /// There was no such host.
+    pub(crate) missing: Cell<bool>,
 }
 
 impl Exchange {
@@ -153,7 +157,13 @@ impl Exchange {
     /// Names the host that the request is to go to.
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts name hosts"))]
     pub(crate) fn set_upstream_override(&self, address: String, strict: bool) {
-        self.wishes.borrow_mut().get_or_insert_default().host = Some(UpstreamOverride { address, strict });
+        self.set_upstream_or(address, strict, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    /// As [`Self::set_upstream_override`], with the answer where there is no such host, and no other will do.
+    pub(crate) fn set_upstream_or(&self, address: String, strict: bool, status_on_not_found: StatusCode) {
+        let host = UpstreamOverride { address, strict, status_on_not_found, missing: Cell::new(false) };
+        self.wishes.borrow_mut().get_or_insert_default().host = Some(host);
     }
 
     /// Says from where the upstream connection is to come.

@@ -166,7 +166,8 @@ impl Try<'_> {
         let priorities: smallvec::SmallVec<[u32; 4]> =
             tried.iter().take(counted).map(|host| host.priority).collect();
         let wishes = self.exchange.wishes();
-        let named = wishes.as_ref().and_then(|wishes| wishes.host.as_ref());
+        // Retries go anywhere.
+        let named = wishes.as_ref().and_then(|wishes| wishes.host.as_ref()).filter(|_| tried.is_empty());
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
@@ -186,7 +187,13 @@ impl Try<'_> {
             authority: Some(head.authority()),
             tried: tried.len(),
         };
-        self.cluster.choose(&context, &self.exchange.connection.worker)
+        let choice = self.cluster.choose(&context, &self.exchange.connection.worker);
+        if choice.is_none()
+            && let Some(named) = named
+        {
+            named.missing.set(!self.cluster.has_host(&named.address));
+        }
+        choice
     }
 
     fn request(

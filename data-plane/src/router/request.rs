@@ -402,6 +402,13 @@ pub(super) fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Fai
 
 pub(super) fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure) -> LocalReply {
     let mut reply = failure.reply();
+    if *failure == Failure::NoHealthyHost
+        && let Some(named) = exchange.wishes().as_ref().and_then(|wishes| wishes.host.as_ref())
+        && named.strict
+        && named.missing.get()
+    {
+        reply.status = named.status_on_not_found;
+    }
     if found.virtual_host.include_attempt_count_in_response {
         let count = exchange.info.borrow().attempt_count;
         reply = reply.header(ATTEMPT_COUNT, HeaderValue::from(count));

@@ -22,7 +22,8 @@ pub use clusters::{
     cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update, virtual_host,
 };
 pub use filters::{
-    http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_tracing, network_rbac,
+    http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_stateful_session,
+    http_tracing, network_rbac,
 };
 pub use istio::{istio_http, istio_tcp};
 pub use listeners::{

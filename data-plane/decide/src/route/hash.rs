@@ -124,7 +124,8 @@ impl HashSource {
 }
 
 impl CookieHash {
-    fn header(&self, value: &str, ttl: Duration) -> String {
+    /// A `set-cookie` value.
+    pub fn header(&self, value: &str, ttl: Duration) -> String {
         let mut header = format!("{}=\"{value}\"", self.name);
         if !ttl.is_zero() {
             header.push_str(&format!("; Max-Age={}", ttl.as_secs()));

@@ -150,6 +150,19 @@ stat_set! {
 }
 
 stat_set! {
+    /// `http.<stat_prefix>.stateful_session.<stat_prefix>.`, where the object's name is all of it.
+    http_stateful_session { root: "http", tag: Tag::None }
+    counters {
+        routed = "routed",
+        failed_open = "failed_open",
+        failed_closed = "failed_closed",
+        no_session = "no_session",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
     /// `http.<stat_prefix>.tracing.`
     http_tracing { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
     counters {
