@@ -25,6 +25,7 @@ mod ext_authz;
 mod ext_proc;
 mod fault;
 mod grpc_http1_bridge;
+mod grpc_json_transcoder;
 mod grpc_stats;
 mod grpc_web;
 mod header_mutation;
@@ -275,6 +276,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::Compressor(config) => Box::new(compressor::Filter::new(config, build)),
         HttpFilterKind::Decompressor(config) => Box::new(decompressor::Filter::new(config, build)),
         HttpFilterKind::GrpcHttp1Bridge(config) => Box::new(grpc_http1_bridge::Filter(*config)),
+        HttpFilterKind::GrpcJsonTranscoder(config) => Box::new(grpc_json_transcoder::Filter(config.clone())),
         HttpFilterKind::GrpcWeb => Box::new(grpc_web::Filter),
         HttpFilterKind::ConnectGrpcBridge => Box::new(connect_grpc_bridge::Filter),
         HttpFilterKind::JsonToMetadata(config) => Box::new(json_to_metadata::Filter::new(config, build)),

@@ -22,6 +22,7 @@ pub mod ext_authz;
 pub mod ext_proc;
 mod fault;
 pub mod grpc_http1_bridge;
+pub mod grpc_json_transcoder;
 pub mod grpc_stats;
 mod grpc_web;
 pub(crate) mod header_mutation;
@@ -116,6 +117,7 @@ const FILTERS: &[Entry] = &[
     dynamic_forward_proxy::ENTRY,
     fault::ENTRY,
     grpc_http1_bridge::ENTRY,
+    grpc_json_transcoder::ENTRY,
     grpc_stats::ENTRY,
     grpc_web::ENTRY,
     header_mutation::ENTRY,
@@ -205,6 +207,8 @@ pub enum HttpFilterKind {
     Fault(Arc<FaultConfig>),
     /// `grpc_http1_bridge`
     GrpcHttp1Bridge(grpc_http1_bridge::GrpcHttp1Bridge),
+    /// `grpc_json_transcoder`
+    GrpcJsonTranscoder(Arc<grpc_json_transcoder::GrpcJsonTranscoder>),
     /// `grpc_stats`
     GrpcStats(Arc<GrpcStats>),
     /// `grpc_web`

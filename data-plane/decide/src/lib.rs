@@ -28,3 +28,4 @@ pub mod rate_limit;
 pub mod rbac;
 pub mod route;
 pub mod signature;
+pub mod transcoder;

@@ -8,3 +8,4 @@ mod setup;
 mod stateful_session;
 #[path = "../support.rs"]
 mod support;
+mod transcoder;
