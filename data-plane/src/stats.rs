@@ -65,6 +65,22 @@ impl Store {
         self.get::<S>(name, false)
     }
 
+    /// As [`Store::scope`], with a part of the statistics' names after their first: a filter's `stat_prefix`. An empty
+    /// one is none.
+    pub fn prefixed<S: StatSet>(&self, name: &str, prefix: &str) -> Scope<S> {
+        if prefix.is_empty() {
+            return self.scope(name);
+        }
+        // A NUL stands in no name, so that this key is nobody else's.
+        let key = format!("{name}\0{prefix}");
+        let mut scopes = self.scopes.lock();
+        let entry = scopes.entry((S::SCHEMA.id, key.into())).or_insert_with(|| Entry {
+            scope: AnyScope::new(S::SCHEMA, name.into(), Some(prefix.into())),
+            pinned: false,
+        });
+        Scope::from_any(entry.scope.clone())
+    }
+
     /// As [`Store::scope`], for what stays until the process ends: label sets of metrics, server statistics.
     pub fn pinned<S: StatSet>(&self, name: &str) -> Scope<S> {
         self.get::<S>(name, true)
@@ -124,7 +140,7 @@ impl Store {
             scopes.retain(|_, entry| entry.pinned || entry.scope.is_held());
         }
         let name: Arc<str> = name.into();
-        let scope = AnyScope::new(S::SCHEMA, name.clone());
+        let scope = AnyScope::new(S::SCHEMA, name.clone(), None);
         scopes.insert((S::SCHEMA.id, name), Entry { scope: scope.clone(), pinned });
         Scope::from_any(scope)
     }

@@ -69,7 +69,7 @@ fn action(cx: &mut Cx<'_>, action: i32) -> Option<RuleAction> {
 /// `envoy.config.rbac.v3.RBAC`
 fn rules(cx: &mut Cx<'_>, value: pb::rbac::Rbac) -> Option<Rules> {
     let pb::rbac::Rbac { action, policies, audit_logging_options } = value;
-    cx.refuse("audit_logging_options", &audit_logging_options);
+    cx.ignore("audit_logging_options", &audit_logging_options, "as in Envoy, whose audits are gRPC's alone");
     let action = self::action(cx, action)?;
     Some(Rules { action, policies: sorted(cx, policies).into() })
 }

@@ -87,7 +87,7 @@ struct Check<'a> {
 
 impl Filter {
     pub(crate) fn new(config: &Arc<ExtAuthz>, build: &Build<'_>) -> Self {
-        Self { config: config.clone(), stats: build.store.scope(build.prefix) }
+        Self { config: config.clone(), stats: build.store.prefixed(build.prefix, &config.stat_prefix) }
     }
 
     /// Whether the request is the service's business.

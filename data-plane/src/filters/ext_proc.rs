@@ -22,6 +22,7 @@ use xds_api::envoy::service::ext_proc::v3::{
 use self::pump::Sees;
 use self::session::{Session, Side, Stop};
 use super::{Build, Flow, HttpFilter, Request, Response, Work, edit};
+use crate::access_log::{LogType, View};
 use crate::callout::json;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
@@ -43,7 +44,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(crate) fn new(config: &Arc<ExtProc>, build: &Build<'_>) -> Self {
-        Self { config: config.clone(), stats: build.store.scope(build.prefix) }
+        Self { config: config.clone(), stats: build.store.prefixed(build.prefix, &config.stat_prefix) }
     }
 
     /// Opens the stream; `None` if the route wants none of it.
@@ -133,8 +134,8 @@ fn note(exchange: &Exchange, session: &Session, answer: &mut ProcessingResponse)
         }
     }
     if let Some(mode) = answer.mode_override.take()
-        && session.config.allow_mode_override
         && let Some(mode) = session.mode.get().with(&mode)
+        && session.config.allows(mode)
     {
         session.mode.set(mode);
     }
@@ -239,6 +240,9 @@ async fn request(
     head: &mut Head,
     body: &mut Body,
 ) -> Result<(), Stop> {
+    if !session.config.request_attributes.is_empty() {
+        exchange.with_attributes(head, |view| session.tell(&session.config.request_attributes, view));
+    }
     let settled =
         session.mode.get().request_headers && headers(exchange, session, Step::Request(head), body).await?;
     // A tunnel's bytes are nobody's body.
@@ -262,6 +266,12 @@ async fn request(
 async fn response(exchange: &Rc<Exchange>, session: &Rc<Session>, reply: &mut Reply) -> Result<(), Stop> {
     if let Some(immediate) = session.immediate.take() {
         return Err(Stop::Immediate(immediate));
+    }
+    if !session.config.response_attributes.is_empty() {
+        let mut info = exchange.info.borrow_mut();
+        info.response_code = Some(reply.response.status().as_u16());
+        let view = View::new(&info, LogType::NotAccepted).with_response(reply.response.headers());
+        session.tell(&session.config.response_attributes, &view);
     }
     let mut body = std::mem::replace(reply.response.body_mut(), Body::Empty);
     let upgraded = reply.response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -54,7 +54,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     pub(super) fn new(config: &Arc<JwtAuthn>, build: &Build<'_>) -> Self {
-        let stats: stats::Scope = build.store.scope(build.prefix);
+        let stats: stats::Scope = build.store.prefixed(build.prefix, &config.stat_prefix);
         let remotes = config.providers.iter().map(|provider| match &provider.jwks {
             JwksSource::Local(_) => None,
             JwksSource::Remote(remote) => Some(Remote::of(remote, &stats)),

@@ -46,7 +46,11 @@ impl Filter {
         let cluster = exchange.active.cluster(found.cluster.as_ref()?)?;
         let name = &cluster.config.stat_name;
         let mut all = self.stats.borrow_mut();
-        Some(all.entry(name.clone()).or_insert_with(|| self.store.scope(name)).clone())
+        Some(
+            all.entry(name.clone())
+                .or_insert_with(|| self.store.prefixed(name, &self.config.stat_prefix))
+                .clone(),
+        )
     }
 
     fn descriptors(&self, request: &Request<'_>, per_route: Option<&RateLimitPerRoute>) -> Vec<Descriptor> {

@@ -1,5 +1,6 @@
 //! One object's statistics: a shard for the main thread, a shard per worker.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -214,6 +215,8 @@ struct Shard {
 struct Inner {
     schema: &'static Schema,
     name: Arc<str>,
+    /// What stands in the statistics' names after their first part.
+    prefix: Option<Box<str>>,
     shards: Box<[OnceLock<Box<Shard>>]>,
     /// What counters read when they were last reset.
     baseline: OnceLock<Box<[AtomicU64]>>,
@@ -224,9 +227,9 @@ struct Inner {
 pub(super) struct AnyScope(Arc<Inner>);
 
 impl AnyScope {
-    pub(super) fn new(schema: &'static Schema, name: Arc<str>) -> Self {
+    pub(super) fn new(schema: &'static Schema, name: Arc<str>, prefix: Option<Box<str>>) -> Self {
         let shards = (0..=WORKERS.load(Relaxed)).map(|_| OnceLock::new()).collect();
-        Self(Arc::new(Inner { schema, name, shards, baseline: OnceLock::new() }))
+        Self(Arc::new(Inner { schema, name, prefix, shards, baseline: OnceLock::new() }))
     }
 
     /// Whether anybody but the store holds it.
@@ -273,7 +276,7 @@ impl AnyScope {
                     (Value::Counter(value), value > 0)
                 }
             };
-            visit(Sample { name: self.named(def.name), value, used });
+            visit(Sample { name: self.named(&self.prefixed(def.name)), value, used });
         }
         if let Some(prefix) = schema.codes {
             self.visit_codes(prefix, visit);
@@ -282,6 +285,13 @@ impl AnyScope {
             let buckets = self.histogram(place);
             let used = buckets.count() > 0;
             visit(Sample { name: self.named(def.name), value: Value::Histogram(&buckets), used });
+        }
+    }
+
+    fn prefixed(&self, stat: &'static str) -> Cow<'static, str> {
+        match (&self.0.prefix, stat.split_once('.')) {
+            (Some(prefix), Some((first, rest))) => format!("{first}.{prefix}.{rest}").into(),
+            _ => Cow::Borrowed(stat),
         }
     }
 

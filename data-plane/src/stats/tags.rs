@@ -157,6 +157,11 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
     if name.tag == Tag::VirtualHost {
         virtual_host_tags(name, labels, cuts);
     }
+    if let Some(prefix) = ext_authz_prefix(name.stat) {
+        push_label(labels, "envoy.ext_authz_prefix", prefix);
+        let start = flat.len() - name.stat.len() + EXT_AUTHZ.len();
+        cuts.push(start..start + prefix.len() + 1);
+    }
     if let Tag::Label(label) = name.tag
         && !name.object.is_empty()
     {
@@ -178,6 +183,13 @@ fn virtual_host_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<u
         cuts.push(start + inner..start + name.object.len() + 1);
         return;
     }
+}
+
+const EXT_AUTHZ: &str = "ext_authz.";
+
+/// `stat_prefix` of the filter, which Envoy makes a label of for this filter alone.
+fn ext_authz_prefix(stat: &str) -> Option<&str> {
+    Some(stat.strip_prefix(EXT_AUTHZ)?.rsplit_once('.')?.0)
 }
 
 fn push_name(to: &mut String, part: &str) {

@@ -77,6 +77,8 @@ pub struct ExtAuthz {
     pub dynamic_metadata: bool,
     /// As much of a refusal's body as the client gets.
     pub max_denied_body: Option<usize>,
+    /// What statistics bear in their names; may be empty.
+    pub stat_prefix: Arc<str>,
 }
 
 /// Who is asked.
@@ -268,7 +270,6 @@ fn ext_authz(cx: &mut Cx<'_>, value: proto::ExtAuthz) -> Option<ExtAuthz> {
     cx.refuse("filter_metadata", &filter_metadata);
     cx.refuse("emit_filter_state_stats", &emit_filter_state_stats);
     cx.refuse("enforce_response_header_limits", &enforce_response_header_limits);
-    cx.ignore("stat_prefix", &stat_prefix, "the statistics of all such filters stand together");
     cx.refuse("shadow_mode", &shadow_mode);
     let service = match services {
         Some(Services::GrpcService(value)) => {
@@ -294,6 +295,7 @@ fn ext_authz(cx: &mut Cx<'_>, value: proto::ExtAuthz) -> Option<ExtAuthz> {
     };
     Some(ExtAuthz {
         service,
+        stat_prefix: arc(stat_prefix),
         failure_mode_allow,
         failure_mode_allow_header_add,
         body: cx.option("with_request_body", with_request_body, body),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use sail_proxy_decide::cel::Program;
 use sail_proxy_decide::mutation_rules::MutationRules;
 use sail_proxy_decide::route::PerFilterConfig;
 
@@ -60,6 +61,14 @@ pub struct ExtProc {
     pub forwarded_namespaces: Box<[Arc<str>]>,
     /// Dynamic metadata that it may write.
     pub received_namespaces: Box<[Arc<str>]>,
+    /// What is told of a request: names of attributes, and how they are read.
+    pub request_attributes: Box<[(Arc<str>, Program)]>,
+    /// What is told of a response.
+    pub response_attributes: Box<[(Arc<str>, Program)]>,
+    /// The modes that the service may change to; empty: all.
+    pub allowed_modes: Box<[Mode]>,
+    /// What statistics bear in their names; may be empty.
+    pub stat_prefix: Arc<str>,
 }
 
 /// `RouteCacheAction`
@@ -137,6 +146,11 @@ pub struct Overrides {
 }
 
 impl Mode {
+    /// Whether it is the other one but for request headers, which have been seen already.
+    fn is_like(self, other: Self) -> bool {
+        self == Self { request_headers: self.request_headers, ..other }
+    }
+
     /// With what a message changes. `None` if it asks for what there is not.
     pub fn with(self, value: &proto::ProcessingMode) -> Option<Self> {
         let send = |value: i32, old: bool| match value {
@@ -162,6 +176,15 @@ impl Mode {
     }
 }
 
+impl ExtProc {
+    /// Whether the service may change to this mode.
+    pub fn allows(&self, mode: Mode) -> bool {
+        self.allow_mode_override
+            && (self.allowed_modes.is_empty()
+                || self.allowed_modes.iter().any(|allowed| allowed.is_like(mode)))
+    }
+}
+
 fn mode(cx: &mut Cx<'_>, value: proto::ProcessingMode) -> Option<Mode> {
     let mode = Mode::default().with(&value);
     if mode.is_none() {
@@ -173,6 +196,14 @@ fn mode(cx: &mut Cx<'_>, value: proto::ProcessingMode) -> Option<Mode> {
 fn names(cx: &mut Cx<'_>, field: &str, value: Option<pb::matcher::ListStringMatcher>) -> Names {
     let patterns = value.unwrap_or_default().patterns;
     cx.within(field, |cx| cx.each("patterns", patterns, matchers::string)).into()
+}
+
+fn attributes(cx: &mut Cx<'_>, field: &str, names: Vec<String>) -> Box<[(Arc<str>, Program)]> {
+    let compiled = cx.each(field, names, |cx, name| {
+        let program = cx.ok("", Program::compile(&name))?;
+        Some((arc(name), program))
+    });
+    compiled.into()
 }
 
 fn service(cx: &mut Cx<'_>, value: pb::core::GrpcService) -> Option<GrpcTarget> {
@@ -210,19 +241,15 @@ fn ext_proc(cx: &mut Cx<'_>, value: proto::ExternalProcessor) -> Option<ExtProc>
         emit_client_span: _,
     } = value;
     cx.refuse("http_service", &http_service);
-    cx.refuse("request_attributes", &request_attributes);
-    cx.refuse("response_attributes", &response_attributes);
     cx.refuse("filter_metadata", &filter_metadata);
     cx.refuse("observability_mode", &observability_mode);
     cx.refuse(
         "send_body_without_waiting_for_header_response",
         &send_body_without_waiting_for_header_response,
     );
-    cx.refuse("allowed_override_modes", &allowed_override_modes);
     cx.refuse("processing_request_modifier", &processing_request_modifier);
     cx.refuse("on_processing_response", &on_processing_response);
     cx.refuse("allow_content_length_header", &allow_content_length_header);
-    cx.ignore("stat_prefix", &stat_prefix, "the statistics of all such filters stand together");
     let proto::MetadataOptions {
         forwarding_namespaces,
         receiving_namespaces,
@@ -273,6 +300,10 @@ fn ext_proc(cx: &mut Cx<'_>, value: proto::ExternalProcessor) -> Option<ExtProc>
         route_cache,
         status_on_error,
         forwarded_namespaces: namespaces(cx, "metadata_options.forwarding_namespaces", forwarding_namespaces),
+        request_attributes: attributes(cx, "request_attributes", request_attributes),
+        response_attributes: attributes(cx, "response_attributes", response_attributes),
+        allowed_modes: cx.each("allowed_override_modes", allowed_override_modes, mode).into(),
+        stat_prefix: arc(stat_prefix),
         received_namespaces: namespaces(cx, "metadata_options.receiving_namespaces", receiving_namespaces),
     })
 }

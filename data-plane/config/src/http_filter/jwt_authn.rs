@@ -50,7 +50,6 @@ fn read(cx: &mut Cx<'_>, value: proto::JwtAuthentication) -> JwtAuthn {
         strip_failure_response,
         stat_prefix,
     } = value;
-    cx.ignore("stat_prefix", &stat_prefix, "statistics do not bear it");
     let named = sorted(providers);
     let names: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
     let each = named.into_iter().filter_map(|(name, value)| {

@@ -34,6 +34,8 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 /// `RateLimit`
 #[derive(Debug)]
 pub struct RateLimit {
+    /// What statistics bear in their names; may be empty.
+    pub stat_prefix: Arc<str>,
     /// Whose descriptors these are.
     pub domain: Arc<str>,
     /// Which of the route's limits count.
@@ -130,7 +132,6 @@ fn rate_limit(cx: &mut Cx<'_>, value: proto::RateLimit) -> Option<RateLimit> {
         cx.error("domain", "it must be set");
     }
     cx.refuse("metadata_namespace", &metadata_namespace);
-    cx.ignore("stat_prefix", &stat_prefix, "the statistics of all such filters stand together");
     let requests = match &*request_type {
         "" | "both" => Requests::Both,
         "internal" => Requests::Internal,
@@ -152,6 +153,7 @@ fn rate_limit(cx: &mut Cx<'_>, value: proto::RateLimit) -> Option<RateLimit> {
         value.unwrap_or(RuntimeFraction::fixed(Fraction::ALWAYS))
     };
     Some(RateLimit {
+        stat_prefix: arc(stat_prefix),
         domain: arc(domain),
         stage,
         requests,

@@ -7,6 +7,7 @@ use prost_reflect::{
 };
 use serde::Serialize as _;
 use serde_json::Value as Json;
+use serde_json::ser::PrettyFormatter;
 
 use super::{Input, Print};
 
@@ -259,24 +260,39 @@ pub(super) fn write(message: &DynamicMessage, print: &Print, response_body: &str
         .use_proto_field_name(print.preserve_proto_field_names)
         .use_enum_numbers(print.always_print_enums_as_ints)
         .skip_default_fields(!print.always_print_primitive_fields);
-    let mut json = message
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .map_err(|error| Unfit(format!("the response has no JSON form: {error}")))?;
-    if let Some(field) =
-        (!response_body.is_empty()).then(|| field(&message.descriptor(), response_body)).flatten()
-    {
-        let name = if print.preserve_proto_field_names { field.name() } else { field.json_name() };
-        let nothing =
-            || if field.is_list() { Json::Array(Vec::new()) } else { Json::Object(serde_json::Map::new()) };
-        json = json.get_mut(name).map(Json::take).unwrap_or_else(nothing);
-    }
-    if !print.add_whitespace {
-        return Ok(json.to_string());
-    }
+    let unfit = |error: serde_json::Error| Unfit(format!("the response has no JSON form: {error}"));
     let mut out = Vec::new();
-    let pretty = serde_json::ser::PrettyFormatter::with_indent(b" ");
-    json.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty))
-        .map_err(|error| Unfit(error.to_string()))?;
-    out.push(b'\n');
+    let one = (!response_body.is_empty()).then(|| field(&message.descriptor(), response_body)).flatten();
+    // Written at once where it is all of the message: so the fields keep their order.
+    match (one, print.add_whitespace) {
+        (None, false) => {
+            message
+                .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &options)
+                .map_err(unfit)?;
+        }
+        (None, true) => {
+            let mut lines =
+                serde_json::Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b" "));
+            message.serialize_with_options(&mut lines, &options).map_err(unfit)?;
+        }
+        (Some(field), spaced) => {
+            let mut json =
+                message.serialize_with_options(serde_json::value::Serializer, &options).map_err(unfit)?;
+            let name = if print.preserve_proto_field_names { field.name() } else { field.json_name() };
+            let nothing =
+                if field.is_list() { Json::Array(Vec::new()) } else { Json::Object(serde_json::Map::new()) };
+            let json = json.get_mut(name).map_or(nothing, Json::take);
+            if spaced {
+                let mut lines =
+                    serde_json::Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b" "));
+                json.serialize(&mut lines).map_err(unfit)?;
+            } else {
+                out.extend(json.to_string().into_bytes());
+            }
+        }
+    }
+    if print.add_whitespace {
+        out.push(b'\n');
+    }
     Ok(String::from_utf8_lossy(&out).into_owned())
 }

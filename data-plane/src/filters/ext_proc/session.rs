@@ -1,6 +1,7 @@
 //! The stream of messages about one request: what goes out, and who waits for what comes back.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +9,24 @@ use std::time::Duration;
 use base::task::Supervised;
 use sail_proxy_config::callout::GrpcTarget;
 use sail_proxy_config::http_filter::ext_proc::{ExtProc, Mode};
+use sail_proxy_decide::cel::{Program, Value};
 use tokio::sync::mpsc;
 use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::service::ext_proc::v3::processing_request::Request as Phase;
 use xds_api::envoy::service::ext_proc::v3::processing_response::Response as Answer;
 use xds_api::envoy::service::ext_proc::v3::{ImmediateResponse, ProcessingRequest, ProcessingResponse};
+use xds_api::google::protobuf::Struct;
+use xds_api::google::protobuf::value::Kind;
 
+use crate::access_log::View;
 use crate::callout::grpc::{Status, Stream};
 use crate::callout::json;
 use crate::http::exchange::Exchange;
 use crate::stats::sets::http_ext_proc as stats;
 use crate::worker::state::Worker;
+
+/// Under which name attributes are told.
+const ATTRIBUTES: &str = "envoy.filters.http.ext_proc";
 
 const PATH: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 
@@ -58,6 +66,8 @@ pub(super) struct Session {
     request: RefCell<Option<Answers>>,
     response: RefCell<Option<Answers>>,
     metadata: core::Metadata,
+    /// What the next message tells of the stream.
+    attributes: RefCell<HashMap<String, Struct>>,
     _task: Supervised<()>,
 }
 
@@ -91,8 +101,24 @@ impl Session {
             request: RefCell::new(Some(request)),
             response: RefCell::new(Some(response)),
             metadata: core::Metadata { filter_metadata: found.collect(), ..Default::default() },
+            attributes: RefCell::default(),
             _task: Supervised::spawn_local(task),
         })
+    }
+
+    /// Has the next message tell what these attributes are; those that are nothing are left out.
+    pub(super) fn tell(&self, programs: &[(Arc<str>, Program)], view: &View<'_>) {
+        let found = programs.iter().filter_map(|(name, program)| {
+            let kind = match program.eval(view).ok()? {
+                Value::Null => Kind::NullValue(0),
+                Value::Bool(value) => Kind::BoolValue(value),
+                Value::Double(value) => Kind::NumberValue(value),
+                other => Kind::StringValue(other.to_text()?),
+            };
+            Some((name.to_string(), xds_api::google::protobuf::Value { kind: Some(kind) }))
+        });
+        let told = Struct { fields: found.collect() };
+        self.attributes.borrow_mut().insert(ATTRIBUTES.to_owned(), told);
     }
 
     /// Sends a message, and waits for the answer to it.
@@ -104,6 +130,7 @@ impl Session {
         let message = ProcessingRequest {
             metadata_context: (!metadata.filter_metadata.is_empty()).then(|| metadata.clone()),
             request: Some(phase),
+            attributes: self.attributes.take(),
             ..Default::default()
         };
         self.stats.inc(stats::stream_msgs_sent);

@@ -1,6 +1,7 @@
 //! HTTP filters, one file a subject, through the real binary.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod ext_proc;
 #[path = "../support/grpc.rs"]
 #[allow(dead_code, reason = "each file uses its part")]
 mod grpc;
