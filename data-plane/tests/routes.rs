@@ -445,3 +445,54 @@ fn spellings_of_headers_are_kept_both_ways() {
     let seen = plain.next();
     assert!(seen.contains("X-OdD-cAsE: 1\r\n"), "{seen}");
 }
+
+#[test]
+fn scopes_and_their_tables_come_by_discovery() {
+    let file =
+        |name: &str| format!("{{path_config_source: {{path: $DIR/{name}}}, resource_api_version: V3}}");
+    let builder = "scope_key_builder: {fragments: [{header_value_extractor: {name: x-scope, index: 0}}]}";
+    let srds = format!(
+        "scoped_routes: {{name: s, {builder}, rds_config_source: {}, scoped_rds: {{scoped_rds_config_source: {}}}}}",
+        file("rds.yaml"),
+        file("srds.yaml")
+    );
+    let text = bootstrap("", "", &[]);
+    let (before, rest) = text.split_once("route_config: ").unwrap();
+    let rest = &rest[rest.find(", http_filters").unwrap()..];
+    let proxy = Proxy::start(&format!("node: {{id: n, cluster: c}}\n{before}{srds}{rest}"), &[]);
+    let put = |name: &str, kind: &str, resources: &[String]| {
+        let kind = format!("type.googleapis.com/envoy.config.route.v3.{kind}");
+        let each: Vec<String> =
+            resources.iter().map(|resource| format!("{{\"@type\": {kind}, {resource}}}")).collect();
+        let text = format!("version_info: \"1\"\nresources: [{}]\n", each.join(", "));
+        let (new, path) = (proxy.dir.path().join("new"), proxy.dir.path().join(name));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, path).unwrap();
+    };
+    let table = |name: &str, status: u16| {
+        format!(
+            "name: {name}, virtual_hosts: [{{name: v, domains: [\"*\"], routes: [{{match: {{prefix: /}}, \
+             direct_response: {{status: {status}}}}}]}}]"
+        )
+    };
+    let scope = |key: &str, table: &str| {
+        format!(
+            "name: scope-{key}, route_configuration_name: {table}, key: {{fragments: [{{string_key: {key}}}]}}"
+        )
+    };
+    put("rds.yaml", "RouteConfiguration", &[table("one", 201), table("two", 202)]);
+    put("srds.yaml", "ScopedRouteConfiguration", &[scope("a", "one"), scope("b", "two")]);
+    let to = proxy.listener("l");
+    let gives = |key: &str, status: u16| {
+        wait(&format!("{status} for {key}"), || {
+            (call(to, "GET", "/", &[("x-scope", key)]).ok()?.status == status).then_some(())
+        });
+    };
+    gives("a", 201);
+    gives("b", 202);
+    gives("c", 404);
+    put("srds.yaml", "ScopedRouteConfiguration", &[scope("a", "two"), scope("c", "one")]);
+    gives("a", 202);
+    gives("c", 201);
+    gives("b", 404);
+}

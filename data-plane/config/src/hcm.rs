@@ -3,7 +3,7 @@
 mod client;
 pub(crate) mod convert;
 pub(crate) mod protocol;
-mod scope;
+pub(crate) mod scope;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::http_filter::HttpFilter;
 use crate::source::ResourceRef;
 use crate::tracing::Tracing;
 
-pub use scope::{Extract, ScopeFragment, ScopedRoutes};
+pub use scope::{Extract, Scope, ScopeFragment, ScopeKey, ScopeRoutes, ScopedRoutes, Scopes};
 
 /// `HttpConnectionManager`
 #[derive(Debug)]

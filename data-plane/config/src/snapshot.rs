@@ -9,7 +9,7 @@ use sail_proxy_decide::route::RouteTable;
 
 use crate::cluster::{Cluster, Discovery};
 use crate::discovered::Extension;
-use crate::hcm::{Hcm, RouteSource};
+use crate::hcm::{Hcm, RouteSource, Scopes};
 use crate::listener::Listener;
 use crate::secret::{FileBacked, Secret};
 
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub assignments: HashMap<Arc<str>, Arc<Endpoints>>,
     /// RDS route tables, by name.
     pub route_tables: HashMap<Arc<str>, Arc<RouteTable>>,
+    /// SRDS scopes, by key.
+    pub scopes: Arc<Scopes>,
     /// SDS secrets, by name.
     pub secrets: HashMap<Arc<str>, Secret>,
     /// ECDS configurations of HTTP filters, by name.

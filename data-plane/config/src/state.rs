@@ -24,7 +24,7 @@ use crate::secret::{FileBacked, Refreshed, Rereads};
 use crate::snapshot::Snapshot;
 use crate::source::{ConfigSource, ResourceRef};
 use crate::tls::{CertificateSource, CommonTls, DownstreamSocket, Tickets, UpstreamSocket};
-use crate::{cluster, discovered, listener, route, secret};
+use crate::{cluster, discovered, hcm, listener, route, secret};
 
 /// Kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ pub enum Kind {
     Listener,
     /// RDS
     RouteTable,
+    /// SRDS
+    Scope,
     /// SDS
     Secret,
     /// ECDS
@@ -51,6 +53,7 @@ impl Kind {
             type_url::ENDPOINT => Self::Assignment,
             type_url::LISTENER => Self::Listener,
             type_url::ROUTE => Self::RouteTable,
+            type_url::SCOPED_ROUTE => Self::Scope,
             type_url::SECRET => Self::Secret,
             type_url::EXTENSION_CONFIG => Self::Extension,
             _ => return None,
@@ -64,6 +67,7 @@ impl Kind {
             Self::Assignment => type_url::ENDPOINT,
             Self::Listener => type_url::LISTENER,
             Self::RouteTable => type_url::ROUTE,
+            Self::Scope => type_url::SCOPED_ROUTE,
             Self::Secret => type_url::SECRET,
             Self::Extension => type_url::EXTENSION_CONFIG,
         }
@@ -77,6 +81,7 @@ impl fmt::Display for Kind {
             Self::Assignment => "load assignment",
             Self::Listener => "listener",
             Self::RouteTable => "route configuration",
+            Self::Scope => "scoped route configuration",
             Self::Secret => "secret",
             Self::Extension => "extension configuration",
         })
@@ -161,6 +166,9 @@ impl State {
             Some(Kind::RouteTable) => {
                 decode(Kind::RouteTable, bytes).and_then(|value| self.put_route(value, hash(bytes)))
             }
+            Some(Kind::Scope) => {
+                decode(Kind::Scope, bytes).and_then(|value| self.put_scope(value, hash(bytes)))
+            }
             Some(Kind::Secret) => {
                 decode(Kind::Secret, bytes).and_then(|value| self.put_secret(value, hash(bytes)))
             }
@@ -185,6 +193,11 @@ impl State {
                 before != self.snapshot.listeners.len()
             }
             Kind::RouteTable => self.snapshot.route_tables.remove(name).is_some(),
+            Kind::Scope => {
+                let before = self.snapshot.scopes.len();
+                Arc::make_mut(&mut self.snapshot.scopes).retain(|_, scope| *scope.name != *name);
+                before != self.snapshot.scopes.len()
+            }
             Kind::Secret => self.snapshot.secrets.remove(name).is_some(),
             Kind::Extension => self.snapshot.extensions.remove(name).is_some(),
         };
@@ -201,6 +214,7 @@ impl State {
                 self.snapshot.listeners.iter().map(|listener| Arc::clone(&listener.name)).collect()
             }
             Kind::RouteTable => self.snapshot.route_tables.keys().cloned().collect(),
+            Kind::Scope => self.snapshot.scopes.values().map(|scope| Arc::clone(&scope.name)).collect(),
             Kind::Secret => self.snapshot.secrets.keys().cloned().collect(),
             Kind::Extension => self.snapshot.extensions.keys().cloned().collect(),
         }
@@ -236,8 +250,12 @@ impl State {
                     wanted.extensions.insert(discovered.resource.clone());
                 }
                 let NetworkFilter::HttpConnectionManager(hcm) = filter else { continue };
-                if let RouteSource::Rds(reference) = &hcm.routes {
-                    wanted.route_tables.insert(reference.clone());
+                match &hcm.routes {
+                    RouteSource::Inline(_) => {}
+                    RouteSource::Rds(reference) => {
+                        wanted.route_tables.insert(reference.clone());
+                    }
+                    RouteSource::Scoped(scopes) => wanted.route_tables.extend(scopes.wanted()),
                 }
                 for filter in hcm.http_filters.iter() {
                     if let HttpFilterKind::Discovered(discovered) = &filter.kind {
@@ -329,6 +347,33 @@ impl State {
         let (built, warnings) =
             self.convert(Kind::RouteTable, &name, |cx| route::table(cx, value, version))?;
         self.snapshot.route_tables.insert(Arc::clone(&name), Arc::new(built));
+        Ok(self.accepted(name, warnings))
+    }
+
+    /// `ScopedRouteConfiguration`
+    pub fn put_scope(
+        &mut self,
+        value: pb::route::ScopedRouteConfiguration,
+        version: u64,
+    ) -> Result<Accepted, Diagnostics> {
+        let name: Arc<str> = Arc::from(&*value.name);
+        let known = (Kind::Scope, Arc::clone(&name));
+        if self.versions.get(&known) == Some(&version) {
+            return Ok(unchanged(name));
+        }
+        let others = Arc::clone(&self.snapshot.scopes);
+        let (built, warnings) = self.convert(Kind::Scope, &name, |cx| {
+            let scope = hcm::scope::scope(cx, value)?;
+            if let Some(other) = others.get(&scope.key).filter(|other| other.name != scope.name) {
+                cx.error("key", format_args!("the scope {:?} has it, too", other.name));
+            }
+            Some(scope)
+        })?;
+        let built: hcm::Scope = built;
+        self.versions.insert(known, version);
+        let scopes = Arc::make_mut(&mut self.snapshot.scopes);
+        scopes.retain(|_, scope| scope.name != name);
+        scopes.insert(built.key.clone(), Arc::new(built));
         Ok(self.accepted(name, warnings))
     }
 

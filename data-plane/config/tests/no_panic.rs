@@ -12,8 +12,15 @@ use xds_api::codec::Codec;
 use xds_api::envoy::service::discovery::v3::DiscoveryResponse;
 use xds_api::google::protobuf::Any;
 
-const KINDS: [Kind; 6] =
-    [Kind::Cluster, Kind::Assignment, Kind::Listener, Kind::RouteTable, Kind::Secret, Kind::Extension];
+const KINDS: [Kind; 7] = [
+    Kind::Cluster,
+    Kind::Assignment,
+    Kind::Listener,
+    Kind::RouteTable,
+    Kind::Scope,
+    Kind::Secret,
+    Kind::Extension,
+];
 
 /// The resources of all golden cases.
 static SEEDS: LazyLock<Vec<Any>> = LazyLock::new(|| {

@@ -138,7 +138,7 @@ impl Exchange {
         }
         let hcm = &self.connection.manager.config;
         let table = match &hcm.routes {
-            RouteSource::Scoped(scopes) => scopes.table(&head.view()),
+            RouteSource::Scoped(scopes) => scopes.table(&head.view(), &self.active.snapshot),
             _ => self.active.snapshot.route_table(hcm),
         };
         self.routed.set(table.and_then(|table| router::find(self, head, table)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::discovered::Extension;
-use sail_proxy_config::hcm::Hcm;
+use sail_proxy_config::hcm::{Hcm, Scopes};
 use sail_proxy_config::http_filter::HttpFilterKind;
 use sail_proxy_config::http_filter::lua::Script;
 use sail_proxy_config::listener::Listener;
@@ -89,6 +89,17 @@ impl Converter {
         let accepted = self.put(Kind::RouteTable, body)?;
         let state = self.0.borrow();
         Ok(state.current().route_tables.get(&accepted.name).filter(|_| accepted.changed).cloned())
+    }
+
+    /// All scopes, if they changed with this one.
+    pub(super) fn scope(&self, body: &[u8]) -> Result<Option<Arc<Scopes>>, String> {
+        let accepted = self.put(Kind::Scope, body)?;
+        Ok(Some(self.scopes()).filter(|_| accepted.changed))
+    }
+
+    /// All scopes.
+    pub(super) fn scopes(&self) -> Arc<Scopes> {
+        self.0.borrow().current().scopes.clone()
     }
 
     pub(super) fn secret(&self, body: &[u8]) -> Result<Option<Secret>, String> {

@@ -358,6 +358,8 @@ impl Manager {
             let Some(built) = self.parts.convert.listener(&listener.encode_to_vec()).map_err(wrong)? else {
                 continue;
             };
+            let tables = needs::tables_of_scopes(&listener, &Source::Ads).map_err(wrong)?;
+            resources.tables_of_scopes.extend(tables);
             resources.listeners.insert(&built.name.clone(), built, needs, now);
         }
         Ok(())

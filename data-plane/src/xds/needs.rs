@@ -13,7 +13,8 @@ use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter, listen
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
+    HttpConnectionManager, HttpFilter, ScopedRoutes, http_connection_manager::RouteSpecifier, http_filter,
+    scoped_routes::ConfigSpecifier,
 };
 use xds_api::envoy::extensions::http::injected_credentials::generic::v3::Generic;
 use xds_api::envoy::extensions::http::injected_credentials::oauth2::v3::{OAuth2, o_auth2::FlowType};
@@ -29,6 +30,9 @@ use crate::dial::duration;
 
 /// Envoy's `initial_fetch_timeout` where the configuration is silent.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Stands for all resources of a type.
+pub(super) const ALL: &str = "*";
 
 /// Where resources come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,12 +168,7 @@ pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<Vec<Ne
 
 /// The route configurations that a listener holds itself.
 pub(super) fn inline_routes(listener: &Listener) -> Vec<RouteConfiguration> {
-    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-    let configs = chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
-        Some(filter::ConfigType::TypedConfig(config)) => any::unpack::<HttpConnectionManager>(config).ok(),
-        _ => None,
-    });
-    configs
+    managers(listener)
         .filter_map(|hcm| match hcm.route_specifier {
             Some(RouteSpecifier::RouteConfig(routes)) => Some(routes),
             _ => None,
@@ -229,8 +228,55 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
                 timeout,
             });
         }
+        if let Some(RouteSpecifier::ScopedRoutes(scoped)) = &hcm.route_specifier {
+            of_scopes(scoped, parent, needs)
+                .map_err(|e| format!("filters[{place}].typed_config.scoped_routes.{e}"))?;
+        }
     }
     Ok(())
+}
+
+/// What scopes wait for: themselves, or the tables that they name.
+fn of_scopes(scoped: &ScopedRoutes, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+    match &scoped.config_specifier {
+        Some(ConfigSpecifier::ScopedRds(rds)) => {
+            let (source, timeout) = source(rds.scoped_rds_config_source.as_ref(), parent)
+                .map_err(|e| format!("scoped_rds.scoped_rds_config_source.{e}"))?;
+            needs.push(Need { type_url: type_url::SCOPED_ROUTE, name: ALL.to_owned(), source, timeout });
+        }
+        Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
+            let scopes = list.scoped_route_configurations.iter();
+            for name in scopes.map(|scope| &scope.route_configuration_name).filter(|name| !name.is_empty()) {
+                let (source, timeout) = source(scoped.rds_config_source.as_ref(), parent)
+                    .map_err(|e| format!("rds_config_source.{e}"))?;
+                needs.push(Need { type_url: type_url::ROUTE, name: name.clone(), source, timeout });
+            }
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// Whence the tables come that scopes of SRDS name.
+pub(super) fn tables_of_scopes(listener: &Listener, parent: &Source) -> Result<Vec<Source>, Failure> {
+    let sources = managers(listener).filter_map(|hcm| match hcm.route_specifier {
+        Some(RouteSpecifier::ScopedRoutes(scoped))
+            if matches!(scoped.config_specifier, Some(ConfigSpecifier::ScopedRds(_))) =>
+        {
+            scoped.rds_config_source
+        }
+        _ => None,
+    });
+    sources.map(|config| source(Some(&config), parent).map(|(source, _)| source)).collect()
+}
+
+/// The HTTP connection managers of a listener.
+fn managers(listener: &Listener) -> impl Iterator<Item = HttpConnectionManager> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
+        Some(filter::ConfigType::TypedConfig(config)) => any::unpack::<HttpConnectionManager>(config).ok(),
+        _ => None,
+    })
 }
 
 /// A filter's configuration may be a resource of its own.

@@ -17,6 +17,7 @@ pub fn service_path(type_url: Option<&str>, protocol: Protocol) -> Option<String
         type_url::ENDPOINT => ("endpoint.v3.EndpointDiscoveryService", "Endpoints"),
         type_url::LISTENER => ("listener.v3.ListenerDiscoveryService", "Listeners"),
         type_url::ROUTE => ("route.v3.RouteDiscoveryService", "Routes"),
+        type_url::SCOPED_ROUTE => ("route.v3.ScopedRoutesDiscoveryService", "ScopedRoutes"),
         type_url::SECRET => ("secret.v3.SecretDiscoveryService", "Secrets"),
         type_url::EXTENSION_CONFIG => ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs"),
         _ => return None,

@@ -7,7 +7,7 @@ use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_config::listener::Listener as RunListener;
 use xds_api::type_url;
 
-use super::needs::{Need, Source};
+use super::needs::{ALL, Need, Source};
 use super::raw::Kind;
 use super::snapshot::Parts;
 use super::warm::Warm;
@@ -26,6 +26,8 @@ pub(super) struct Resources {
     pub(super) listeners: Warm<RunListener>,
     /// Whence each CDS or LDS resource's own `self` sources are read.
     pub(super) parents: BTreeMap<&'static str, Source>,
+    /// Whence tables come that scopes of SRDS name.
+    pub(super) tables_of_scopes: BTreeSet<Source>,
     /// What was asked for by name and does not exist.
     pub(super) absent: BTreeSet<(String, String)>,
 }
@@ -50,6 +52,7 @@ impl Resources {
                 self.absent.insert((type_url.to_owned(), name.to_owned()));
                 parts.remove_extension(name);
             }
+            type_url::SCOPED_ROUTE => parts.remove_scope(name),
             // Endpoints, routes and secrets in use stay as they are: who refers to them decides.
             _ => {
                 self.absent.insert((type_url.to_owned(), name.to_owned()));
@@ -75,6 +78,9 @@ pub(super) fn has(
     }
     if need.type_url == HEALTH {
         return parts.is_checked(&need.name);
+    }
+    if need.name == ALL {
+        return kinds.contains_key(need.type_url);
     }
     kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
         || absent.contains(&(need.type_url.to_owned(), need.name.clone()))

@@ -8,7 +8,7 @@ use xds_api::type_url;
 use xds_stream::client::{Client, Names, Received, Rejection};
 
 use super::manager::{Manager, Phase};
-use super::needs::Source;
+use super::needs::{ALL, Source};
 use super::resources::DNS;
 use super::stream::{self, Applier, Service, Subscription};
 use super::{files, service_path};
@@ -48,11 +48,24 @@ impl Manager {
             let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
             let named = resources.clusters.needs().chain(listeners).filter(|need| need.type_url != DNS);
             for need in named {
+                if need.name == ALL {
+                    let key = ServerKey::new(&need.source, need.type_url, None);
+                    wanted.entry(key).or_default().insert(need.type_url, Names::All);
+                    continue;
+                }
                 let key = ServerKey::new(&need.source, need.type_url, Some(&need.name));
                 let names = wanted.entry(key).or_default().entry(need.type_url);
                 if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
                     names.insert(need.name.clone());
                 }
+            }
+        }
+        let tables = self.parts().tables_of_scopes();
+        for source in self.resources.borrow().tables_of_scopes.iter().filter(|_| !tables.is_empty()) {
+            let key = ServerKey::new(source, type_url::ROUTE, None);
+            let names = wanted.entry(key).or_default().entry(type_url::ROUTE);
+            if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
+                names.extend(tables.iter().map(ToString::to_string));
             }
         }
         let mut servers = self.servers.borrow_mut();

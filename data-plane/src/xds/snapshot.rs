@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sail_proxy_config::cluster::{Cluster, Discovery};
 use sail_proxy_config::discovered::Extension;
+use sail_proxy_config::hcm::Scopes;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::Secret;
 use sail_proxy_config::{Kind, Snapshot};
@@ -29,6 +30,7 @@ use crate::worker::{BindError, Workers};
 pub struct Parts {
     pub(super) endpoints: RefCell<BTreeMap<Arc<str>, Arc<Endpoints>>>,
     pub(super) routes: RefCell<BTreeMap<Arc<str>, Arc<RouteTable>>>,
+    scopes: RefCell<Arc<Scopes>>,
     pub(super) secrets: RefCell<BTreeMap<Arc<str>, Secret>>,
     pub(super) extensions: RefCell<BTreeMap<Arc<str>, Arc<Extension>>>,
     pub(super) dns: Rc<Dns>,
@@ -83,6 +85,7 @@ impl Parts {
         Self {
             endpoints: RefCell::default(),
             routes: RefCell::default(),
+            scopes: RefCell::default(),
             secrets: RefCell::default(),
             extensions: RefCell::default(),
             dns,
@@ -122,6 +125,24 @@ impl Parts {
             self.set_dirty();
         }
         Ok(())
+    }
+
+    pub(super) fn take_scope(&self, body: &[u8]) -> Result<(), String> {
+        if let Some(scopes) = self.convert.scope(body)? {
+            self.scopes.replace(scopes);
+            self.set_dirty();
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_scope(&self, name: &str) {
+        self.convert.remove(Kind::Scope, name);
+        self.scopes.replace(self.convert.scopes());
+    }
+
+    /// The route tables that scopes name.
+    pub(super) fn tables_of_scopes(&self) -> Vec<Arc<str>> {
+        self.scopes.borrow().values().filter_map(|scope| scope.rds().cloned()).collect()
     }
 
     pub(super) fn take_secret(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
@@ -231,6 +252,7 @@ impl Parts {
             clusters: clusters.map(|cluster| (cluster.name.clone(), cluster.clone())).collect(),
             assignments: given.into_iter().chain(self.dns.found()).collect(),
             route_tables: all(&self.routes),
+            scopes: self.scopes.borrow().clone(),
             secrets: all(&self.secrets),
             extensions: all(&self.extensions),
             files: self.convert.files(),

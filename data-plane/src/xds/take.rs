@@ -79,6 +79,7 @@ impl Manager {
             type_url::LISTENER => self.take_listener(resources, source, name, body)?,
             type_url::ENDPOINT => self.parts().take_endpoints(name, body)?,
             type_url::ROUTE => self.parts().take_route(name, body)?,
+            type_url::SCOPED_ROUTE => self.parts().take_scope(body)?,
             type_url::SECRET => self.parts().take_secret(name, body)?,
             type_url::EXTENSION_CONFIG => self.parts().take_extension(name, body)?,
             other => return Err(format!("resources of type {other} are not supported")),
@@ -126,6 +127,7 @@ impl Manager {
             listener_manager::listener_added
         };
         let Some(built) = self.parts().convert.listener(body)? else { return Ok(()) };
+        resources.tables_of_scopes.extend(needs::tables_of_scopes(&listener, source)?);
         self.stats.listeners.inc(counter);
         resources.listeners.insert(name, built, needs, Instant::now());
         Ok(())

@@ -1,5 +1,5 @@
-//! `ScopedRoutes`: which route table a request gets, by its headers. Scopes are given inline; those from a service are
-//! refused.
+//! `ScopedRoutes`: which route table a request gets, by its headers. Scopes stand here or come by SRDS; their tables
+//! stand in them or come by RDS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,18 +8,48 @@ use http::HeaderName;
 use sail_proxy_decide::head::{RequestHead, joined};
 use sail_proxy_decide::route::RouteTable;
 
-use crate::convert::{Cx, hash, headers};
+use crate::convert::{Cx, arc, hash, headers, values};
 use crate::pb;
 use crate::pb::hcm::scoped_routes::{ConfigSpecifier, scope_key_builder};
 use crate::route;
+use crate::snapshot::Snapshot;
+use crate::source::{ConfigSource, ResourceRef};
 
 /// `ScopedRoutes`
 #[derive(Debug)]
 pub struct ScopedRoutes {
     /// What a scope's key is built from.
     pub fragments: Box<[ScopeFragment]>,
-    /// The tables by key.
-    pub scopes: HashMap<Box<[Box<str>]>, Arc<RouteTable>>,
+    /// The scopes; `None`: those that SRDS brings.
+    pub scopes: Option<Scopes>,
+    /// Where the scopes' tables come from, those that do not stand in them.
+    pub tables: Option<ConfigSource>,
+}
+
+/// A scope's key.
+pub type ScopeKey = Box<[Box<str>]>;
+
+/// Scopes by key.
+pub type Scopes = HashMap<ScopeKey, Arc<Scope>>;
+
+/// `ScopedRouteConfiguration`
+#[derive(Debug)]
+pub struct Scope {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its key.
+    pub key: ScopeKey,
+    /// Its table.
+    pub routes: ScopeRoutes,
+}
+
+/// Where a scope's table is.
+#[derive(Clone, Debug)]
+pub enum ScopeRoutes {
+    /// Here.
+    Inline(Arc<RouteTable>),
+    /// By RDS, under this name.
+    Rds(Arc<str>),
 }
 
 /// One part of a key.
@@ -44,10 +74,33 @@ pub enum Extract {
 
 impl ScopedRoutes {
     /// The table for a request; `None` if it is in no scope.
-    pub fn table(&self, head: &RequestHead<'_>) -> Option<&Arc<RouteTable>> {
-        let key: Option<Box<[Box<str>]>> =
-            self.fragments.iter().map(|fragment| fragment.take(head)).collect();
-        self.scopes.get(&key?)
+    pub fn table<'a>(
+        &'a self,
+        head: &RequestHead<'_>,
+        snapshot: &'a Snapshot,
+    ) -> Option<&'a Arc<RouteTable>> {
+        let key: Option<ScopeKey> = self.fragments.iter().map(|fragment| fragment.take(head)).collect();
+        let scope = self.scopes.as_ref().unwrap_or(&snapshot.scopes).get(&key?)?;
+        match &scope.routes {
+            ScopeRoutes::Inline(table) => Some(table),
+            ScopeRoutes::Rds(name) => snapshot.route_tables.get(name),
+        }
+    }
+
+    /// The tables that are to come by RDS.
+    pub fn wanted(&self) -> impl Iterator<Item = ResourceRef> {
+        let names = self.scopes.iter().flat_map(HashMap::values).filter_map(|scope| scope.rds());
+        names.filter_map(|name| Some(ResourceRef { name: name.clone(), source: self.tables.clone()? }))
+    }
+}
+
+impl Scope {
+    /// The name of its table, where that comes by RDS.
+    pub fn rds(&self) -> Option<&Arc<str>> {
+        match &self.routes {
+            ScopeRoutes::Inline(_) => None,
+            ScopeRoutes::Rds(name) => Some(name),
+        }
     }
 }
 
@@ -71,29 +124,42 @@ impl ScopeFragment {
 
 pub(super) fn routes(cx: &mut Cx<'_>, value: pb::hcm::ScopedRoutes) -> Option<ScopedRoutes> {
     let pb::hcm::ScopedRoutes { name: _, scope_key_builder, rds_config_source, config_specifier } = value;
-    cx.refuse("rds_config_source", &rds_config_source);
+    let tables = cx.option("rds_config_source", rds_config_source, values::config_source);
     let builder = cx.required("scope_key_builder", scope_key_builder, |_, builder| Some(builder))?;
     let fragments = cx.each("scope_key_builder.fragments", builder.fragments, fragment);
-    let list = match config_specifier {
-        Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => list.scoped_route_configurations,
-        Some(ConfigSpecifier::ScopedRds(_)) => {
-            cx.error("scoped_rds", "it is not supported: scopes are given inline");
-            return None;
+    let scopes = match config_specifier {
+        Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
+            Some(inline(cx, list.scoped_route_configurations, tables.is_some()))
+        }
+        Some(ConfigSpecifier::ScopedRds(value)) => {
+            let pb::hcm::ScopedRds { scoped_rds_config_source, srds_resources_locator } = value;
+            cx.refuse("scoped_rds.srds_resources_locator", &srds_resources_locator);
+            cx.required("scoped_rds.scoped_rds_config_source", scoped_rds_config_source, |cx, value| {
+                values::config_source(cx, value)
+            });
+            None
         }
         None => {
             cx.error("config_specifier", "it must be set");
             return None;
         }
     };
+    Some(ScopedRoutes { fragments: fragments.into(), scopes, tables })
+}
+
+fn inline(cx: &mut Cx<'_>, list: Vec<pb::route::ScopedRouteConfiguration>, has_rds: bool) -> Scopes {
     let field = "scoped_route_configurations_list.scoped_route_configurations";
-    let scopes = cx.each(field, list, scope);
-    let mut by_key = HashMap::new();
-    for (key, table) in scopes {
-        if by_key.insert(key.clone(), table).is_some() {
+    let mut scopes = Scopes::new();
+    for scope in cx.each(field, list, scope) {
+        if scope.rds().is_some() && !has_rds {
+            cx.error("rds_config_source", format_args!("it must be set: scope {:?} needs it", scope.name));
+        }
+        let key = scope.key.clone();
+        if scopes.insert(key.clone(), Arc::new(scope)).is_some() {
             cx.error(field, format_args!("two scopes have the key {key:?}"));
         }
     }
-    Some(ScopedRoutes { fragments: fragments.into(), scopes: by_key })
+    scopes
 }
 
 fn fragment(cx: &mut Cx<'_>, value: scope_key_builder::FragmentBuilder) -> Option<ScopeFragment> {
@@ -120,28 +186,37 @@ fn fragment(cx: &mut Cx<'_>, value: scope_key_builder::FragmentBuilder) -> Optio
     Some(ScopeFragment { header, separator: element_separator.into(), extract })
 }
 
-type Scope = (Box<[Box<str>]>, Arc<RouteTable>);
-
-fn scope(cx: &mut Cx<'_>, value: pb::route::ScopedRouteConfiguration) -> Option<Scope> {
+/// `ScopedRouteConfiguration`
+pub(crate) fn scope(cx: &mut Cx<'_>, value: pb::route::ScopedRouteConfiguration) -> Option<Scope> {
     use pb::route::scoped_route_configuration::key::fragment::Type;
     let pb::route::ScopedRouteConfiguration {
         on_demand,
-        name: _,
+        name,
         route_configuration_name,
         route_configuration,
         key,
     } = value;
     cx.refuse("on_demand", &on_demand);
-    cx.refuse("route_configuration_name", &route_configuration_name);
     let key = cx.required("key", key, |_, key| Some(key))?;
-    let key: Box<[Box<str>]> = key
+    let key: ScopeKey = key
         .fragments
         .into_iter()
         .map(|fragment| fragment.r#type.map(|Type::StringKey(text)| text).unwrap_or_default().into())
         .collect();
-    let table = cx.required("route_configuration", route_configuration, |cx, value| {
-        let version = hash(&prost::Message::encode_to_vec(&value));
-        route::table(cx, value, version)
-    })?;
-    Some((key, Arc::new(table)))
+    if key.is_empty() {
+        cx.error("key.fragments", "they must not be empty");
+    }
+    let routes = match (route_configuration, route_configuration_name.is_empty()) {
+        (Some(value), true) => {
+            let version = hash(&prost::Message::encode_to_vec(&value));
+            let table = cx.within("route_configuration", |cx| route::table(cx, value, version))?;
+            ScopeRoutes::Inline(Arc::new(table))
+        }
+        (None, false) => ScopeRoutes::Rds(arc(route_configuration_name)),
+        _ => {
+            cx.error("route_configuration", "either it or route_configuration_name must be set");
+            return None;
+        }
+    };
+    Some(Scope { name: arc(name), key, routes })
 }
