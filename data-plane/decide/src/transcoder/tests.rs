@@ -1,3 +1,5 @@
+//! Requests, messages and responses of a service with every kind of binding.
+
 use super::*;
 
 fn descriptors() -> Vec<u8> {
