@@ -15,8 +15,15 @@ use crate::{parts, text};
 
 static CODEC: LazyLock<Codec> = LazyLock::new(Codec::new);
 
-const KINDS: [Kind; 6] =
-    [Kind::Cluster, Kind::Assignment, Kind::Listener, Kind::RouteTable, Kind::Secret, Kind::Extension];
+const KINDS: [Kind; 7] = [
+    Kind::Cluster,
+    Kind::Assignment,
+    Kind::Listener,
+    Kind::RouteTable,
+    Kind::Secret,
+    Kind::Extension,
+    Kind::Scope,
+];
 
 fn state() -> State {
     State::new(Box::new(NoSources))

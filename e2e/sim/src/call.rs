@@ -6,9 +6,10 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 use sail_proxy_config::cluster::{Cluster, Discovery};
 use sail_proxy_config::decide::filter_chain::Connection;
+use sail_proxy_config::decide::fraction::NoRuntime;
 use sail_proxy_config::decide::head::RequestHead;
 use sail_proxy_config::decide::host::{Health, Host};
-use sail_proxy_config::decide::route::{Action, RouteContext, RouteTable};
+use sail_proxy_config::decide::route::{Action, Draw, RouteContext, RouteTable};
 use sail_proxy_config::hcm::Hcm;
 use sail_proxy_config::listener::{Listener, ListenerFilterKind};
 use sail_proxy_config::network_filter::NetworkFilter;
@@ -236,20 +237,15 @@ pub(crate) fn decide(
     head: &RequestHead<'_>,
     route: &mut Route,
 ) -> Result<String, StatusCode> {
-    let context = RouteContext {
-        random: call.random,
-        peer_presented: false,
-        peer_validated: false,
-        dynamic_metadata: None,
-        runtime: &sail_proxy_config::decide::fraction::NoRuntime,
-    };
+    let context = RouteContext { random: call.random, ..RouteContext::default() };
     let found = table.find(head, &context).ok_or(StatusCode::NOT_FOUND)?;
     route.virtual_host = Some(found.virtual_host.name.to_string());
     let chosen = found.route.ok_or(StatusCode::NOT_FOUND)?;
     route.route = Some(chosen.name.to_string());
     match &chosen.action {
         Action::Route(action) => {
-            let choice = action.cluster.choose(head, call.random).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+            let draw = Draw { random: call.random, hash: None, runtime: &NoRuntime };
+            let choice = action.cluster.choose(head, &draw).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
             route.cluster = Some(choice.name.as_str().to_owned());
             Ok(choice.name.as_str().to_owned())
         }
