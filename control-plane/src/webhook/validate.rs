@@ -43,7 +43,7 @@ fn judge(admission: &Admission) -> Verdict {
             }
             if let MeshObject::WasmPlugin(plugin) = &object {
                 let idle = wasm::why_not(&plugin.spec);
-                warnings.extend(idle.map(|why| format!("WasmPlugin has no effect: {why}")));
+                warnings.extend(idle.map(|why| format!("WasmPlugin does not run: {why}")));
             }
             Verdict { warnings, refused, ..Verdict::default() }
         }

@@ -13,6 +13,8 @@ use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 use xds_api::any::pack;
 use xds_api::envoy::config::core::v3 as core;
+use xds_api::envoy::config::rbac::v3 as rbac;
+use xds_api::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 use xds_api::envoy::extensions::filters::http::wasm::v3::Wasm;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use xds_api::envoy::extensions::wasm::v3 as wasm;
@@ -41,6 +43,8 @@ pub struct PluginInputs {
     pub name: String,
     /// Where among the filters it stands.
     pub phase: PluginPhase,
+    /// It cannot run, and must not be passed without: requests are refused.
+    pub refuses: bool,
 }
 
 /// A plugin that a proxy runs, and on which of its listeners.
@@ -72,19 +76,22 @@ pub(crate) fn of_listener(plugins: &[Plugin], class: Class, port: Option<u16>) -
     plugins.iter().filter(|plugin| plugin.sees(class, port)).map(|plugin| plugin.inputs.clone()).collect()
 }
 
-/// The plugins that a proxy runs, in the order in which they stand: the higher priority first, then the older.
+/// The plugins on a proxy's way, in the order in which they stand: the higher priority first, then the older.
 pub(crate) fn plugins(mesh: &Mesh, proxy: &ProxyView) -> Vec<Plugin> {
-    if !Traits::of(proxy).wasm {
-        return Vec::new();
-    }
+    let can = Traits::of(proxy).wasm;
+    let runs = |spec: &WasmPlugin| can && why_not(spec).is_none();
     let mut objects: Vec<_> =
-        meant(mesh, proxy).into_iter().filter(|object| why_not(&object.spec).is_none()).collect();
+        meant(mesh, proxy).into_iter().filter(|object| runs(&object.spec) || closes(&object.spec)).collect();
     // What is meant for a proxy comes by age; a stable sort leaves it so.
     objects.sort_by_key(|object| std::cmp::Reverse(object.spec.priority.unwrap_or(0)));
     objects
         .into_iter()
         .map(|object| Plugin {
-            inputs: PluginInputs { name: resource_name(object), phase: object.spec.phase },
+            inputs: PluginInputs {
+                name: resource_name(object),
+                phase: object.spec.phase,
+                refuses: !runs(&object.spec),
+            },
             selectors: object.spec.r#match.clone(),
         })
         .collect()
@@ -98,6 +105,11 @@ fn meant<'a>(mesh: &'a Mesh, proxy: &ProxyView) -> Vec<&'a Arc<Object<WasmPlugin
         near(namespace) && Attachment::from(&object.spec).is_for(namespace, proxy)
     };
     mesh.config().wasm_plugins.all().iter().filter(is_for).collect()
+}
+
+/// Whether no request may pass where the plugin cannot run.
+fn closes(spec: &WasmPlugin) -> bool {
+    spec.fail_strategy == FailStrategy::FailClose && spec.r#type != PluginType::Network
 }
 
 fn resource_name(object: &Object<WasmPlugin>) -> String {
@@ -130,10 +142,14 @@ pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     for object in meant(mesh, proxy) {
         let spec = &object.spec;
         let mut warn = |message: String| out.push(Warning::of("WasmPlugin", &object.meta, message));
-        if let Some(why) = why_not(spec) {
-            warn(format!("it has no effect: {why}"));
-        } else if !can {
-            warn("it has no effect: the proxy does not run WebAssembly".to_owned());
+        let why = why_not(spec).or_else(|| (!can).then(|| "the proxy does not run WebAssembly".to_owned()));
+        if let Some(why) = why {
+            let effect = if closes(spec) {
+                "requests are refused, as failStrategy FAIL_CLOSE says"
+            } else {
+                "it has no effect"
+            };
+            warn(format!("{effect}: {why}"));
         }
         if !spec.verification_key.is_empty() {
             warn("verificationKey is not looked at: give sha256".to_owned());
@@ -145,8 +161,15 @@ pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
     out
 }
 
-/// The filter that stands for a plugin's extension configuration.
+/// The filter that stands for a plugin's extension configuration, or for a plugin that cannot run.
 pub(crate) fn filter(inputs: &PluginInputs) -> hcm::HttpFilter {
+    if inputs.refuses {
+        return hcm::HttpFilter {
+            name: inputs.name.clone(),
+            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&nobody()))),
+            ..Default::default()
+        };
+    }
     let source = core::ExtensionConfigSource {
         config_source: pb::ads(),
         type_urls: vec![Wasm::type_url()],
@@ -157,6 +180,12 @@ pub(crate) fn filter(inputs: &PluginInputs) -> hcm::HttpFilter {
         config_type: Some(hcm::http_filter::ConfigType::ConfigDiscovery(source)),
         ..Default::default()
     }
+}
+
+/// A policy that lets nobody pass: none of no rules allows.
+fn nobody() -> http_rbac::Rbac {
+    let rules = rbac::Rbac { action: rbac::rbac::Action::Allow as i32, ..Default::default() };
+    http_rbac::Rbac { rules: Some(rules), ..Default::default() }
 }
 
 /// The extension configurations of those names.

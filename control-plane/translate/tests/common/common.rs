@@ -109,9 +109,7 @@ pub fn everything(mesh: &Mesh, proxy: &ProxyView, codec: &Codec) -> Everything {
     let secrets: BTreeSet<String> =
         named(&listeners, "name").into_iter().filter(|name| name.starts_with("kubernetes://")).collect();
     let secrets = ask(type_url::SECRET, &Names::Set(secrets));
-    let is_extension = |name: &String| name.starts_with("extensions.istio.io/");
-    let extensions: BTreeSet<String> = named(&listeners, "name").into_iter().filter(is_extension).collect();
-    let extensions = ask(type_url::EXTENSION_CONFIG, &Names::Set(extensions));
+    let extensions = ask(type_url::EXTENSION_CONFIG, &Names::Set(discovered(&listeners)));
     let resources = [
         ("extensions", extensions),
         ("listeners", listeners),
@@ -125,19 +123,34 @@ pub fn everything(mesh: &Mesh, proxy: &ProxyView, codec: &Codec) -> Everything {
 
 /// The values of a key, anywhere in resources.
 fn named(resources: &[(String, Value)], key: &str) -> BTreeSet<String> {
-    fn walk(value: &Value, key: &str, out: &mut BTreeSet<String>) {
+    let mut out = BTreeSet::new();
+    each(resources, &mut |map| out.extend(map.get(key).and_then(Value::as_str).map(str::to_owned)));
+    out
+}
+
+/// The names of filters whose configuration is to be asked for.
+fn discovered(resources: &[(String, Value)]) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    each(resources, &mut |map| {
+        let name = map.get("config_discovery").and_then(|_| map.get("name"));
+        out.extend(name.and_then(Value::as_str).map(str::to_owned));
+    });
+    out
+}
+
+/// Shows every object in resources.
+fn each(resources: &[(String, Value)], look: &mut impl FnMut(&Map<String, Value>)) {
+    fn walk(value: &Value, look: &mut impl FnMut(&Map<String, Value>)) {
         match value {
             Value::Object(map) => {
-                out.extend(map.get(key).and_then(Value::as_str).map(str::to_owned));
-                map.values().for_each(|value| walk(value, key, out));
+                look(map);
+                map.values().for_each(|value| walk(value, look));
             }
-            Value::Array(items) => items.iter().for_each(|value| walk(value, key, out)),
+            Value::Array(items) => items.iter().for_each(|value| walk(value, look)),
             _ => {}
         }
     }
-    let mut out = BTreeSet::new();
-    resources.iter().for_each(|(_, value)| walk(value, key, &mut out));
-    out
+    resources.iter().for_each(|(_, value)| walk(value, look));
 }
 
 /// The same value with its keys in order, the name first.
