@@ -119,6 +119,7 @@ impl State {
     }
 
     /// Has something done when the exchange is over, before it is logged.
+    #[cfg(feature = "wasm")]
     pub(crate) fn at_end(&mut self, call: AtEnd) {
         self.at_end.push(call);
     }
