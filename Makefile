@@ -45,9 +45,9 @@ goldens:
 
 ## sail-proxy beside Envoy and haproxy, under the same configuration and load.
 bench: need-bench
-	cargo build --release --package sail-proxy
-	python3 bench/run.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy $(BENCH)
-	python3 bench/footprint.py --ours $(TARGET)/release/sail-proxy --envoy $(PEERS)/envoy $(FOOTPRINT)
+	cargo build --profile dist --package sail-proxy
+	python3 bench/run.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy $(BENCH)
+	python3 bench/footprint.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy $(FOOTPRINT)
 
 need-%:
 	@scripts/need $*

@@ -92,7 +92,7 @@ impl Head {
     }
 
     /// A head that says nothing.
-    #[cfg(feature = "wasm")]
+    #[cfg(any(feature = "lua", feature = "wasm"))]
     pub(crate) fn empty() -> Self {
         Self {
             method: Method::GET,
