@@ -23,7 +23,7 @@ use crate::access_log::{LogType, Logger};
 use crate::stats::sets::listener as stats;
 use crate::stream_info::{DownstreamInfo, ResponseFlag, StreamInfo};
 use crate::worker::state::Worker;
-use crate::worker::{Scope, Shared};
+use crate::worker::{Pace, Scope, Shared};
 use chain::Chain;
 
 /// One version of a listener.
@@ -179,10 +179,11 @@ pub(crate) fn for_destination(worker: &Worker, destination: SocketAddr) -> Optio
 }
 
 /// Begins the drain of the connections that are open, and of those to come.
-pub(crate) fn drain(worker: &Worker, scope: Scope) {
+pub(crate) fn drain(worker: &Worker, scope: Scope, pace: Pace) {
     let time = worker.shared.options.drain_time;
+    let gradual = pace == Pace::Configured && worker.shared.options.drain_gradually;
     for listener in worker.listeners.borrow().values().filter(|listener| is_meant(&listener.config, scope)) {
-        listener.drain.begin(time, worker.shared.options.drain_gradually);
+        listener.drain.begin(time, gradual);
     }
 }
 

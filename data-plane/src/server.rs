@@ -14,7 +14,7 @@ use crate::logging::Levels;
 use crate::runtime::Runtime;
 use crate::stats::sets::{listener_manager, server as stat};
 use crate::stats::{Rules, Store};
-use crate::worker::{Scope as DrainScope, Workers};
+use crate::worker::{Pace, Scope as DrainScope, Workers};
 
 /// How long connections may take to finish when the process is told to end.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
@@ -163,9 +163,9 @@ impl Main {
         self.draining.set(true);
         match drain {
             Drain::Stop(scope) => self.stop_listeners(scope),
-            Drain::Connections(scope) => self.close_connections(scope),
+            Drain::Connections(scope) => self.close_connections(scope, Pace::Configured),
             Drain::Graceful(scope) => {
-                self.close_connections(scope);
+                self.close_connections(scope, Pace::Configured);
                 let main = self.clone();
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(Duration::from_secs(main.cli.drain_time_s)).await;
@@ -183,7 +183,10 @@ impl Main {
         if self.draining.get() {
             return;
         }
-        self.drain(Drain::Connections(DrainScope::All));
+        self.draining.set(true);
+        // The process has no drain time left to spread it over.
+        self.close_connections(DrainScope::All, Pace::AtOnce);
+        self.publish_state();
         let end = tokio::time::Instant::now() + LAST_DRAIN;
         let open = || self.discovery.get().map_or(0, |discovery| discovery.parts().workers().connections());
         while open() > 0 && tokio::time::Instant::now() < end {
@@ -237,8 +240,8 @@ impl Main {
         }
     }
 
-    fn close_connections(&self, scope: DrainScope) {
-        self.with_workers(|workers| workers.drain(scope));
+    fn close_connections(&self, scope: DrainScope, pace: Pace) {
+        self.with_workers(|workers| workers.drain(scope, pace));
     }
 
     fn stop_listeners(&self, scope: DrainScope) {

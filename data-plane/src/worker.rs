@@ -78,9 +78,18 @@ pub enum Scope {
     Inbound,
 }
 
+/// How fast a drain closes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As `--drain-strategy` says.
+    Configured,
+    /// Each with what it says next.
+    AtOnce,
+}
+
 enum Order {
     Update(Arc<Snapshot>, Vec<Opened>),
-    Drain(Scope),
+    Drain(Scope, Pace),
     StopListening(Scope),
     HostFailed(Arc<str>, Address),
     Exit,
@@ -162,8 +171,8 @@ impl Workers {
 
     /// Tells clients to go elsewhere (`connection: close`, GOAWAY) and ends their connections within the drain time;
     /// new connections are taken still, and told the same.
-    pub fn drain(&self, scope: Scope) {
-        self.tell(|| Order::Drain(scope));
+    pub fn drain(&self, scope: Scope, pace: Pace) {
+        self.tell(|| Order::Drain(scope, pace));
     }
 
     /// Takes no more connections.
@@ -185,7 +194,7 @@ impl Workers {
 
     /// Drains and stops listening, waits until no connection is left or the time is over, and ends the threads.
     pub async fn shutdown(mut self, bound: Duration) {
-        self.drain(Scope::All);
+        self.drain(Scope::All, Pace::AtOnce);
         self.stop_listening(Scope::All);
         let end = tokio::time::Instant::now() + bound;
         while self.connections() > 0 && tokio::time::Instant::now() < end {
@@ -232,7 +241,7 @@ async fn run(shared: Arc<Shared>, snapshot: Arc<Snapshot>, mut orders: mpsc::Unb
                     worker.update(snapshot);
                     crate::listener::accept::start(&worker, sockets);
                 }
-                Some(Order::Drain(scope)) => crate::listener::drain(&worker, scope),
+                Some(Order::Drain(scope, pace)) => crate::listener::drain(&worker, scope, pace),
                 Some(Order::StopListening(scope)) => crate::listener::stop(&worker, scope),
                 Some(Order::HostFailed(cluster, address)) => worker.host_failed(&cluster, &address),
                 Some(Order::Exit) | None => return,
