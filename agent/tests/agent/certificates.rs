@@ -23,6 +23,7 @@ const SOCKET: &str = paths::WORKLOAD_SOCKET;
 const REVIEWS: &str = "spiffe://cluster.local/ns/default/sa/reviews";
 
 struct Sotw {
+    names: Vec<String>,
     send: mpsc::Sender<DiscoveryRequest>,
     responses: Streaming<DiscoveryResponse>,
 }
@@ -30,22 +31,23 @@ struct Sotw {
 impl Sotw {
     async fn open(agent: &Agent, names: &[&str]) -> Self {
         let (send, receive) = mpsc::channel(4);
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let request = DiscoveryRequest {
-            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            resource_names: names.clone(),
             type_url: xds_api::type_url::SECRET.to_owned(),
             ..Default::default()
         };
         send.send(request).await.unwrap();
         let mut client = SecretDiscoveryServiceClient::new(agent.socket(SOCKET).await);
         let responses = client.stream_secrets(ReceiverStream::new(receive)).await.unwrap().into_inner();
-        Self { send, responses }
+        Self { names, send, responses }
     }
 
     async fn next(&mut self) -> DiscoveryResponse {
         let next = tokio::time::timeout(Duration::from_secs(30), self.responses.message());
         let response = next.await.expect("no response").unwrap().unwrap();
         let ack = DiscoveryRequest {
-            resource_names: vec![sds::WORKLOAD.to_owned()],
+            resource_names: self.names.clone(),
             response_nonce: response.nonce.clone(),
             version_info: response.version_info.clone(),
             ..Default::default()
@@ -158,8 +160,6 @@ async fn certificates_in_files_are_served_by_name_and_followed() {
 
     let mut stream = Sotw::open(&agent, &[&name]).await;
     stream.next().await;
-    let request = DiscoveryRequest { resource_names: vec![name.clone()], ..Default::default() };
-    stream.send.send(request).await.unwrap();
     std::fs::write(&chain, "half").unwrap();
     let second = plane.svid(&San::dns("bookinfo.example.com"));
     put(&second);
