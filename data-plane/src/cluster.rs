@@ -292,8 +292,12 @@ impl Cluster {
 
 /// What a gRPC status in a response's head counts as.
 fn grpc_as_http<B>(response: &Response<B>) -> Option<u16> {
-    let status = response.headers().get("grpc-status")?.to_str().ok()?.parse::<u32>().ok()?;
-    Some(match status {
+    response.headers().get("grpc-status")?.to_str().ok()?.parse().ok().map(http_of_grpc)
+}
+
+/// The HTTP status that says what a gRPC status says.
+pub(crate) fn http_of_grpc(status: u32) -> u16 {
+    match status {
         0 => 200,
         1 => 499,
         3 | 9 | 11 => 400,
@@ -306,7 +310,7 @@ fn grpc_as_http<B>(response: &Response<B>) -> Option<u16> {
         14 => 503,
         16 => 401,
         _ => 500,
-    })
+    }
 }
 
 fn info(config: &Config) -> Arc<ClusterInfo> {

@@ -92,20 +92,18 @@ enum Order {
     Drain(Scope, Pace),
     StopListening(Scope),
     HostFailed(Arc<str>, Address),
-    Exit,
 }
 
 /// The main thread's handle on the workers.
 pub struct Workers {
     orders: Vec<mpsc::UnboundedSender<Order>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
     sockets: Sockets,
     shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workers").field("threads", &self.threads.len()).finish_non_exhaustive()
+        f.debug_struct("Workers").field("threads", &self.orders.len()).finish_non_exhaustive()
     }
 }
 
@@ -134,20 +132,17 @@ impl Workers {
         };
         shared.store.provide(source.provider());
         let mut orders = Vec::with_capacity(concurrency);
-        let mut threads = Vec::with_capacity(concurrency);
         for index in 0..concurrency {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (shared, snapshot) = (shared.clone(), snapshot.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let thread =
-                std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
-                    stats::attach_worker(index);
-                    LocalSet::new().block_on(&runtime, run(shared, snapshot, receiver));
-                })?;
+            std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+                stats::attach_worker(index);
+                LocalSet::new().block_on(&runtime, run(shared, snapshot, receiver));
+            })?;
             orders.push(sender);
-            threads.push(thread);
         }
-        Ok(Self { orders, threads, sockets: Sockets::new(concurrency), shared })
+        Ok(Self { orders, sockets: Sockets::new(concurrency), shared })
     }
 
     /// Puts a configuration in force. Sockets are opened first: if one cannot be, nothing changes, and the error names
@@ -192,20 +187,6 @@ impl Workers {
         self.shared.connections.load(Relaxed)
     }
 
-    /// Drains and stops listening, waits until no connection is left or the time is over, and ends the threads.
-    pub async fn shutdown(mut self, bound: Duration) {
-        self.drain(Scope::All, Pace::AtOnce);
-        self.stop_listening(Scope::All);
-        let end = tokio::time::Instant::now() + bound;
-        while self.connections() > 0 && tokio::time::Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self.tell(|| Order::Exit);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-
     /// What workers share about clusters.
     pub(crate) fn clusters(&self) -> &Arc<crate::cluster::shared::Registry> {
         &self.shared.clusters
@@ -244,7 +225,7 @@ async fn run(shared: Arc<Shared>, snapshot: Arc<Snapshot>, mut orders: mpsc::Unb
                 Some(Order::Drain(scope, pace)) => crate::listener::drain(&worker, scope, pace),
                 Some(Order::StopListening(scope)) => crate::listener::stop(&worker, scope),
                 Some(Order::HostFailed(cluster, address)) => worker.host_failed(&cluster, &address),
-                Some(Order::Exit) | None => return,
+                None => return,
             },
             _ = clock.tick() => worker.tick(),
         }

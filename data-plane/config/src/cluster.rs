@@ -1,5 +1,6 @@
 //! Clusters.
 
+mod breakers;
 pub(crate) mod convert;
 mod discovery;
 pub(crate) mod endpoint;
@@ -18,6 +19,7 @@ use sail_proxy_decide::outlier::OutlierDetection;
 use sail_proxy_decide::route::Metadata;
 use xds_api::istio::metadata_exchange::MetadataExchange;
 
+pub use breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub(crate) use discovery::dns_cache;
 
 use crate::hcm::{Http1Options, Http2Options};
@@ -244,60 +246,6 @@ pub struct OriginalDst {
     pub metadata_key: Option<MetadataKey>,
     /// How long an unused host is kept; 5 s by default.
     pub cleanup_interval: Duration,
-}
-
-/// Limits by priority.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CircuitBreakers {
-    /// For requests as usual.
-    pub default: Thresholds,
-    /// For requests of high priority.
-    pub high: Thresholds,
-}
-
-/// `Thresholds`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Thresholds {
-    /// Connections; 1024 by default.
-    pub max_connections: u32,
-    /// Requests that wait for a connection; 1024 by default.
-    pub max_pending_requests: u32,
-    /// Requests under way; 1024 by default.
-    pub max_requests: u32,
-    /// Retries under way; 3 by default.
-    pub max_retries: u32,
-    /// Connection pools; no limit by default.
-    pub max_connection_pools: u32,
-    /// Retries as a share of requests, in place of `max_retries`.
-    pub retry_budget: Option<RetryBudget>,
-    /// Whether statistics tell what is left.
-    pub track_remaining: bool,
-    /// Connections to one host; no limit by default.
-    pub max_connections_per_host: u32,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            max_retries: 3,
-            max_connection_pools: u32::MAX,
-            retry_budget: None,
-            track_remaining: false,
-            max_connections_per_host: u32::MAX,
-        }
-    }
-}
-
-/// `RetryBudget`
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RetryBudget {
-    /// Retries under way, in percent of requests under way and waiting; 20 by default.
-    pub budget_percent: f64,
-    /// So many are let through in any case; 3 by default.
-    pub min_retry_concurrency: u32,
 }
 
 /// `HealthCheck`

@@ -23,7 +23,7 @@ pub(crate) struct Filter {
 impl Filter {
     pub(crate) fn new(config: &Arc<Decompressor>, build: &Build<'_>) -> Self {
         let encoding = config.codec.encoding.as_str();
-        let name = format!("{}.decompressor.{}.{encoding}", build.prefix, config.library_name);
+        let name = format!("{}.decompressor.{}.{encoding}", build.prefix, config.codec_name);
         Self { config: config.clone(), stats: build.store.scope(&name) }
     }
 

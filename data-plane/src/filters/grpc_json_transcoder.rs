@@ -320,19 +320,5 @@ async fn first(
 
 /// gRPC's status as HTTP's.
 fn http_status(grpc: u32) -> StatusCode {
-    let code = match grpc {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    };
-    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    StatusCode::from_u16(crate::cluster::http_of_grpc(grpc)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

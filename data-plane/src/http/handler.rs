@@ -287,6 +287,6 @@ mod tests {
     #[test]
     fn a_request_is_small() {
         let size = size_of_future(serve);
-        assert!(size <= 4224, "{size} bytes");
+        assert!(size <= 4096, "{size} bytes");
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
 }
 
 impl Try<'_> {
-    pub(super) async fn run(self, head: &mut Head, body: Body) -> Result<Success, Failure> {
+    pub(super) async fn run(&self, head: &mut Head, body: Body) -> Result<Success, Failure> {
         let choice = self.choose(head).ok_or(Failure::NoHealthyHost)?;
         // A member of an aggregate answers for itself.
         let cluster = choice.member.as_ref().unwrap_or(self.cluster);

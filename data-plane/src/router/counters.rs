@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sail_proxy_decide::route::Route;
-use smallvec::SmallVec;
 
 use super::Found;
 use crate::http::exchange::Exchange;
@@ -14,7 +13,7 @@ use crate::stats::sets::virtual_host as stats;
 
 /// Those that count a request: none, as a rule.
 #[derive(Default)]
-pub(super) struct Counters(SmallVec<[stats::Scope; 2]>);
+pub(super) struct Counters(Vec<stats::Scope>);
 
 impl Counters {
     pub(super) fn new(exchange: &Exchange, found: &Found, route: &Route, head: &Head) -> Self {

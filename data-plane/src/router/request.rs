@@ -319,16 +319,16 @@ impl Tries<'_> {
             idle: self.timeouts.per_try_idle,
             counters: self.counters,
         };
-        match self.timeouts.per_try {
-            None => attempt.run(head, body).await,
-            Some(limit) => tokio::time::timeout(limit, attempt.run(head, body)).await.unwrap_or_else(|_| {
-                self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
-                if let Some(host) = self.tried.borrow().last() {
-                    self.cluster.note_failure(host, &Failure::PerTryTimeout);
-                }
-                Err(Failure::PerTryTimeout)
-            }),
-        }
+        let run = pin!(attempt.run(head, body));
+        let Some(limit) = self.timeouts.per_try else { return run.await };
+        // Boxed: a request without such a limit has no room for its timer.
+        Box::pin(tokio::time::timeout(limit, run)).await.unwrap_or_else(|_| {
+            self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
+            if let Some(host) = self.tried.borrow().last() {
+                self.cluster.note_failure(host, &Failure::PerTryTimeout);
+            }
+            Err(Failure::PerTryTimeout)
+        })
     }
 
     /// Whether to try again, and after what wait.

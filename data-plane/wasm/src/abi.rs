@@ -153,7 +153,7 @@ pub enum DataAction {
     Continue,
     /// It is kept; the next call shows all that was kept.
     Buffer,
-    /// Nothing more is read for now.
+    /// Nothing more is read until the module asks for it.
     Watermark,
     /// It is thrown away: the module took it.
     Discard,

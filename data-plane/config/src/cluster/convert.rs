@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Bind, CircuitBreakers, Cluster, Discovery, HealthCheck, RetryBudget, SocketMatch, Thresholds, TrackStats,
-    discovery, health, http_options, lb,
+    Bind, Cluster, Discovery, HealthCheck, SocketMatch, TrackStats, breakers, discovery, health,
+    http_options, lb,
 };
 use crate::convert::{Cx, address, arc, type_name, values};
 use crate::pb;
@@ -164,7 +164,7 @@ pub(crate) fn cluster(
         lb,
         common_lb,
         circuit_breakers: Arc::new(
-            cx.option("circuit_breakers", circuit_breakers, breakers).unwrap_or_default(),
+            cx.option("circuit_breakers", circuit_breakers, breakers::circuit_breakers).unwrap_or_default(),
         ),
         outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier).map(Box::new),
         health_checks: one_health_check(cx, health_checks).into(),
@@ -250,81 +250,6 @@ fn socket_match(cx: &mut Cx<'_>, value: pc::cluster::TransportSocketMatch) -> Op
         criteria: criteria.into_iter().map(|(key, value)| (key.into(), value)).collect(),
         socket,
     })
-}
-
-fn breakers(cx: &mut Cx<'_>, value: pc::CircuitBreakers) -> Option<CircuitBreakers> {
-    let pc::CircuitBreakers { thresholds, per_host_thresholds } = value;
-    let mut found: [Option<Thresholds>; 2] = [None, None];
-    for (priority, limits) in cx.each("thresholds", thresholds, limits) {
-        let high = priority == pb::core::RoutingPriority::High as i32;
-        // Of several for one priority, the first counts.
-        found[usize::from(high)].get_or_insert(limits);
-    }
-    for (priority, most) in cx.each("per_host_thresholds", per_host_thresholds, per_host) {
-        let high = priority == pb::core::RoutingPriority::High as i32;
-        found[usize::from(high)].get_or_insert_default().max_connections_per_host = most;
-    }
-    let [default, high] = found.map(Option::unwrap_or_default);
-    Some(CircuitBreakers { default, high })
-}
-
-/// Of hosts, connections alone are counted.
-fn per_host(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i32, u32)> {
-    let pc::circuit_breakers::Thresholds {
-        priority,
-        max_connections,
-        max_pending_requests,
-        max_requests,
-        max_retries,
-        retry_budget,
-        track_remaining,
-        max_connection_pools,
-    } = value;
-    cx.refuse("max_pending_requests", &max_pending_requests);
-    cx.refuse("max_requests", &max_requests);
-    cx.refuse("max_retries", &max_retries);
-    cx.refuse("retry_budget", &retry_budget);
-    cx.refuse("track_remaining", &track_remaining);
-    cx.refuse("max_connection_pools", &max_connection_pools);
-    Some((priority, values::u32_or(max_connections, u32::MAX)))
-}
-
-fn limits(cx: &mut Cx<'_>, value: pc::circuit_breakers::Thresholds) -> Option<(i32, Thresholds)> {
-    let pc::circuit_breakers::Thresholds {
-        priority,
-        max_connections,
-        max_pending_requests,
-        max_requests,
-        max_retries,
-        retry_budget,
-        track_remaining,
-        max_connection_pools,
-    } = value;
-    let default = Thresholds::default();
-    Some((
-        priority,
-        Thresholds {
-            max_connections: values::u32_or(max_connections, default.max_connections),
-            max_pending_requests: values::u32_or(max_pending_requests, default.max_pending_requests),
-            max_requests: values::u32_or(max_requests, default.max_requests),
-            max_retries: values::u32_or(max_retries, default.max_retries),
-            max_connection_pools: values::u32_or(max_connection_pools, default.max_connection_pools),
-            retry_budget: cx.option("retry_budget", retry_budget, |cx, value| {
-                let pc::circuit_breakers::thresholds::RetryBudget {
-                    budget_percent,
-                    budget_interval,
-                    min_retry_concurrency,
-                } = value;
-                cx.refuse("budget_interval", &budget_interval);
-                Some(RetryBudget {
-                    budget_percent: values::percent(cx, "budget_percent", budget_percent, 20.0),
-                    min_retry_concurrency: values::u32_or(min_retry_concurrency, 3),
-                })
-            }),
-            track_remaining,
-            max_connections_per_host: u32::MAX,
-        },
-    ))
 }
 
 fn bind(cx: &mut Cx<'_>, value: pb::core::BindConfig) -> Option<Bind> {

@@ -41,7 +41,7 @@ pub struct Compressor {
     /// What it compresses with.
     pub codec: Compress,
     /// The library's name, which stands in statistics.
-    pub library_name: Arc<str>,
+    pub codec_name: Arc<str>,
     /// For requests; off unless it is configured.
     pub request: Option<Direction>,
     /// For responses.
@@ -123,7 +123,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
         choose_first,
     } = value;
     let library = cx.required("compressor_library", compressor_library, |_, value| Some(value))?;
-    let library_name = Arc::from(library.name.as_str());
+    let codec_name = Arc::from(library.name.as_str());
     let library = cx.within("compressor_library", |cx| compression::compress(cx, library))?;
     let request = match request_direction_config {
         None => None,
@@ -153,7 +153,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
     cx.within("response_direction_config", |cx| cx.refuse("status_header_enabled", &status_header_enabled));
     Some(Compressor {
         codec: library,
-        library_name,
+        codec_name,
         request,
         response: cx
             .within("response_direction_config.common_config", |cx| direction(cx, common_config, true))?,

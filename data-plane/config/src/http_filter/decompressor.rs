@@ -22,7 +22,7 @@ pub struct Decompressor {
     /// What it decompresses with.
     pub codec: Decompress,
     /// The library's name, which stands in statistics.
-    pub library_name: Arc<str>,
+    pub codec_name: Arc<str>,
     /// For requests.
     pub request: Direction,
     /// Whether the upstream is told that this encoding is welcome.
@@ -50,12 +50,12 @@ fn decompressor(cx: &mut Cx<'_>, value: proto::Decompressor) -> Option<Decompres
     let proto::Decompressor { decompressor_library, request_direction_config, response_direction_config } =
         value;
     let library = cx.required("decompressor_library", decompressor_library, |_, value| Some(value))?;
-    let library_name = Arc::from(library.name.as_str());
+    let codec_name = Arc::from(library.name.as_str());
     let proto::decompressor::RequestDirectionConfig { common_config, advertise_accept_encoding } =
         request_direction_config.unwrap_or_default();
     Some(Decompressor {
         codec: cx.within("decompressor_library", |cx| compression::decompress(cx, library))?,
-        library_name,
+        codec_name,
         request: direction(common_config),
         advertise: values::bool_or(advertise_accept_encoding, true),
         response: direction(response_direction_config.unwrap_or_default().common_config),
