@@ -38,6 +38,7 @@ mod local_rate_limit;
 #[cfg(feature = "lua")]
 mod lua;
 mod original_src;
+mod paced;
 mod peer_metadata;
 mod rate_limit;
 pub(crate) mod rbac;
@@ -241,7 +242,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
         HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
         HttpFilterKind::RateLimit(config) => Box::new(rate_limit::Filter::new(config, build)),
-        HttpFilterKind::Fault(config) => Box::new(config.clone()),
+        HttpFilterKind::Fault(config) => Box::new(fault::Filter::new(config, build)),
         HttpFilterKind::AdaptiveConcurrency(config) => {
             Box::new(adaptive_concurrency::Filter::new(config, build))
         }

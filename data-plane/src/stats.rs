@@ -17,7 +17,7 @@ mod text;
 pub use histogram::{BOUNDS, Buckets};
 pub use sample::{Name, Sample, Value};
 pub use schema::{Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag};
-pub use scope::{Scope, WeakScope, attach_worker, set_workers, shard, shards};
+pub use scope::{Held, Scope, WeakScope, attach_worker, set_workers, shard, shards};
 pub(crate) use tags::push_label;
 pub use tags::{Keep, Rules, TagRule, TextMatch};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fraction::Fraction;
+use crate::fraction::{Fraction, Runtime};
 use crate::head::RequestHead;
 use crate::matcher::HeaderMatcher;
 
@@ -24,6 +24,43 @@ pub struct FaultConfig {
     pub max_active_faults: Option<u32>,
     /// A limit on the speed of responses.
     pub response_rate_limit: Option<ResponseRateLimit>,
+    /// The runtime's keys.
+    pub keys: Box<Keys>,
+    /// Whether faults count for the client's cluster (`x-envoy-downstream-service-cluster`), too.
+    pub downstream_cluster_stats: bool,
+}
+
+/// Keys of the runtime whose values stand above the configuration's.
+#[derive(Debug)]
+pub struct Keys {
+    /// How often to delay.
+    pub delay_percent: Arc<str>,
+    /// For how many milliseconds.
+    pub delay_duration: Arc<str>,
+    /// How often to abort.
+    pub abort_percent: Arc<str>,
+    /// With which HTTP status.
+    pub abort_http_status: Arc<str>,
+    /// With which gRPC status.
+    pub abort_grpc_status: Arc<str>,
+    /// How many faults may be under way.
+    pub max_active_faults: Arc<str>,
+    /// How often to slow a response.
+    pub rate_limit_percent: Arc<str>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            delay_percent: "fault.http.delay.fixed_delay_percent".into(),
+            delay_duration: "fault.http.delay.fixed_duration_ms".into(),
+            abort_percent: "fault.http.abort.abort_percent".into(),
+            abort_http_status: "fault.http.abort.http_status".into(),
+            abort_grpc_status: "fault.http.abort.grpc_status".into(),
+            max_active_faults: "fault.http.max_active_faults".into(),
+            rate_limit_percent: "fault.http.rate_limit.response_percent".into(),
+        }
+    }
 }
 
 /// A delay.
@@ -36,12 +73,14 @@ pub struct Delay {
 }
 
 /// An abort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Abort {
     /// With what.
     pub with: AbortWith,
     /// How often.
     pub percentage: Fraction,
+    /// What the answer's body says.
+    pub body: Arc<str>,
 }
 
 /// What an abort answers.
@@ -86,17 +125,65 @@ pub struct FaultRandom {
     pub rate: u64,
 }
 
+/// What faults depend on besides the request.
+#[derive(Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The cluster that the request is for.
+    pub cluster: &'a str,
+    /// Values that stand above the configuration's.
+    pub runtime: &'a dyn Runtime,
+    /// One number for each kind of fault.
+    pub random: FaultRandom,
+}
+
+/// The runtime, asked first for the client's cluster and then for all.
+struct Overrides<'a> {
+    runtime: &'a dyn Runtime,
+    client: Option<&'a str>,
+}
+
+impl Overrides<'_> {
+    fn get<T>(&self, key: &str, kind: &str, get: impl Fn(&dyn Runtime, &str) -> Option<T>) -> Option<T> {
+        let of_client =
+            self.client.and_then(|client| get(self.runtime, &format!("fault.http.{client}.{kind}")));
+        of_client.or_else(|| get(self.runtime, key))
+    }
+
+    fn fraction(&self, key: &str, kind: &str) -> Option<Fraction> {
+        self.get(key, kind, |runtime, key| runtime.fraction(key))
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "negative ones are left out")]
+    fn number(&self, key: &str, kind: &str) -> Option<u64> {
+        let number = self.get(key, kind, |runtime, key| runtime.number(key));
+        number.filter(|number| *number >= 0.0).map(|number| number as u64)
+    }
+}
+
 impl FaultConfig {
-    /// The faults for a request to a cluster, while `active` faults are under way.
-    pub fn decide(&self, head: &RequestHead<'_>, cluster: &str, active: u32, random: FaultRandom) -> Faults {
-        if !self.applies(head, cluster) || self.max_active_faults.is_some_and(|max| active >= max) {
+    /// The faults for a request.
+    pub fn decide(&self, head: &RequestHead<'_>, circumstances: Circumstances<'_>) -> Faults {
+        let Circumstances { cluster, runtime, random } = circumstances;
+        if !self.applies(head, cluster) {
             return Faults::default();
         }
+        let keys = &*self.keys;
+        let overrides = Overrides { runtime, client: client(head) };
+        let abort = self.abort.as_ref();
         Faults {
-            delay: self.delay.and_then(|delay| delay.decide(head, random.delay)),
-            abort: self.abort.and_then(|abort| abort.decide(head, random.abort)),
-            response_kbps: self.response_rate_limit.and_then(|limit| limit.decide(head, random.rate)),
+            delay: self.delay.and_then(|delay| delay.decide(head, keys, &overrides, random.delay)),
+            abort: abort.and_then(|abort| abort.decide(head, keys, &overrides, random.abort)),
+            response_kbps: self
+                .response_rate_limit
+                .and_then(|limit| limit.decide(head, keys, runtime, random.rate)),
         }
+    }
+
+    /// How many faults may be under way at once; `None`: as many as there are.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "negative ones are left out")]
+    pub fn max_active(&self, runtime: &dyn Runtime) -> Option<u64> {
+        let number = runtime.number(&self.keys.max_active_faults).filter(|number| *number >= 0.0);
+        number.map(|number| number as u64).or(self.max_active_faults.map(u64::from))
     }
 
     fn applies(&self, head: &RequestHead<'_>, cluster: &str) -> bool {
@@ -109,39 +196,80 @@ impl FaultConfig {
     }
 }
 
+/// The client's cluster, as it says itself.
+pub fn client<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
+    let value = head.headers.get("x-envoy-downstream-service-cluster")?.to_str().ok()?;
+    (!value.is_empty()).then_some(value)
+}
+
 impl Delay {
-    fn decide(self, head: &RequestHead<'_>, random: u64) -> Option<Duration> {
-        let duration = match self.duration {
+    fn decide(
+        self,
+        head: &RequestHead<'_>,
+        keys: &Keys,
+        overrides: &Overrides<'_>,
+        random: u64,
+    ) -> Option<Duration> {
+        let given = match self.duration {
             Some(duration) => duration,
             None => Duration::from_millis(number(head, "x-envoy-fault-delay-request")?),
         };
         let percentage =
             asked(self.percentage, head, "x-envoy-fault-delay-request-percentage", self.duration.is_none());
-        (percentage.hit(random) && !duration.is_zero()).then_some(duration)
+        let percentage =
+            overrides.fraction(&keys.delay_percent, "delay.fixed_delay_percent").unwrap_or(percentage);
+        if !percentage.hit(random) {
+            return None;
+        }
+        let millis = overrides.number(&keys.delay_duration, "delay.fixed_duration_ms");
+        let duration = millis.map_or(given, Duration::from_millis);
+        (!duration.is_zero()).then_some(duration)
     }
 }
 
 impl Abort {
-    fn decide(self, head: &RequestHead<'_>, random: u64) -> Option<AbortWith> {
-        let with = match self.with {
+    fn decide(
+        &self,
+        head: &RequestHead<'_>,
+        keys: &Keys,
+        overrides: &Overrides<'_>,
+        random: u64,
+    ) -> Option<AbortWith> {
+        let given = match self.with {
             AbortWith::Header => from_headers(head)?,
             other => other,
         };
         let by_header = self.with == AbortWith::Header;
-        asked(self.percentage, head, "x-envoy-fault-abort-request-percentage", by_header)
-            .hit(random)
-            .then_some(with)
+        let percentage = asked(self.percentage, head, "x-envoy-fault-abort-request-percentage", by_header);
+        let percentage = overrides.fraction(&keys.abort_percent, "abort.abort_percent").unwrap_or(percentage);
+        if !percentage.hit(random) {
+            return None;
+        }
+        Some(match given {
+            AbortWith::Http(status) => {
+                let other = overrides.number(&keys.abort_http_status, "abort.http_status");
+                let other = other.and_then(|status| u16::try_from(status).ok());
+                AbortWith::Http(other.filter(|status| (200..600).contains(status)).unwrap_or(status))
+            }
+            AbortWith::Grpc(status) => {
+                let other = overrides.number(&keys.abort_grpc_status, "abort.grpc_status");
+                AbortWith::Grpc(other.and_then(|status| u32::try_from(status).ok()).unwrap_or(status))
+            }
+            AbortWith::Header => return None,
+        })
     }
 }
 
 impl ResponseRateLimit {
-    fn decide(self, head: &RequestHead<'_>, random: u64) -> Option<u64> {
+    fn decide(self, head: &RequestHead<'_>, keys: &Keys, runtime: &dyn Runtime, random: u64) -> Option<u64> {
         let kbps = match self.kbps {
             Some(kbps) => kbps,
             None => number(head, "x-envoy-fault-throughput-response")?,
         };
         let name = "x-envoy-fault-throughput-response-percentage";
-        (asked(self.percentage, head, name, self.kbps.is_none()).hit(random) && kbps > 0).then_some(kbps)
+        let percentage = asked(self.percentage, head, name, self.kbps.is_none());
+        let percentage = runtime.fraction(&keys.rate_limit_percent).unwrap_or(percentage);
+        (percentage.hit(random) && kbps > 0).then_some(kbps)
     }
 }
 
@@ -187,7 +315,8 @@ mod tests {
             protocol: None,
             headers: &map,
         };
-        config.decide(&head, "c", 0, FaultRandom { delay: random, abort: random, rate: random })
+        let random = FaultRandom { delay: random, abort: random, rate: random };
+        config.decide(&head, Circumstances { cluster: "c", runtime: &Fixed, random })
     }
 
     fn config() -> FaultConfig {
@@ -199,7 +328,36 @@ mod tests {
             downstream_nodes: Box::default(),
             max_active_faults: None,
             response_rate_limit: None,
+            keys: Box::default(),
+            downstream_cluster_stats: false,
         }
+    }
+
+    /// Every request of the cluster `web` is delayed; others wait 7 ms where they wait.
+    #[derive(Debug)]
+    struct Fixed;
+
+    impl Runtime for Fixed {
+        fn fraction(&self, key: &str) -> Option<Fraction> {
+            (key == "fault.http.web.delay.fixed_delay_percent").then_some(Fraction::ALWAYS)
+        }
+
+        fn number(&self, key: &str) -> Option<f64> {
+            (key == "fault.http.delay.fixed_duration_ms").then_some(7.0)
+        }
+
+        fn boolean(&self, _: &str) -> Option<bool> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_runtime_stands_above() {
+        let delay = Delay { duration: Some(Duration::from_secs(5)), percentage: Fraction::NEVER };
+        let config = FaultConfig { delay: Some(delay), ..config() };
+        let of = |client| decide(&config, &[("x-envoy-downstream-service-cluster", client)], 0).delay;
+        assert_eq!(of("web"), Some(Duration::from_millis(7)));
+        assert_eq!(of("other"), None);
     }
 
     #[test]
@@ -212,7 +370,7 @@ mod tests {
 
     #[test]
     fn headers_control() {
-        let abort = Abort { with: AbortWith::Header, percentage: Fraction::ALWAYS };
+        let abort = Abort { with: AbortWith::Header, percentage: Fraction::ALWAYS, body: "".into() };
         let config = FaultConfig { abort: Some(abort), ..config() };
         assert_eq!(decide(&config, &[], 0).abort, None);
         let abort = |status| decide(&config, &[("x-envoy-fault-abort-request", status)], 50).abort;

@@ -1,19 +1,16 @@
 //! `envoy.filters.http.bandwidth_limit`: bodies pass no faster than the process' bucket fills.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use hashbrown::HashMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use parking_lot::Mutex;
 use sail_proxy_decide::bandwidth::{BandwidthLimit, Bucket};
-use tokio::time::Sleep;
 
+use super::paced::{Budget, Paced};
 use super::{Flow, HttpFilter, Request, Response, Work};
-use crate::http::body::{Body, BodyError};
+use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::stats::Store;
 use crate::stats::sets::http_bandwidth_limit as stats;
@@ -63,16 +60,7 @@ impl Filter {
             Direction::Request => stats::request_enabled,
             Direction::Response => stats::response_enabled,
         });
-        let limited = Limited {
-            inner: std::mem::replace(body, Body::Empty),
-            limiter,
-            interval: config.interval,
-            direction,
-            started,
-            held: None,
-            pause: None,
-        };
-        *body = Body::boxed(limited);
+        Paced::wrap(body, Share { limiter, direction, started }, config.interval);
     }
 
     fn limiter(&self, config: &Arc<BandwidthLimit>, rate: u64, started: Instant) -> Shared {
@@ -104,98 +92,36 @@ impl HttpFilter for Filter {
     }
 }
 
-/// A body that is held back.
-struct Limited {
-    inner: Body,
+/// A body's share of a bucket.
+struct Share {
     limiter: Shared,
-    interval: Duration,
     direction: Direction,
     started: Instant,
-    /// What has come and may not go on yet.
-    held: Option<Bytes>,
-    pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Limited {
-    /// As much of what is held as may go on.
-    fn release(&mut self, mut held: Bytes, context: &mut Context<'_>) -> Poll<Bytes> {
-        let limiter = self.limiter.clone();
-        let bucket = &limiter.buckets[self.direction as usize];
-        loop {
-            if let Some(pause) = &mut self.pause {
-                if pause.as_mut().poll(context).is_pending() {
-                    self.held = Some(held);
-                    return Poll::Pending;
-                }
-                self.pause = None;
-            }
-            let taken = bucket.lock().take(held.len() as u64, self.started.elapsed());
-            if taken > 0 {
-                // No more than was asked for, which is a length.
-                let part = held.split_to(usize::try_from(taken).unwrap_or(held.len()));
-                self.held = (!held.is_empty()).then_some(held);
-                let size = part.len() as u64;
-                self.limiter.stats.add(
-                    match self.direction {
-                        Direction::Request => stats::request_allowed_total_size,
-                        Direction::Response => stats::response_allowed_total_size,
-                    },
-                    size,
-                );
-                return Poll::Ready(part);
-            }
-            self.limiter.stats.inc(match self.direction {
-                Direction::Request => stats::request_enforced,
-                Direction::Response => stats::response_enforced,
-            });
-            self.pause = Some(Box::pin(tokio::time::sleep(self.interval)));
+impl Share {
+    fn stat<T>(&self, of_requests: T, of_responses: T) -> T {
+        match self.direction {
+            Direction::Request => of_requests,
+            Direction::Response => of_responses,
         }
     }
 }
 
-impl http_body::Body for Limited {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            if let Some(held) = self.held.take() {
-                return self.release(held, context).map(|part| Some(Ok(Frame::data(part))));
-            }
-            match Pin::new(&mut self.inner).poll_frame(context) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => {
-                        let size = data.len() as u64;
-                        self.limiter.stats.add(
-                            match self.direction {
-                                Direction::Request => stats::request_incoming_total_size,
-                                Direction::Response => stats::response_incoming_total_size,
-                            },
-                            size,
-                        );
-                        self.held = Some(data);
-                    }
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
-                },
-                other => return other,
-            }
-        }
+impl Budget for Share {
+    fn take(&mut self, wanted: u64) -> u64 {
+        let taken = self.limiter.buckets[self.direction as usize].lock().take(wanted, self.started.elapsed());
+        let counter = self.stat(stats::request_allowed_total_size, stats::response_allowed_total_size);
+        self.limiter.stats.add(counter, taken);
+        taken
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.held.is_none() && self.inner.is_end_stream()
+    fn came(&mut self, bytes: u64) {
+        let counter = self.stat(stats::request_incoming_total_size, stats::response_incoming_total_size);
+        self.limiter.stats.add(counter, bytes);
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let hint = self.inner.size_hint();
-        let held = self.held.as_ref().map_or(0, |held| held.len() as u64);
-        match hint.exact() {
-            Some(exact) => SizeHint::with_exact(exact + held),
-            None => SizeHint::default(),
-        }
+    fn held_back(&mut self) {
+        self.limiter.stats.inc(self.stat(stats::request_enforced, stats::response_enforced));
     }
 }

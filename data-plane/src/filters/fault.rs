@@ -1,76 +1,171 @@
-//! `envoy.filters.http.fault`: delays and aborts.
+//! `envoy.filters.http.fault`: delays, aborts, slow responses.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use http::StatusCode;
-use sail_proxy_decide::fault::{AbortWith, FaultConfig, FaultRandom};
+use sail_proxy_decide::bandwidth::Bucket;
+use sail_proxy_decide::fault::{self, AbortWith, Circumstances, FaultConfig, FaultRandom, Faults};
 use sail_proxy_decide::route::PerFilterConfig;
 
-use super::{Flow, HttpFilter, Request};
+use super::paced::{Budget, Paced};
+use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
 use crate::http::local_reply::LocalReply;
-use crate::stats::sets::http_fault as stats;
+use crate::stats::sets::{http_fault as stats, single_counter};
+use crate::stats::{Held, Scope, Store};
 use crate::stream_info::{ResponseFlag, details};
 
-/// Faults under way in the process.
-static ACTIVE: AtomicU32 = AtomicU32::new(0);
+/// Clients name their clusters themselves: more of them than this are not counted one by one.
+const CLIENTS: usize = 256;
 
-struct Active;
+/// How often a slow response's budget is looked at; Envoy's is filled as often.
+const INTERVAL: Duration = Duration::from_millis(62);
 
-impl Active {
-    fn new() -> Self {
-        ACTIVE.fetch_add(1, Relaxed);
-        Self
-    }
+/// See the module's documentation.
+pub(crate) struct Filter {
+    config: Arc<FaultConfig>,
+    store: Arc<Store>,
+    prefix: Arc<str>,
+    stats: stats::Scope,
+    clients: RefCell<HashMap<Box<str>, Client>>,
 }
 
-impl Drop for Active {
-    fn drop(&mut self) {
-        ACTIVE.fetch_sub(1, Relaxed);
-    }
+/// What was done to the requests of a client's cluster.
+struct Client {
+    delays: Scope<single_counter::Set>,
+    aborts: Scope<single_counter::Set>,
 }
 
-impl HttpFilter for FaultConfig {
-    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
-        let Request { name, exchange, head, .. } = request;
+/// A fault is under way until its request is over.
+type Active = Held<stats::Set>;
+
+/// How fast the response may go.
+struct Slow {
+    kbps: u64,
+}
+
+impl Filter {
+    pub(super) fn new(config: &Arc<FaultConfig>, build: &super::Build<'_>) -> Self {
+        Self {
+            config: config.clone(),
+            store: build.store.clone(),
+            prefix: build.prefix.into(),
+            stats: build.store.scope(build.prefix),
+            clients: RefCell::default(),
+        }
+    }
+
+    /// Counts a fault as under way, unless too many are.
+    fn begin(&self, config: &FaultConfig, exchange: &Exchange) -> Option<Active> {
+        let most = config.max_active(exchange.connection.worker.runtime());
+        let active = u64::try_from(self.stats.gauge(stats::active_faults)).unwrap_or(0);
+        if most.is_some_and(|most| active >= most) {
+            self.stats.inc(stats::faults_overflow);
+            return None;
+        }
+        Some(self.stats.hold(stats::active_faults))
+    }
+
+    fn note_client(&self, client: Option<&str>, counter: fn(&Client) -> &Scope<single_counter::Set>) {
+        let Some(client) = client else { return };
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() >= CLIENTS && !clients.contains_key(client) {
+            return;
+        }
+        let known = clients.entry_ref(client).or_insert_with(|| {
+            let counter = |what| self.store.counter(&format!("http.{}.fault.{client}.{what}", self.prefix));
+            Client { delays: counter("delays_injected"), aborts: counter("aborts_injected") }
+        });
+        counter(known).inc(single_counter::value);
+    }
+
+    fn faults(&self, config: &FaultConfig, request: &Request<'_>) -> Faults {
+        let exchange = request.exchange;
         let found = exchange.routed.get();
-        let per_route: Option<Arc<FaultConfig>> = match exchange.per_filter(name) {
+        let worker = &exchange.connection.worker;
+        let circumstances = Circumstances {
+            cluster: found.as_ref().and_then(|found| found.cluster.as_deref()).unwrap_or_default(),
+            runtime: worker.runtime(),
+            random: FaultRandom { delay: worker.random(), abort: worker.random(), rate: worker.random() },
+        };
+        config.decide(&request.head.view(), circumstances)
+    }
+
+    fn abort(&self, config: &FaultConfig, with: AbortWith, client: Option<&str>) -> Flow<'static> {
+        self.stats.inc(stats::aborts_injected);
+        self.note_client(client, |client| &client.aborts);
+        let (status, grpc) = match with {
+            AbortWith::Http(status) => {
+                (StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), None)
+            }
+            AbortWith::Grpc(status) => (StatusCode::OK, Some(status)),
+            AbortWith::Header => return Flow::Continue,
+        };
+        let body = config.abort.as_ref().map_or_else(String::new, |abort| String::from(&*abort.body));
+        let mut reply =
+            LocalReply::new(status, "", details::FAULT_FILTER_ABORT).flag(ResponseFlag::FaultInjected);
+        reply.body = body.into();
+        reply.grpc_status = grpc;
+        Flow::Reply(Box::new(reply))
+    }
+}
+
+impl HttpFilter for Filter {
+    fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
+        let per_route = match request.exchange.per_filter(request.name) {
             Some(PerFilterConfig::Fault(config)) => Some(config),
             _ => None,
         };
-        let config = per_route.as_deref().unwrap_or(self);
-        let cluster = found.as_ref().and_then(|found| found.cluster.as_deref()).unwrap_or_default();
-        let worker = &exchange.connection.worker;
-        let random = FaultRandom { delay: worker.random(), abort: worker.random(), rate: worker.random() };
-        let faults = config.decide(&head.view(), cluster, ACTIVE.load(Relaxed), random);
-        let stats = exchange.connection.manager.fault_stats();
-        if let Some(delay) = faults.delay {
-            stats.inc(stats::delays_injected);
-            exchange.flag(ResponseFlag::DelayInjected);
-            let exchange = exchange.clone();
-            let active = Active::new();
-            return Flow::Wait(Box::pin(async move {
-                tokio::time::sleep(delay).await;
-                drop(active);
-                faults.abort.map_or(Flow::Continue, |with| abort(&exchange, with))
-            }));
+        let config = per_route.as_ref().unwrap_or(&self.config);
+        let faults = self.faults(config, &request);
+        if faults == Faults::default() {
+            return Flow::Continue;
         }
-        faults.abort.map_or(Flow::Continue, |with| abort(exchange, with))
+        let Request { name, exchange, head, .. } = request;
+        let Some(active) = self.begin(config, exchange) else { return Flow::Continue };
+        let mut state = exchange.state();
+        state.put(name, active);
+        if let Some(kbps) = faults.response_kbps {
+            self.stats.inc(stats::response_rl_injected);
+            state.put(name, Slow { kbps });
+        }
+        drop(state);
+        let client = fault::client(&head.view()).filter(|_| config.downstream_cluster_stats);
+        let Some(delay) = faults.delay else {
+            return faults.abort.map_or(Flow::Continue, |with| self.abort(config, with, client));
+        };
+        self.stats.inc(stats::delays_injected);
+        self.note_client(client, |client| &client.delays);
+        exchange.flag(ResponseFlag::DelayInjected);
+        let (config, client) = (config.clone(), client.map(Box::<str>::from));
+        Flow::Wait(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            faults.abort.map_or(Flow::Continue, |with| self.abort(&config, with, client.as_deref()))
+        }))
+    }
+
+    fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
+        let Response { name, exchange, reply } = response;
+        let Slow { kbps } = exchange.state().take(name)?;
+        let rate = kbps.saturating_mul(1024);
+        let started = Instant::now();
+        let budget = Own { bucket: Bucket::new(rate, Duration::ZERO), started };
+        Paced::wrap(reply.response.body_mut(), budget, INTERVAL);
+        None
     }
 }
 
-fn abort(exchange: &Exchange, with: AbortWith) -> Flow<'static> {
-    exchange.connection.manager.fault_stats().inc(stats::aborts_injected);
-    let (status, grpc) = match with {
-        AbortWith::Http(status) => {
-            (StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), None)
-        }
-        AbortWith::Grpc(status) => (StatusCode::OK, Some(status)),
-        AbortWith::Header => return Flow::Continue,
-    };
-    let mut reply = LocalReply::new(status, "fault filter abort", details::FAULT_FILTER_ABORT)
-        .flag(ResponseFlag::FaultInjected);
-    reply.grpc_status = grpc;
-    Flow::Reply(Box::new(reply))
+/// A bucket of the response's own.
+struct Own {
+    bucket: Bucket,
+    started: Instant,
+}
+
+impl Budget for Own {
+    fn take(&mut self, wanted: u64) -> u64 {
+        self.bucket.take(wanted, self.started.elapsed())
+    }
 }

@@ -15,7 +15,7 @@ use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
 use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
-use crate::stats::sets::{http as stats, http_fault, http_local_rate_limit, listener_http};
+use crate::stats::sets::{http as stats, http_local_rate_limit, listener_http};
 use crate::stream_info::{ConfigMetadata, StreamInfo};
 use crate::worker::Shared;
 
@@ -35,7 +35,6 @@ pub(crate) struct Manager {
     pub(crate) observer: Arc<HttpObserver>,
     filters: Chain,
     listener_stats: listener_http::Scope,
-    fault: http_fault::Scope,
     rate_limit: http_local_rate_limit::Scope,
     server: Server,
     rules: Rules,
@@ -68,7 +67,6 @@ impl Manager {
             observer: shared.options.observers.http(listener, chain, config),
             filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
-            fault: store.scope(prefix),
             rate_limit: store.scope(prefix),
             server: match config.server_header {
                 ServerHeader::Overwrite => Server::Overwrite(config.server_name.clone()),
@@ -210,10 +208,6 @@ impl Manager {
 
     pub(crate) fn sends_envoy_headers(&self) -> bool {
         self.envoy_headers
-    }
-
-    pub(crate) fn fault_stats(&self) -> &http_fault::Scope {
-        &self.fault
     }
 
     pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {

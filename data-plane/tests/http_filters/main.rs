@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod ext_proc;
+mod fault;
 #[path = "../support/grpc.rs"]
 #[allow(dead_code, reason = "each file uses its part")]
 mod grpc;

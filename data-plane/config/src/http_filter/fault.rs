@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sail_proxy_decide::fault::{Abort, AbortWith, Delay, FaultConfig, ResponseRateLimit};
+use sail_proxy_decide::fault::{Abort, AbortWith, Delay, FaultConfig, Keys, ResponseRateLimit};
 use sail_proxy_decide::fraction::Fraction;
 use sail_proxy_decide::route::PerFilterConfig;
 
@@ -27,7 +27,7 @@ fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<Arc<FaultConfig>> {
     fault(cx, value).map(Arc::new)
 }
 
-/// `HTTPFault`; runtime keys are left out of account, for there is no runtime that could hold them.
+/// `HTTPFault`
 fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultConfig> {
     let fault::HttpFault {
         delay,
@@ -37,18 +37,31 @@ fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultConfig> {
         downstream_nodes,
         max_active_faults,
         response_rate_limit,
-        delay_percent_runtime: _,
-        abort_percent_runtime: _,
-        delay_duration_runtime: _,
-        abort_http_status_runtime: _,
-        max_active_faults_runtime: _,
-        response_rate_limit_percent_runtime: _,
-        abort_grpc_status_runtime: _,
-        disable_downstream_cluster_stats: _,
+        delay_percent_runtime,
+        abort_percent_runtime,
+        delay_duration_runtime,
+        abort_http_status_runtime,
+        max_active_faults_runtime,
+        response_rate_limit_percent_runtime,
+        abort_grpc_status_runtime,
+        disable_downstream_cluster_stats,
         filter_metadata,
     } = value;
     cx.refuse("filter_metadata", &filter_metadata);
-    cx.unserved("response_rate_limit", &response_rate_limit);
+    let mut keys = Keys::default();
+    for (key, named) in [
+        (&mut keys.delay_percent, delay_percent_runtime),
+        (&mut keys.delay_duration, delay_duration_runtime),
+        (&mut keys.abort_percent, abort_percent_runtime),
+        (&mut keys.abort_http_status, abort_http_status_runtime),
+        (&mut keys.abort_grpc_status, abort_grpc_status_runtime),
+        (&mut keys.max_active_faults, max_active_faults_runtime),
+        (&mut keys.rate_limit_percent, response_rate_limit_percent_runtime),
+    ] {
+        if !named.is_empty() {
+            *key = arc(named);
+        }
+    }
     Some(FaultConfig {
         delay: cx.option("delay", delay, self::delay),
         abort: cx.option("abort", abort, self::abort),
@@ -57,6 +70,8 @@ fn fault(cx: &mut Cx<'_>, value: fault::HttpFault) -> Option<FaultConfig> {
         downstream_nodes: downstream_nodes.into_iter().map(Box::from).collect(),
         max_active_faults: max_active_faults.map(|value| value.value),
         response_rate_limit: cx.option("response_rate_limit", response_rate_limit, rate_limit),
+        keys: Box::new(keys),
+        downstream_cluster_stats: !disable_downstream_cluster_stats,
     })
 }
 
@@ -84,7 +99,7 @@ fn delay(cx: &mut Cx<'_>, value: common::FaultDelay) -> Option<Delay> {
 fn abort(cx: &mut Cx<'_>, value: fault::FaultAbort) -> Option<Abort> {
     use fault::fault_abort::ErrorType as Kind;
     let fault::FaultAbort { percentage, response_body, error_type } = value;
-    cx.refuse("response_body", &response_body);
+    let body = if response_body.is_empty() { "fault filter abort".into() } else { arc(response_body) };
     let percentage = self::percentage(cx, percentage);
     let with = match error_type {
         Some(Kind::HttpStatus(status)) => {
@@ -97,7 +112,7 @@ fn abort(cx: &mut Cx<'_>, value: fault::FaultAbort) -> Option<Abort> {
             return None;
         }
     };
-    Some(Abort { with, percentage })
+    Some(Abort { with, percentage, body })
 }
 
 fn rate_limit(cx: &mut Cx<'_>, value: common::FaultRateLimit) -> Option<ResponseRateLimit> {
