@@ -5,6 +5,7 @@ mod attributes;
 mod cel;
 mod certificates;
 mod fields;
+mod file;
 mod filter;
 mod otlp;
 mod service;
@@ -24,7 +25,7 @@ use sail_proxy_config::access_log::{
     AccessLog, AccessLogFilter, AccessLogSink, GrpcAccessLog, GrpcLogKind, JsonFormat, LogFormat,
     OtelAccessLog,
 };
-use sail_proxy_decide::format::{Format, MetadataSource, Missing, Operator};
+use sail_proxy_decide::format::{Field, Format, MetadataSource, Missing, Operator, TimePoint};
 use sail_proxy_decide::head::HeaderKey;
 
 use crate::runtime::Values;
@@ -258,6 +259,14 @@ pub fn plan_format(format: &Format, capture: &mut Capture) {
             Operator::Trailer(main, other) => ([Some(main), other.as_ref()], Capture::trailer),
             Operator::Cel(_) => {
                 capture.everything();
+                continue;
+            }
+            Operator::CommonDuration { start, end, .. } => {
+                capture.body_begin |= [start, end].contains(&&TimePoint::UpstreamBody);
+                continue;
+            }
+            Operator::Field(Field::DownstreamCxRtt) => {
+                capture.round_trip = true;
                 continue;
             }
             Operator::Metadata(source, ..) => {

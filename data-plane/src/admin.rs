@@ -50,13 +50,17 @@ const fn post(path: &'static str, help: &'static str) -> Entry {
 
 const PAGES: &[Entry] = &[
     get("/", "Admin home page"),
+    post("/allocprofiler", "enable/disable the allocation profiler (if supported)"),
     get("/certs", "print certs on machine"),
     get("/clusters", "upstream cluster status"),
     get("/config_dump", "dump current Envoy configs (experimental)"),
     get("/contention", "dump current Envoy mutex contention stats (if enabled)"),
+    post("/cpuprofiler", "enable/disable the CPU profiler"),
     post("/drain_listeners", "drain listeners"),
     post("/healthcheck/fail", "cause the server to fail health checks"),
     post("/healthcheck/ok", "cause the server to pass health checks"),
+    get("/heap_dump", "dump current Envoy heap (if supported)"),
+    post("/heapprofiler", "enable/disable the heap profiler"),
     get("/help", "print out list of admin commands"),
     get("/hot_restart_version", "print the hot restart compatibility version"),
     get("/init_dump", "dump current Envoy init manager information (experimental)"),
@@ -150,6 +154,7 @@ async fn answer(main: Rc<Main>, request: Request<Incoming>) -> Page {
     let params = Params::parse(request.uri().query().unwrap_or_default());
     match entry.path {
         "/" | "/help" => text(StatusCode::OK, help()),
+        "/allocprofiler" => unsupported("Allocation profiler is not supported in current build"),
         "/certs" => certs::page(&main),
         "/clusters" => clusters::page(&main, &params),
         "/config_dump" => config_dump::page(&main, &params).await,
@@ -159,9 +164,12 @@ async fn answer(main: Rc<Main>, request: Request<Incoming>) -> Page {
             flag --enable-mutex-tracing.\n"
                 .to_owned(),
         ),
+        "/cpuprofiler" => unsupported("The current build does not support CPU profiler"),
         "/drain_listeners" => lifecycle::drain_listeners(&main, &params),
         "/healthcheck/fail" => lifecycle::health(&main, false),
         "/healthcheck/ok" => lifecycle::health(&main, true),
+        "/heap_dump" => unsupported("Heap dump is not supported in current build"),
+        "/heapprofiler" => unsupported("The current build does not support heap profiler"),
         "/hot_restart_version" => text(StatusCode::OK, "disabled".to_owned()),
         "/init_dump" => info::init_dump(&main),
         "/listeners" => listeners::page(&main, &params),
@@ -190,6 +198,11 @@ fn help() -> String {
         help.push_str(&format!("  {}{method}: {}\n", entry.path, entry.help));
     }
     help
+}
+
+/// What an Envoy answers that was built without a profiler.
+fn unsupported(what: &str) -> Page {
+    text(StatusCode::NOT_IMPLEMENTED, what.to_owned())
 }
 
 /// A page of text.

@@ -53,7 +53,7 @@ pub struct Cli {
     /// Fields of the bootstrap that are not known are logged in place of being refused.
     #[arg(long)]
     pub allow_unknown_static_fields: bool,
-    /// Fields of discovered resources that are not known are refused.
+    /// Resources that are discovered and have fields that are not known are refused; this takes some megabytes.
     #[arg(long)]
     pub reject_unknown_dynamic_fields: bool,
     /// Fields of discovered resources that are not known are not logged.
@@ -65,12 +65,30 @@ pub struct Cli {
     /// Where log lines go, in place of standard error.
     #[arg(long)]
     pub log_path: Option<PathBuf>,
-    /// Envoy's format of log lines; lines have our own format.
+    /// The format of log lines, as spdlog writes it: `[%Y-%m-%d %T.%e][%t][%l][%n] %v`.
     #[arg(long)]
     pub log_format: Option<String>,
-    /// As `--log-format`.
+    /// Line breaks in what is logged are written as \n.
     #[arg(long)]
     pub log_format_escaped: bool,
+    /// A tag of every statistic, `name:value`; may be given often.
+    #[arg(long, value_parser = stats_tag)]
+    pub stats_tag: Vec<(String, String)>,
+    /// Lets the system write core dumps.
+    #[arg(long)]
+    pub enable_core_dump: bool,
+    /// Fields of the bootstrap that are not known are logged in place of being refused; the old name.
+    #[arg(long)]
+    pub allow_unknown_fields: bool,
+    /// Accepted: a stack trace is one line as it is.
+    #[arg(long)]
+    pub log_stacktrace_single_entry: bool,
+    /// Accepted: no lock of the data path is waited for.
+    #[arg(long)]
+    pub enable_mutex_tracing: bool,
+    /// Accepted: access logs are written out by time.
+    #[arg(long)]
+    pub file_flush_min_size_kb: Option<u32>,
     /// Hot restart is not offered: accepted.
     #[arg(long)]
     pub disable_hot_restart: bool,
@@ -83,6 +101,21 @@ pub struct Cli {
     /// Hot restart is not offered: accepted.
     #[arg(long)]
     pub base_id_path: Option<PathBuf>,
+    /// Hot restart is not offered: accepted.
+    #[arg(long, default_value = "@envoy_domain_socket")]
+    pub socket_path: String,
+    /// Hot restart is not offered: accepted.
+    #[arg(long, default_value = "600", value_parser = socket_mode)]
+    pub socket_mode: u32,
+    /// Hot restart is not offered: accepted.
+    #[arg(long)]
+    pub skip_hot_restart_on_no_parent: bool,
+    /// Hot restart is not offered: accepted.
+    #[arg(long)]
+    pub skip_hot_restart_parent_stats: bool,
+    /// Prints the version of hot restarts, and ends.
+    #[arg(long)]
+    pub hot_restart_version: bool,
     /// Hot restart is not offered: shown in statistics.
     #[arg(long, default_value_t = 0)]
     pub restart_epoch: u32,
@@ -107,6 +140,24 @@ pub struct Cli {
     /// Internal: reads an encoded message of this name from standard input and writes its JSON form.
     #[arg(long, hide = true)]
     pub write_json: Option<String>,
+}
+
+/// `name:value`
+fn stats_tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("it is not of the form name:value")?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(format!("the name {name:?} is not made of letters and digits"));
+    }
+    if value.is_empty() || value.contains('.') {
+        return Err(format!("the value {value:?} is empty, or has a dot"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Permissions in octal digits.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("{text:?} is not a file's mode in octal digits"))
 }
 
 /// Envoy's log levels.
@@ -173,6 +224,11 @@ pub enum IpVersion {
 }
 
 impl Cli {
+    /// Whether fields of the bootstrap that are not known are let pass.
+    pub fn allows_unknown_fields(&self) -> bool {
+        self.allow_unknown_static_fields || self.allow_unknown_fields
+    }
+
     /// How many workers to run.
     pub fn workers(&self) -> usize {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -196,6 +252,20 @@ mod tests {
         assert_eq!(cli.drain_strategy, DrainStrategy::Immediate);
         assert_eq!(cli.log_level, LogLevel::Warning);
         assert_eq!(cli.component_log_level, "misc:error");
+    }
+
+    #[test]
+    fn tags_and_modes_are_checked() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        let cli = parse("sail-proxy --stats-tag zone:eu-1 --stats-tag a:b:c --socket-mode 0640").unwrap();
+        assert_eq!(
+            cli.stats_tag,
+            [("zone", "eu-1"), ("a", "b:c")].map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
+        assert_eq!(cli.socket_mode, 0o640);
+        for bad in ["--stats-tag x", "--stats-tag x-y:1", "--stats-tag x:1.2", "--socket-mode 9"] {
+            assert!(parse(&format!("sail-proxy {bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -252,7 +252,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::BasicAuth(config) => Box::new(basic_auth::Filter::new(config, build)),
         HttpFilterKind::CdnLoop(config) => Box::new(cdn_loop::Filter(config.clone())),
         HttpFilterKind::Csrf(config) => Box::new(csrf::Filter::new(config, build)),
-        HttpFilterKind::HeaderToMetadata(config) => Box::new(header_to_metadata::Filter(config.clone())),
+        HttpFilterKind::HeaderToMetadata(config) => Box::new(header_to_metadata::Filter::new(config, build)),
         HttpFilterKind::HealthCheck(config) => Box::new(health_check::Filter::new(config)),
         HttpFilterKind::IpTagging(config) => Box::new(ip_tagging::Filter::new(config, build)),
         HttpFilterKind::SetMetadata(entries) => Box::new(set_metadata::Filter::new(entries, build)),

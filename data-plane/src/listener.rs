@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{LogType, Logger};
 use crate::stats::sets::listener as stats;
-use crate::stream_info::{DownstreamInfo, ResponseFlag, StreamInfo};
+use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo};
 use crate::worker::state::Worker;
 use crate::worker::{Pace, Scope, Shared};
 use chain::Chain;
@@ -110,7 +110,7 @@ impl Listener {
             return;
         }
         let loggers = self.loggers.get_or_init(|| worker.shared.options.observers.listener(&self.config));
-        let mut info = StreamInfo::new(downstream);
+        let mut info = StreamInfo::of_connection(downstream);
         if let Some(flag) = flag {
             info.flag(flag);
         }
@@ -118,6 +118,17 @@ impl Listener {
         for logger in loggers {
             logger.log(&info, LogType::NotAccepted);
         }
+    }
+
+    /// Whether its own logs tell round trips.
+    fn wants_round_trip(&self, worker: &Worker) -> bool {
+        if self.config.access_logs.is_empty() {
+            return false;
+        }
+        let mut capture = Capture::default();
+        let loggers = self.loggers.get_or_init(|| worker.shared.options.observers.listener(&self.config));
+        loggers.iter().for_each(|logger| logger.plan(&mut capture));
+        capture.round_trip
     }
 
     /// The chain that takes a connection.

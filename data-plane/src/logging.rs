@@ -1,5 +1,7 @@
 //! Envoy's log levels and components, as filters of our log.
 
+pub(crate) mod lines;
+
 use crate::cli::LogLevel;
 
 /// Envoy's components and the module that does their work here. A component without one has no lines to filter.
@@ -30,6 +32,15 @@ const COMPONENTS: [(&str, &str); 25] = [
     ("tracing", "sail_proxy::trace"),
     ("upstream", "sail_proxy::upstream"),
 ];
+
+/// Envoy's component whose lines a module writes; `misc` where none is nearer.
+fn component(module: &str) -> &'static str {
+    let owns = |prefix: &str| {
+        module.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let nearest = COMPONENTS.iter().filter(|(_, prefix)| owns(prefix)).max_by_key(|(_, prefix)| prefix.len());
+    nearest.map_or("misc", |(name, _)| name)
+}
 
 /// The level of everything and the levels of components, changeable while running.
 #[derive(Clone, Debug)]

@@ -35,7 +35,6 @@ pub struct Observers {
     store: Arc<Store>,
     sinks: Arc<Sinks>,
     exporters: Exporters,
-    environment: Environment,
     node: Node,
     local: Arc<PeerMetadata>,
     http: Mutex<HashMap<usize, Weak<HttpObserver>>>,
@@ -44,24 +43,9 @@ pub struct Observers {
 
 impl Observers {
     /// For this node.
-    pub fn new(
-        store: Arc<Store>,
-        sinks: Arc<Sinks>,
-        exporters: Exporters,
-        environment: Environment,
-        node: Node,
-    ) -> Arc<Self> {
+    pub fn new(store: Arc<Store>, sinks: Arc<Sinks>, exporters: Exporters, node: Node) -> Arc<Self> {
         let local = Arc::new(node.metadata.as_ref().map(PeerMetadata::from_struct).unwrap_or_default());
-        Arc::new(Self {
-            store,
-            sinks,
-            exporters,
-            environment,
-            node,
-            local,
-            http: Mutex::default(),
-            tcp: Mutex::default(),
-        })
+        Arc::new(Self { store, sinks, exporters, node, local, http: Mutex::default(), tcp: Mutex::default() })
     }
 
     /// The observer of a connection manager; all workers share it for as long as one of them holds it.
@@ -86,9 +70,13 @@ impl Observers {
             return observer;
         }
         all.retain(|_, observer| observer.strong_count() > 0);
-        let loggers = proxy.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect();
+        let loggers: Vec<Logger> =
+            proxy.access_logs.iter().map(|log| Logger::new(log, &self.sinks)).collect();
+        let mut capture = Capture::default();
+        loggers.iter().for_each(|logger| logger.plan(&mut capture));
         let observer = Arc::new(TcpObserver {
             loggers,
+            round_trip: capture.round_trip,
             istio: self.network_istio(direction(listener), chain),
             log_on_connected: proxy.flush_access_log_on_connected,
             _proxy: proxy.clone(),
@@ -173,6 +161,20 @@ impl HttpObserver {
         }
     }
 
+    /// Called once per try, before it goes upstream.
+    pub fn on_try(&self, headers: &mut http::HeaderMap, info: &mut StreamInfo, count: u32) {
+        if let Some(tracer) = &self.tracer {
+            tracer.begin_try(headers, info, count);
+        }
+    }
+
+    /// Called where another try follows; the last one ends with the request.
+    pub fn on_try_end(&self, info: &mut StreamInfo, status: Option<u16>) {
+        if let Some(tracer) = &self.tracer {
+            tracer.end_try(info, status);
+        }
+    }
+
     /// Called once per request that was admitted, before its filters see it.
     pub(crate) fn on_request_start(&self, exchange: &Exchange, head: &Head) {
         if !self.hcm.flush_access_log_on_new_request || self.loggers.is_empty() {
@@ -215,10 +217,16 @@ pub struct TcpObserver {
     loggers: Vec<Logger>,
     istio: Option<IstioStats>,
     log_on_connected: bool,
+    round_trip: bool,
     _proxy: Arc<TcpProxy>,
 }
 
 impl TcpObserver {
+    /// Whether a log tells the connection's round trip.
+    pub fn wants_round_trip(&self) -> bool {
+        self.round_trip
+    }
+
     /// The upstream is chosen and connected, and the peer's metadata, if any, has arrived.
     pub fn on_open(&self, info: &mut StreamInfo) {
         if let Some(istio) = &self.istio {

@@ -18,10 +18,11 @@ use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
 use crate::access_log::Sinks;
 use crate::cli::{Cli, Mode};
 use crate::dial::Targets;
-use crate::logging::Levels;
+use crate::logging::{Levels, lines as log_lines};
 use crate::observe::{Environment, Observers};
 use crate::runtime::Runtime;
 use crate::server::{Main, Setup};
+use crate::stats::{Rules, TagRule};
 use crate::trace::Exporters;
 use crate::worker::Workers;
 use crate::xds::{Manager, Parts};
@@ -34,6 +35,10 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     let _ = nix::sys::prctl::set_thp_disable(true);
     if cli.version {
         println!("sail-proxy  version: {}", crate::VERSION);
+        return Ok(());
+    }
+    if cli.hot_restart_version {
+        println!("disabled");
         return Ok(());
     }
     if cli.read_bootstrap {
@@ -49,14 +54,16 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
         log_to(path).with_context(|| format!("--log-path: cannot write {}", path.display()))?;
     }
     let levels = Levels::new(cli.log_level, &cli.component_log_level)?;
-    let log = base::log::init(&levels.filter(), base::log::Format::Text)?;
-    if cli.log_format.is_some() {
-        tracing::warn!("--log-format has no effect: log lines have a format of their own");
-    }
-    if cli.reject_unknown_dynamic_fields {
-        tracing::warn!(
-            "--reject-unknown-dynamic-fields has no effect: fields that are not known are not seen"
-        );
+    let log = if cli.log_format.is_some() || cli.log_format_escaped {
+        let pattern = cli.log_format.as_deref().unwrap_or(log_lines::DEFAULT);
+        let lines = log_lines::Lines::parse(pattern, cli.log_format_escaped)
+            .map_err(|problem| anyhow::anyhow!("--log-format: {problem}"))?;
+        base::log::init_with(&levels.filter(), move |event| lines.write(event))?
+    } else {
+        base::log::init(&levels.filter(), base::log::Format::Text)?
+    };
+    if cli.enable_core_dump {
+        enable_core_dump();
     }
     raise_file_limit();
     let loaded = bootstrap::load(&cli)?;
@@ -71,6 +78,19 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
         .with_context(|| format!("cannot run {place}"))
 }
 
+/// The rules of statistics' names, with the command line's tags.
+fn stats_rules(cli: &Cli, bootstrap: &Bootstrap) -> anyhow::Result<Rules> {
+    let mut rules = bootstrap::stats_rules(bootstrap.stats_config.as_ref()).map_err(anyhow::Error::msg)?;
+    let mut seen = std::collections::HashSet::new();
+    for (name, value) in &cli.stats_tag {
+        if !seen.insert(name) {
+            bail!("--stats-tag: {name} has more than one value");
+        }
+        rules.tags.push(TagRule::Fixed(name.clone(), value.clone()));
+    }
+    Ok(rules)
+}
+
 /// Every connection is a file, and what the process is given at first is often 1024: it takes what it may.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -80,6 +100,16 @@ fn raise_file_limit() {
     });
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Lets the system write a core dump, as large as may be.
+fn enable_core_dump() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    let dumpable = nix::sys::prctl::set_dumpable(true);
+    let limited = dumpable.and_then(|()| setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY));
+    if let Err(error) = limited {
+        tracing::warn!(%error, "--enable-core-dump: the limit of core dumps cannot be raised");
     }
 }
 
@@ -100,7 +130,7 @@ async fn serve(
     let mode = cli.mode;
     let main = Main::new(Setup {
         node: bootstrap::complete_node(bootstrap.node.take(), &cli),
-        rules: bootstrap::stats_rules(bootstrap.stats_config.as_ref()).map_err(anyhow::Error::msg)?,
+        rules: stats_rules(&cli, &bootstrap)?,
         runtime: Runtime::new(bootstrap.layered_runtime.as_ref()).map_err(anyhow::Error::msg)?,
         bootstrap: bootstrap.encode_to_vec(),
         levels,
@@ -117,8 +147,7 @@ async fn serve(
     let labels = labels.map(|(key, value)| (key.to_owned(), value.into())).to_vec();
     let (sinks, log_services) = Sinks::start(&main.stats, interval, values.clone(), labels)?;
     let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
-    let observers =
-        Observers::new(main.stats.clone(), sinks.clone(), exporters, environment.clone(), main.node.clone());
+    let observers = Observers::new(main.stats.clone(), sinks.clone(), exporters, main.node.clone());
     let overload = overload::read(bootstrap.overload_manager.as_ref()).map_err(anyhow::Error::msg)?;
     let flags = overload::Flags::new(&overload);
     let options = worker::Options {

@@ -6,11 +6,13 @@
 mod capture;
 pub mod details;
 mod flags;
+mod life;
 mod metadata;
 mod peer;
 
 pub use capture::{Capture, Captured};
 pub use flags::{ResponseFlag, ResponseFlags};
+pub use life::{CloseType, Life, UpstreamLife};
 pub use metadata::{ConfigMetadata, DynamicMetadata, lookup};
 pub use peer::PeerMetadata;
 
@@ -59,6 +61,8 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// The name of the virtual host that matched.
     pub virtual_host: Option<Arc<str>>,
+    /// The name of the virtual cluster that takes it.
+    pub virtual_cluster: Option<Arc<str>>,
     /// The name of the filter chain.
     pub filter_chain: Option<Arc<str>>,
     /// The cluster that was chosen, whether or not a host was.
@@ -170,6 +174,8 @@ pub struct Timing {
     pub last_upstream_tx: Option<Instant>,
     /// The response's first byte arrived.
     pub first_upstream_rx: Option<Instant>,
+    /// The first byte of its body did; kept where [`Capture::body_begin`] asks for it.
+    pub first_upstream_body: Option<Instant>,
     /// The response's last byte arrived.
     pub last_upstream_rx: Option<Instant>,
     /// The response's first byte was sent.
@@ -227,8 +233,6 @@ pub struct DownstreamInfo {
     pub server_name: Option<Arc<str>>,
     /// TLS, if any.
     pub tls: Option<Arc<TlsInfo>>,
-    /// Why TLS failed.
-    pub transport_failure: Option<Box<str>>,
     /// The listener's traffic direction.
     pub direction: Direction,
     /// What listener and network filters found out.
@@ -246,6 +250,8 @@ pub struct ConnectionState {
     pub tlvs: Vec<(u8, Bytes)>,
     /// From where upstream connections come.
     pub upstream_source: Option<UpstreamSource>,
+    /// Its moments, and how it was closed.
+    pub life: Life,
     /// JA3 and JA4, where they were taken.
     pub(crate) fingerprints: Option<Box<crate::inspect::tls::Fingerprints>>,
 }
@@ -348,6 +354,8 @@ pub struct UpstreamInfo {
     pub local_address: Option<SocketAddr>,
     /// The connection's number.
     pub connection_id: Option<u64>,
+    /// The connection's moments.
+    pub life: Option<Rc<UpstreamLife>>,
     /// TLS, if any.
     pub tls: Option<Arc<TlsInfo>>,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
@@ -431,6 +439,7 @@ impl StreamInfo {
             downstream,
             route_name: None,
             virtual_host: None,
+            virtual_cluster: None,
             filter_chain: None,
             cluster: None,
             upstream: None,
@@ -448,6 +457,17 @@ impl StreamInfo {
             config_metadata: None,
             local_reply_body: None,
         }
+    }
+
+    /// A connection as a stream, which began when it was accepted.
+    pub fn of_connection(downstream: Rc<DownstreamInfo>) -> Self {
+        let accepted = downstream.state.life.accepted;
+        let mut info = Self::new(downstream);
+        if let Some(accepted) = accepted {
+            info.start_time -= info.start.saturating_duration_since(accepted);
+            info.start = accepted;
+        }
+        info
     }
 
     /// Notes a failure.

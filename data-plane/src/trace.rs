@@ -17,4 +17,4 @@ pub(crate) use export::post;
 pub(crate) use export::run_all;
 pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running};
 pub use sampling::{Reason, Sampling};
-pub use span::{CustomTag, Kind, Span, TagSource, Tracer, TracerOptions, Way};
+pub use span::{Kind, Span, Tracer, TracerOptions, Way};

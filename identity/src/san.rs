@@ -19,6 +19,8 @@ pub enum SanKind {
     Email,
     /// An IP address in its text form.
     Ip,
+    /// A name of a type of its own, such as Microsoft's user principal names: its value's text.
+    Other,
 }
 
 /// One name of a certificate.
@@ -57,6 +59,9 @@ impl San {
                 16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| Self::ip(IpAddr::V6(Ipv6Addr::from(b)))),
                 _ => None,
             },
+            GeneralName::OtherName(_, value) => {
+                other_name(value).map(|value| Self { kind: SanKind::Other, value })
+            }
             _ => None,
         }
     }
@@ -72,6 +77,9 @@ impl San {
                 let no_address = |_| Error::Csr(format!("{:?} is no address", self.value));
                 rcgen::SanType::IpAddress(self.value.parse().map_err(no_address)?)
             }
+            SanKind::Other => {
+                return Err(Error::Csr(format!("{:?}: no request is made for such a name", self.value)));
+            }
         })
     }
 }
@@ -83,9 +91,29 @@ impl fmt::Display for San {
             SanKind::Dns => "DNS",
             SanKind::Email => "email",
             SanKind::Ip => "IP",
+            SanKind::Other => "othername",
         };
         write!(f, "{kind}:{}", self.value)
     }
+}
+
+/// The text of an other name's value: `[0] EXPLICIT` round a string, a number or a boolean.
+fn other_name(value: &[u8]) -> Option<String> {
+    use x509_parser::der_parser::asn1_rs::FromDer;
+    use x509_parser::der_parser::ber::BerObjectContent as Content;
+    use x509_parser::der_parser::der::{Header, parse_der};
+    let inner = match Header::from_der(value) {
+        Ok((inside, header)) if header.is_contextspecific() => inside,
+        _ => value,
+    };
+    let (_, object) = parse_der(inner).ok()?;
+    Some(match &object.content {
+        Content::Boolean(true) => "TRUE".to_owned(),
+        Content::Boolean(false) => "FALSE".to_owned(),
+        Content::Integer(_) | Content::Enum(_) => object.as_u64().ok()?.to_string(),
+        Content::BmpString(_) => return None,
+        _ => String::from_utf8(object.as_slice().ok()?.to_vec()).ok()?,
+    })
 }
 
 /// Envoy's string matcher, as data.

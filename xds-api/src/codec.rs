@@ -6,6 +6,7 @@
 
 mod merge;
 mod read;
+mod unknown;
 mod yaml;
 
 pub use merge::Lists;
@@ -145,6 +146,14 @@ impl Codec {
         dynamic
             .serialize_with_options(serde_json::value::Serializer, &options)
             .map_err(|error| Error::Write { name: name.to_owned(), reason: error.to_string() })
+    }
+
+    /// The first message in an encoded one that has fields that are not known, and their numbers. Messages inside an
+    /// `Any` are looked at where their type is known.
+    pub fn unknown_fields(&self, name: &str, bytes: &[u8]) -> Result<Option<(String, Vec<u32>)>, Error> {
+        let message = DynamicMessage::decode(self.descriptor(name)?, bytes)
+            .map_err(|source| Error::Decode { name: name.to_owned(), source })?;
+        Ok(unknown::find(&self.pool, &message))
     }
 
     /// The full names of all messages that are known, nested ones left out.

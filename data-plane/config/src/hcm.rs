@@ -41,6 +41,8 @@ pub struct Hcm {
     pub timeouts: HcmTimeouts,
     /// By how much more a connection may last than its limit, at random, in percent.
     pub max_connection_duration_jitter: f64,
+    /// How much longer connections drain at random, in percent.
+    pub drain_timeout_jitter: f64,
     /// Limits of connections and requests.
     pub limits: HcmLimits,
     /// HTTP/1 alone.
@@ -126,6 +128,8 @@ pub struct HcmTimeouts {
     pub request_headers: Option<Duration>,
     /// Between our FIN and the close; 1 s by default, zero: at once.
     pub delayed_close: Duration,
+    /// Between the decision that a connection ends and its end; 5 s by default.
+    pub drain: Duration,
 }
 
 /// Limits of connections and requests.

@@ -211,9 +211,10 @@ fn virtual_clusters_of(
         if headers.is_empty() {
             cx.error("headers", "they must not be empty");
         }
-        Some(VirtualCluster { headers: matchers::headers(cx, "headers", headers), stat_name: named(&name) })
+        let headers = matchers::headers(cx, "headers", headers);
+        Some(VirtualCluster { headers, stat_name: named(&name), name: Some(name.into()) })
     });
-    all.push(VirtualCluster { headers: Box::default(), stat_name: named("other") });
+    all.push(VirtualCluster { headers: Box::default(), stat_name: named("other"), name: None });
     all.into()
 }
 
@@ -302,14 +303,13 @@ fn route_tracing(cx: &mut Cx<'_>, value: pb::route::Tracing) -> Option<RouteTrac
         operation,
         upstream_operation,
     } = value;
-    cx.refuse("custom_tags", &custom_tags);
-    cx.refuse("operation", &operation);
-    cx.refuse("upstream_operation", &upstream_operation);
+    let spans = crate::tracing::convert::of_route(cx, custom_tags, &operation, &upstream_operation);
     let mut sampling =
         |field: &str, value| cx.option(field, value, values::fraction).unwrap_or(Fraction::ALWAYS);
     Some(RouteTracing {
         client_sampling: sampling("client_sampling", client_sampling),
         random_sampling: sampling("random_sampling", random_sampling),
         overall_sampling: sampling("overall_sampling", overall_sampling),
+        spans,
     })
 }

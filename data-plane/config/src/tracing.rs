@@ -5,6 +5,10 @@ pub(crate) mod convert;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use sail_proxy_decide::route::spans::{CustomTag, CustomTagSource};
+
+use sail_proxy_decide::format::Format;
+
 use crate::access_log::GrpcTarget;
 
 /// `HttpConnectionManager.Tracing`
@@ -20,34 +24,18 @@ pub struct Tracing {
     pub max_path_tag_length: u32,
     /// Whether requests go on without the context of their trace.
     pub no_context_propagation: bool,
+    /// Whether spans tell the moments of their streams.
+    pub verbose: bool,
+    /// Whether each try is a span of its own.
+    pub spawn_upstream_span: bool,
+    /// The spans' name, before the route's decorator and what the caller says.
+    pub operation: Option<Format>,
+    /// The name of the spans of tries.
+    pub upstream_operation: Option<Format>,
     /// Tags of every span.
     pub custom_tags: Box<[CustomTag]>,
     /// Where spans go; `None`: the bootstrap's.
     pub provider: Option<Arc<TracingProvider>>,
-}
-
-/// `CustomTag`
-#[derive(Clone, Debug)]
-pub struct CustomTag {
-    /// Its name.
-    pub tag: Arc<str>,
-    /// Where its value comes from.
-    pub source: CustomTagSource,
-}
-
-/// Where a tag's value comes from.
-#[derive(Clone, Debug)]
-pub enum CustomTagSource {
-    /// From here, or from the environment when configuration was read.
-    Literal(Arc<str>),
-    /// From an environment variable, read when it is used: name and default.
-    Environment(Arc<str>, Arc<str>),
-    /// From a request header: name and default.
-    RequestHeader(http::HeaderName, Arc<str>),
-    /// From metadata: whose, namespace, path and default.
-    Metadata(sail_proxy_decide::format::MetadataSource, Arc<str>, Box<[Box<str>]>, Arc<str>),
-    /// From operators.
-    Format(sail_proxy_decide::format::Format),
 }
 
 /// Where spans go.

@@ -42,6 +42,18 @@ pub struct Gradient {
     measuring: Option<(Duration, u32)>,
     next_update: Duration,
     next_min_rtt: Duration,
+    computed: Computed,
+}
+
+/// What the last computation found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Computed {
+    /// The time that stood for all.
+    pub sample: Duration,
+    /// How it compares with the shortest, in thousandths.
+    pub gradient: u32,
+    /// How many more requests are let in for bursts.
+    pub burst: u32,
 }
 
 impl Gradient {
@@ -57,6 +69,7 @@ impl Gradient {
             measuring: fixed.is_none().then_some((now, start)),
             next_update: now + config.update_interval,
             next_min_rtt: Duration::MAX,
+            computed: Computed::default(),
             config,
         }
     }
@@ -103,6 +116,11 @@ impl Gradient {
         self.min_rtt
     }
 
+    /// What the last computation found.
+    pub fn computed(&self) -> Computed {
+        self.computed
+    }
+
     /// Whether the shortest time is being measured.
     pub fn is_measuring(&self) -> bool {
         self.measuring.is_some()
@@ -134,7 +152,9 @@ impl Gradient {
         let good = min.as_secs_f64() * (1.0 + self.config.buffer / 100.0);
         let gradient = (good / sample.as_secs_f64().max(1e-9)).clamp(0.5, 2.0);
         let limit = f64::from(self.limit) * gradient;
-        let limit = limit + limit.sqrt();
+        let burst = limit.sqrt();
+        self.computed = Computed { sample, gradient: (gradient * 1000.0) as u32, burst: burst as u32 };
+        let limit = limit + burst;
         let (low, high) = (f64::from(self.config.min_limit), f64::from(self.config.max_limit));
         self.limit = limit.min(high).max(low.min(high)) as u32;
     }
@@ -202,6 +222,9 @@ mod tests {
         let now = run(&mut controller, Duration::ZERO, quick);
         assert!(!controller.is_measuring() && controller.min_rtt() == Some(quick));
         assert!(controller.limit() > 20, "{}", controller.limit());
+        let computed = controller.computed();
+        assert_eq!((computed.sample, computed.gradient), (quick, 1250));
+        assert!(computed.burst > 0);
         let now = run(&mut controller, now, Duration::from_millis(100));
         assert!(controller.limit() < 20, "{}", controller.limit());
         run(&mut controller, now + Duration::from_secs(60), quick);

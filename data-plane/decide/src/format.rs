@@ -5,12 +5,14 @@
 
 mod field;
 mod parse;
+mod point;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use field::{Field, REFUSED};
 pub use parse::Error;
+pub use point::TimePoint;
 
 use crate::head::HeaderKey;
 
@@ -65,9 +67,9 @@ pub enum Operator {
     /// `COMMON_DURATION(START:END:PRECISION)`
     CommonDuration {
         /// A time point: `DS_RX_BEG`.
-        start: Box<str>,
+        start: TimePoint,
         /// A time point: `US_TX_END`.
-        end: Box<str>,
+        end: TimePoint,
         /// The unit.
         precision: Precision,
     },
@@ -83,8 +85,12 @@ pub enum Operator {
     RequestedServerName(Box<str>),
     /// `ENVIRONMENT(NAME)`: read when configuration is compiled.
     Environment(Box<str>),
+    /// `FILE_CONTENT(PATH)`
+    FileContent(Box<str>),
     /// `CEL(EXPRESSION)`
     Cel(Expression),
+    /// Text that was read when configuration was compiled.
+    Literal(Box<str>),
     /// `COALESCE({"operators": [...]})`: the first that has a value.
     Coalesce(Box<[Command]>),
 }

@@ -11,6 +11,7 @@ mod hosts;
 mod matching;
 mod redirect;
 pub mod retry;
+pub mod spans;
 mod rewrite;
 mod timeout;
 
@@ -112,6 +113,8 @@ pub struct VirtualHost {
 pub struct VirtualCluster {
     /// Conditions on the request, all of which must hold.
     pub headers: Box<[crate::matcher::HeaderMatcher]>,
+    /// Its name; the one that takes what the others leave has none.
+    pub name: Option<Arc<str>>,
     /// Its statistics stand under `vhost.` and this.
     pub stat_name: Arc<str>,
 }
@@ -305,6 +308,8 @@ pub struct RouteTracing {
     pub random_sampling: crate::fraction::Fraction,
     /// Sampling after the other two.
     pub overall_sampling: crate::fraction::Fraction,
+    /// Tags and names, where the route has its own.
+    pub spans: Option<Arc<spans::RouteSpans>>,
 }
 
 /// What a look-up found.

@@ -140,7 +140,13 @@ fn common(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> AccessLog
         upstream_request_attempt_count: info.attempt_count,
         connection_termination_details: info.termination_details.as_deref().unwrap_or_default().to_owned(),
         stream_id: text(info.request_id.as_deref()),
-        downstream_transport_failure_reason: down.transport_failure.as_deref().unwrap_or_default().to_owned(),
+        downstream_transport_failure_reason: down
+            .state
+            .life
+            .transport_failure
+            .get()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         downstream_wire_bytes_sent: info.bytes.response_headers + info.bytes.sent,
         downstream_wire_bytes_received: info.bytes.request_headers + info.bytes.received,
         upstream_wire_bytes_sent: upstream_sent(info),

@@ -6,13 +6,13 @@ use std::time::Instant;
 use http::HeaderMap;
 use sail_proxy_decide::format::{
     Attributes, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment, Operator,
-    PathSource, Precision, TimeFormat,
+    PathSource, Precision, TimeFormat, TimePoint,
 };
 use sail_proxy_decide::head::{HeaderKey, joined};
 use serde_json::Value;
 
 use super::fields::{Text, is_number, number, some};
-use super::{LogType, certificates, time};
+use super::{LogType, certificates, file, time};
 use crate::http::head::Head;
 use crate::stream_info::{PeerMetadata, StreamInfo, TlsInfo, lookup};
 
@@ -141,23 +141,33 @@ impl<'a> View<'a> {
         Some(text.into())
     }
 
-    /// A time point of `COMMON_DURATION`; other names are refused when the format is read.
-    fn point(&self, name: &str) -> Option<Instant> {
+    fn point(&self, point: TimePoint) -> Option<Instant> {
         let timing = &self.info.timing;
-        match name {
-            "DS_RX_BEG" => Some(self.info.start),
-            "DS_RX_END" => timing.last_downstream_rx,
-            "US_TX_BEG" => timing.first_upstream_tx,
-            "US_TX_END" => timing.last_upstream_tx,
-            "US_RX_BEG" => timing.first_upstream_rx,
-            "US_RX_END" => timing.last_upstream_rx,
-            "DS_TX_BEG" => timing.first_downstream_tx,
-            "DS_TX_END" => timing.last_downstream_tx,
-            _ => None,
+        let life = &self.info.downstream.state.life;
+        let upstream = || self.info.upstream.as_ref()?.life.as_deref();
+        match point {
+            TimePoint::DownstreamConnected => life.accepted,
+            TimePoint::DownstreamEnded => life.ended.get(),
+            TimePoint::HandshakeBegun => Some(life.handshake.get()?.0),
+            TimePoint::HandshakeDone => Some(life.handshake.get()?.1),
+            TimePoint::RequestBegun => Some(self.info.start),
+            // A stream begins when its head is there.
+            TimePoint::RequestHeaders => self.info.protocol.map(|_| self.info.start),
+            TimePoint::RequestDone => timing.last_downstream_rx,
+            TimePoint::UpstreamConnecting => Some(upstream()?.begun),
+            TimePoint::UpstreamConnected => Some(upstream()?.connected),
+            TimePoint::UpstreamHandshakeDone => upstream()?.handshaken,
+            TimePoint::UpstreamSending => timing.first_upstream_tx,
+            TimePoint::UpstreamSent => timing.last_upstream_tx,
+            TimePoint::UpstreamReceiving => timing.first_upstream_rx,
+            TimePoint::UpstreamBody => timing.first_upstream_body,
+            TimePoint::UpstreamReceived => timing.last_upstream_rx,
+            TimePoint::ResponseBegun => timing.first_downstream_tx,
+            TimePoint::ResponseDone => timing.last_downstream_tx,
         }
     }
 
-    fn common_duration(&self, start: &str, end: &str, precision: Precision) -> Option<u64> {
+    fn common_duration(&self, start: TimePoint, end: TimePoint, precision: Precision) -> Option<u64> {
         let between = self.point(end)?.checked_duration_since(self.point(start)?)?;
         let value = match precision {
             Precision::Millis => between.as_millis(),
@@ -179,7 +189,7 @@ impl<'a> View<'a> {
             let peer = match args.key.strip_prefix("wasm.").unwrap_or(&args.key) {
                 "downstream_peer" => self.info.downstream_peer.as_ref()?,
                 "upstream_peer" => self.info.upstream_peer.as_ref()?,
-                _ => return None,
+                key => return object_field(self.info.filter_state(key)?, field),
             };
             return some(peer_field(peer, field)?);
         }
@@ -235,7 +245,7 @@ impl Attributes for View<'_> {
             Operator::Path { query, source } => self.path_of(*query, *source),
             Operator::Time(moment, format) => self.time(*moment, format),
             Operator::CommonDuration { start, end, precision } => {
-                self.common_duration(start, end, *precision).map(number)
+                self.common_duration(*start, *end, *precision).map(number)
             }
             Operator::Metadata(source, namespace, path) => {
                 Some(match self.metadata(*source, namespace, path)? {
@@ -257,6 +267,8 @@ impl Attributes for View<'_> {
                 let value = expression.program().eval(self).ok()?;
                 Some(value.to_text()?.into())
             }
+            Operator::FileContent(path) => file::content(path).map(Cow::Owned),
+            Operator::Literal(text) => Some(text.to_string().into()),
             // Replaced when the configuration is taken, and taken apart by the format itself.
             Operator::Environment(_) | Operator::Coalesce(_) => None,
         }
@@ -266,12 +278,12 @@ impl Attributes for View<'_> {
         match operator {
             Operator::Field(field) if is_number(*field) => {
                 let text = self.field(*field)?;
-                text.parse::<u64>()
+                text.parse::<i64>()
                     .map_or_else(|_| Some(text.into_owned().into()), |number| Some(number.into()))
             }
             Operator::GrpcStatus(GrpcStatusFormat::Number) => Some(self.info.grpc_status?.into()),
             Operator::CommonDuration { start, end, precision } => {
-                self.common_duration(start, end, *precision).map(Value::from)
+                self.common_duration(*start, *end, *precision).map(Value::from)
             }
             Operator::Metadata(source, namespace, path) => self.metadata(*source, namespace, path).cloned(),
             Operator::Cel(expression) => Some(expression.program().eval(self).ok()?.into_json()),
@@ -284,6 +296,22 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Text<'a> 
     match joined(headers, name)? {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// A field of an object that is kept as text: of an address, or of what is written as JSON.
+fn object_field<'a>(text: &'a str, field: &str) -> Text<'a> {
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return match field {
+            "ip" => Some(address.ip().to_string().into()),
+            "port" => Some(number(address.port().into())),
+            _ => None,
+        };
+    }
+    let object: Value = serde_json::from_str(text).ok().filter(Value::is_object)?;
+    match object.get(field)? {
+        Value::String(text) => Some(text.clone().into()),
+        other => Some(other.to_string().into()),
     }
 }
 

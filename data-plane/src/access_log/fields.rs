@@ -10,7 +10,9 @@ use sail_proxy_decide::format::Field;
 
 use super::attributes::View;
 use super::certificates as certs;
-use crate::stream_info::{Attempted, DownstreamInfo, StreamInfo, TlsInfo, UpstreamAddress, UpstreamInfo};
+use crate::stream_info::{
+    Attempted, CloseType, DownstreamInfo, StreamInfo, TlsInfo, UpstreamAddress, UpstreamInfo,
+};
 
 pub(super) type Text<'a> = Option<Cow<'a, str>>;
 
@@ -29,6 +31,7 @@ impl<'a> View<'a> {
             Field::ResponseFlagsLong => Some(long_flags(info)),
             Field::ConnectionTerminationDetails => info.termination_details.as_deref().map(Cow::Borrowed),
             Field::FilterChainName => info.filter_chain.as_deref().map(Cow::Borrowed),
+            Field::VirtualClusterName => info.virtual_cluster.as_deref().map(Cow::Borrowed),
             Field::RouteName => info.route_name.as_deref().and_then(some),
             Field::GrpcStatusNumber => Some(number(info.grpc_status?.into())),
             Field::TraceId => Some(info.span.as_ref()?.trace.to_string().into()),
@@ -42,6 +45,12 @@ impl<'a> View<'a> {
             Field::CustomFlags => Some("".into()),
             // Bytes that QUIC sent again; there is no QUIC.
             Field::BytesRetransmitted => Some("0".into()),
+            Field::DownstreamDetectedCloseType
+            | Field::DownstreamLocalCloseReason
+            | Field::UpstreamDetectedCloseType
+            | Field::UpstreamLocalCloseReason => close(info, field),
+            // TLS gives none away.
+            Field::DownstreamTlsSessionId | Field::UpstreamTlsSessionId => None,
             _ => duration(info, field).or_else(|| bytes(info, field)).or_else(|| self.connection(field)),
         }
     }
@@ -69,10 +78,38 @@ fn duration<'a>(info: &StreamInfo, field: Field) -> Text<'a> {
         Field::ResponseTxDuration => {
             Some(millis(timing.last_downstream_tx?.checked_duration_since(timing.first_upstream_rx?)?))
         }
+        Field::DownstreamHandshakeDuration => handshake(info),
+        Field::DownstreamCxRtt => info.downstream.state.life.round_trip().map(millis),
         // Known of QUIC alone.
         Field::RoundtripDuration => None,
         _ => None,
     }
+}
+
+/// From the stream's begin, as every duration: the handshake was before all requests of a connection but the first.
+fn handshake<'a>(info: &StreamInfo) -> Text<'a> {
+    let (_, done) = info.downstream.state.life.handshake.get()?;
+    let after = done.saturating_duration_since(info.start).as_millis();
+    let before = info.start.saturating_duration_since(done).as_millis();
+    Some(if before > 0 { format!("-{before}").into() } else { number(after as u64) })
+}
+
+/// How connections were closed. A request's end is before its connections', which end in order for all it knows.
+fn close(info: &StreamInfo, field: Field) -> Text<'static> {
+    let life = &info.downstream.state.life;
+    let request = info.protocol.is_some();
+    let text = match field {
+        Field::DownstreamDetectedCloseType if request => CloseType::Normal.as_str(),
+        Field::DownstreamDetectedCloseType => life.closed.get().as_str(),
+        Field::DownstreamLocalCloseReason if !request => life.local_close_reason.get()?,
+        Field::UpstreamDetectedCloseType if request => {
+            info.cluster.as_ref().map(|_| CloseType::Normal.as_str())?
+        }
+        Field::UpstreamDetectedCloseType => life.upstream.get()?.0.as_str(),
+        Field::UpstreamLocalCloseReason if !request => life.upstream.get()?.1?,
+        _ => return None,
+    };
+    Some(text.into())
 }
 
 fn bytes<'a>(info: &StreamInfo, field: Field) -> Text<'a> {
@@ -138,7 +175,7 @@ fn downstream(down: &DownstreamInfo, field: Field) -> Text<'_> {
         Field::DownstreamLocalAddressEndpointId | Field::DownstreamDirectLocalAddressEndpointId => "".into(),
         Field::TlsJa3Fingerprint => down.state.fingerprints.as_ref()?.ja3.as_deref()?.into(),
         Field::TlsJa4Fingerprint => down.state.fingerprints.as_ref()?.ja4.as_deref()?.into(),
-        Field::DownstreamTransportFailureReason => down.transport_failure.as_deref()?.into(),
+        Field::DownstreamTransportFailureReason => down.state.life.transport_failure.get()?.as_ref().into(),
         _ => return None,
     })
 }
@@ -216,6 +253,8 @@ fn downstream_tls(tls: &TlsInfo, field: Field) -> Text<'_> {
         Field::DownstreamLocalUriSan => list(&tls.local_uri_sans),
         Field::DownstreamLocalDnsSan => certs::local_sans(tls, SanKind::Dns),
         Field::DownstreamLocalIpSan => certs::local_sans(tls, SanKind::Ip),
+        Field::DownstreamPeerOthernameSan => certs::peer_sans(tls, SanKind::Other),
+        Field::DownstreamLocalOthernameSan => certs::local_sans(tls, SanKind::Other),
         Field::DownstreamLocalEmailSan => certs::local_sans(tls, SanKind::Email),
         Field::DownstreamLocalSubject => tls.local_subject.as_deref().map(Cow::Borrowed),
         _ => None,
@@ -314,6 +353,7 @@ pub(super) fn is_number(field: Field) -> bool {
     let others = matches!(
         field,
         Field::ConnectionId
+            | Field::DownstreamCxRtt
             | Field::ResponseCode
             | Field::GrpcStatusNumber
             | Field::UpstreamConnectionId

@@ -30,7 +30,6 @@ pub(crate) fn downstream() -> Rc<DownstreamInfo> {
         local_address: "10.0.0.2:9080".parse().unwrap(),
         server_name: Some("outbound_.9080_._.reviews.default.svc.cluster.local".into()),
         tls: None,
-        transport_failure: None,
         direction: Direction::Inbound,
         state: Rc::default(),
     })

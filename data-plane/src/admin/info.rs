@@ -80,7 +80,7 @@ fn options(main: &Main) -> CommandLineOptions {
         concurrency: main.workers as u32,
         config_path: path(&cli.config_path),
         config_yaml: cli.config_yaml.clone().unwrap_or_default(),
-        allow_unknown_static_fields: cli.allow_unknown_static_fields,
+        allow_unknown_static_fields: cli.allows_unknown_fields(),
         reject_unknown_dynamic_fields: cli.reject_unknown_dynamic_fields,
         ignore_unknown_dynamic_fields: cli.ignore_unknown_dynamic_fields,
         admin_address_path: path(&cli.admin_address_path),

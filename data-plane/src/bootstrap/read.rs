@@ -159,7 +159,7 @@ fn in_child(cli: &Cli) -> Option<Result<Loaded, Error>> {
     if let Some(text) = &cli.config_yaml {
         command.arg("--config-yaml").arg(text);
     }
-    if cli.allow_unknown_static_fields {
+    if cli.allows_unknown_fields() {
         command.arg("--allow-unknown-static-fields");
     }
     let output = command.output().ok()?;
@@ -176,7 +176,7 @@ fn in_child(cli: &Cli) -> Option<Result<Loaded, Error>> {
 
 fn read(cli: &Cli) -> Result<Loaded, Error> {
     let codec = Codec::new();
-    let fields = if cli.allow_unknown_static_fields { UnknownFields::Allow } else { UnknownFields::Reject };
+    let fields = if cli.allows_unknown_fields() { UnknownFields::Allow } else { UnknownFields::Reject };
     let mut parts: Vec<codec::Read<Bootstrap>> = Vec::new();
     let mut parse = |place: String, text: &str| {
         let read = codec::parse(text).and_then(|value| codec.read(&value, fields));

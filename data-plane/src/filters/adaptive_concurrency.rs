@@ -24,8 +24,8 @@ type Shared = Arc<Mutex<Controlled>>;
 /// A controller, and what its gauges say.
 struct Controlled {
     gradient: Gradient,
-    /// Limit, measuring, shortest time; workers move the gauges by the difference.
-    told: [i64; 3],
+    /// What the gauges say; workers move them by the difference.
+    told: [i64; 6],
 }
 
 /// See the module's documentation.
@@ -50,7 +50,7 @@ impl Filter {
             let fresh = || {
                 Arc::new(Mutex::new(Controlled {
                     gradient: Gradient::new(self.config.gradient.clone(), now),
-                    told: [0; 3],
+                    told: [0; 6],
                 }))
             };
             entry.or_insert_with(|| (self.config.clone(), fresh())).1.clone()
@@ -121,12 +121,23 @@ impl Filter {
         {
             let mut controller = place.controller.lock();
             let min = controller.gradient.min_rtt().unwrap_or_default().as_millis();
+            let computed = controller.gradient.computed();
             let now = [
                 i64::from(controller.gradient.limit()),
                 i64::from(controller.gradient.is_measuring()),
                 i64::try_from(min).unwrap_or(i64::MAX),
+                i64::from(computed.gradient),
+                i64::try_from(computed.sample.as_millis()).unwrap_or(i64::MAX),
+                i64::from(computed.burst),
             ];
-            let gauges = [stats::concurrency_limit, stats::min_rtt_calculation_active, stats::min_rtt_msecs];
+            let gauges = [
+                stats::concurrency_limit,
+                stats::min_rtt_calculation_active,
+                stats::min_rtt_msecs,
+                stats::gradient,
+                stats::sample_rtt_msecs,
+                stats::burst_queue_size,
+            ];
             for ((gauge, now), told) in gauges.into_iter().zip(now).zip(&mut controller.told) {
                 self.stats.move_by(gauge, now - *told);
                 *told = now;

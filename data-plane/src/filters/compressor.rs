@@ -20,6 +20,8 @@ use crate::stats::sets::http_compressor as stats;
 /// All compressors of a chain share this: one of them is chosen.
 const SHARED: &str = "compressor";
 
+const STATUS: HeaderName = HeaderName::from_static("x-envoy-compression-status");
+
 /// The filter, with its statistics.
 pub(crate) struct Filter {
     config: Arc<Compressor>,
@@ -52,10 +54,18 @@ fn is_enabled(direction: &Direction, exchange: &Exchange) -> bool {
 
 /// Whether the body is of a kind and size that is compressed.
 fn is_compressible(direction: &Direction, headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length < direction.min_length) {
-        return false;
-    }
+    is_long_enough(direction, headers) && is_of_type(direction, headers)
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+fn is_long_enough(direction: &Direction, headers: &HeaderMap) -> bool {
+    length(headers).is_none_or(|length| length >= direction.min_length)
+}
+
+fn is_of_type(direction: &Direction, headers: &HeaderMap) -> bool {
     let Some(media) = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default()) else {
         // Envoy takes what has no type.
         return true;
@@ -188,11 +198,17 @@ impl HttpFilter for Filter {
             && !headers.contains_key(CONTENT_ENCODING);
         let chosen = choose(&offer) == Some(self.config.codec.encoding.as_str());
         let empty = http_body::Body::is_end_stream(&body) || matches!(status, 204 | 304);
-        if eligible && chosen && !empty && !is_encoded(headers) && compress(library, headers, &mut body) {
+        let encoded = is_encoded(headers) || no_transform(headers);
+        let original = length(headers);
+        let compressed = eligible && chosen && !empty && !encoded && compress(library, headers, &mut body);
+        if compressed {
             self.etag(headers);
             self.stats.inc(stats::compressed);
         } else {
             self.stats.inc(stats::not_compressed);
+        }
+        if self.config.status_header && !encoded | compressed && !empty {
+            self.tell_status(headers, original, status, compressed, chosen);
         }
         if eligible {
             append_to_list(headers, VARY, "Accept-Encoding");
@@ -203,6 +219,35 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
+    /// Adds what became of the response, and why.
+    fn tell_status(
+        &self,
+        headers: &mut HeaderMap,
+        original: Option<u64>,
+        status: u16,
+        compressed: bool,
+        chosen: bool,
+    ) {
+        let direction = &self.config.response;
+        let what = if compressed {
+            original.map_or("Compressed".to_owned(), |length| format!("Compressed;OriginalLength={length}"))
+        } else if !is_long_enough(direction, headers) {
+            "ContentLengthTooSmall".to_owned()
+        } else if !is_of_type(direction, headers) {
+            "ContentTypeNotAllowed".to_owned()
+        } else if chosen && self.config.disable_on_etag && headers.contains_key(ETAG) {
+            "EtagNotAllowed".to_owned()
+        } else if chosen && self.config.uncompressible.contains(&status) {
+            "StatusCodeNotAllowed".to_owned()
+        } else {
+            return;
+        };
+        let encoding = self.config.codec.encoding.as_str();
+        if let Ok(value) = HeaderValue::try_from(format!("{encoding};{what}")) {
+            headers.append(STATUS, value);
+        }
+    }
+
     /// A strong tag stands for the bytes as they were.
     fn etag(&self, headers: &mut HeaderMap) {
         let Some(tag) = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")) else { return };

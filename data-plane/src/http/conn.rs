@@ -23,7 +23,8 @@ use crate::net::Stream;
 use crate::net::batch::Batch;
 use crate::rt::LocalExec;
 use crate::stats::sets::http as stats;
-use crate::stream_info::DownstreamInfo;
+use crate::stream_info::details::close_reason;
+use crate::stream_info::{CloseType, DownstreamInfo};
 use crate::worker::state::Worker;
 
 /// What the requests of one connection share.
@@ -249,12 +250,30 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
 }
 
 fn note_end(connection: &Connection, result: hyper::Result<()>) {
-    if let Err(error) = result
-        && (error.is_parse() || error.is_user())
-    {
+    let life = &connection.downstream.state.life;
+    if connection.closing.get() {
+        life.local_close_reason.set(Some(close_reason::DRAINED));
+    }
+    let Err(error) = result else { return };
+    if is_reset(&error) {
+        life.closed.set(CloseType::RemoteReset);
+    }
+    if error.is_parse() || error.is_user() {
         connection.manager.stats.inc(stats::downstream_cx_protocol_error);
         tracing::debug!(error = %error, "downstream HTTP connection failed");
     }
+}
+
+/// Whether the client reset the connection.
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::ConnectionReset;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Decides when a connection is told to end: idle for too long, alive for too long, drained, or asked to by a request.
@@ -283,22 +302,31 @@ impl<'a> Ender<'a> {
         if let Some(at) = next(Instant::now()) {
             timer.as_mut().reset(at);
         }
+        // When the connection's own drain is over.
+        let mut drained_at: Option<Instant> = None;
         std::future::poll_fn(|context| {
             let drained = self.draining;
             if self.poll_orders(context) {
                 return Poll::Ready(());
             }
             if self.draining != drained
+                && drained_at.is_none()
                 && let Some(at) = next(self.connection.idle_since.get())
             {
                 timer.as_mut().reset(at);
             }
             while timer.as_mut().poll(context).is_ready() {
                 let now = Instant::now();
+                if drained_at.is_some() {
+                    return Poll::Ready(());
+                }
                 let stats = &self.connection.manager.stats;
                 if end.is_some_and(|end| end <= now) {
                     stats.inc(stats::downstream_cx_max_duration_reached);
-                    return Poll::Ready(());
+                    let until = self.begin_drain(now);
+                    timer.as_mut().reset(until.into());
+                    drained_at = Some(until);
+                    continue;
                 }
                 let busy = self.connection.active.get() > 0;
                 let since = if busy { now } else { self.connection.idle_since.get() };
@@ -306,7 +334,10 @@ impl<'a> Ender<'a> {
                     && since + idle <= now
                 {
                     stats.inc(stats::downstream_cx_idle_timeout);
-                    return Poll::Ready(());
+                    let until = self.begin_drain(now);
+                    timer.as_mut().reset(until.into());
+                    drained_at = Some(until);
+                    continue;
                 }
                 let later = next(since).unwrap_or_else(|| (now + Duration::from_secs(86_400)).into());
                 timer.as_mut().reset(later);
@@ -314,6 +345,17 @@ impl<'a> Ender<'a> {
             Poll::Pending
         })
         .await;
+    }
+
+    /// The connection is to end, and when. An HTTP/1 client that asks until then is answered, and told that it was the
+    /// last time. An HTTP/2 client is told at once; the ping with which the codec does so tells better than any time
+    /// when the client knows.
+    fn begin_drain(&self, now: Instant) -> Instant {
+        if self.connection.http2 {
+            return now;
+        }
+        self.connection.closing.set(true);
+        now + self.connection.manager.drain_timeout(self.connection.worker.random())
     }
 
     /// Whether the connection is to end by order. An HTTP/1 client learns of a drain with its next response, so that

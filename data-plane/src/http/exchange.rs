@@ -262,6 +262,9 @@ impl Exchange {
             info.flag(ResponseFlag::DownstreamConnectionTermination);
             info.code_details.get_or_insert(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
             manager.stats.inc(stats::downstream_rq_rx_reset);
+            if !connection.http2 {
+                info.downstream.state.life.end();
+            }
         }
         manager.count_response(&info);
         manager.observer.on_request_end(&mut info);
@@ -434,6 +437,9 @@ impl ResponseBody {
         let exchange = &self.guard.exchange;
         let mut info = exchange.info.borrow_mut();
         info.bytes.sent += data.len() as u64;
+        if info.timing.first_upstream_body.is_none() && info.captured.wants_body_begin() {
+            info.timing.first_upstream_body = self.lease.is_some().then(Instant::now);
+        }
         if self.timers.is_some() {
             exchange.moved.set(Instant::now());
         }

@@ -151,11 +151,15 @@ impl Manager {
     }
 
     /// How long a connection may last: the limit, and a random share of the jitter on top.
-    #[expect(clippy::cast_precision_loss, reason = "a random share need not be exact")]
     pub(crate) fn max_connection_duration(&self, random: u64) -> Option<Duration> {
         let limit = self.config.timeouts.max_connection_duration?;
-        let share = self.config.max_connection_duration_jitter / 100.0;
-        Some(limit + limit.mul_f64(share * ((random >> 11) as f64 / (1_u64 << 53) as f64)))
+        Some(limit + limit.mul_f64(self.config.max_connection_duration_jitter / 100.0 * share(random)))
+    }
+
+    /// How long a connection goes on once it is to end.
+    pub(crate) fn drain_timeout(&self, random: u64) -> Duration {
+        let limit = self.config.timeouts.drain;
+        limit + limit.mul_f64(self.config.drain_timeout_jitter / 100.0 * share(random))
     }
 
     pub(crate) fn http2_options(&self) -> Http2Options {
@@ -250,6 +254,12 @@ impl Manager {
         self.listener_stats.inc(there);
         stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
     }
+}
+
+/// A number from 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "a random share need not be exact")]
+fn share(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// What the request wants to become, lower-case.

@@ -63,6 +63,15 @@ impl Chain {
         self.config.transport_socket_connect_timeout.unwrap_or(HANDSHAKE_TIMEOUT)
     }
 
+    /// Whether a log tells round trips.
+    pub(crate) fn wants_round_trip(&self) -> bool {
+        match &self.terminal {
+            Terminal::Http(manager) => manager.observer.capture().round_trip,
+            Terminal::Tcp(proxy) => proxy.wants_round_trip(),
+            _ => false,
+        }
+    }
+
     /// Serves a connection to its end.
     pub(crate) async fn serve(&self, worker: Rc<Worker>, accepted: Accepted, mut stream: Stream) {
         let Some(judged) = tcp::filters::judge(&self.config.filters, &worker, &accepted, &mut stream).await

@@ -2,6 +2,7 @@
 //! its first bytes, chain, TLS.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -16,7 +17,8 @@ use crate::inspect;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Raw, Stream};
 use crate::stats::sets::listener as stats;
-use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, ResponseFlag};
+use crate::stream_info::details::close_reason;
+use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, Life, ResponseFlag};
 use crate::tls::{self, Peer};
 use crate::worker::state::Worker;
 
@@ -55,14 +57,20 @@ pub(crate) fn spawn(worker: &Rc<Worker>, listener: Rc<Listener>, raw: Raw, remot
         let _place = place;
         let started = Instant::now();
         let stats = listener.stats.clone();
-        serve(&worker, listener, raw, remote).await;
+        serve(&worker, listener, raw, remote, started).await;
         stats.inc(stats::downstream_cx_destroy);
         stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
     });
 }
 
-async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, raw: Raw, remote: Option<SocketAddr>) {
-    let mut intake = Intake::new(raw, remote);
+async fn serve(
+    worker: &Rc<Worker>,
+    mut listener: Rc<Listener>,
+    raw: Raw,
+    remote: Option<SocketAddr>,
+    started: Instant,
+) {
+    let mut intake = Intake::new(raw, remote, started);
     if filters::run(&listener, worker, &mut intake).await.is_err() {
         return;
     }
@@ -92,8 +100,12 @@ async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, raw: Raw, remote
     let local = intake.local;
     let original_destination = Some(intake.original.unwrap_or(local));
     let (prefix, raw) = intake.into_socket();
-    let Ok((stream, tls)) = secure(worker, &listener, &chain, Prefixed::new(prefix, raw)).await else {
-        listener.log(worker, Rc::new(downstream), Some(ResponseFlag::DownstreamProtocolError));
+    let life = &downstream.state.life;
+    if chain.wants_round_trip() || listener.wants_round_trip(worker) {
+        life.keep_socket(raw.as_fd());
+    }
+    let Ok((stream, tls)) = secure(worker, &listener, &chain, Prefixed::new(prefix, raw), life).await else {
+        listener.log(worker, Rc::new(downstream), None);
         return;
     };
     if let Some(peer) = &tls {
@@ -110,7 +122,8 @@ async fn serve(worker: &Rc<Worker>, mut listener: Rc<Listener>, raw: Raw, remote
         drain: listener.drain.clone(),
     };
     chain.serve(worker.clone(), accepted, stream).await;
-    listener.log(worker, downstream, None);
+    listener.log(worker, downstream.clone(), None);
+    downstream.state.life.release_socket();
 }
 
 /// What is known of a connection before TLS.
@@ -121,6 +134,7 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
         tlvs: std::mem::take(&mut intake.tlvs),
         upstream_source: intake.upstream_source,
         fingerprints: fingerprints(intake),
+        life: Life::new(intake.accepted),
     };
     let connection_id = worker.shared.next_connection.fetch_add(1, Relaxed);
     DownstreamInfo { connection_id, state: Rc::new(state), ..plain(listener, intake) }
@@ -144,7 +158,6 @@ fn plain(listener: &Listener, intake: &Intake) -> DownstreamInfo {
         local_address: intake.local,
         server_name: intake.hello.as_ref().and_then(|hello| hello.server_name.as_deref()).map(Into::into),
         tls: None,
-        transport_failure: None,
         direction: match listener.config.traffic_direction {
             TrafficDirection::Inbound => Direction::Inbound,
             TrafficDirection::Outbound => Direction::Outbound,
@@ -183,6 +196,7 @@ async fn secure(
     listener: &Listener,
     chain: &Chain,
     plain: Prefixed,
+    life: &Life,
 ) -> Result<(Stream, Option<Peer>), ()> {
     let Some(tls) = chain.tls() else { return Ok((Stream::Plain(plain), None)) };
     let active = worker.active();
@@ -191,11 +205,13 @@ async fn secure(
         listener.stats.inc(stats::ssl_connection_error);
         tracing::warn!(listener = %listener.config.name, %error, "refused a connection: TLS is not ready");
     })?;
+    let begun = Instant::now();
     let limit = chain.handshake_timeout();
     // In a box, which is gone when the connection idles.
     let handshake = Box::pin(tls::accept(server, plain));
     match tokio::time::timeout(limit, handshake).await {
         Ok(Ok((stream, peer))) => {
+            life.handshake.set(Some((begun, Instant::now())));
             listener.stats.inc(stats::ssl_handshake);
             if peer.resumed {
                 listener.stats.inc(stats::ssl_session_reused);
@@ -211,10 +227,13 @@ async fn secure(
             listener.stats.inc(stats::ssl_connection_error);
             listener.stats.inc(tls::failure_counter(&error));
             tracing::debug!(listener = %listener.config.name, %error, "TLS handshake failed");
+            // It is set here alone.
+            let _ = life.transport_failure.set(format!("TLS_error: {error}").into());
             Err(())
         }
         Err(_) => {
             listener.stats.inc(stats::downstream_cx_transport_socket_connect_timeout);
+            life.local_close_reason.set(Some(close_reason::TRANSPORT_SOCKET_TIMEOUT));
             Err(())
         }
     }
@@ -224,15 +243,15 @@ async fn secure(
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+    fn size_of_future<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
         size_of::<F>()
     }
 
     /// Every idle connection has one. What is not waited for all along belongs into a box.
     #[test]
     fn a_connection_is_small() {
-        let size = size_of_future(|worker: &'static Rc<Worker>, listener, raw, remote| {
-            serve(worker, listener, raw, remote)
+        let size = size_of_future(|worker: &'static Rc<Worker>, listener, raw, remote, started| {
+            serve(worker, listener, raw, remote, started)
         });
         assert!(size <= 2560, "{size} bytes");
     }

@@ -10,7 +10,7 @@ mod set_filter_state;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use sail_proxy_config::listener::{ListenerFilter, ListenerFilterKind};
@@ -47,6 +47,8 @@ pub(super) struct Intake {
     /// Values by key.
     pub(super) filter_state: Vec<(Box<str>, Box<str>)>,
     bound: SocketAddr,
+    /// When the connection was accepted.
+    pub(super) accepted: Instant,
 }
 
 /// Why a connection is not taken any further.
@@ -67,7 +69,7 @@ impl From<io::Error> for Refused {
 }
 
 impl Intake {
-    pub(super) fn new(raw: Raw, remote: Option<SocketAddr>) -> Self {
+    pub(super) fn new(raw: Raw, remote: Option<SocketAddr>, accepted: Instant) -> Self {
         let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let bound = match &raw {
             Raw::Tcp(tcp) => tcp.local_addr().unwrap_or(unspecified),
@@ -88,6 +90,7 @@ impl Intake {
             upstream_source: None,
             filter_state: Vec::new(),
             bound,
+            accepted,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
@@ -104,6 +105,35 @@ pub(crate) fn set_raw(socket: &impl AsFd, level: i32, name: i32, value: &[u8]) -
     let result =
         unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel's estimate of a TCP connection's round trip.
+#[expect(unsafe_code, reason = "no safe wrapper returns TCP_INFO")]
+pub(crate) fn round_trip(socket: BorrowedFd<'_>) -> Option<Duration> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes, which `info` has, into memory that is zero before; the
+    // descriptor is borrowed, hence open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: every bit pattern is a `tcp_info`, and all of it was set to zero.
+    Some(Duration::from_micros(unsafe { info.assume_init() }.tcpi_rtt.into()))
+}
+
+/// Makes the end of a connection a reset.
+pub(crate) fn reset_at_close(socket: BorrowedFd<'_>) {
+    // Where it cannot be, the end is an ordinary one.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 /// What an upstream connection is asked to be.

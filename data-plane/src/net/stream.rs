@@ -87,6 +87,21 @@ impl Stream {
         }
     }
 
+    /// The TCP socket below, whatever is above it.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        let prefixed = match self {
+            Self::Plain(io) => io,
+            Self::Server(tls) => tls.get_ref().0,
+            Self::Client(tls) => tls.get_ref().0,
+            Self::Rewound(rewound) => return rewound.rest.tcp(),
+            Self::Tunnel(_) | Self::Posted(_) => return None,
+        };
+        match prefixed.raw() {
+            Raw::Tcp(tcp) => Some(tcp),
+            Raw::Unix(_) => None,
+        }
+    }
+
     /// The stream with bytes put back that were read from it.
     pub(crate) fn rewound(self, prefix: Bytes) -> Self {
         if prefix.is_empty() {

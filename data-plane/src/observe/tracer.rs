@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use sail_proxy_config::hcm::Hcm;
-use sail_proxy_config::tracing::{CustomTagSource, OtelExporter, Tracing, TracingProvider};
+use sail_proxy_config::http_filter::HttpFilterKind;
+use sail_proxy_config::tracing::{OtelExporter, Tracing, TracingProvider};
 use sail_proxy_decide::fraction::Fraction;
 
 use super::Observers;
 use crate::stream_info::Direction;
-use crate::trace::{
-    CustomTag, ExportProtocol, Exporter, Kind, Propagation, Sampling, TagSource, Tracer, TracerOptions,
-};
+use crate::trace::{ExportProtocol, Exporter, Kind, Propagation, Sampling, Tracer, TracerOptions};
 
 impl Observers {
     pub(super) fn tracer(&self, direction: Direction, hcm: &Hcm, tracing: &Tracing) -> Option<Tracer> {
@@ -55,32 +54,27 @@ impl Observers {
             no_propagation: tracing.no_context_propagation,
             long_ids,
             shared,
-            kind: Kind::of(direction),
+            // With spans of tries, the proxy is a hop of its own.
+            kind: if tracing.spawn_upstream_span { Kind::Server } else { Kind::of(direction) },
             max_path: tracing.max_path_tag_length as usize,
-            tags: tracing.custom_tags.iter().filter_map(|tag| self.custom_tag(tag)).collect(),
+            tags: tracing.custom_tags.clone(),
+            verbose: tracing.verbose,
+            upstream_spans: tracing.spawn_upstream_span || starts_child_span(hcm),
+            operation: tracing.operation.clone(),
+            upstream_operation: tracing.upstream_operation.clone(),
             pack_reason: hcm.request_id.pack_trace_reason,
             node: (self.node.id.as_str().into(), zone),
             exporter: self.exporters.get(exporter),
             stats: self.store.scope(&hcm.stat_prefix),
         }))
     }
+}
 
-    fn custom_tag(&self, tag: &sail_proxy_config::tracing::CustomTag) -> Option<CustomTag> {
-        let given = |default: &Arc<str>| Some(default.clone()).filter(|default| !default.is_empty());
-        let source = match &tag.source {
-            CustomTagSource::Literal(text) => TagSource::Literal(text.clone()),
-            CustomTagSource::Environment(name, default) => {
-                let value = self.environment.get(&**name).map(|value| Arc::from(value.as_str()));
-                TagSource::Literal(value.or_else(|| given(default))?)
-            }
-            CustomTagSource::RequestHeader(name, default) => TagSource::Header(name.clone(), given(default)),
-            CustomTagSource::Metadata(source, namespace, path, default) => {
-                TagSource::Metadata(*source, namespace.clone(), path.clone(), given(default))
-            }
-            CustomTagSource::Format(format) => TagSource::Format(format.clone()),
-        };
-        Some(CustomTag { name: tag.tag.clone(), source })
-    }
+/// Whether the router asks for spans of tries, as it did before the tracer could.
+fn starts_child_span(hcm: &Hcm) -> bool {
+    hcm.http_filters
+        .iter()
+        .any(|filter| matches!(&filter.kind, HttpFilterKind::Router(router) if router.start_child_span))
 }
 
 /// A percentage with two digits behind the point, as Envoy rounds it.

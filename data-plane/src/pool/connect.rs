@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::client::conn::{http1, http2};
@@ -24,6 +24,7 @@ use crate::net::batch::{Batch, BatchExec};
 use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
+use crate::stream_info::UpstreamLife;
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
 
@@ -199,7 +200,9 @@ impl Connector {
         let failed = |error: std::io::Error| {
             PoolError::Connect(format!("delayed connect error: {}", os_reason(&error)).into())
         };
+        let begun = Instant::now();
         let mut raw = self.reach().await.map_err(failed)?;
+        let connected = Instant::now();
         if let Some(header) = &self.header {
             raw.write_all(header).await.map_err(failed)?;
         }
@@ -219,7 +222,10 @@ impl Connector {
             }
         };
         let id = self.worker.shared.next_connection.fetch_add(1, Relaxed);
-        let info = Rc::new(Connection { id, local, tls, requests: Cell::new(0), expires: Cell::new(None) });
+        let handshaken = tls.is_some().then(Instant::now);
+        let life = Rc::new(UpstreamLife { begun, connected, handshaken });
+        let info =
+            Rc::new(Connection { id, local, tls, life, requests: Cell::new(0), expires: Cell::new(None) });
         Ok(Opened { stream, info })
     }
 

@@ -16,6 +16,7 @@ use super::limits::Permit;
 use super::{Facts, Pool};
 use crate::http::body::Body;
 use crate::stats::sets::cluster as stats;
+use crate::stream_info::UpstreamLife;
 
 /// What is known of an upstream connection.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) tls: Option<Rc<crate::tls::Peer>>,
+    pub(crate) life: Rc<UpstreamLife>,
     pub(crate) requests: Cell<u32>,
     /// When it has lasted long enough.
     pub(crate) expires: Cell<Option<Instant>>,

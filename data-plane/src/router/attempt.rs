@@ -257,6 +257,7 @@ impl Try<'_> {
         let upstream = info.upstream_mut();
         upstream.connection_id = Some(facts.id);
         upstream.local_address = facts.local;
+        upstream.life = Some(facts.life.clone());
         upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
         upstream.protocol = Some(if http2 { Protocol::Http2 } else { Protocol::Http11 });
     }

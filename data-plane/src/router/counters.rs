@@ -21,7 +21,11 @@ impl Counters {
         if host.virtual_clusters.is_empty() && route.stat_name.is_empty() {
             return Self::default();
         }
-        let group = host.virtual_cluster(&head.view()).map(|group| &group.stat_name);
+        let group = host.virtual_cluster(&head.view());
+        if let Some(name) = group.and_then(|group| group.name.as_ref()) {
+            exchange.info.borrow_mut().virtual_cluster = Some(name.clone());
+        }
+        let group = group.map(|group| &group.stat_name);
         let route = Some(&route.stat_name).filter(|name| !name.is_empty());
         let scope = |name: &Arc<str>| exchange.connection.worker.virtual_host_stats(name);
         Self(group.into_iter().chain(route).map(scope).collect())

@@ -278,6 +278,8 @@ impl Tries<'_> {
         if self.found.virtual_host.include_request_attempt_count {
             head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
         }
+        let observer = &self.exchange.connection.manager.observer;
+        observer.on_try(&mut head.headers, &mut self.exchange.info.borrow_mut(), count);
         count
     }
 
@@ -299,10 +301,18 @@ impl Tries<'_> {
                 }
                 return result;
             };
+            self.note_retry(&result);
             // The failed try's connection is given up before the next is looked for.
             drop(result);
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// A try ended, and there will be another.
+    fn note_retry(&self, result: &Result<Success, Failure>) {
+        let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
+        let observer = &self.exchange.connection.manager.observer;
+        observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status));
     }
 
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {

@@ -11,9 +11,9 @@ mod process;
 mod wasm_vms;
 
 pub use auth::{
-    http_adaptive_concurrency, http_admission_control, http_api_key_auth, http_bandwidth_limit,
-    http_basic_auth, http_cors, http_credential_injector, http_credential_oauth2, http_csrf, http_ip_tagging,
-    http_jwt_authn, http_set_metadata,
+    header_to_metadata, http_adaptive_concurrency, http_admission_control, http_api_key_auth,
+    http_bandwidth_limit, http_basic_auth, http_cors, http_credential_injector, http_credential_oauth2,
+    http_csrf, http_ip_tagging, http_jwt_authn, http_set_metadata,
 };
 pub use bodies::{
     http_compressor, http_custom_response, http_decompressor, http_ext_proc, http_lua, json_to_metadata,

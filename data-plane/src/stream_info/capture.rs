@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// Which headers to keep; one per connection manager, known when its configuration is activated.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
     /// Of the request, as it goes upstream.
     pub request: Vec<HeaderName>,
@@ -16,6 +16,10 @@ pub struct Capture {
     pub trailers: Vec<HeaderName>,
     /// Whether metadata of configuration are kept.
     pub metadata: bool,
+    /// Whether the moment is kept when the response's body begins.
+    pub body_begin: bool,
+    /// Whether the kernel is asked for the connection's round trip.
+    pub round_trip: bool,
     /// Whether every header is kept: expressions may ask for any.
     pub all: bool,
 }
@@ -71,9 +75,21 @@ impl Captured {
         self.plan = Some(plan.clone());
     }
 
+    /// Keeps all that there is: the request's route asks for what no plan could know.
+    pub fn everything(&mut self) {
+        let mut plan = self.plan.as_deref().cloned().unwrap_or_default();
+        plan.everything();
+        self.plan = Some(Arc::new(plan));
+    }
+
     /// Whether metadata of configuration are kept.
     pub fn wants_metadata(&self) -> bool {
         self.plan.as_ref().is_some_and(|plan| plan.metadata)
+    }
+
+    /// Whether the moment is kept when the response's body begins.
+    pub fn wants_body_begin(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.body_begin)
     }
 
     /// Keeps the request's headers: after the filters, before the request goes upstream.

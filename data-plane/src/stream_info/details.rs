@@ -131,3 +131,25 @@ pub mod reset {
         PROTOCOL_ERROR = "protocol_error";
     }
 }
+
+/// Why we closed a connection, as `%DOWNSTREAM_LOCAL_CLOSE_REASON%` and its kin tell it; the spelling is Envoy's.
+pub mod close_reason {
+    details! {
+        /// The handshake took too long.
+        TRANSPORT_SOCKET_TIMEOUT = "transport_socket_timeout";
+        /// Nothing moved for too long.
+        TCP_SESSION_IDLE_TIMEOUT = "tcp_session_idle_timeout";
+        /// The connection lasted too long.
+        MAX_CONNECTION_DURATION = "max_connection_duration_reached";
+        /// The client was told with a response that its connection ends.
+        DRAINED = "deferred_close_on_drained_connection";
+        /// No connection to the upstream.
+        TCP_CONNECT_FAILED = "tcp_initializion_failure:0";
+        /// No host to connect to.
+        TCP_NO_HEALTHY_UPSTREAM = "tcp_initializion_failure:1";
+        /// Too many connections.
+        TCP_RESOURCE_LIMIT = "tcp_initializion_failure:2";
+        /// No such cluster.
+        TCP_NO_ROUTE = "tcp_initializion_failure:3";
+    }
+}

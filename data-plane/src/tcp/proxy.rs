@@ -1,6 +1,8 @@
 //! `envoy.filters.network.tcp_proxy`: connects to a cluster's host and relays.
 
 use std::cell::RefCell;
+use std::io;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,14 +21,15 @@ use super::relay::{self, End, Progress};
 use super::{exchange_metadata, tunnel};
 use crate::cluster::{Cluster, LbContext, target, upstream_address};
 use crate::listener::connection::Accepted;
-use crate::net::Stream;
+use crate::net::{Stream, socket};
 use crate::observe::TcpObserver;
 use crate::pool::PoolError;
 use crate::pool::connect::{Connector, Opened};
 use crate::pool::limits::{Permit, Resource};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
-use crate::stream_info::{PeerMetadata, ResponseFlag, StreamInfo, UpstreamInfo};
+use crate::stream_info::details::close_reason;
+use crate::stream_info::{CloseType, PeerMetadata, ResponseFlag, StreamInfo, UpstreamInfo};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
 
@@ -49,6 +52,11 @@ struct Upstream {
 }
 
 impl TcpProxy {
+    /// Whether a log tells the connection's round trip.
+    pub(crate) fn wants_round_trip(&self) -> bool {
+        self.observer.wants_round_trip()
+    }
+
     pub(crate) fn new(
         config: &Arc<Config>,
         listener: &Listener,
@@ -73,13 +81,16 @@ impl TcpProxy {
     ) {
         self.stats.inc(stats::downstream_cx_total);
         let _active = self.stats.hold(stats::downstream_cx_active);
-        let mut info = StreamInfo::new(accepted.downstream.clone());
+        let life = &accepted.downstream.state.life;
+        life.upstream.set(Some((CloseType::Normal, None)));
+        let mut info = StreamInfo::of_connection(accepted.downstream.clone());
         info.filter_chain = (!chain.is_empty()).then_some(chain);
         info.downstream_peer = judged.downstream_peer.clone();
         let info = RefCell::new(info);
         self.run(&worker, &accepted, &judged, &info, stream).await;
         let mut info = info.into_inner();
         info.timing.end = Some(Instant::now());
+        life.end();
         self.observer.on_close(&mut info);
     }
 
@@ -108,7 +119,10 @@ impl TcpProxy {
             }
         }
         self.observer.on_open(&mut info.borrow_mut());
-        self.relay(worker, accepted, info, &mut downstream, &mut upstream).await;
+        let ended = self.relay(worker, accepted, info, &mut downstream, &mut upstream).await;
+        if let Some(how) = ended {
+            note_end(&mut info.borrow_mut(), &how, &downstream, &upstream);
+        }
         cluster.stats().inc(cluster_stats::upstream_cx_destroy);
         cluster.stats().move_by(cluster_stats::upstream_cx_active, -1);
         host.state.active_connections.fetch_sub(1, Relaxed);
@@ -123,6 +137,7 @@ impl TcpProxy {
         Some(limit + limit.mul_f64(share * random))
     }
 
+    /// How the sides ended it; `None` where a timer did.
     async fn relay(
         &self,
         worker: &Worker,
@@ -130,11 +145,13 @@ impl TcpProxy {
         info: &RefCell<StreamInfo>,
         downstream: &mut Stream,
         upstream: &mut Stream,
-    ) {
+    ) -> Option<End> {
         let progress = Progress::new();
+        let mut ended = None;
         let end = self.duration_limit(worker).map(|limit| Instant::now() + limit);
         let log_interval = self.config.access_log_flush_interval;
         let mut log_at = log_interval.map(|interval| Instant::now() + interval);
+        let life = &accepted.downstream.state.life;
         let run = relay::relay(downstream, upstream, &progress);
         tokio::pin!(run);
         let mut report = Instant::now() + REPORT_INTERVAL;
@@ -148,7 +165,7 @@ impl TcpProxy {
             tokio::select! {
                 biased;
                 how = &mut run => {
-                    note_end(&mut info.borrow_mut(), &how);
+                    ended = Some(how);
                     break;
                 }
                 () = timer.as_mut() => {
@@ -163,6 +180,7 @@ impl TcpProxy {
                     if end.is_some_and(|end| end <= now) {
                         self.stats.inc(stats::max_downstream_connection_duration);
                         info.borrow_mut().flag(ResponseFlag::DurationTimeout);
+                        life.close(close_reason::MAX_CONNECTION_DURATION);
                         break;
                     }
                     if drain_end.is_some_and(|end| end <= now) {
@@ -172,6 +190,7 @@ impl TcpProxy {
                     if self.config.idle_timeout.is_some_and(|idle| progress.moved.get() + idle <= now) {
                         self.stats.inc(stats::idle_timeout);
                         info.borrow_mut().flag(ResponseFlag::StreamIdleTimeout);
+                        life.close(close_reason::TCP_SESSION_IDLE_TIMEOUT);
                         break;
                     }
                     if report <= now {
@@ -183,6 +202,7 @@ impl TcpProxy {
             }
         }
         self.report(info, &progress);
+        ended
     }
 
     /// Brings the record's and the statistics' byte counts up to date.
@@ -205,6 +225,7 @@ impl TcpProxy {
         judged: &Judged,
         info: &RefCell<StreamInfo>,
     ) -> Option<Upstream> {
+        let life = &accepted.downstream.state.life;
         let active = worker.active();
         let chosen = self.config.cluster.choose(worker.random());
         let name = match (&accepted.downstream.server_name, chosen) {
@@ -215,6 +236,7 @@ impl TcpProxy {
         let Some(cluster) = active.cluster(&name) else {
             self.stats.inc(stats::downstream_cx_no_route);
             info.borrow_mut().flag(ResponseFlag::NoClusterFound);
+            life.local_close_reason.set(Some(close_reason::TCP_NO_ROUTE));
             return None;
         };
         info.borrow_mut().cluster = Some(cluster.info().clone());
@@ -237,6 +259,7 @@ impl TcpProxy {
             info.borrow_mut().attempt_count += 1;
             let Some(choice) = cluster.choose(&context, worker) else {
                 info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
+                life.local_close_reason.set(Some(close_reason::TCP_NO_HEALTHY_UPSTREAM));
                 return None;
             };
             // A member of an aggregate answers for itself.
@@ -248,6 +271,7 @@ impl TcpProxy {
             let Some(permit) = permit.flatten() else {
                 cluster.stats().inc(cluster_stats::upstream_cx_overflow);
                 info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
+                life.local_close_reason.set(Some(close_reason::TCP_RESOURCE_LIMIT));
                 return None;
             };
             info.borrow_mut().upstream = Some(UpstreamInfo {
@@ -283,6 +307,7 @@ impl TcpProxy {
             }
         }
         cluster.stats().inc(cluster_stats::upstream_cx_connect_attempts_exceeded);
+        life.local_close_reason.set(Some(close_reason::TCP_CONNECT_FAILED));
         let mut info = info.borrow_mut();
         info.flag(ResponseFlag::UpstreamConnectionFailure);
         info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
@@ -340,15 +365,34 @@ fn note_upstream(info: &mut StreamInfo, opened: &Opened) {
     let upstream = info.upstream_mut();
     upstream.local_address = facts.local;
     upstream.connection_id = Some(facts.id);
+    upstream.life = Some(facts.life.clone());
     upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
 }
 
-fn note_end(info: &mut StreamInfo, end: &End) {
+/// Notes how a relay ended. Who is reset by one side resets the other.
+fn note_end(info: &mut StreamInfo, end: &End, downstream: &Stream, upstream: &Stream) {
+    let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+    let reset_at_close = |stream: &Stream| {
+        if let Some(tcp) = stream.tcp() {
+            socket::reset_at_close(tcp.as_fd());
+        }
+    };
+    let life = &info.downstream.state.life;
     match end {
         End::Finished => {}
         End::Downstream(error) => {
             tracing::debug!(%error, "the client's connection broke");
-            info.flag(ResponseFlag::DownstreamConnectionTermination);
+            if reset(error) {
+                life.closed.set(CloseType::RemoteReset);
+                reset_at_close(upstream);
+            }
+        }
+        End::Upstream(error) if reset(error) => {
+            tracing::debug!(%error, "the upstream reset the connection");
+            life.closed.set(CloseType::LocalReset);
+            life.upstream.set(Some((CloseType::RemoteReset, None)));
+            reset_at_close(downstream);
+            info.flag(ResponseFlag::UpstreamRemoteReset);
         }
         End::Upstream(error) => {
             tracing::debug!(%error, "the upstream's connection broke");

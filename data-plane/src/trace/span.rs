@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
-use sail_proxy_decide::format::MetadataSource;
+use sail_proxy_decide::format::{Format, MetadataSource};
 use sail_proxy_decide::fraction::Runtime;
 use sail_proxy_decide::route::RouteTracing;
+use sail_proxy_decide::route::spans::{CustomTag, CustomTagSource, RouteSpans};
 
 use super::context::{Context, Propagation, SpanId, TraceId, inject, trace_state};
 use super::export::ExporterHandle;
@@ -56,29 +57,13 @@ pub struct Span {
     pub error: bool,
     /// W3C's `tracestate`, handed on.
     pub trace_state: String,
+    /// What happened when, for Zipkin alone, as in Envoy.
+    pub annotations: Vec<(SystemTime, &'static str)>,
+    /// The span of the try under way.
+    pub(super) child: Option<Box<Span>>,
+    /// What the route says of it.
+    pub(super) of_route: Option<Arc<RouteSpans>>,
     exporter: ExporterHandle,
-}
-
-/// A tag that the configuration adds.
-#[derive(Clone, Debug)]
-pub struct CustomTag {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Where its value comes from.
-    pub source: TagSource,
-}
-
-/// Where a tag's value comes from.
-#[derive(Clone, Debug)]
-pub enum TagSource {
-    /// It is fixed: a literal, or an environment variable read when the configuration was built.
-    Literal(Arc<str>),
-    /// A request header, or this where it is absent.
-    Header(HeaderName, Option<Arc<str>>),
-    /// Operators.
-    Format(sail_proxy_decide::format::Format),
-    /// Metadata: whose, namespace and path of keys, or this where they are absent.
-    Metadata(MetadataSource, Arc<str>, Box<[Box<str>]>, Option<Arc<str>>),
 }
 
 /// What of a request's way has a say in its trace.
@@ -112,7 +97,15 @@ pub struct TracerOptions {
     /// The longest path in `http.url`.
     pub max_path: usize,
     /// Additional tags.
-    pub tags: Vec<CustomTag>,
+    pub tags: Box<[CustomTag]>,
+    /// Whether spans tell the moments of their streams.
+    pub verbose: bool,
+    /// Whether each try is a span of its own.
+    pub upstream_spans: bool,
+    /// The spans' name.
+    pub operation: Option<Format>,
+    /// The name of the spans of tries.
+    pub upstream_operation: Option<Format>,
     /// Whether the reason is written into the request id.
     pub pack_reason: bool,
     /// The node's id and zone, which are tags.
@@ -145,13 +138,9 @@ impl Tracer {
         for name in ["user-agent", "x-envoy-downstream-service-cluster", "content-type"] {
             capture.request(name);
         }
-        for tag in &self.0.tags {
-            match &tag.source {
-                TagSource::Header(name, _) => capture.request(name.as_str()),
-                TagSource::Format(format) => crate::access_log::plan_format(format, capture),
-                TagSource::Metadata(source, ..) => capture.metadata |= *source != MetadataSource::Dynamic,
-                _ => {}
-            }
+        plan_tags(&self.0.tags, capture);
+        for format in self.0.operation.iter().chain(&self.0.upstream_operation) {
+            crate::access_log::plan_format(format, capture);
         }
     }
 
@@ -192,6 +181,10 @@ impl Tracer {
         if !options.no_propagation {
             inject(headers, options.propagation, (trace, id), parent, sampled);
         }
+        let of_route = way.tracing.and_then(|tracing| tracing.spans.clone());
+        if sampled && of_route.is_some() {
+            info.captured.everything();
+        }
         let default = if options.kind == Kind::Client { "egress" } else { "ingress" };
         info.span = Some(Box::new(Span {
             trace,
@@ -206,12 +199,75 @@ impl Tracer {
             tags: Vec::new(),
             error: false,
             trace_state: state,
+            annotations: Vec::new(),
+            child: None,
+            of_route,
             exporter: options.exporter.clone(),
         }));
     }
 
+    /// Begins a try's span, if tries have any, and leaves its context in the try's headers.
+    pub fn begin_try(&self, headers: &mut HeaderMap, info: &mut StreamInfo, count: u32) {
+        let options = &self.0;
+        if !options.upstream_spans {
+            return;
+        }
+        self.end_try(info, None);
+        let Some(parent) = &info.span else { return };
+        let id = SpanId::random(&mut rand::rng());
+        if !options.no_propagation {
+            inject(headers, options.propagation, (parent.trace, id), Some(parent.id), parent.sampled);
+        }
+        let named = parent.of_route.as_ref().and_then(|route| route.upstream_operation.as_ref());
+        let name = match named.or(options.upstream_operation.as_ref()) {
+            Some(format) => crate::access_log::text(format, info),
+            None => {
+                let cluster = info.cluster.as_ref().map_or("", |cluster| &*cluster.observability_name);
+                format!("router {cluster} egress")
+            }
+        };
+        let mut tags = Vec::new();
+        if count > 1 {
+            tags.push(("retry.count".into(), (count - 1).to_string()));
+        }
+        let child = Span {
+            trace: parent.trace,
+            id,
+            parent: Some(parent.id),
+            shared: false,
+            sampled: parent.sampled,
+            kind: Kind::Client,
+            name: name.into(),
+            start: SystemTime::now(),
+            duration: Duration::ZERO,
+            tags,
+            error: false,
+            trace_state: parent.trace_state.clone(),
+            annotations: Vec::new(),
+            child: None,
+            of_route: parent.of_route.clone(),
+            exporter: options.exporter.clone(),
+        };
+        if let Some(parent) = &mut info.span {
+            parent.child = Some(Box::new(child));
+        }
+    }
+
+    /// Ends the span of the try under way: with the status that it had, or the request's.
+    pub fn end_try(&self, info: &mut StreamInfo, status: Option<u16>) {
+        let Some(mut span) = info.span.as_mut().and_then(|span| span.child.take()) else { return };
+        if !span.sampled {
+            return;
+        }
+        span.duration = span.start.elapsed().unwrap_or_default();
+        self.fill_try(&mut span, info, status.or(info.response_code).unwrap_or(0));
+        let exporter = span.exporter.clone();
+        exporter.send(*span);
+    }
+
     /// Ends the request's span and hands it to its exporter.
     pub fn end(&self, info: &mut StreamInfo) {
+        self.end_try(info, None);
         let Some(mut span) = info.span.take() else { return };
         if !span.sampled {
             return;
@@ -302,9 +358,53 @@ impl Tracer {
         if span.error {
             span.tags.push(("error".into(), "true".to_owned()));
         }
-        for custom in &options.tags {
-            if let Some(value) = custom.source.value(info) {
-                span.tags.push((custom.name.to_string().into(), value));
+        self.name(span, info);
+        self.add_custom_tags(span, info);
+        if options.verbose {
+            annotate(span, info);
+        }
+    }
+
+    fn name(&self, span: &mut Span, info: &StreamInfo) {
+        let of_route = span.of_route.as_ref().and_then(|route| route.operation.as_ref());
+        if let Some(format) = of_route.or(self.0.operation.as_ref()) {
+            span.name = crate::access_log::text(format, info).into();
+        }
+    }
+
+    fn fill_try(&self, span: &mut Span, info: &StreamInfo, status: u16) {
+        let mut tag = |name: &'static str, value: String| span.tags.push((name.into(), value));
+        tag("component", "proxy".to_owned());
+        let upstream = info.upstream.as_ref();
+        tag("http.protocol", info.protocol.map_or("-", |protocol| protocol.as_str()).to_owned());
+        if let Some(host) = upstream.and_then(|upstream| upstream.host.as_ref()) {
+            tag("upstream_address", host.to_string());
+            tag("peer.address", host.to_string());
+        }
+        if let Some(cluster) = &info.cluster {
+            tag("upstream_cluster", cluster.name.to_string());
+            tag("upstream_cluster.name", cluster.observability_name.to_string());
+        }
+        tag("http.status_code", status.to_string());
+        tag("response_flags", info.flags.to_string());
+        span.error = status >= 500 || status == 0 || info.grpc_status.is_some_and(|grpc| grpc != 0);
+        if span.error {
+            span.tags.push(("error".into(), "true".to_owned()));
+        }
+        self.add_custom_tags(span, info);
+        if self.0.verbose {
+            annotate(span, info);
+        }
+    }
+
+    /// The connection manager's tags, and the route's in the place of those of the same name.
+    fn add_custom_tags(&self, span: &mut Span, info: &StreamInfo) {
+        let route = span.of_route.clone();
+        let own = route.as_ref().map(|route| &route.custom_tags[..]).unwrap_or_default();
+        let general = self.0.tags.iter().filter(|tag| own.iter().all(|other| other.tag != tag.tag));
+        for custom in general.chain(own) {
+            if let Some(value) = value(&custom.source, info) {
+                span.tags.push((custom.tag.to_string().into(), value));
             }
         }
     }
@@ -317,25 +417,57 @@ impl Tracer {
     }
 }
 
-impl TagSource {
-    fn value(&self, info: &StreamInfo) -> Option<String> {
-        match self {
-            Self::Literal(text) => Some(text.to_string()),
-            Self::Header(name, default) => {
-                let header = info.captured.request(name.as_str()).map(str::to_owned);
-                header.or_else(|| default.as_ref().map(ToString::to_string))
-            }
-            Self::Format(format) => {
-                let text = crate::access_log::text(format, info);
-                (!text.is_empty()).then_some(text)
-            }
-            Self::Metadata(source, namespace, path, default) => {
-                let found = metadata(info, *source, namespace, path).map(|value| match value {
-                    serde_json::Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                });
-                found.or_else(|| default.as_ref().map(ToString::to_string))
-            }
+/// Adds the headers that tags read.
+fn plan_tags(tags: &[CustomTag], capture: &mut Capture) {
+    for tag in tags {
+        match &tag.source {
+            CustomTagSource::RequestHeader(name, _) => capture.request(name.as_str()),
+            CustomTagSource::Format(format) => crate::access_log::plan_format(format, capture),
+            CustomTagSource::Metadata(source, ..) => capture.metadata |= *source != MetadataSource::Dynamic,
+            CustomTagSource::Literal(_) | CustomTagSource::Environment(..) => {}
+        }
+    }
+}
+
+fn value(source: &CustomTagSource, info: &StreamInfo) -> Option<String> {
+    let given = |default: &Arc<str>| (!default.is_empty()).then(|| default.to_string());
+    match source {
+        CustomTagSource::Literal(text) => given(text),
+        // Variables that are set were read with the configuration.
+        CustomTagSource::Environment(_, default) => given(default),
+        CustomTagSource::RequestHeader(name, default) => {
+            info.captured.request(name.as_str()).map(str::to_owned).or_else(|| given(default))
+        }
+        CustomTagSource::Format(format) => {
+            let text = crate::access_log::text(format, info);
+            (!text.is_empty()).then_some(text)
+        }
+        CustomTagSource::Metadata(source, namespace, path, default) => {
+            let found = metadata(info, *source, namespace, path).map(|value| match value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            found.or_else(|| given(default))
+        }
+    }
+}
+
+/// Envoy's names of a stream's moments.
+fn annotate(span: &mut Span, info: &StreamInfo) {
+    let timing = &info.timing;
+    let moments = [
+        ("last_downstream_rx_byte_received", timing.last_downstream_rx),
+        ("first_upstream_tx_byte_sent", timing.first_upstream_tx),
+        ("last_upstream_tx_byte_sent", timing.last_upstream_tx),
+        ("first_upstream_rx_byte_received", timing.first_upstream_rx),
+        ("last_upstream_rx_byte_received", timing.last_upstream_rx),
+        ("first_downstream_tx_byte_sent", timing.first_downstream_tx),
+        ("last_downstream_tx_byte_sent", timing.last_downstream_tx),
+    ];
+    for (name, moment) in moments {
+        if let Some(moment) = moment {
+            let at = info.start_time + moment.saturating_duration_since(info.start);
+            span.annotations.push((at, name));
         }
     }
 }

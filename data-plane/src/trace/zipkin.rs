@@ -38,6 +38,10 @@ fn one(span: &Span, service: &str, address: Option<std::net::IpAddr>) -> Value {
     if let Some(parent) = span.parent {
         value["parentId"] = parent.to_string().into();
     }
+    if !span.annotations.is_empty() {
+        let one = |(at, what): &(SystemTime, &str)| json!({ "timestamp": micros(*at), "value": what });
+        value["annotations"] = span.annotations.iter().map(one).collect();
+    }
     if span.shared {
         value["shared"] = true.into();
     }

@@ -15,6 +15,7 @@ use prost::Message;
 use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_decide::host::Locality;
 use tokio::sync::Notify;
+use xds_api::codec::Codec;
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -92,6 +93,8 @@ pub struct Manager {
     converted: Notify,
     pub(super) this: Weak<Self>,
     pub(super) stats: Stats,
+    /// Looks for fields that are not known, where those are refused.
+    pub(super) strict: Option<Codec>,
 }
 
 /// Statistics of discovery.
@@ -139,6 +142,7 @@ impl Manager {
         let fixed = bootstrap.static_resources.as_ref().unwrap_or(&empty);
         let manager = Rc::new_cyclic(|this| Self {
             main: main.clone(),
+            strict: main.cli.reject_unknown_dynamic_fields.then(Codec::new),
             parts: Rc::new(make(bell(this))),
             statics: fixed
                 .clusters

@@ -74,6 +74,7 @@ impl Manager {
         name: &Arc<str>,
         body: &[u8],
     ) -> Result<(), String> {
+        self.check_fields(type_url, body)?;
         match type_url {
             type_url::CLUSTER => self.take_cluster(resources, source, name, body)?,
             type_url::LISTENER => self.take_listener(resources, source, name, body)?,
@@ -86,6 +87,18 @@ impl Manager {
         }
         resources.absent.remove(&(type_url.to_owned(), name.to_string()));
         Ok(())
+    }
+
+    /// Refuses a resource with fields that are not known, where the command line asks for that.
+    fn check_fields(&self, type_url: &str, body: &[u8]) -> Result<(), String> {
+        let Some(codec) = &self.strict else { return Ok(()) };
+        let name = type_url.rsplit('/').next().unwrap_or(type_url);
+        let Some((message, numbers)) = codec.unknown_fields(name, body).map_err(|e| e.to_string())? else {
+            return Ok(());
+        };
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let set = numbers.join(", ");
+        Err(format!("Protobuf message (type {message} with unknown field set {{{set}}}) has unknown fields"))
     }
 
     fn take_cluster(

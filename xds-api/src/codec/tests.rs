@@ -164,3 +164,30 @@ fn one_message_lies_over_another() {
     let replaced = codec.to_json(&codec.merge(&base, &over, Lists::Replace).unwrap()).unwrap();
     assert_eq!(replaced["health_checks"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn fields_that_are_not_known_are_found() {
+    use prost::Message;
+    let codec = Codec::new();
+    let yaml = "{name: a, transport_socket: {name: t, typed_config: {'@type': \
+                type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}}";
+    let cluster: Cluster = codec.from_yaml(yaml).unwrap();
+    let find = |cluster: &Cluster, extra: &[u8]| {
+        let bytes = [&cluster.encode_to_vec(), extra].concat();
+        codec.unknown_fields("envoy.config.cluster.v3.Cluster", &bytes).unwrap()
+    };
+    // Field 1000, a number.
+    let extra = [0xc0, 0x3e, 0x01];
+    assert_eq!(find(&cluster, &[]), None);
+    assert_eq!(find(&cluster, &extra), Some(("envoy.config.cluster.v3.Cluster".to_owned(), vec![1000])));
+    let mut inside = cluster.clone();
+    let socket = inside.transport_socket.as_mut().unwrap();
+    let Some(crate::envoy::config::core::v3::transport_socket::ConfigType::TypedConfig(any)) =
+        socket.config_type.as_mut()
+    else {
+        panic!("it has a configuration")
+    };
+    any.value.extend(extra);
+    let name = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    assert_eq!(find(&inside, &[]), Some((name.to_owned(), vec![1000])));
+}

@@ -168,6 +168,7 @@ pub(crate) fn formatters(cx: &mut Cx<'_>, values: Vec<pb::core::TypedExtensionCo
             "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
             "envoy.extensions.formatter.metadata.v3.Metadata",
             "envoy.extensions.formatter.cel.v3.Cel",
+            "envoy.extensions.formatter.file_content.v3.FileContent",
         ];
         if !known.contains(&type_name(&any)) {
             cx.error(

@@ -100,18 +100,60 @@ fn add_value(cx: &mut Cx<'_>, text: &str) -> Option<AddValue> {
     }
 }
 
-/// A format; environment variables are read here and now.
+/// A format; environment variables are read here and now, and files must be there.
 pub(crate) fn format(cx: &mut Cx<'_>, text: &str) -> Option<Format> {
     let format = cx.ok("", Format::parse(text))?;
-    if !format.operators().any(|operator| matches!(operator, Operator::Environment(_))) {
+    let settled =
+        |operator: &Operator| matches!(operator, Operator::Environment(_) | Operator::FileContent(_));
+    if !format.operators().any(settled) {
         return Some(format);
     }
-    let read = |segment: &Segment| match segment {
-        Segment::Operator(command @ Command { operator: Operator::Environment(name), .. }) => {
+    let mut segments = Vec::with_capacity(format.segments().len());
+    for segment in format.segments() {
+        let Segment::Operator(command) = segment else {
+            segments.push(segment.clone());
+            continue;
+        };
+        segments.push(match settle(cx, command)? {
+            Some(text) => Segment::Literal(text.into()),
+            None => match &command.operator {
+                Operator::Coalesce(all) => coalesced(cx, command, all)?,
+                _ => segment.clone(),
+            },
+        });
+    }
+    Some(segments.into_iter().collect())
+}
+
+/// What an operator says whatever the stream is.
+fn settle(cx: &mut Cx<'_>, command: &Command) -> Option<Option<String>> {
+    match &command.operator {
+        Operator::Environment(name) => {
             let value = cx.sources.environment(name).unwrap_or_else(|| "-".into());
-            Segment::Literal(command.shorten(&value).into())
+            Some(Some(command.shorten(&value).to_owned()))
         }
-        other => other.clone(),
-    };
-    Some(format.segments().iter().map(read).collect())
+        Operator::FileContent(path) => {
+            let read = cx.sources.file(path);
+            cx.ok("", read).map(|_| None)
+        }
+        _ => Some(None),
+    }
+}
+
+/// `COALESCE` with what is known by now in it: the operators after that never have their turn.
+fn coalesced(cx: &mut Cx<'_>, command: &Command, all: &[Command]) -> Option<Segment> {
+    let mut left = Vec::new();
+    for one in all {
+        match settle(cx, one)? {
+            None => left.push(one.clone()),
+            Some(text) if text.is_empty() => {}
+            Some(text) if left.is_empty() => return Some(Segment::Literal(command.shorten(&text).into())),
+            Some(text) => {
+                left.push(Command { operator: Operator::Literal(text.into()), max_length: None });
+                break;
+            }
+        }
+    }
+    let operator = Operator::Coalesce(left.into());
+    Some(Segment::Operator(Command { operator, max_length: command.max_length }))
 }

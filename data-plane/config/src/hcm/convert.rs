@@ -83,8 +83,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         &stream_flush_timeout,
         "the idle timeout holds while a response is flushed",
     );
-    cx.ignore("drain_timeout", &drain_timeout, "connections drain for --drain-time-s");
-    cx.ignore("drain_timeout_jitter", &drain_timeout_jitter, "connections drain without jitter");
     cx.refuse("forward_client_cert_matcher", &forward_client_cert_matcher);
     cx.refuse(
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
@@ -142,6 +140,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         request_headers: values::limit(cx, "request_headers_timeout", request_headers_timeout, None),
         delayed_close: values::duration(cx, "delayed_close_timeout", delayed_close_timeout)
             .unwrap_or(Duration::from_secs(1)),
+        drain: values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(Duration::from_secs(5)),
     };
     let flush_interval = options.access_log_flush_interval.or(access_log_flush_interval);
     Some(Hcm {
@@ -153,6 +152,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
             || flush_access_log_on_new_request,
         timeouts,
         max_connection_duration_jitter: common.max_connection_duration_jitter,
+        drain_timeout_jitter: values::percent(cx, "drain_timeout_jitter", drain_timeout_jitter, 0.0),
         limits: HcmLimits {
             max_request_headers_bytes: values::u32_or(max_request_headers_kb, 60) as usize * 1024,
             max_headers_count: common.max_headers_count,

@@ -52,6 +52,8 @@ pub struct Compressor {
     pub weaken_etag: bool,
     /// Whether the upstream does not see `accept-encoding`.
     pub remove_accept_encoding: bool,
+    /// Whether responses tell whether they were compressed, and else why not.
+    pub status_header: bool,
     /// Statuses whose responses are left alone.
     pub uncompressible: Box<[u16]>,
     /// Whether it is preferred to others that the client wants as much.
@@ -150,7 +152,6 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
         remove_accept_encoding_header,
         ..Default::default()
     });
-    cx.within("response_direction_config", |cx| cx.refuse("status_header_enabled", &status_header_enabled));
     Some(Compressor {
         codec: library,
         codec_name,
@@ -160,6 +161,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
         disable_on_etag: disable_on_etag_header,
         weaken_etag: weaken_etag_on_compress,
         remove_accept_encoding: remove_accept_encoding_header,
+        status_header: status_header_enabled,
         uncompressible: uncompressible_response_codes
             .into_iter()
             .filter_map(|code| u16::try_from(code).ok())

@@ -22,6 +22,8 @@ pub(super) const ENTRY: Entry = Entry {
 /// `Config`
 #[derive(Debug)]
 pub struct HeaderToMetadata {
+    /// What its statistics are called; `None`: there are none.
+    pub stat_prefix: Option<Arc<str>>,
     /// On requests.
     pub request: Box<[Rule]>,
     /// On responses.
@@ -80,8 +82,8 @@ pub enum ValueKind {
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HeaderToMetadata> {
     let proto::Config { request_rules, response_rules, stat_prefix } = cx.unpack(any)?;
-    cx.ignore("stat_prefix", &stat_prefix, "the filter has no statistics");
     Some(HeaderToMetadata {
+        stat_prefix: (!stat_prefix.is_empty()).then(|| stat_prefix.into()),
         request: cx.each("request_rules", request_rules, rule).into(),
         response: cx.each("response_rules", response_rules, rule).into(),
     })

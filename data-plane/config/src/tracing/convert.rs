@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use sail_proxy_decide::format::MetadataSource;
+use sail_proxy_decide::format::{Format, MetadataSource};
+use sail_proxy_decide::route::spans::{CustomTag, CustomTagSource, RouteSpans};
 
-use super::{CustomTag, CustomTagSource, OpenTelemetry, OtelExporter, Tracing, TracingProvider, Zipkin};
+use super::{OpenTelemetry, OtelExporter, Tracing, TracingProvider, Zipkin};
 use crate::access_log::grpc_target;
 use crate::convert::{Cx, arc, headers, type_name, values};
 use crate::pb;
@@ -23,23 +24,44 @@ pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::
         upstream_operation,
         no_context_propagation,
     } = value;
-    cx.ignore("verbose", &verbose, "spans have no log events");
-    cx.ignore(
-        "spawn_upstream_span",
-        &spawn_upstream_span,
-        "the router's start_child_span asks for spans of tries",
-    );
-    cx.refuse("operation", &operation);
-    cx.refuse("upstream_operation", &upstream_operation);
     Some(Tracing {
         client_sampling: values::percent(cx, "client_sampling", client_sampling, 100.0),
         random_sampling: values::percent(cx, "random_sampling", random_sampling, 100.0),
         overall_sampling: values::percent(cx, "overall_sampling", overall_sampling, 100.0),
         max_path_tag_length: values::u32_or(max_path_tag_length, 256),
         no_context_propagation,
+        verbose,
+        spawn_upstream_span: values::bool_or(spawn_upstream_span, false),
+        operation: self::operation(cx, "operation", &operation),
+        upstream_operation: self::operation(cx, "upstream_operation", &upstream_operation),
         custom_tags: cx.each("custom_tags", custom_tags, custom_tag).into(),
         provider: cx.option("provider", provider, self::provider).map(Arc::new),
     })
+}
+
+/// A span's name, where one is set.
+fn operation(cx: &mut Cx<'_>, field: &str, text: &str) -> Option<Format> {
+    if text.is_empty() {
+        return None;
+    }
+    cx.within(field, |cx| headers::format(cx, text))
+}
+
+/// What a route adds to, or puts in the place of, what the connection manager says.
+pub(crate) fn of_route(
+    cx: &mut Cx<'_>,
+    tags: Vec<pb::tag::CustomTag>,
+    operation: &str,
+    upstream_operation: &str,
+) -> Option<Arc<RouteSpans>> {
+    let spans = RouteSpans {
+        custom_tags: cx.each("custom_tags", tags, custom_tag).into(),
+        operation: self::operation(cx, "operation", operation),
+        upstream_operation: self::operation(cx, "upstream_operation", upstream_operation),
+    };
+    let empty =
+        spans.custom_tags.is_empty() && spans.operation.is_none() && spans.upstream_operation.is_none();
+    (!empty).then(|| Arc::new(spans))
 }
 
 fn custom_tag(cx: &mut Cx<'_>, value: pb::tag::CustomTag) -> Option<CustomTag> {

@@ -2,7 +2,7 @@
 
 use super::{
     Command, Expression, Field, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment,
-    Operator, PathSource, Precision, Segment, TimeFormat,
+    Operator, PathSource, Precision, Segment, TimeFormat, TimePoint,
 };
 use crate::head::HeaderKey;
 
@@ -156,6 +156,7 @@ fn operator(raw: &RawOperator<'_>) -> Result<Option<Operator>, String> {
             other => return Err(format!("{other:?} is none of CAMEL_STRING, SNAKE_STRING, NUMBER")),
         }),
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName(arguments.into()),
+        "FILE_CONTENT" => file_content(arguments)?,
         "ENVIRONMENT" => Operator::Environment(needed(arguments, "a variable's name")?.into()),
         "COALESCE" => Operator::Coalesce(coalesce(arguments)?),
         "CEL" => Operator::Cel(
@@ -230,27 +231,36 @@ fn path(arguments: &str) -> Result<Operator, String> {
     Ok(Operator::Path { query, source })
 }
 
-/// Time points that are known of a stream.
-const POINTS: [&str; 8] =
-    ["DS_RX_BEG", "DS_RX_END", "US_TX_BEG", "US_TX_END", "US_RX_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END"];
-
 fn common_duration(arguments: &str) -> Result<Operator, String> {
     let mut parts = arguments.split(':');
     let (Some(start), Some(end)) = (parts.next(), parts.next()) else {
         return Err("it needs two time points".into());
     };
-    for point in [start, end] {
-        if !POINTS.contains(&point) {
-            return Err(format!("the time point {point:?} is none of {}", POINTS.join(", ")));
-        }
-    }
+    let point = |name: &str| {
+        TimePoint::parse(name).ok_or_else(|| {
+            let known: Vec<&str> = TimePoint::ALL.iter().map(|point| point.name()).collect();
+            format!("the time point {name:?} is none of {}", known.join(", "))
+        })
+    };
+    let (start, end) = (point(start)?, point(end)?);
     let precision = match parts.next() {
         None | Some("ms") => Precision::Millis,
         Some("us") => Precision::Micros,
         Some("ns") => Precision::Nanos,
         Some(other) => return Err(format!("{other:?} is none of ms, us, ns")),
     };
-    Ok(Operator::CommonDuration { start: start.into(), end: end.into(), precision })
+    Ok(Operator::CommonDuration { start, end, precision })
+}
+
+/// `PATH:DIRECTORY`; the file itself is watched, so that the directory says nothing more.
+fn file_content(arguments: &str) -> Result<Operator, String> {
+    let mut parts = needed(arguments, "a file's path")?.split(':');
+    let path = parts.next().filter(|path| !path.is_empty()).ok_or("it needs a file's path")?;
+    let directory = parts.next();
+    if directory.is_some_and(str::is_empty) || parts.next().is_some() {
+        return Err("it takes PATH or PATH:DIRECTORY".into());
+    }
+    Ok(Operator::FileContent(path.into()))
 }
 
 fn metadata(source: MetadataSource, arguments: &str) -> Result<Operator, String> {

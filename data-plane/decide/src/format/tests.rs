@@ -74,8 +74,23 @@ fn coalesce_takes_the_first_that_is_there() {
     let operator = r#"%COALESCE({"operators": ["UPSTREAM_HOST", {"command": "REQ", "param": "a?b", "max_length": 2}]})%"#;
     assert_eq!(write(operator), "a|");
     assert!(Format::parse("%COALESCE({})%").is_err());
-    assert_eq!(
-        Format::parse("%VIRTUAL_CLUSTER_NAME%").unwrap_err().to_string(),
-        "operator VIRTUAL_CLUSTER_NAME is not supported"
-    );
+    assert_eq!(Format::parse("%SECRET(x)%").unwrap_err().to_string(), "operator SECRET is not supported");
+}
+
+#[test]
+fn time_points_are_known_by_name() {
+    for point in super::TimePoint::ALL {
+        assert!(Format::parse(&format!("%COMMON_DURATION({}:DS_TX_END:us)%", point.name())).is_ok());
+    }
+    assert!(matches!(Format::parse("%COMMON_DURATION(x:DS_TX_END)%"), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn a_files_content_has_a_path() {
+    for good in ["%FILE_CONTENT(/a)%", "%FILE_CONTENT(/a:/b)%"] {
+        assert!(Format::parse(good).is_ok(), "{good}");
+    }
+    for bad in ["%FILE_CONTENT()%", "%FILE_CONTENT(/a:)%", "%FILE_CONTENT(/a:/b:c)%"] {
+        assert!(matches!(Format::parse(bad), Err(Error::Argument { .. })), "{bad}");
+    }
 }

@@ -43,7 +43,6 @@ fn info(direction: Direction) -> StreamInfo {
         local_address: address,
         server_name: None,
         tls: (direction == Direction::Inbound).then(|| tls("productpage", "reviews")).flatten(),
-        transport_failure: None,
         direction,
         state: Rc::default(),
     }));

@@ -104,10 +104,31 @@ stat_set! {
         rq_blocked = "adaptive_concurrency.gradient_controller.rq_blocked",
     }
     gauges {
+        burst_queue_size = "adaptive_concurrency.gradient_controller.burst_queue_size",
         concurrency_limit = "adaptive_concurrency.gradient_controller.concurrency_limit",
+        gradient = "adaptive_concurrency.gradient_controller.gradient",
         min_rtt_calculation_active = "adaptive_concurrency.gradient_controller.min_rtt_calculation_active",
         min_rtt_msecs = "adaptive_concurrency.gradient_controller.min_rtt_msecs",
+        sample_rtt_msecs = "adaptive_concurrency.gradient_controller.sample_rtt_msecs",
     }
+    histograms {}
+}
+
+stat_set! {
+    /// `http_filter_name.<stat_prefix>.`
+    header_to_metadata { root: "http_filter_name", tag: Tag::None }
+    counters {
+        base64_decode_failed = "base64_decode_failed",
+        header_value_too_long = "header_value_too_long",
+        regex_substitution_failed = "regex_substitution_failed",
+        request_header_not_found = "request_header_not_found",
+        request_metadata_added = "request_metadata_added",
+        request_rules_processed = "request_rules_processed",
+        response_header_not_found = "response_header_not_found",
+        response_metadata_added = "response_metadata_added",
+        response_rules_processed = "response_rules_processed",
+    }
+    gauges {}
     histograms {}
 }
 

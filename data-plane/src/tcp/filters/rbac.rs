@@ -1,11 +1,13 @@
 //! `envoy.filters.network.rbac`: who may connect.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use sail_proxy_config::network_filter::NetworkRbac;
 use sail_proxy_decide::head::RequestHead;
 use sail_proxy_decide::rbac::{Input, Peer};
+use serde_json::Value;
 
 use super::{Cx, NetworkFilter, Step, Verdict};
 use crate::listener::connection::Accepted;
@@ -79,5 +81,15 @@ impl Input for Connection<'_> {
 
     fn is_tls(&self) -> bool {
         self.0.tls.is_some()
+    }
+
+    fn dynamic_metadata(&self, namespace: &str) -> Option<Cow<'_, Value>> {
+        self.0.downstream.state.metadata.borrow().get(namespace).cloned().map(Cow::Owned)
+    }
+
+    fn filter_state(&self, key: &str) -> Option<Cow<'_, str>> {
+        let state = self.0.downstream.state.filter_state.borrow();
+        let (_, value) = state.iter().rev().find(|(name, _)| &**name == key)?;
+        Some(value.to_string().into())
     }
 }
