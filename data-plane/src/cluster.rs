@@ -2,6 +2,7 @@
 //! when the first request asks for it.
 
 mod choose;
+mod origins;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod target;
@@ -33,6 +34,7 @@ use crate::stats::sets::{cluster as set, cluster_outlier};
 use crate::stream_info::{ClusterInfo, UpstreamAddress};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
+use origins::{Origin, Origins};
 use shared::Destination;
 use target::PoolKey;
 
@@ -54,6 +56,7 @@ pub(crate) struct Cluster {
     found: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
     /// Nothing new comes: connections serve what they have, and no more.
     retired: Cell<bool>,
+    origins: Origins,
 }
 
 impl Cluster {
@@ -72,6 +75,7 @@ impl Cluster {
             pools: RefCell::default(),
             found: RefCell::default(),
             retired: Cell::new(false),
+            origins: Origins::new(&shared.store),
             config: config.clone(),
         })
     }
@@ -221,9 +225,10 @@ impl Cluster {
     }
 
     /// Counts a response.
-    pub(crate) fn note_response<B>(&self, host: &Host, response: &Response<B>, _exchange: &Exchange) {
+    pub(crate) fn note_response<B>(&self, host: &Host, response: &Response<B>, exchange: &Exchange) {
         let status = response.status().as_u16();
         self.count(status);
+        self.origins.count(&self.config.stat_name, Origin::of(exchange), status);
         if self.outliers.is_some() {
             self.note_outcome(host, Outcome::Status(grpc_as_http(response).unwrap_or(status)));
         }
@@ -238,7 +243,19 @@ impl Cluster {
     /// Counts a response to one of the proxy's own calls.
     pub(crate) fn count_response(&self, host: &Host, status: u16) {
         self.count(status);
+        self.origins.count(&self.config.stat_name, Origin::Internal, status);
         self.note_outcome(host, Outcome::Status(status));
+    }
+
+    /// Counts an answer of our own in the place of a response.
+    pub(crate) fn count_answer(&self, status: u16, exchange: &Exchange) {
+        self.count(status);
+        self.origins.count(&self.config.stat_name, Origin::of(exchange), status);
+    }
+
+    /// Counts a response that is given up for another try.
+    pub(crate) fn count_retried(&self, status: u16) {
+        self.origins.count(&self.config.stat_name, Origin::Retry, status);
     }
 
     fn count(&self, status: u16) {

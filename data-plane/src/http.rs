@@ -14,6 +14,7 @@ pub(crate) mod local_reply;
 pub(crate) mod manager;
 pub(crate) mod mutate;
 pub(crate) mod path;
+mod refusal;
 pub(crate) mod request_id;
 pub(crate) mod scan;
 pub(crate) mod timers;

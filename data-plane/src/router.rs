@@ -125,6 +125,7 @@ pub(crate) async fn route(
     extensions: http::Extensions,
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
+    exchange.connection.manager.stats.inc(stats::rq_total);
     let found = exchange.routed.get().clone();
     let Some(found) = found else { return Err(Box::new(handler::no_route(exchange))) };
     let Some(route) = &found.route else { return Err(Box::new(handler::no_route(exchange))) };
@@ -157,7 +158,7 @@ pub(crate) async fn route(
             }
         }
         Action::Redirect(redirect) => {
-            manager.stats.inc(stats::rq_redirect);
+            manager.stats.inc(stats::rq_direct_response);
             Err(Box::new(redirect_reply(redirect, route, head)))
         }
         Action::DirectResponse(direct) => {

@@ -5,6 +5,7 @@ pub(crate) mod context;
 mod resolve;
 mod resumption;
 mod verify;
+pub(crate) mod words;
 
 use std::io;
 use std::sync::Arc;

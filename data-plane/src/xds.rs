@@ -3,6 +3,7 @@
 mod certificates;
 mod convert;
 mod files;
+mod inline;
 mod manager;
 mod needs;
 mod path;

@@ -175,7 +175,7 @@ fn downstream(down: &DownstreamInfo, field: Field) -> Text<'_> {
         Field::DownstreamLocalAddressEndpointId | Field::DownstreamDirectLocalAddressEndpointId => "".into(),
         Field::TlsJa3Fingerprint => down.state.fingerprints.as_ref()?.ja3.as_deref()?.into(),
         Field::TlsJa4Fingerprint => down.state.fingerprints.as_ref()?.ja4.as_deref()?.into(),
-        Field::DownstreamTransportFailureReason => down.state.life.transport_failure.get()?.as_ref().into(),
+        Field::DownstreamTransportFailureReason => in_one_word(down.state.life.transport_failure.get()?.as_ref()),
         _ => return None,
     })
 }
@@ -202,7 +202,7 @@ fn upstream(info: &StreamInfo, field: Field) -> Text<'_> {
         Field::UpstreamLocalAddressWithoutPort => ip(up.local_address?),
         Field::UpstreamLocalPort => port(up.local_address?),
         Field::UpstreamProtocol => up.protocol?.as_str().into(),
-        Field::UpstreamTransportFailureReason => up.transport_failure.as_deref()?.into(),
+        Field::UpstreamTransportFailureReason => in_one_word(up.transport_failure.as_deref()?),
         Field::UpstreamHostsAttempted => attempted(info, |one| Some(one.host.as_ref()?.to_string()))?,
         Field::UpstreamHostsAttemptedWithoutPort => {
             attempted(info, |one| Some(socket(one.host.as_ref())?.ip().to_string()))?
@@ -319,6 +319,11 @@ fn ip(address: SocketAddr) -> Cow<'static, str> {
 
 fn port(address: SocketAddr) -> Cow<'static, str> {
     number(address.port().into())
+}
+
+/// Log lines are split at spaces.
+fn in_one_word(text: &str) -> Cow<'_, str> {
+    if text.contains(' ') { text.replace(' ', "_").into() } else { text.into() }
 }
 
 fn without_port(host: &str) -> &str {

@@ -21,7 +21,12 @@ pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalRep
     }
     check_version(exchange, head)?;
     let manager = &exchange.connection.manager;
-    if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') && head.path != "*" {
+    if head.path == "*" && head.method != Method::OPTIONS {
+        exchange.connection.close_after_this();
+        let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details::HTTP1_INVALID_URL);
+        return Err(reply.flag(ResponseFlag::DownstreamProtocolError));
+    }
+    if head.method != Method::CONNECT && !head.path.as_str().starts_with('/') {
         manager.stats.inc(stats::downstream_rq_non_relative_path);
         return Err(LocalReply::new(StatusCode::NOT_FOUND, "", details::ABSOLUTE_PATH));
     }
@@ -41,7 +46,8 @@ fn check_version(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply>
     let manager = &exchange.connection.manager;
     if head.version < Version::HTTP_11 && !manager.accepts_http10() {
         exchange.connection.close_after_this();
-        return Err(LocalReply::new(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", details::LOW_VERSION));
+        let reply = LocalReply::new(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", details::LOW_VERSION);
+        return Err(reply.flag(ResponseFlag::DownstreamProtocolError));
     }
     if head.authority.is_empty() && head.version < Version::HTTP_11 {
         match manager.default_host() {
@@ -70,7 +76,8 @@ fn underscores(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     if action == Underscores::RejectRequest {
         manager.stats.inc(stats::requests_rejected_with_underscores_in_headers);
         exchange.connection.close_after_this();
-        return Err(LocalReply::new(StatusCode::BAD_REQUEST, "", details::UNEXPECTED_UNDERSCORE));
+        let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details::UNEXPECTED_UNDERSCORE);
+        return Err(reply.flag(ResponseFlag::DownstreamProtocolError));
     }
     for name in found {
         manager.stats.inc(stats::dropped_headers_with_underscores);

@@ -15,9 +15,10 @@ use sail_proxy_config::hcm::HeaderCase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::handler;
+use super::local_reply::LocalReply;
 use super::manager::Manager;
 use super::watched::{Watch, Watched};
+use super::{handler, refusal};
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
@@ -129,6 +130,8 @@ enum Codec {
     Ended,
     /// Nothing is under way; the codec and its buffers were given back. What it had read and not used comes again.
     Rests(Watched),
+    /// With a request that is answered without it.
+    Refused(Watched, Box<LocalReply>),
 }
 
 /// Serves with a codec while there are requests, and without one while the client is silent for longer: the codec's
@@ -141,6 +144,7 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
         match Box::pin(run_http1(connection, io, ender.as_mut())).await {
             Codec::Ended => return,
             Codec::Rests(rested) => io = rested,
+            Codec::Refused(io, reply) => return Box::pin(refusal::answer(connection, io, *reply)).await,
         }
         match io.rest(ender.as_mut()).await {
             Some(first) => io = io.rewound(first),
@@ -165,6 +169,7 @@ async fn run_http1(
         // Gathering responses to pipelined requests would lose them where the connection ends before the last.
         .pipeline_flush(false)
         .max_headers(connection.manager.max_headers())
+        .max_header_size(connection.manager.max_header_bytes())
         .max_buf_size(connection.manager.max_header_bytes().max(8192));
     match connection.manager.config.http1.header_case {
         HeaderCase::Lower => {}
@@ -182,13 +187,15 @@ async fn run_http1(
     let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut quiet = pin!(tokio::time::sleep(REST_AFTER));
     let mut told = false;
+    let mut error = None;
     let ended = std::future::poll_fn(|context| {
         if !told && ender.as_mut().poll(context).is_ready() {
             told = true;
             Pin::new(&mut codec).graceful_shutdown();
         }
         if let Poll::Ready(result) = Pin::new(&mut codec).poll(context) {
-            note_end(connection, result);
+            note_end(connection, &result, told);
+            error = result.err();
             return Poll::Ready(true);
         }
         while !told && quiet.as_mut().poll(context).is_ready() {
@@ -201,10 +208,13 @@ async fn run_http1(
         Poll::Pending
     })
     .await;
-    match codec.into_parts() {
-        Some(parts) if !ended => Codec::Rests(parts.io.into_inner().rewound(parts.read_buf)),
-        _ => Codec::Ended,
+    let Some(parts) = codec.into_parts() else { return Codec::Ended };
+    let mut io = parts.io.into_inner();
+    if let Some(refused) = io.take_refused() {
+        let reply = refusal::reply(connection, refused, error.as_ref(), &parts.read_buf);
+        return Codec::Refused(io, Box::new(reply));
     }
+    if ended { Codec::Ended } else { Codec::Rests(io.rewound(parts.read_buf)) }
 }
 
 async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
@@ -244,23 +254,38 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
         }
         let result = codec.as_mut().poll(context);
         batch.push(context);
-        result.map(|result| note_end(connection, result))
+        result.map(|result| note_end(connection, &result, told))
     })
     .await;
 }
 
-fn note_end(connection: &Connection, result: hyper::Result<()>) {
+/// Counts how a codec's time with a connection ended: by whom, and whether requests were under way.
+fn note_end(connection: &Connection, result: &hyper::Result<()>, told: bool) {
+    let stats = &connection.manager.stats;
     let life = &connection.downstream.state.life;
+    let mut local = told || connection.closing.get();
     if connection.closing.get() {
         life.local_close_reason.set(Some(close_reason::DRAINED));
     }
-    let Err(error) = result else { return };
-    if is_reset(&error) {
+    if result.as_ref().is_err_and(is_reset) {
         life.closed.set(CloseType::RemoteReset);
     }
-    if error.is_parse() || error.is_user() {
-        connection.manager.stats.inc(stats::downstream_cx_protocol_error);
+    if let Err(error) = result
+        && (error.is_parse() || error.is_user())
+    {
+        local = true;
+        stats.inc(stats::downstream_cx_protocol_error);
         tracing::debug!(error = %error, "downstream HTTP connection failed");
+    }
+    let (ended, busy) = if local {
+        (stats::downstream_cx_destroy_local, stats::downstream_cx_destroy_local_active_rq)
+    } else {
+        (stats::downstream_cx_destroy_remote, stats::downstream_cx_destroy_remote_active_rq)
+    };
+    stats.inc(ended);
+    if connection.active.get() > 0 {
+        stats.inc(stats::downstream_cx_destroy_active_rq);
+        stats.inc(busy);
     }
 }
 

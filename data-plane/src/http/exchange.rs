@@ -266,6 +266,24 @@ impl Exchange {
                 info.downstream.state.life.end();
             }
         }
+        if info.code_details.as_deref() == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) {
+            // What we would have answered reached nobody.
+            info.response_code = None;
+        }
+        if info.cluster.is_none()
+            && let Some(found) = &*self.routed.get()
+            && let Some(name) = &found.cluster
+        {
+            // Whoever answered in its place: this is where the request was to go.
+            info.cluster = self.active.cluster(name).map(|cluster| cluster.info().clone());
+        }
+        if info.grpc_status.is_none()
+            && self.grpc.get()
+            && let Some(code) = info.response_code
+        {
+            let status = StatusCode::from_u16(code).unwrap_or_default();
+            info.grpc_status = Some(super::local_reply::grpc_status(status));
+        }
         manager.count_response(&info);
         manager.observer.on_request_end(&mut info);
         connection.active.set(connection.active.get() - 1);
@@ -320,6 +338,14 @@ impl RequestBody {
     }
 }
 
+/// Whether a body is coded in a way that cannot be read, other than one that ends too early.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    })
+}
+
 impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -344,7 +370,11 @@ impl http_body::Body for RequestBody {
                     self.note_end();
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(error)) => {
+                if is_malformed(error) {
+                    self.exchange.flag(ResponseFlag::DownstreamProtocolError);
+                }
+            }
             None => self.note_end(),
         }
         Poll::Ready(frame.map(|result| result.map_err(Into::into)))
@@ -495,7 +525,8 @@ impl http_body::Body for ResponseBody {
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.note_trailers(trailers);
                 }
-                if http_body::Body::is_end_stream(&self.inner) {
+                // Nothing comes after trailers, and a codec that does not send them does not ask.
+                if frame.is_trailers() || http_body::Body::is_end_stream(&self.inner) {
                     self.finish();
                 }
             }

@@ -16,13 +16,22 @@ use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, gr
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;
-use super::{admit, local_reply, mutate, timers};
+use super::{admit, hop, local_reply, mutate, timers};
 use crate::filters::Chain;
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{Protocol, ResponseFlag, details};
 use crate::trace::Way;
+
+/// What of a request decides how its response is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// The head alone.
+    is_head: bool,
+    /// An HTTP/1.0 connection is to stay; the codec tells the client so.
+    keeps_http10: bool,
+}
 
 /// What the router hands back: the response, and what its body needs until its end.
 pub(crate) struct Reply {
@@ -49,16 +58,25 @@ pub(crate) fn serve(
     // From here on the exchange's end is noted, also if the future is dropped because the client went away.
     let guard = Guard::new(exchange.clone());
     let (parts, body) = request.into_parts();
-    let is_head = parts.method == http::Method::HEAD;
     let version = parts.version;
+    let asked = Asked {
+        is_head: parts.method == http::Method::HEAD,
+        keeps_http10: version == Version::HTTP_10 && hop::keeps_alive(&parts.headers),
+    };
+    if http_body::Body::is_end_stream(&body) {
+        exchange.request_done.set(true);
+    }
+    if version == Version::HTTP_10 && !asked.keeps_http10 {
+        connection.closing.set(true);
+    }
     let mut head = Head::new(parts, connection.accepted.tls.is_some());
     // Codecs move the future around before they poll it: it captures no more than it needs.
     async move {
         let reply = match &mut head {
             Ok((head, extensions)) => run(&exchange, head, std::mem::take(extensions), body).await,
-            Err(error) => reply_to_bad_head(&exchange, version, *error),
+            Err(error) => reply_to_bad_head(&exchange, version, error),
         };
-        Ok(finish(&exchange, reply, guard, is_head, version))
+        Ok(finish(&exchange, reply, guard, asked))
     }
 }
 
@@ -174,15 +192,27 @@ fn log_periodically(exchange: &Rc<Exchange>) {
     });
 }
 
-fn reply_to_bad_head(exchange: &Exchange, version: Version, error: HeadError) -> Reply {
+fn reply_to_bad_head(exchange: &Exchange, version: Version, error: &HeadError) -> Reply {
     exchange.info.borrow_mut().protocol = Some(protocol(version));
-    let details = match error {
-        HeadError::MissingHost => details::MISSING_HOST_HEADER,
-        HeadError::MissingPath => details::MISSING_PATH,
-        HeadError::BadHost => details::HTTP1_PROTOCOL_ERROR,
+    let broken = |status, body, details| {
+        LocalReply::new(status, body, details).flag(ResponseFlag::DownstreamProtocolError)
+    };
+    let bad = |details| broken(StatusCode::BAD_REQUEST, "Bad Request", details);
+    let reply = match error {
+        HeadError::MissingHost(method, path) => {
+            let request = &mut exchange.info.borrow_mut().request;
+            request.method = Some(method.clone());
+            request.path = path.as_ref().map(|path| Bytes::copy_from_slice(path.as_str().as_bytes()));
+            LocalReply::new(StatusCode::BAD_REQUEST, "", details::MISSING_HOST_HEADER)
+        }
+        HeadError::MissingPath => bad(details::HTTP1_PROTOCOL_ERROR),
+        HeadError::BadHost => bad(details::INVALID_AUTHORITY),
+        HeadError::BadEncoding => {
+            broken(StatusCode::NOT_IMPLEMENTED, "Not Implemented", details::HTTP1_INVALID_TRANSFER_ENCODING)
+        }
     };
     exchange.connection.close_after_this();
-    Reply::local(local_reply::respond(exchange, LocalReply::new(StatusCode::BAD_REQUEST, "", details)))
+    Reply::local(local_reply::respond(exchange, reply))
 }
 
 fn protocol(version: Version) -> Protocol {
@@ -215,13 +245,7 @@ fn bytes_of(value: &HeaderValue) -> Bytes {
 }
 
 /// The response's head as the client gets it, and its body with everything that waits for its end.
-fn finish(
-    exchange: &Rc<Exchange>,
-    reply: Reply,
-    guard: Guard,
-    is_head: bool,
-    version: Version,
-) -> Response<Body> {
+pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked: Asked) -> Response<Body> {
     let Reply { mut response, lease, timers, tunnel } = reply;
     // A filter may have put another answer in its place.
     let switches = |response: &Response<Body>| response.status().is_success() || response.status() == 101;
@@ -238,11 +262,16 @@ fn finish(
         connection.manager.stats.inc(stats::downstream_cx_drain_close);
         connection.close_after_this();
     }
-    if !connection.http2
-        && tunnel.is_none()
-        && (pressed || connection.closing.get())
-        && version != Version::HTTP_10
-    {
+    // A client that still sends what nobody reads would have to be listened to.
+    let early = !exchange.request_done.get() && tunnel.is_none();
+    if early {
+        connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
+    }
+    if !connection.http2 && early && !connection.closing.get() {
+        connection.close_after_this();
+    }
+    let closes = pressed || connection.closing.get();
+    if !connection.http2 && tunnel.is_none() && closes && !asked.keeps_http10 {
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     let mut info = exchange.info.borrow_mut();
@@ -261,11 +290,12 @@ fn finish(
         tunnel.spawn(exchange, guard, lease);
         return response.map(|_| Body::Empty);
     }
-    let bodiless = is_head || matches!(response.status().as_u16(), 101 | 204 | 304);
-    if !exchange.request_done.get() && !bodiless {
-        connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
-    }
-    response.map(|body| ResponseBody::wrap(body, lease, timers, guard))
+    // The codec would not ask for a body that is not sent, and nobody would learn that it ended well.
+    let bodiless = asked.is_head || matches!(response.status().as_u16(), 204 | 304);
+    response.map(|body| {
+        let body = if bodiless && lease.is_none() { Body::Empty } else { body };
+        ResponseBody::wrap(body, lease, timers, guard)
+    })
 }
 
 /// Answers that no route was found.

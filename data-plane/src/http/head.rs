@@ -1,7 +1,7 @@
 //! A request's head between the codecs: HTTP/1's target and `host`, or HTTP/2's pseudo-headers, taken apart.
 
 use bytes::Bytes;
-use http::header::{Entry, HOST, HeaderName, HeaderValue};
+use http::header::{Entry, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
@@ -26,12 +26,14 @@ pub(crate) struct Head {
 }
 
 /// Why a request has no usable head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HeadError {
-    MissingHost,
+    MissingHost(Method, Option<PathAndQuery>),
     MissingPath,
     /// Two `host` headers, or one that is no host.
     BadHost,
+    /// A body that is coded as we cannot read it.
+    BadEncoding,
 }
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -59,7 +61,7 @@ impl Head {
             (Some(authority), _) => value_of(authority),
             (None, Some(host)) => host,
             (None, None) if version == Version::HTTP_10 => HeaderValue::from_static(""),
-            (None, None) => return Err(HeadError::MissingHost),
+            (None, None) => return Err(HeadError::MissingHost(method, uri.path_and_query)),
         };
         if !authority.as_bytes().iter().all(|&byte| is_of_authority(byte)) {
             return Err(HeadError::BadHost);
@@ -85,6 +87,10 @@ impl Head {
             .filter(|protocol| !(hop && protocol == "h2c"));
         if hop {
             headers.remove(HTTP2_SETTINGS);
+            let coding = headers.get(TRANSFER_ENCODING);
+            if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+                return Err(HeadError::BadEncoding);
+            }
         }
         // As over HTTP/1: an upgrade is a GET that asks for more.
         let method = if protocol.is_some() && method == Method::CONNECT { Method::GET } else { method };

@@ -25,9 +25,23 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, present: Present) {
         headers.remove(TE);
     }
     if present.expect {
-        // The codec answers it when the body is asked for.
-        headers.remove(EXPECT);
+        // The codec answers it when the body is asked for; another expectation is the upstream's to judge.
+        if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            headers.remove(EXPECT);
+        }
     }
+}
+
+/// Whether an HTTP/1.0 client wants to keep its connection.
+pub(crate) fn keeps_alive(headers: &HeaderMap) -> bool {
+    names(headers, "keep-alive")
+}
+
+/// Whether `connection` names something.
+fn names(headers: &HeaderMap, name: &str) -> bool {
+    headers.get_all(CONNECTION).iter().any(|value| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(name)))
+    })
 }
 
 /// Strips a response.
@@ -39,12 +53,7 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) {
 
 /// What an upgrade asks to become, lower-cased.
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
-    let asked = headers.get_all(CONNECTION).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
-    });
-    if !asked {
+    if !names(headers, "upgrade") {
         return None;
     }
     headers.get(UPGRADE)?.to_str().ok().map(str::to_ascii_lowercase)

@@ -217,6 +217,7 @@ pub(crate) fn rewrite(
 /// Completes a response before it is sent.
 pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
     let manager = &exchange.connection.manager;
+    set_reason(response);
     let headers = response.headers_mut();
     manager.server_header().apply(headers);
     if let Some(via) = manager.via() {
@@ -227,6 +228,17 @@ pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
         && let Ok(id) = HeaderValue::from_bytes(id)
     {
         headers.insert(request_id::REQUEST_ID, id);
+    }
+}
+
+/// The words beside the status are ours, as everything that speaks of one connection is.
+fn set_reason(response: &mut Response<Body>) {
+    let unknown = response.status() == 418 || response.status().canonical_reason().is_none();
+    let extensions = response.extensions_mut();
+    if unknown {
+        extensions.insert(hyper::ext::ReasonPhrase::from_static(b"Unknown"));
+    } else {
+        extensions.remove::<hyper::ext::ReasonPhrase>();
     }
 }
 

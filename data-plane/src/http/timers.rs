@@ -200,10 +200,7 @@ impl Expired {
                 info.flag(ResponseFlag::StreamIdleTimeout);
             }
             Self::Request => stats.inc(stats::downstream_rq_timeout),
-            Self::Duration => {
-                stats.inc(stats::downstream_rq_max_duration_reached);
-                info.flag(ResponseFlag::DurationTimeout);
-            }
+            Self::Duration => stats.inc(stats::downstream_rq_max_duration_reached),
         }
         info.code_details = Some(self.details().into());
     }

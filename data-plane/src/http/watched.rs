@@ -12,13 +12,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::conn::Connection;
+use super::refusal;
 use crate::net::Stream;
 use crate::stats::sets::http as stats;
-use crate::stream_info::details;
 
-/// What a client is told whose head takes too long; the codec has no request yet that it could answer.
-const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 22\r\ncontent-type: text/plain\r\n\
-    connection: close\r\n\r\nrequest header timeout";
+/// Why a connection is done with its codec before it is done with its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The codec cannot read the request.
+    Unreadable,
+    /// The request's head takes too long.
+    TooSlow,
+}
 
 /// What is told across the codec, which owns the bytes and may be sent anywhere.
 #[derive(Debug, Default)]
@@ -51,6 +56,8 @@ pub(super) struct Watched {
     /// How long the client has to close after we have.
     delayed_close: Duration,
     closing: Option<Pin<Box<Sleep>>>,
+    /// Set until the client is told.
+    refused: Option<Refused>,
 }
 
 impl Watched {
@@ -59,7 +66,7 @@ impl Watched {
         let stats = connection.manager.stats.clone();
         let delayed_close = connection.manager.config.timeouts.delayed_close;
         let watch = connection.watch.clone();
-        Self { stream, stats, watch, limit, timer: None, delayed_close, closing: None }
+        Self { stream, stats, watch, limit, timer: None, delayed_close, closing: None, refused: None }
     }
 
     /// Whether a head has begun and takes too long.
@@ -90,13 +97,9 @@ impl Watched {
         .await
     }
 
-    fn refuse(&mut self, context: &mut Context<'_>) -> io::Error {
-        self.stats.inc(stats::downstream_rq_header_timeout);
-        // As much as the socket takes at once, which is all of it unless the client does not read either.
-        let _ = Pin::new(&mut self.stream).poll_write(context, TOO_SLOW);
-        let _ = Pin::new(&mut self.stream).poll_flush(context);
-        let _ = Pin::new(&mut self.stream).poll_shutdown(context);
-        io::Error::new(io::ErrorKind::TimedOut, details::REQUEST_HEADER_TIMEOUT)
+    /// Why the codec is done, if the client is still to be told of it.
+    pub(super) fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.take()
     }
 }
 
@@ -121,7 +124,8 @@ impl AsyncRead for Watched {
             }
             Poll::Pending if self.limit.is_some() => {
                 ready!(self.poll_head(context));
-                Poll::Ready(Err(self.refuse(context)))
+                self.refused = Some(Refused::TooSlow);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => Poll::Pending,
         }
@@ -134,6 +138,10 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if refusal::is_the_codecs(bytes) {
+            self.refused = Some(Refused::Unreadable);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.count(written)
     }
@@ -143,6 +151,10 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if slices.first().is_some_and(|first| refusal::is_the_codecs(first)) {
+            self.refused = Some(Refused::Unreadable);
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.count(written)
     }
@@ -160,6 +172,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.refused.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         if self.closing.is_none() {
             let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
             if shut.is_err() || self.delayed_close.is_zero() {

@@ -217,7 +217,7 @@ impl Connector {
                 let (stream, peer) = tls
                     .connect(plain)
                     .await
-                    .map_err(|error| PoolError::Connect(format!("TLS_error: {error}").into()))?;
+                    .map_err(|error| PoolError::Connect(tls::words::failure(&error).into()))?;
                 (stream, Some(Rc::new(peer)))
             }
         };

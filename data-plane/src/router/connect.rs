@@ -108,7 +108,7 @@ impl Terminated<'_> {
         };
         let mut reply = if head.is_connect() {
             let Some(downstream) = extensions.remove::<OnUpgrade>() else {
-                return Err(Box::new(Failure::Downstream.reply()));
+                return Err(Box::new(Failure::Downstream.reply(1)));
             };
             let upstream = Upstream::Connected(opened.stream, Box::new(opened.place));
             let tunnel = Some(Box::new(Tunnel { downstream, upstream }));

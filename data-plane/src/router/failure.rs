@@ -122,18 +122,17 @@ impl Failure {
         }
     }
 
-    /// What the client is told.
-    pub(crate) fn reply(&self) -> LocalReply {
+    /// What the client is told after so many tries. The cause is for the operator: logs have it.
+    pub(crate) fn reply(&self, tries: u32) -> LocalReply {
         let reset = |reason: &'static str, words: &str, cause: Option<&str>| {
-            let cause_text =
-                cause.map(|cause| format!(", transport failure reason: {cause}")).unwrap_or_default();
+            let retried = if tries > 1 { "retried and the latest " } else { "" };
             let mut reply = LocalReply::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "",
                 details::upstream_reset(reason, false, cause),
             );
             reply.body = format!(
-                "upstream connect error or disconnect/reset before headers. reset reason: {words}{cause_text}"
+                "upstream connect error or disconnect/reset before headers. {retried}reset reason: {words}"
             )
             .into();
             reply
@@ -201,14 +200,19 @@ mod tests {
 
     #[test]
     fn clients_read_envoys_words() {
-        let reply = Failure::Connect("delayed connect error: Connection refused".into()).reply();
+        let refused = Failure::Connect("delayed connect error: Connection refused".into());
+        let reply = refused.reply(1);
         assert_eq!(
             reply.body,
-            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-             transport failure reason: delayed connect error: Connection refused"
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+        );
+        assert_eq!(
+            refused.reply(2).body,
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: \
+             remote connection failure"
         );
         assert_eq!(reply.flag, Some(ResponseFlag::UpstreamConnectionFailure));
-        assert_eq!(Failure::NoHealthyHost.reply().body, "no healthy upstream");
-        assert_eq!(Failure::Timeout.reply().status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(Failure::NoHealthyHost.reply(1).body, "no healthy upstream");
+        assert_eq!(Failure::Timeout.reply(1).status, StatusCode::GATEWAY_TIMEOUT);
     }
 }

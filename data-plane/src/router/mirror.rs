@@ -100,6 +100,7 @@ async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, 
     let Some(parts) = parts else { return };
     cluster.stats().inc(stats::upstream_rq_total);
     let Ok(response) = lease.send(http::Request::from_parts(parts, Body::text(body))).await else { return };
+    cluster.count_response(&choice.host, response.status().as_u16());
     let mut body = response.into_body();
     while let Some(Ok(_)) = body.frame().await {}
     lease.finish();

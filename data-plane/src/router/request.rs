@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
@@ -126,6 +126,9 @@ pub(super) async fn forward(
                 counters.inc(virtual_host::upstream_rq_timeout);
             }
             let reply = failed_reply(exchange, found, &failure);
+            if failure != Failure::Downstream {
+                cluster.count_answer(reply.status.as_u16(), exchange);
+            }
             counters.answered(reply.status.as_u16(), exchange.start);
             return Err(Box::new(reply));
         }
@@ -381,6 +384,9 @@ impl Tries<'_> {
             }
         }
         stats.inc(stats::upstream_rq_retry);
+        if let Some(success) = response {
+            self.cluster.count_retried(success.response.status().as_u16());
+        }
         self.counters.inc(virtual_host::upstream_rq_retry);
         let retries = self.state.as_ref().map_or(1, RetryState::retries);
         let random = self.exchange.connection.worker.random();
@@ -411,7 +417,12 @@ pub(super) fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Fai
 }
 
 pub(super) fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure) -> LocalReply {
-    let mut reply = failure.reply();
+    let malformed = *failure == Failure::Downstream
+        && exchange.info.borrow().flags.has(ResponseFlag::DownstreamProtocolError);
+    if malformed {
+        return LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details::HTTP1_PROTOCOL_ERROR);
+    }
+    let mut reply = failure.reply(exchange.info.borrow().attempt_count);
     if *failure == Failure::NoHealthyHost
         && let Some(named) = exchange.wishes().as_ref().and_then(|wishes| wishes.host.as_ref())
         && named.strict

@@ -19,7 +19,8 @@ pub use bodies::{
     http_compressor, http_custom_response, http_decompressor, http_ext_proc, http_lua, json_to_metadata,
 };
 pub use clusters::{
-    cluster, cluster_health_check, cluster_outlier, cluster_rate_limit, cluster_update, virtual_host,
+    cluster, cluster_external, cluster_health_check, cluster_internal, cluster_outlier, cluster_rate_limit,
+    cluster_retry, cluster_update, virtual_host,
 };
 pub use filters::{
     http, http_ext_authz, http_fault, http_local_rate_limit, http_rbac, http_rds, http_stateful_session,

@@ -48,7 +48,7 @@ details! {
     /// A header that should name the client's address does not.
     ORIGINAL_IP_DETECTION_FAILED = "rejected_via_ip_detection";
     /// A header's name has an underscore.
-    UNEXPECTED_UNDERSCORE = "unexpected_underscore";
+    UNEXPECTED_UNDERSCORE = "http1.unexpected_underscore";
     /// The client's headers are too large.
     REQUEST_HEADERS_TOO_LARGE = "request_headers_too_large";
     /// The client's body is too large.
@@ -57,6 +57,20 @@ details! {
     RESPONSE_PAYLOAD_TOO_LARGE = "response_payload_too_large";
     /// The client broke HTTP/1.
     HTTP1_PROTOCOL_ERROR = "http1.codec_error";
+    /// The client's HTTP/1 headers are too large.
+    HTTP1_HEADERS_TOO_LARGE = "http1.headers_too_large";
+    /// The client sends too many HTTP/1 headers.
+    HTTP1_TOO_MANY_HEADERS = "http1.too_many_headers";
+    /// Bytes that may not stand in a header.
+    HTTP1_INVALID_CHARACTERS = "http1.invalid_characters";
+    /// A `transfer-encoding` other than `chunked`.
+    HTTP1_INVALID_TRANSFER_ENCODING = "http1.invalid_transfer_encoding";
+    /// A `transfer-encoding` where none may be.
+    HTTP1_TRANSFER_ENCODING_NOT_ALLOWED = "http1.transfer_encoding_not_allowed";
+    /// A target that is no URL.
+    HTTP1_INVALID_URL = "http1.invalid_url";
+    /// `host` or `:authority` is none.
+    INVALID_AUTHORITY = "http.invalid_authority";
     /// The client broke HTTP/2.
     HTTP2_PROTOCOL_ERROR = "http2.violation.of.messaging.rule";
     /// The client went away.

@@ -12,7 +12,7 @@ macro_rules! flags {
         }
 
         impl ResponseFlag {
-            /// All flags, in the order in which they are printed.
+            /// All flags.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// As `%RESPONSE_FLAGS%` prints it.
@@ -93,29 +93,48 @@ flags! {
     DownstreamRemoteReset = "DR", "DownstreamRemoteReset";
 }
 
-/// What went wrong with a stream; usually nothing.
+/// What went wrong with a stream, in the order in which it did; usually nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResponseFlags(u32);
+pub struct ResponseFlags {
+    /// A bit for each flag.
+    set: u32,
+    /// Five bits for each flag that was set, the first of them lowest; numbers count from 1.
+    order: u64,
+}
+
+const BITS: u32 = 5;
 
 impl ResponseFlags {
     /// Adds one.
     pub fn set(&mut self, flag: ResponseFlag) {
-        self.0 |= 1 << flag as u8;
+        if self.has(flag) {
+            return;
+        }
+        // What has no room would be the thirteenth that went wrong.
+        let place = BITS * self.set.count_ones();
+        if place + BITS <= u64::BITS {
+            self.order |= (u64::from(flag as u8) + 1) << place;
+        }
+        self.set |= 1 << flag as u8;
     }
 
     /// Whether this one is set.
     pub fn has(self, flag: ResponseFlag) -> bool {
-        self.0 & 1 << flag as u8 != 0
+        self.set & 1 << flag as u8 != 0
     }
 
     /// Whether none is set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
     /// Those that are set.
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL.iter().copied().filter(move |flag| self.has(*flag))
+        let numbers = std::iter::successors(Some(self.order), |order| Some(order >> BITS));
+        numbers
+            .map(|order| (order & ((1 << BITS) - 1)) as usize)
+            .take_while(|number| *number > 0)
+            .filter_map(|number| ResponseFlag::ALL.get(number - 1).copied())
     }
 }
 

@@ -8,12 +8,12 @@ use xds_api::google::protobuf::{Struct, Value, value::Kind};
 use super::{Capture, Captured, PeerMetadata, ResponseFlag, ResponseFlags, details};
 
 #[test]
-fn flags_print_as_envoy_prints_them() {
+fn flags_print_in_the_order_in_which_they_were_set() {
     let mut flags = ResponseFlags::default();
     assert_eq!(flags.to_string(), "-");
     flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
     flags.set(ResponseFlag::UpstreamConnectionFailure);
-    assert_eq!(flags.to_string(), "UF,URX");
+    assert_eq!(flags.to_string(), "URX,UF");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! told which it was and why. A response's good resources become active together, in one snapshot.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +28,7 @@ use super::raw::Kind;
 use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
-use super::{certificates, convert};
+use super::{certificates, convert, inline};
 use crate::dial::Target;
 use crate::server::Main;
 use crate::stats::sets::{cluster_manager, control_plane, lds, listener_manager};
@@ -349,8 +349,10 @@ impl Manager {
                 continue;
             };
             let needs = self.with_hosts(&built, needs);
+            self.stats.clusters.inc(cluster_manager::cluster_added);
             resources.clusters.insert(&built.name.clone(), built, needs, now);
         }
+        let known: HashSet<&str> = fixed.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
         for (place, listener) in fixed.listeners.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.listeners[{place}]"), reason);
             let needs = needs::of_listener(listener, &Source::Ads).map_err(wrong)?;
@@ -362,8 +364,12 @@ impl Manager {
             let Some(built) = self.parts.convert.listener(&listener.encode_to_vec()).map_err(wrong)? else {
                 continue;
             };
+            for table in needs::inline_routes(&listener) {
+                inline::check_clusters(&table, &known).map_err(wrong)?;
+            }
             let tables = needs::tables_of_scopes(&listener, &Source::Ads).map_err(wrong)?;
             resources.tables_of_scopes.extend(tables);
+            self.stats.listeners.inc(listener_manager::listener_added);
             resources.listeners.insert(&built.name.clone(), built, needs, now);
         }
         Ok(())

@@ -89,6 +89,51 @@ stat_set! {
 }
 
 stat_set! {
+    /// `cluster.<name>.external.`: responses to requests from outside.
+    cluster_external { root: "cluster", tag: Tag::Label("envoy.cluster_name"), codes: "external.upstream_rq_" }
+    counters {
+        upstream_rq_completed = "external.upstream_rq_completed",
+        upstream_rq_1xx = "external.upstream_rq_1xx",
+        upstream_rq_2xx = "external.upstream_rq_2xx",
+        upstream_rq_3xx = "external.upstream_rq_3xx",
+        upstream_rq_4xx = "external.upstream_rq_4xx",
+        upstream_rq_5xx = "external.upstream_rq_5xx",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.internal.`: responses to requests of the mesh's own, such as the proxy's calls.
+    cluster_internal { root: "cluster", tag: Tag::Label("envoy.cluster_name"), codes: "internal.upstream_rq_" }
+    counters {
+        upstream_rq_completed = "internal.upstream_rq_completed",
+        upstream_rq_1xx = "internal.upstream_rq_1xx",
+        upstream_rq_2xx = "internal.upstream_rq_2xx",
+        upstream_rq_3xx = "internal.upstream_rq_3xx",
+        upstream_rq_4xx = "internal.upstream_rq_4xx",
+        upstream_rq_5xx = "internal.upstream_rq_5xx",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.retry.`: responses that were given up for another try.
+    cluster_retry { root: "cluster", tag: Tag::Label("envoy.cluster_name"), codes: "retry.upstream_rq_" }
+    counters {
+        upstream_rq_completed = "retry.upstream_rq_completed",
+        upstream_rq_1xx = "retry.upstream_rq_1xx",
+        upstream_rq_2xx = "retry.upstream_rq_2xx",
+        upstream_rq_3xx = "retry.upstream_rq_3xx",
+        upstream_rq_4xx = "retry.upstream_rq_4xx",
+        upstream_rq_5xx = "retry.upstream_rq_5xx",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
     /// `cluster.<name>.`: updates of endpoints by discovery or DNS. Written by the main thread.
     cluster_update { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {
