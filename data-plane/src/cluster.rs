@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -229,6 +230,7 @@ impl Cluster {
         let status = response.status().as_u16();
         self.count(status);
         self.origins.count(&self.config.stat_name, Origin::of(exchange), status);
+        count_of_host(host, status);
         if self.outliers.is_some() {
             self.note_outcome(host, Outcome::Status(grpc_as_http(response).unwrap_or(status)));
         }
@@ -244,6 +246,7 @@ impl Cluster {
     pub(crate) fn count_response(&self, host: &Host, status: u16) {
         self.count(status);
         self.origins.count(&self.config.stat_name, Origin::Internal, status);
+        count_of_host(host, status);
         self.note_outcome(host, Outcome::Status(status));
     }
 
@@ -275,6 +278,13 @@ impl Cluster {
         if failure.is_upstreams() {
             let timeout =
                 matches!(failure, Failure::ConnectTimeout | Failure::Timeout | Failure::PerTryTimeout);
+            let state = &host.state;
+            state.failed.fetch_add(1, Relaxed);
+            if matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout) {
+                state.connect_failures.fetch_add(1, Relaxed);
+            } else if timeout {
+                state.timed_out.fetch_add(1, Relaxed);
+            }
             self.note_outcome(host, if timeout { Outcome::LocalTimeout } else { Outcome::LocalFailure });
         }
     }
@@ -305,6 +315,11 @@ impl Cluster {
         let is_tls = |socket: &UpstreamSocket| !matches!(socket, UpstreamSocket::Raw);
         is_tls(&self.config.socket) || self.config.socket_matches.iter().any(|entry| is_tls(&entry.socket))
     }
+}
+
+fn count_of_host(host: &Host, status: u16) {
+    let counter = if status < 500 { &host.state.succeeded } else { &host.state.failed };
+    counter.fetch_add(1, Relaxed);
 }
 
 /// What a gRPC status in a response's head counts as.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{LogType, Logger};
 use crate::stats::sets::listener as stats;
-use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo};
+use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo, details};
 use crate::worker::state::Worker;
 use crate::worker::{Pace, Scope, Shared};
 use chain::Chain;
@@ -113,6 +113,9 @@ impl Listener {
         let mut info = StreamInfo::of_connection(downstream);
         if let Some(flag) = flag {
             info.flag(flag);
+            if flag == ResponseFlag::NoRouteFound {
+                info.code_details = Some(details::FILTER_CHAIN_NOT_FOUND.into());
+            }
         }
         info.timing.end = Some(Instant::now());
         for logger in loggers {

@@ -136,6 +136,7 @@ pub(crate) async fn route(
             if !manager.accepts_upgrade(head, route) {
                 let reply = LocalReply::new(StatusCode::FORBIDDEN, "", details::UPGRADE_FAILED);
                 manager.stats.inc(stats::downstream_rq_ws_on_non_ws_route);
+                exchange.connection.close_after_this();
                 return Err(Box::new(reply));
             }
             if let Some(config) = connect::config(action, head) {

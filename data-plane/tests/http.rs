@@ -32,7 +32,7 @@ fn bootstrap(routes: &str, more: &str, clusters: &[(&str, SocketAddr)]) -> Strin
         "node: {{id: node-id, cluster: node-cluster}}\nstatic_resources:\n  listeners:\n  - name: l\n    \
          metadata: {{filter_metadata: {{ns: {{k: listener}}}}}}\n    \
          address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{name: chain, \
-         filters: [{{name: hcm, typed_config: {{\"@type\": {HCM}, stat_prefix: l, {more} route_config: {{name: r, \
+         filters: [{{name: hcm, typed_config: {{\"@type\": {HCM}, stat_prefix: l, {more} route_config: {{name: r, validate_clusters: false, \
          virtual_hosts: [{{name: v, domains: [\"*\"], metadata: {{filter_metadata: {{ns: {{k: vhost}}}}}}, \
          routes: [{routes}]}}]}}, http_filters: [{ROUTER}]}}}}]}}]\n  clusters:\n{clusters}"
     )

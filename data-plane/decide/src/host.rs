@@ -138,6 +138,14 @@ pub struct HostState {
     pub active_requests: AtomicU32,
     /// Connections, over all workers.
     pub active_connections: AtomicU32,
+    /// Responses that were no server error.
+    pub succeeded: AtomicU64,
+    /// Server errors, and requests that brought no response.
+    pub failed: AtomicU64,
+    /// Requests that took too long.
+    pub timed_out: AtomicU64,
+    /// Connections that were asked for and did not come about.
+    pub connect_failures: AtomicU64,
     /// Milliseconds (of the process' clock) at which it was first seen or became healthy; for slow start.
     pub added_at_ms: AtomicU64,
     outlier: OnceLock<Box<crate::outlier::HostCounters>>,

@@ -11,8 +11,8 @@ mod hosts;
 mod matching;
 mod redirect;
 pub mod retry;
-pub mod spans;
 mod rewrite;
+pub mod spans;
 mod timeout;
 
 use std::any::Any;

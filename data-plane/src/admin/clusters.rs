@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Page, Params, text};
 use crate::cluster::shared::hosts_of;
 use crate::server::Main;
+use crate::stats::Kind;
 use crate::xds::Manager;
 
 pub(super) fn page(main: &Main, params: &Params) -> Page {
@@ -60,11 +61,11 @@ fn write_text(out: &mut String, manager: &Manager, snapshot: &Snapshot, cluster:
     }
     for host in &hosts(manager, snapshot, cluster) {
         let at = &host.address;
-        let (connections, requests) = active(host);
+        for (what, _, value) in numbers(host) {
+            let _ = writeln!(out, "{name}::{at}::{what}::{value}");
+        }
         let locality = &host.locality;
-        let lines: [(&str, String); 10] = [
-            ("cx_active", connections.to_string()),
-            ("rq_active", requests.to_string()),
+        let lines: [(&str, String); 8] = [
             ("hostname", host.hostname.to_string()),
             ("health_flags", flags(host)),
             ("weight", host.weight.to_string()),
@@ -90,12 +91,17 @@ fn as_json(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Value {
     let hosts: Vec<Value> = hosts(manager, snapshot, cluster)
         .iter()
         .map(|host| {
-            let (connections, requests) = active(host);
-            let gauge =
-                |name: &str, value: u32| json!({ "type": "GAUGE", "name": name, "value": value.to_string() });
+            let stats: Vec<Value> = numbers(host)
+                .iter()
+                .map(|(name, kind, value)| match kind {
+                    // The default of both is left out, as Protobuf's JSON does.
+                    Kind::Counter => json!({ "name": name, "value": value.to_string() }),
+                    _ => json!({ "type": "GAUGE", "name": name, "value": value.to_string() }),
+                })
+                .collect();
             json!({
                 "address": super::listeners::address(&host.address),
-                "stats": [gauge("cx_active", connections), gauge("rq_active", requests)],
+                "stats": stats,
                 "health_status": health(host),
                 "weight": host.weight,
                 "hostname": &*host.hostname,
@@ -134,8 +140,20 @@ fn thresholds(limits: &Thresholds) -> impl Iterator<Item = (&'static str, u32)> 
     .into_iter()
 }
 
-fn active(host: &Host) -> (u32, u32) {
-    (host.state.active_connections.load(Relaxed), host.state.active_requests.load(Relaxed))
+/// A host's numbers, in the order of their names.
+fn numbers(host: &Host) -> [(&'static str, Kind, u64); 7] {
+    let state = &host.state;
+    let active = u64::from(state.active_requests.load(Relaxed));
+    let (succeeded, failed) = (state.succeeded.load(Relaxed), state.failed.load(Relaxed));
+    [
+        ("cx_active", Kind::Gauge, state.active_connections.load(Relaxed).into()),
+        ("cx_connect_fail", Kind::Counter, state.connect_failures.load(Relaxed)),
+        ("rq_active", Kind::Gauge, active),
+        ("rq_error", Kind::Counter, failed),
+        ("rq_success", Kind::Counter, succeeded),
+        ("rq_timeout", Kind::Counter, state.timed_out.load(Relaxed)),
+        ("rq_total", Kind::Counter, active + succeeded + failed),
+    ]
 }
 
 fn flags(host: &Host) -> String {

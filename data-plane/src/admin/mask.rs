@@ -40,6 +40,9 @@ pub(super) fn pick(mut dump: Value, resource: Option<&str>, mask: Option<&str>) 
         configs.retain(|config| {
             config.as_object().is_some_and(|fields| fields.keys().any(|key| key != "@type"))
         });
+        if configs.is_empty() {
+            return Err(format!("FieldMask {mask} could not be successfully applied to any configs.\n"));
+        }
     }
     Ok(json!({ "configs": configs }))
 }

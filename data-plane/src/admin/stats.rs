@@ -51,5 +51,9 @@ fn query(params: &Params) -> Result<Query, String> {
         Some("Histograms") => Some(Kind::Histogram),
         Some(other) => return Err(format!("invalid &type= param {other}\n")),
     };
+    let known = ["", "cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
+    if params.get("histogram_buckets").is_some_and(|shape| !known.contains(&shape)) {
+        return Err(format!("usage: /stats?histogram_buckets=({})\n", known[1..].join("|")));
+    }
     Ok(Query { used_only: params.has("usedonly"), filter, kind })
 }

@@ -210,6 +210,7 @@ pub(crate) fn rewrite(
         head.headers.insert(ORIGINAL_HOST, head.authority.clone());
     }
     if let Some(new) = new {
+        exchange.info.borrow_mut().request.authority = Some(bytes::Bytes::copy_from_slice(new.as_bytes()));
         head.authority = new;
     }
 }
@@ -231,14 +232,11 @@ pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
     }
 }
 
-/// The words beside the status are ours, as everything that speaks of one connection is.
+/// The words beside a status that Envoy has none for; a filter may have chosen others.
 fn set_reason(response: &mut Response<Body>) {
     let unknown = response.status() == 418 || response.status().canonical_reason().is_none();
-    let extensions = response.extensions_mut();
-    if unknown {
-        extensions.insert(hyper::ext::ReasonPhrase::from_static(b"Unknown"));
-    } else {
-        extensions.remove::<hyper::ext::ReasonPhrase>();
+    if unknown && response.extensions().get::<hyper::ext::ReasonPhrase>().is_none() {
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"Unknown"));
     }
 }
 

@@ -455,8 +455,12 @@ fn respond(
     } else {
         hop::strip_response(response.headers_mut());
     }
+    // The words beside the status are our own, as all is that speaks of one connection.
+    response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     let start = exchange.info.borrow().start;
-    if exchange.connection.manager.sends_envoy_headers() {
+    // It tells the time from the request's end, which an upgrade does not have.
+    let ended = exchange.request_done.get() && upgrading == Upgrading::No;
+    if ended && exchange.connection.manager.sends_envoy_headers() {
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
     }

@@ -13,6 +13,8 @@ details! {
     DIRECT_RESPONSE = "direct_response";
     /// No route.
     ROUTE_NOT_FOUND = "route_not_found";
+    /// No filter chain takes the connection.
+    FILTER_CHAIN_NOT_FOUND = "filter_chain_not_found";
     /// The route's cluster does not exist.
     CLUSTER_NOT_FOUND = "cluster_not_found";
     /// The cluster has no healthy host.

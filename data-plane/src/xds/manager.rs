@@ -168,7 +168,9 @@ impl Manager {
                 control_plane: main.stats.pinned(""),
             },
         });
-        manager.stats.control_plane.set(control_plane::connected_state, 0);
+        if bootstrap.dynamic_resources.is_some() {
+            manager.stats.control_plane.set(control_plane::connected_state, 0);
+        }
         let local = bootstrap.cluster_manager.as_ref().map_or("", |config| &config.local_cluster_name);
         let place = main.node.locality.clone().unwrap_or_default();
         let place = Locality {
