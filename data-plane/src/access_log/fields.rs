@@ -175,7 +175,9 @@ fn downstream(down: &DownstreamInfo, field: Field) -> Text<'_> {
         Field::DownstreamLocalAddressEndpointId | Field::DownstreamDirectLocalAddressEndpointId => "".into(),
         Field::TlsJa3Fingerprint => down.state.fingerprints.as_ref()?.ja3.as_deref()?.into(),
         Field::TlsJa4Fingerprint => down.state.fingerprints.as_ref()?.ja4.as_deref()?.into(),
-        Field::DownstreamTransportFailureReason => in_one_word(down.state.life.transport_failure.get()?.as_ref()),
+        Field::DownstreamTransportFailureReason => {
+            in_one_word(down.state.life.transport_failure.get()?.as_ref())
+        }
         _ => return None,
     })
 }

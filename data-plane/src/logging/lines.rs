@@ -236,7 +236,10 @@ mod tests {
 
     #[test]
     fn flags_stand_for_what_is_known() {
-        assert_eq!(line("[%l][%n] [%@] %L %v 100%%", true), "[warning][router] [request.rs:7] W a\\nb 100%\n");
+        assert_eq!(
+            line("[%l][%n] [%@] %L %v 100%%", true),
+            "[warning][router] [request.rs:7] W a\\nb 100%\n"
+        );
         assert_eq!(line("%v|%_", false), "a\nb|a\\nb\n");
         assert_eq!(line("%10l|%-10l|%=10l|%3!l", false), "   warning|warning   | warning  |war\n");
         let time = line("%Y-%m-%d %T.%e", false);

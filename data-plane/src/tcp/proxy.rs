@@ -189,11 +189,7 @@ impl TcpProxy {
                     // Bytes may have moved since the timer was set.
                     if self.config.idle_timeout.is_some_and(|idle| progress.moved.get() + idle <= now) {
                         self.stats.inc(stats::idle_timeout);
-<<<<<<< HEAD
-                        info.borrow_mut().flag(ResponseFlag::StreamIdleTimeout);
                         life.close(close_reason::TCP_SESSION_IDLE_TIMEOUT);
-=======
->>>>>>> fa7f1ea (Hosts' counters on /clusters, errors of admin questions, reasons and authorities as Envoy has them)
                         break;
                     }
                     if report <= now {
