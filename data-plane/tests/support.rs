@@ -43,9 +43,19 @@ impl Proxy {
         let admin = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n";
         let text = format!("{admin}{}", bootstrap.replace("$DIR", dir.path().to_str().unwrap()));
         std::fs::write(&config, text).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_sail-proxy"))
+        #[expect(clippy::disallowed_methods, reason = "any proxy that reads the same files may be tried")]
+        let peer = std::env::var_os("PROXY_UNDER_TEST");
+        let child = Command::new(peer.unwrap_or_else(|| env!("CARGO_BIN_EXE_sail-proxy").into()))
             .args(["-c", config.to_str().unwrap(), "--admin-address-path", address.to_str().unwrap()])
-            .args(["--concurrency", "1", "--file-flush-interval-msec", "20", "-l", "warning"])
+            .args([
+                "--concurrency",
+                "1",
+                "--file-flush-interval-msec",
+                "20",
+                "-l",
+                "warning",
+                "--disable-hot-restart",
+            ])
             .args(flags)
             .stdout(Stdio::null())
             .spawn()

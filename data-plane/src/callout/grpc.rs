@@ -90,58 +90,79 @@ pub(crate) async fn unary<Q: Message, R: Message + Default>(
     }
 }
 
-/// A stream of messages both ways. Dropped, it is reset.
-pub(crate) struct Stream<Q, R> {
-    sender: Option<mpsc::Sender<Bytes>>,
-    answers: mpsc::Receiver<Result<R, Status>>,
-    _task: Supervised<()>,
+/// Opens a stream of messages both ways; whether it stands shows with the first answer.
+pub(crate) fn open<Q: Message, R: Message + Default + 'static>(
+    worker: &Rc<Worker>,
+    target: &GrpcTarget,
+    path: &'static str,
+) -> (Sending<Q>, Receiving<R>) {
+    let (sender, messages) = mpsc::channel(QUEUE);
+    let (give, answers) = mpsc::channel(QUEUE);
+    let (worker, cluster, head) = (worker.clone(), target.cluster.clone(), head(target, path));
+    let task = Supervised::spawn_local(async move {
+        let run = async {
+            let (response, lease) = send(&worker, &cluster, head, Body::boxed(Outgoing(messages))).await?;
+            let mut messages = Messages::new(response)?;
+            while let Some(message) = messages.next().await? {
+                if give.send(Ok(message)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            messages.end().await?;
+            lease.finish();
+            Ok(())
+        };
+        if let Err(status) = run.await {
+            // Nobody may be there to hear it.
+            let _ = give.send(Err(status)).await;
+        }
+    });
+    (Sending { sender, request: PhantomData }, Receiving { answers, _task: task })
+}
+
+/// The way out of a stream; dropped, it tells the server that nothing more comes.
+pub(crate) struct Sending<Q> {
+    sender: mpsc::Sender<Bytes>,
     request: PhantomData<fn(Q)>,
 }
 
-impl<Q: Message, R: Message + Default + 'static> Stream<Q, R> {
-    /// Opens a stream; whether it stands shows with the first answer.
-    pub(crate) fn open(worker: &Rc<Worker>, target: &GrpcTarget, path: &'static str) -> Self {
-        let (sender, messages) = mpsc::channel(QUEUE);
-        let (give, answers) = mpsc::channel(QUEUE);
-        let (worker, cluster, head) = (worker.clone(), target.cluster.clone(), head(target, path));
-        let task = Supervised::spawn_local(async move {
-            let run = async {
-                let (response, lease) =
-                    send(&worker, &cluster, head, Body::boxed(Outgoing(messages))).await?;
-                let mut messages = Messages::new(response)?;
-                while let Some(message) = messages.next().await? {
-                    if give.send(Ok(message)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                messages.end().await?;
-                lease.finish();
-                Ok(())
-            };
-            if let Err(status) = run.await {
-                // Nobody may be there to hear it.
-                let _ = give.send(Err(status)).await;
-            }
-        });
-        Self { sender: Some(sender), answers, _task: task, request: PhantomData }
+impl<Q> Clone for Sending<Q> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), request: PhantomData }
     }
+}
 
-    /// Sends a message; `false` if the stream has ended.
-    pub(crate) async fn send(&self, message: &Q) -> bool {
-        match &self.sender {
-            Some(sender) => sender.send(frame(message)).await.is_ok(),
-            None => false,
-        }
+impl<Q: Message> Sending<Q> {
+    /// Waits until there is room for a message; `None` if the stream has ended.
+    pub(crate) async fn room(&self) -> Option<Room<'_, Q>> {
+        let permit = self.sender.reserve().await.ok()?;
+        Some(Room { permit, request: PhantomData })
     }
+}
 
+/// Room for a message.
+pub(crate) struct Room<'a, Q> {
+    permit: mpsc::Permit<'a, Bytes>,
+    request: PhantomData<fn(Q)>,
+}
+
+impl<Q: Message> Room<'_, Q> {
+    /// Sends it.
+    pub(crate) fn send(self, message: &Q) {
+        self.permit.send(frame(message));
+    }
+}
+
+/// The way in. Dropped, the stream is reset.
+pub(crate) struct Receiving<R> {
+    answers: mpsc::Receiver<Result<R, Status>>,
+    _task: Supervised<()>,
+}
+
+impl<R> Receiving<R> {
     /// The next message; `None` once the server ended the stream well.
     pub(crate) async fn next(&mut self) -> Result<Option<R>, Status> {
         self.answers.recv().await.transpose()
-    }
-
-    /// Nothing more will be sent.
-    pub(crate) fn close_send(&mut self) {
-        self.sender = None;
     }
 }
 

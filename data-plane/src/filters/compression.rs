@@ -189,7 +189,7 @@ pub(crate) fn append_to_list(headers: &mut HeaderMap, name: http::HeaderName, it
     if old.split(',').any(has) {
         return;
     }
-    let text = if old.is_empty() { item.to_owned() } else { format!("{old}, {item}") };
+    let text = if old.is_empty() { item.to_owned() } else { format!("{old},{item}") };
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(name, value);
     }

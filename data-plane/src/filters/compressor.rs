@@ -38,7 +38,7 @@ struct Offer {
 
 impl Filter {
     pub(crate) fn new(config: &Arc<Compressor>, build: &Build<'_>) -> Self {
-        let encoding = config.codec.encoding.as_str();
+        let encoding = config.codec.encoding.statistic();
         let name = format!("{}.compressor.{}.{encoding}", build.prefix, config.codec_name);
         Self { config: config.clone(), stats: build.store.scope(&name) }
     }

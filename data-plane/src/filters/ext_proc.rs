@@ -1,6 +1,9 @@
 //! `envoy.filters.http.ext_proc`: a service looks at requests and responses, and may change them.
 
 mod change;
+mod course;
+mod local;
+mod over_http;
 mod pump;
 mod session;
 
@@ -9,17 +12,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http_body::Body as _;
-use sail_proxy_config::http_filter::ext_proc::{BodyMode, ExtProc, ExtProcPerRoute, RouteCache};
+use sail_proxy_config::http_filter::ext_proc::{
+    BodyMode, ExtProc, ExtProcPerRoute, Mode, RouteCache, Settings,
+};
 use xds_api::envoy::service::ext_proc::v3::common_response::ResponseStatus;
 use xds_api::envoy::service::ext_proc::v3::processing_request::Request as Phase;
 use xds_api::envoy::service::ext_proc::v3::processing_response::Response as Answer;
 use xds_api::envoy::service::ext_proc::v3::{
-    CommonResponse, HeaderMutation, HttpBody, HttpHeaders, ImmediateResponse, ProcessingResponse,
+    CommonResponse, HttpBody, HttpHeaders, ImmediateResponse, ProcessingResponse,
 };
 
-use self::pump::Sees;
+use self::change::Changes;
+use self::course::{Asked, Course};
+use self::pump::Pump;
 use self::session::{Session, Side, Stop};
 use super::{Build, Flow, HttpFilter, Request, Response, Work, edit};
 use crate::access_log::{LogType, View};
@@ -32,6 +39,9 @@ use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_ext_proc as stats;
 use crate::stream_info::details;
+
+/// What is said of a body whose head says another length.
+const MISMATCH: &str = "mismatch_between_content_length_and_the_length_of_the_mutated_body";
 
 /// As much of a body as is held for the service.
 const LIMIT: usize = 1024 * 1024;
@@ -49,19 +59,40 @@ impl Filter {
 
     /// Opens the stream; `None` if the route wants none of it.
     fn open(&self, request: &Request<'_>) -> Option<Rc<Session>> {
-        let per_route: Option<Arc<ExtProcPerRoute>> =
+        let most_specific: Option<Arc<ExtProcPerRoute>> =
             request.exchange.per_filter(request.name).and_then(|config| config.get());
-        let overrides = match per_route.as_deref() {
+        let settings = match most_specific.as_deref() {
             Some(ExtProcPerRoute::Disabled) => return None,
-            Some(ExtProcPerRoute::Overrides(overrides)) => Some(overrides),
-            None => None,
+            Some(ExtProcPerRoute::Overrides(_)) => self.settings(request),
+            None => self.config.settings.clone(),
         };
-        let config = &self.config;
-        let mode = overrides.and_then(|overrides| overrides.mode).unwrap_or(config.mode);
-        let allow = overrides.and_then(|overrides| overrides.failure_mode_allow);
-        let target = overrides.and_then(|overrides| overrides.service.as_ref()).unwrap_or(&config.service);
-        let settings = (mode, allow.unwrap_or(config.failure_mode_allow));
-        Some(Session::open(request.exchange, config, target, &self.stats, settings))
+        let mode = settings.mode;
+        let sees = mode.request_headers
+            || mode.response_headers
+            || mode.request_trailers
+            || mode.response_trailers
+            || [mode.request_body, mode.response_body].iter().any(|mode| *mode != BodyMode::None);
+        sees.then(|| Session::open(request.exchange, &self.config, settings, &self.stats))
+    }
+
+    /// The filter's settings with what every level of the route says.
+    fn settings(&self, request: &Request<'_>) -> Settings {
+        let mut settings = self.config.settings.clone();
+        let found = request.exchange.routed.get().clone();
+        let Some(found) = found else { return settings };
+        let levels = [
+            Some(&found.table.per_filter),
+            Some(&found.virtual_host.per_filter),
+            found.route.as_ref().map(|route| &route.per_filter),
+            found.weighted.as_ref().map(|weighted| &weighted.per_filter),
+        ];
+        for level in levels.into_iter().flatten() {
+            let config = level.get(request.name).and_then(|config| config.get::<ExtProcPerRoute>());
+            if let Some(ExtProcPerRoute::Overrides(overrides)) = config.as_deref() {
+                settings.apply(overrides);
+            }
+        }
+        settings
     }
 }
 
@@ -72,33 +103,30 @@ enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Carries header changes out; says whether there were any.
-    fn change(&mut self, session: &Session, mutation: Option<HeaderMutation>) -> Result<bool, Stop> {
+    /// Carries header changes out.
+    fn change(&mut self, session: &Session, changes: Changes) -> Result<(), Stop> {
         let mut removed = Vec::new();
         let remove = |name: &str| removed.push(name.to_owned());
         let result = match self {
             Self::Request(head) => change::apply(
-                &session.config,
-                mutation,
+                session,
+                changes,
                 |name, value, action| edit::set_request(head, name, value, action),
                 remove,
             ),
             Self::Response(response) => change::apply(
-                &session.config,
-                mutation,
+                session,
+                changes,
                 |name, value, action| edit::set_response(response, name, value, action),
                 remove,
             ),
         };
         let headers = self.headers();
         removed.iter().for_each(|name| edit::remove(headers, name));
-        result.map_err(|_| {
-            session.stats.inc(stats::rejected_header_mutations);
-            session.fail("ext_proc_error_rejected_mutation")
-        })
+        result.map_err(|_| change::rejected(session))
     }
 
-    fn headers(&mut self) -> &mut http::HeaderMap {
+    fn headers(&mut self) -> &mut HeaderMap {
         match self {
             Self::Request(head) => &mut head.headers,
             Self::Response(response) => response.headers_mut(),
@@ -108,32 +136,85 @@ impl Step<'_> {
     fn length(&mut self, length: usize) {
         self.headers().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Request(_) => Side::Request,
+            Self::Response(_) => Side::Response,
+        }
+    }
+
+    /// What is shown of the head.
+    fn shown(&self, session: &Session, end_of_stream: bool) -> Phase {
+        let config = &session.config;
+        let message = |headers| HttpHeaders { headers: Some(headers), end_of_stream, ..Default::default() };
+        match self {
+            Self::Request(head) => {
+                Phase::RequestHeaders(message(change::shown(config, edit::request_headers(head))))
+            }
+            Self::Response(response) => {
+                let status = response.status();
+                let pseudo = std::iter::once((":status", status.as_str().as_bytes()));
+                let all = pseudo.chain(change::pairs(response.headers()));
+                Phase::ResponseHeaders(message(change::shown(config, all)))
+            }
+        }
+    }
+
+    /// Chooses the route again, if that is wanted and there is a reason to.
+    fn route_again(&self, exchange: &Rc<Exchange>, session: &Session, asked: bool, changed: bool) {
+        let Self::Request(head) = self else { return };
+        let wanted = match session.config.route_cache {
+            RouteCache::Default => asked,
+            RouteCache::Clear => true,
+            RouteCache::Retain => false,
+        };
+        match (wanted, changed) {
+            (true, true) => exchange.find_route(head),
+            (true, false) => session.stats.inc(stats::clear_route_cache_ignored),
+            (false, _) if asked => session.stats.inc(stats::clear_route_cache_disabled),
+            (false, _) => {}
+        }
+    }
 }
 
-fn common(answer: ProcessingResponse) -> Option<CommonResponse> {
-    match answer.response? {
-        Answer::RequestHeaders(answer) | Answer::ResponseHeaders(answer) => {
-            Some(answer.response.unwrap_or_default())
-        }
-        Answer::RequestBody(answer) | Answer::ResponseBody(answer) => {
-            Some(answer.response.unwrap_or_default())
-        }
+/// What a mode says of one side: head, body, trailers.
+fn sees(mode: Mode, side: Side) -> (bool, BodyMode, bool) {
+    match side {
+        Side::Request => (mode.request_headers, mode.request_body, mode.request_trailers),
+        Side::Response => (mode.response_headers, mode.response_body, mode.response_trailers),
+    }
+}
+
+fn common(answer: ProcessingResponse, side: Side) -> Option<CommonResponse> {
+    match (answer.response?, side) {
+        (Answer::RequestHeaders(answer), Side::Request)
+        | (Answer::ResponseHeaders(answer), Side::Response) => Some(answer.response.unwrap_or_default()),
         _ => None,
     }
 }
 
 /// What every answer may bring besides.
-fn note(exchange: &Exchange, session: &Session, answer: &mut ProcessingResponse) {
+fn note(session: &Session, answer: &mut ProcessingResponse, of_head: bool) {
+    let Some(exchange) = session.exchange() else { return };
+    let namespaces = session.settings.metadata.received.as_ref();
     if let Some(metadata) = answer.dynamic_metadata.take() {
         let mut info = exchange.info.borrow_mut();
         for (namespace, value) in json::object(metadata) {
-            let allowed = session.config.received_namespaces.iter().any(|name| **name == *namespace);
+            let allowed =
+                namespaces.is_some_and(|names| names.untyped.iter().any(|name| **name == *namespace));
             if let (true, serde_json::Value::Object(fields)) = (allowed, value) {
                 info.dynamic_metadata.merge(&namespace, fields);
             }
         }
     }
+    for (namespace, message) in std::mem::take(&mut answer.typed_dynamic_metadata) {
+        if namespaces.is_some_and(|names| names.typed.iter().any(|name| **name == *namespace)) {
+            exchange.info.borrow_mut().dynamic_metadata.set_typed(&namespace, message);
+        }
+    }
     if let Some(mode) = answer.mode_override.take()
+        && of_head
         && let Some(mode) = session.mode.get().with(&mode)
         && session.config.allows(mode)
     {
@@ -141,81 +222,128 @@ fn note(exchange: &Exchange, session: &Session, answer: &mut ProcessingResponse)
     }
 }
 
-/// Shows the service the head; `true` if its body is settled too.
+/// What became of a head.
+enum Headed {
+    /// Its body is settled too.
+    Settled,
+    /// The conversation goes on about the body.
+    Goes(Box<Pump>),
+    /// The service answers in the upstream's place.
+    Local(http::Response<Bytes>),
+}
+
+/// Shows the service the head.
 async fn headers(
     exchange: &Rc<Exchange>,
-    session: &Session,
-    mut step: Step<'_>,
+    course: Course,
+    step: &mut Step<'_>,
     body: &mut Body,
-) -> Result<bool, Stop> {
-    let (side, shown) = match &step {
-        Step::Request(head) => (Side::Request, change::shown(&session.config, edit::request_headers(head))),
-        Step::Response(response) => {
-            let status = response.status();
-            let pseudo = std::iter::once((":status", status.as_str().as_bytes()));
-            let all = pseudo.chain(change::pairs(response.headers()));
-            (Side::Response, change::shown(&session.config, all))
+) -> Result<Headed, Stop> {
+    let session = course.session.clone();
+    let side = step.side();
+    let (_, mode, trailers) = sees(session.mode.get(), side);
+    let early = mode.is_duplex() || (mode == BodyMode::Streamed && session.config.early_body);
+    let source = std::mem::replace(body, Body::Empty);
+    let has_body = !source.is_end_stream();
+    let phase = step.shown(&session, !has_body);
+    let mut pump = Box::new(Pump::new(course, source, mode, trailers));
+    pump.course.set_duplex(mode.is_duplex() && has_body);
+    pump.course.push(phase, Asked::Part);
+    let answer = if early { pump.next().await } else { pump.course.answer().await };
+    let answer = match answer {
+        Ok(ProcessingResponse { response: Some(Answer::StreamedImmediateResponse(part)), .. })
+            if side == Side::Request =>
+        {
+            let (course, _) = pump.into_parts();
+            let (response, local) = local::begin(course, part)?;
+            session.local.replace(Some(local));
+            return Ok(Headed::Local(response));
         }
+        Ok(answer) => answer,
+        Err(Stop::Done) => {
+            session.over.set(true);
+            return Ok(Headed::Goes(pump));
+        }
+        Err(stop) => return Err(stop),
     };
-    let message =
-        HttpHeaders { headers: Some(shown), end_of_stream: body.is_end_stream(), ..Default::default() };
-    let phase = match side {
-        Side::Request => Phase::RequestHeaders(message),
-        Side::Response => Phase::ResponseHeaders(message),
-    };
-    let mut answer = session.ask(side, phase).await?;
-    note(exchange, session, &mut answer);
-    let Some(common) = common(answer) else { return Err(session.fail("ext_proc_error_spurious_message")) };
-    let changed = step.change(session, common.header_mutation)?;
-    if let Step::Request(head) = &mut step {
-        let again = match session.config.route_cache {
-            RouteCache::Default => common.clear_route_cache && changed,
-            RouteCache::Clear => changed,
-            RouteCache::Retain => false,
+    let Some(common) = common(answer, side) else {
+        return match session.spurious() {
+            Stop::Done => Ok(Headed::Goes(pump)),
+            stop => Err(stop),
         };
-        if again {
-            exchange.find_route(head);
-        }
-    }
+    };
+    pump.course.answered();
+    let keeps = session.config.keep_content_length;
+    let changed = common.header_mutation.is_some();
+    let length = keeps || sees(session.mode.get(), side).1 == BodyMode::Buffered;
+    step.change(&session, Changes { mutation: common.header_mutation, length })?;
+    step.route_again(exchange, &session, common.clear_route_cache, changed);
     if common.status != ResponseStatus::ContinueAndReplace as i32 {
-        return Ok(false);
+        let (_, mode, trailers) = sees(session.mode.get(), side);
+        if !early {
+            pump.set_mode(mode, trailers);
+        }
+        return Ok(Headed::Goes(pump));
     }
-    let bytes = Bytes::from(change::replaced(common.body_mutation).unwrap_or_default());
-    step.length(bytes.len());
-    *body = Body::text(bytes);
-    Ok(true)
+    match change::replaced(common.body_mutation) {
+        Some(bytes) => {
+            step.length(bytes.len());
+            *body = Body::text(bytes);
+        }
+        None => *body = pump.into_parts().1,
+    }
+    Ok(Headed::Settled)
 }
 
 /// Shows the service the body, as a whole or its first part.
 async fn buffered(
-    exchange: &Rc<Exchange>,
-    session: &Session,
-    mut step: Step<'_>,
+    course: &mut Course,
+    step: &mut Step<'_>,
     body: &mut Body,
     partial: bool,
 ) -> Result<(), Stop> {
-    let seen = gather::gather(body, LIMIT).await.map_err(|_| Stop::Failed("ext_proc_error_body"))?;
+    let session = course.session.clone();
+    let seen =
+        gather::gather(body, LIMIT).await.map_err(|_| Stop::Failed("ext_proc_error_body".to_owned()))?;
     if !seen.complete && !partial {
-        return Err(Stop::Failed(details::REQUEST_PAYLOAD_TOO_LARGE));
+        return Err(Stop::TooLarge);
     }
-    let message = HttpBody { body: seen.bytes.to_vec(), end_of_stream: seen.complete, ..Default::default() };
-    let (side, phase) = match &step {
-        Step::Request(_) => (Side::Request, Phase::RequestBody(message)),
-        Step::Response(_) => (Side::Response, Phase::ResponseBody(message)),
+    let trailers = !body.is_end_stream() && seen.complete && body.size_hint().exact().is_none();
+    let message = HttpBody {
+        body: seen.bytes.to_vec(),
+        end_of_stream: seen.complete && !trailers,
+        ..Default::default()
     };
-    let mut answer = session.ask(side, phase).await?;
-    note(exchange, session, &mut answer);
-    let Some(common) = common(answer) else { return Err(session.fail("ext_proc_error_spurious_message")) };
-    step.change(session, common.header_mutation)?;
+    let phase = match step.side() {
+        Side::Request => Phase::RequestBody(message),
+        Side::Response => Phase::ResponseBody(message),
+    };
+    course.push(phase, Asked::Part);
+    let answer = match course.answer().await {
+        Ok(answer) => answer,
+        Err(Stop::Done) => return Ok(()),
+        Err(stop) => return Err(stop),
+    };
+    course.answered();
+    let common = match (answer.response, step.side()) {
+        (Some(Answer::RequestBody(answer)), Side::Request)
+        | (Some(Answer::ResponseBody(answer)), Side::Response) => answer.response.unwrap_or_default(),
+        _ => {
+            return match session.spurious() {
+                Stop::Done => Ok(()),
+                stop => Err(stop),
+            };
+        }
+    };
+    step.change(&session, Changes { mutation: common.header_mutation, length: true })?;
     if let Some(bytes) = change::replaced(common.body_mutation) {
-        let bytes = Bytes::from(bytes);
-        if seen.complete {
-            step.length(bytes.len());
-        } else {
-            step.headers().remove(CONTENT_LENGTH);
+        let said = step.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if said.is_some_and(|said: usize| said != bytes.len()) {
+            session.over.set(true);
+            return Err(Stop::Failed(MISMATCH.to_owned()));
         }
         let old = std::mem::replace(body, Body::Empty);
-        *body = gather::joined(bytes, None, skip(old, seen.bytes.len()).await);
+        *body = gather::joined(Bytes::from(bytes), None, skip(old, seen.bytes.len()).await);
     }
     Ok(())
 }
@@ -234,38 +362,105 @@ async fn skip(mut body: Body, mut count: usize) -> Body {
     body
 }
 
+/// Shows the service one side of the exchange: its head, and what it sees of the body. The response that the service
+/// streams in the upstream's place, if it does.
+async fn side(
+    exchange: &Rc<Exchange>,
+    session: &Rc<Session>,
+    mut step: Step<'_>,
+    body: &mut Body,
+    opaque: bool,
+) -> Result<Option<http::Response<Bytes>>, Stop> {
+    let side = step.side();
+    let course = Course::new(session, side);
+    let (sees_head, ..) = sees(session.mode.get(), side);
+    if session.config.observes.is_some() {
+        watch(course, &step, body, sees_head).await;
+        return Ok(None);
+    }
+    let pump = if sees_head {
+        match headers(exchange, course, &mut step, body).await? {
+            Headed::Settled => return Ok(None),
+            Headed::Local(response) => return Ok(Some(response)),
+            Headed::Goes(pump) => pump,
+        }
+    } else {
+        let source = std::mem::replace(body, Body::Empty);
+        let (_, mode, trailers) = sees(session.mode.get(), side);
+        Box::new(Pump::new(course, source, mode, trailers))
+    };
+    let (_, mode, trailers) = sees(session.mode.get(), side);
+    let lengthless = match mode {
+        BodyMode::None => false,
+        BodyMode::Buffered => !sees_head,
+        _ => true,
+    };
+    if lengthless && !session.config.keep_content_length && !session.over.get() {
+        step.headers().remove(CONTENT_LENGTH);
+    }
+    match mode {
+        // A tunnel's bytes are nobody's body.
+        _ if opaque => *body = pump.into_parts().1,
+        _ if session.over.get() && !pump.has_seen() => *body = pump.into_parts().1,
+        BodyMode::Buffered | BodyMode::BufferedPartial => {
+            let (mut course, source) = pump.into_parts();
+            *body = source;
+            if body.is_end_stream() {
+                return Ok(None);
+            }
+            buffered(&mut course, &mut step, body, mode == BodyMode::BufferedPartial).await?;
+            if trailers {
+                let source = std::mem::replace(body, Body::Empty);
+                *body = Pump::new(course, source, BodyMode::None, true).into_body();
+            }
+        }
+        BodyMode::None if !trailers => *body = pump.into_parts().1,
+        _ => *body = pump.into_body(),
+    }
+    Ok(None)
+}
+
+/// Lets the service see what passes by.
+async fn watch(mut course: Course, step: &Step<'_>, body: &mut Body, sees_head: bool) {
+    let (_, mode, trailers) = sees(course.session.mode.get(), course.side);
+    if sees_head {
+        let phase = step.shown(&course.session, body.is_end_stream());
+        course.tell(phase);
+        course.flush().await;
+    }
+    let mode = if matches!(mode, BodyMode::Streamed | BodyMode::Grpc) { mode } else { BodyMode::None };
+    if (mode != BodyMode::None || trailers) && !body.is_end_stream() {
+        let source = std::mem::replace(body, Body::Empty);
+        *body = Pump::new(course, source, mode, trailers).into_body();
+    }
+}
+
 async fn request(
     exchange: &Rc<Exchange>,
     session: &Rc<Session>,
     head: &mut Head,
     body: &mut Body,
-) -> Result<(), Stop> {
+) -> Result<Option<http::Response<Bytes>>, Stop> {
     if !session.config.request_attributes.is_empty() {
         exchange.with_attributes(head, |view| session.tell(&session.config.request_attributes, view));
     }
-    let settled =
-        session.mode.get().request_headers && headers(exchange, session, Step::Request(head), body).await?;
-    // A tunnel's bytes are nobody's body.
-    if settled || body.is_end_stream() || head.protocol.is_some() {
-        return Ok(());
-    }
-    let mode = session.mode.get();
-    match mode.request_body {
-        BodyMode::None => {}
-        BodyMode::Streamed => {
-            head.headers.remove(CONTENT_LENGTH);
-        }
-        BodyMode::Buffered => buffered(exchange, session, Step::Request(head), body, false).await?,
-        BodyMode::BufferedPartial => buffered(exchange, session, Step::Request(head), body, true).await?,
-    }
-    let sees = Sees { data: mode.request_body == BodyMode::Streamed, trailers: mode.request_trailers };
-    pump::wrap(body, session, Side::Request, sees);
-    Ok(())
+    let opaque = head.protocol.is_some();
+    side(exchange, session, Step::Request(head), body, opaque).await
 }
 
 async fn response(exchange: &Rc<Exchange>, session: &Rc<Session>, reply: &mut Reply) -> Result<(), Stop> {
     if let Some(immediate) = session.immediate.take() {
         return Err(Stop::Immediate(immediate));
+    }
+    if let Some(failure) = session.failure.take() {
+        return Err(failure);
+    }
+    if let Some(local) = session.local.take() {
+        *reply.response.body_mut() = local.into_body();
+        return Ok(());
+    }
+    if session.over.get() {
+        return Ok(());
     }
     if !session.config.response_attributes.is_empty() {
         let mut info = exchange.info.borrow_mut();
@@ -274,40 +469,27 @@ async fn response(exchange: &Rc<Exchange>, session: &Rc<Session>, reply: &mut Re
         session.tell(&session.config.response_attributes, &view);
     }
     let mut body = std::mem::replace(reply.response.body_mut(), Body::Empty);
-    let upgraded = reply.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let result = async {
-        let settled = session.mode.get().response_headers
-            && headers(exchange, session, Step::Response(&mut reply.response), &mut body).await?;
-        if settled || body.is_end_stream() || upgraded {
-            return Ok(());
-        }
-        let mode = session.mode.get();
-        let step = Step::Response(&mut reply.response);
-        match mode.response_body {
-            BodyMode::None => {}
-            BodyMode::Streamed => {
-                reply.response.headers_mut().remove(CONTENT_LENGTH);
-            }
-            BodyMode::Buffered => buffered(exchange, session, step, &mut body, false).await?,
-            BodyMode::BufferedPartial => buffered(exchange, session, step, &mut body, true).await?,
-        }
-        let sees = Sees { data: mode.response_body == BodyMode::Streamed, trailers: mode.response_trailers };
-        pump::wrap(&mut body, session, Side::Response, sees);
-        Ok(())
-    };
-    let result = result.await;
+    let opaque = reply.response.status() == StatusCode::SWITCHING_PROTOCOLS || reply.tunnel.is_some();
+    let result =
+        side(exchange, session, Step::Response(&mut reply.response), &mut body, opaque).await.map(|_| ());
     *reply.response.body_mut() = body;
     result
 }
 
 /// The answer that the service gives, or that its failure gives.
-fn reply(config: &ExtProc, stop: Stop) -> Option<LocalReply> {
+fn reply(config: &ExtProc, stats: &stats::Scope, stop: Stop) -> Option<LocalReply> {
+    if !matches!(stop, Stop::Done) {
+        stats.inc(stats::immediate_responses_sent);
+    }
     match stop {
         Stop::Done => None,
         Stop::Immediate(response) => Some(immediate(*response)),
-        Stop::Failed(details) if details == details::REQUEST_PAYLOAD_TOO_LARGE => {
-            Some(LocalReply::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload Too Large", details))
-        }
+        Stop::TooLarge => Some(LocalReply::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Payload Too Large",
+            details::REQUEST_PAYLOAD_TOO_LARGE,
+        )),
+        Stop::Timeout => Some(LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "", session::TIMEOUT)),
         Stop::Failed(details) => Some(LocalReply::new(config.status_on_error, "", details)),
     }
 }
@@ -338,22 +520,20 @@ impl HttpFilter for Filter {
         Flow::Wait(Box::pin(async move {
             let result = self::request(exchange, &session, head, body).await;
             exchange.state().put(name, session);
-            match result.err().and_then(|stop| reply(&self.config, stop)) {
-                Some(reply) => Flow::Reply(Box::new(reply)),
-                None => Flow::Continue,
-            }
+            let local = match result {
+                Ok(whole) => whole.map(|response| LocalReply::whole(response, "ext_proc_local_response")),
+                Err(stop) => reply(&self.config, &self.stats, stop),
+            };
+            local.map_or(Flow::Continue, |local| Flow::Reply(Box::new(local)))
         }))
     }
 
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { name, exchange, reply } = response;
         let session: Rc<Session> = exchange.state().take(name)?;
-        if session.over.get() && session.immediate.borrow().is_none() {
-            return None;
-        }
         Some(Box::pin(async move {
             let result = self::response(exchange, &session, reply).await;
-            if let Some(local) = result.err().and_then(|stop| self::reply(&self.config, stop)) {
+            if let Some(local) = result.err().and_then(|stop| self::reply(&self.config, &self.stats, stop)) {
                 exchange.info.borrow_mut().code_details = Some(local.details.clone());
                 *reply = Reply::local(local.into_response(exchange.grpc.get()));
             }

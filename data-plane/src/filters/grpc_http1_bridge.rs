@@ -30,11 +30,16 @@ fn too_large() -> Flow<'static> {
 impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
         let Request { name, exchange, head, body } = request;
+        let protobuf = self.0.upgrade_protobuf
+            && head.headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/x-protobuf");
+        if protobuf {
+            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            head.headers.remove(CONTENT_LENGTH);
+            head.present = crate::http::scan::Present::of(&head.headers);
+        }
         if head.version == Version::HTTP_2 {
             return Flow::Continue;
         }
-        let protobuf = self.0.upgrade_protobuf
-            && head.headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/x-protobuf");
         if !protobuf && !head.is_grpc() {
             return Flow::Continue;
         }
@@ -57,8 +62,6 @@ impl HttpFilter for Filter {
             framed.put_u8(0);
             framed.put_u32(u32::try_from(seen.bytes.len()).unwrap_or(u32::MAX));
             framed.extend_from_slice(&seen.bytes);
-            head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(framed.len()));
             exchange.grpc.set(true);
             *body = Body::text(framed.freeze());
             Flow::Continue
@@ -68,21 +71,31 @@ impl HttpFilter for Filter {
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { name, exchange, reply } = response;
         let Plain(plain) = exchange.state().take(name)?;
+        // A head that says it all is left as it is.
+        if http_body::Body::is_end_stream(reply.response.body()) {
+            return None;
+        }
         Some(Box::pin(async move {
             let body = std::mem::replace(reply.response.body_mut(), Body::Empty);
             // A response that breaks off has no status, which is an error below.
-            let (mut bytes, trailers) = match http_body_util::Limited::new(body, LIMIT).collect().await {
-                Ok(all) => {
-                    let trailers = all.trailers().cloned();
-                    (all.to_bytes(), trailers)
-                }
-                Err(_) => (Bytes::new(), None),
-            };
+            let (mut bytes, trailers, broken) =
+                match http_body_util::Limited::new(body, LIMIT).collect().await {
+                    Ok(all) => {
+                        let trailers = all.trailers().cloned();
+                        (all.to_bytes(), trailers, false)
+                    }
+                    Err(_) => (Bytes::new(), None, true),
+                };
             let ended = reply.lease.take();
             if let Some(lease) = ended {
                 lease.finish();
             }
+            // Without trailers it is no answer to a call.
             let headers = reply.response.headers_mut();
+            if trailers.is_none() && !broken {
+                *reply.response.body_mut() = Body::text(bytes);
+                return;
+            }
             for name in ["grpc-status", "grpc-message"] {
                 if let Some(value) = trailers.as_ref().and_then(|trailers| trailers.get(name)) {
                     headers.insert(name, value.clone());
@@ -91,7 +104,6 @@ impl HttpFilter for Filter {
             let ok = headers.get("grpc-status").is_some_and(|status| status == "0");
             if plain && bytes.len() >= 5 {
                 bytes.advance(5);
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
             }
             headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             if !ok {

@@ -40,7 +40,6 @@ impl LocalReply {
     }
 
     /// A response that stays as it is.
-    #[cfg(feature = "lua")]
     pub(crate) fn whole(response: Response<Bytes>, details: impl Into<Cow<'static, str>>) -> Self {
         Self { whole: Some(Box::new(response)), ..Self::new(StatusCode::OK, "", details) }
     }
@@ -207,7 +206,7 @@ pub(crate) fn grpc_status(status: StatusCode) -> u32 {
 }
 
 /// Percent-encoding as gRPC asks for in `grpc-message`.
-fn encode_message(text: &str) -> String {
+pub(crate) fn encode_message(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

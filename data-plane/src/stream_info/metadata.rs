@@ -5,10 +5,14 @@ use std::sync::Arc;
 use sail_proxy_decide::format::MetadataSource;
 use sail_proxy_decide::route::Metadata;
 use serde_json::{Map, Value};
+use xds_api::google::protobuf::Any;
 
-/// Dynamic metadata: an object a namespace.
+/// Dynamic metadata: an object a namespace; some filters write messages besides.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct DynamicMetadata(Map<String, Value>);
+pub struct DynamicMetadata(Map<String, Value>, Option<Box<Typed>>);
+
+/// Messages, by namespace.
+type Typed = Vec<(Box<str>, Any)>;
 
 impl DynamicMetadata {
     /// Sets one key of a namespace.
@@ -33,6 +37,18 @@ impl DynamicMetadata {
     /// What lies under a path of keys in a namespace.
     pub fn lookup(&self, namespace: &str, path: &[Box<str>]) -> Option<&Value> {
         sail_proxy_decide::matcher::lookup(self.get(namespace)?, path)
+    }
+
+    /// Sets a namespace's message.
+    pub fn set_typed(&mut self, namespace: &str, message: Any) {
+        let typed = self.1.get_or_insert_default();
+        typed.retain(|(name, _)| **name != *namespace);
+        typed.push((namespace.into(), message));
+    }
+
+    /// A namespace's message.
+    pub fn typed(&self, namespace: &str) -> Option<&Any> {
+        self.1.as_ref()?.iter().find(|(name, _)| **name == *namespace).map(|(_, message)| message)
     }
 
     /// Every namespace.

@@ -108,7 +108,7 @@ fn the_mode_may_change_and_attributes_are_told() {
     assert!(request[2].starts_with("source.address StringValue(\"127.0.0.1:"), "{request:?}");
     assert_eq!(
         told(asked.recv().unwrap()),
-        ["connection.mtls BoolValue(false)", "response.code StringValue(\"200\")"]
+        ["connection.mtls BoolValue(false)", "response.code NumberValue(200.0)"]
     );
     assert!(asked.recv().unwrap().attributes.is_empty());
     assert_eq!(proxy.stat("http.in.ext_proc.x.streams_started"), Some(1));

@@ -1,11 +1,17 @@
 //! HTTP filters, one file a subject, through the real binary.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod bodies;
 mod ext_proc;
 mod fault;
+mod ext_proc_settings;
+mod ext_proc_streams;
 #[path = "../support/grpc.rs"]
 #[allow(dead_code, reason = "each file uses its part")]
 mod grpc;
+mod grpc_clients;
+#[path = "../support/h2.rs"]
+mod h2;
 mod setup;
 mod stateful_session;
 #[path = "../support.rs"]

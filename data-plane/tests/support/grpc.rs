@@ -24,6 +24,30 @@ where
     R: Message + 'static,
     F: FnMut(Q) -> Vec<R> + Send + 'static,
 {
+    play(move |_| {
+        let mut answer = make();
+        move |message: Option<Q>| match message {
+            Some(message) => answer(message).into_iter().map(Say::Message).collect(),
+            None => vec![Say::End(0, "")],
+        }
+    })
+}
+
+/// What a server does.
+pub enum Say<R> {
+    Message(R),
+    /// It ends the stream with this status.
+    End(u32, &'static str),
+}
+
+/// Starts a server; `make` is called with each stream's head, and what it gives for each of its messages, and once more
+/// when there are no more.
+pub fn play<Q, R, F>(make: impl Fn(&HeaderMap) -> F + Send + Sync + 'static) -> SocketAddr
+where
+    Q: Message + Default + 'static,
+    R: Message + 'static,
+    F: FnMut(Option<Q>) -> Vec<Say<R>> + Send + 'static,
+{
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,24 +59,8 @@ where
             while let Ok((stream, _)) = listener.accept().await {
                 let make = make.clone();
                 let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                    let mut answer = make();
                     let (send, replies) = mpsc::unbounded_channel();
-                    tokio::spawn(async move {
-                        let mut body = request.into_body();
-                        let mut seen = BytesMut::new();
-                        while let Some(Ok(frame)) = body.frame().await {
-                            let Ok(data) = frame.into_data() else { continue };
-                            seen.extend_from_slice(&data);
-                            while let Some(message) = take(&mut seen) {
-                                for reply in answer(Q::decode(message).unwrap()) {
-                                    let _ = send.send(Frame::data(framed(&reply)));
-                                }
-                            }
-                        }
-                        let mut trailers = HeaderMap::new();
-                        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                        let _ = send.send(Frame::trailers(trailers));
-                    });
+                    tokio::spawn(stream_of(make(request.headers()), request.into_body(), send));
                     let mut response = Response::new(Replies(replies));
                     let kind = HeaderValue::from_static("application/grpc");
                     response.headers_mut().insert("content-type", kind);
@@ -64,6 +72,43 @@ where
         });
     });
     address
+}
+
+async fn stream_of<Q: Message + Default, R: Message>(
+    mut answer: impl FnMut(Option<Q>) -> Vec<Say<R>>,
+    mut body: Incoming,
+    send: mpsc::UnboundedSender<Frame<Bytes>>,
+) {
+    let say = |said: Vec<Say<R>>| {
+        for said in said {
+            match said {
+                Say::Message(message) => {
+                    let _ = send.send(Frame::data(framed(&message)));
+                }
+                Say::End(status, text) => {
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", status.into());
+                    if !text.is_empty() {
+                        trailers.insert("grpc-message", HeaderValue::from_static(text));
+                    }
+                    let _ = send.send(Frame::trailers(trailers));
+                    return true;
+                }
+            }
+        }
+        false
+    };
+    let mut seen = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        seen.extend_from_slice(&data);
+        while let Some(message) = take(&mut seen) {
+            if say(answer(Some(Q::decode(message).unwrap()))) {
+                return;
+            }
+        }
+    }
+    say(answer(None));
 }
 
 struct Replies(mpsc::UnboundedReceiver<Frame<Bytes>>);

@@ -15,6 +15,14 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// As statistics name it.
+    pub const fn statistic(self) -> &'static str {
+        match self {
+            Self::Brotli => "brotli",
+            _ => self.as_str(),
+        }
+    }
+
     /// As headers name it.
     pub const fn as_str(self) -> &'static str {
         match self {

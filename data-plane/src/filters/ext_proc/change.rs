@@ -8,7 +8,9 @@ use xds_api::envoy::config::core::v3 as core;
 use xds_api::envoy::service::ext_proc::v3::body_mutation::Mutation;
 use xds_api::envoy::service::ext_proc::v3::{BodyMutation, HeaderMutation};
 
+use super::session::{Session, Stop};
 use crate::filters::edit::Invalid;
+use crate::stats::sets::http_ext_proc as stats;
 
 /// Headers as the service sees them.
 pub(super) fn shown<'a>(
@@ -34,23 +36,27 @@ pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> 
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
 }
 
+/// Changes that the service wants.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) mutation: Option<HeaderMutation>,
+    /// Whether `content-length` is the service's to set.
+    pub(super) length: bool,
+}
+
 /// Carries changes out, through a writer and a remover. `Err` if one is not allowed and that is an error.
 pub(super) fn apply(
-    config: &ExtProc,
-    mutation: Option<HeaderMutation>,
+    session: &Session,
+    changes: Changes,
     mut set: impl FnMut(&str, &[u8], AppendAction) -> Result<(), Invalid>,
     mut remove: impl FnMut(&str),
-) -> Result<bool, Invalid> {
-    let HeaderMutation { set_headers, remove_headers } = mutation.unwrap_or_default();
-    let mut changed = false;
+) -> Result<(), Invalid> {
+    let HeaderMutation { set_headers, remove_headers } = changes.mutation.unwrap_or_default();
     for name in remove_headers {
         let name = name.to_ascii_lowercase();
-        match config.mutation_rules.may_remove(&name) {
-            Check::Allowed => {
-                remove(&name);
-                changed = true;
-            }
-            Check::Ignored => {}
+        match session.config.mutation_rules.may_remove(&name) {
+            Check::Allowed => remove(&name),
+            Check::Ignored => session.stats.inc(stats::rejected_header_mutations),
             Check::Failed => return Err(Invalid),
         }
     }
@@ -58,17 +64,24 @@ pub(super) fn apply(
         let Some((name, value, action)) = crate::filters::ext_authz::option(option) else { continue };
         let name = name.to_ascii_lowercase();
         // The body's length is what it is.
-        if name == "content-length" || name == "transfer-encoding" {
+        if (name == "content-length" && !changes.length) || name == "transfer-encoding" {
             continue;
         }
         // A response's status is no routing header.
-        match if name == ":status" { Check::Allowed } else { config.mutation_rules.may_set(&name) } {
-            Check::Allowed => changed |= set(&name, &value, action).is_ok(),
-            Check::Ignored => {}
+        match if name == ":status" { Check::Allowed } else { session.config.mutation_rules.may_set(&name) } {
+            Check::Allowed => set(&name, &value, action)?,
+            Check::Ignored => session.stats.inc(stats::rejected_header_mutations),
             Check::Failed => return Err(Invalid),
         }
     }
-    Ok(changed)
+    Ok(())
+}
+
+/// A change that is not allowed fails the request.
+pub(super) fn rejected(session: &Session) -> Stop {
+    session.stats.inc(stats::rejected_header_mutations);
+    session.over.set(true);
+    Stop::Failed("rejected_mutation".to_owned())
 }
 
 /// The bytes that take a body's place, if others do.

@@ -23,6 +23,10 @@ stat_set! {
         request_not_decompressed = "request.not_decompressed",
         response_decompressed = "response.decompressed",
         response_not_decompressed = "response.not_decompressed",
+        request_total_compressed_bytes = "request.total_compressed_bytes",
+        request_total_uncompressed_bytes = "request.total_uncompressed_bytes",
+        response_total_compressed_bytes = "response.total_compressed_bytes",
+        response_total_uncompressed_bytes = "response.total_uncompressed_bytes",
     }
     gauges {}
     histograms {}
@@ -41,6 +45,13 @@ stat_set! {
         message_timeouts = "ext_proc.message_timeouts",
         rejected_header_mutations = "ext_proc.rejected_header_mutations",
         override_message_timeout_received = "ext_proc.override_message_timeout_received",
+        override_message_timeout_ignored = "ext_proc.override_message_timeout_ignored",
+        spurious_msgs_received = "ext_proc.spurious_msgs_received",
+        clear_route_cache_ignored = "ext_proc.clear_route_cache_ignored",
+        clear_route_cache_disabled = "ext_proc.clear_route_cache_disabled",
+        http_not_ok_resp_received = "ext_proc.http_not_ok_resp_received",
+        immediate_responses_sent = "ext_proc.immediate_responses_sent",
+        server_half_closed = "ext_proc.server_half_closed",
     }
     gauges {}
     histograms {}
