@@ -259,7 +259,9 @@ fn the_service_may_answer_in_the_upstreams_place() {
         });
         let proxy =
             proxy(&format!("{LONG}processing_mode: {{request_body_mode: {mode}}}"), app.address, at_body);
-        assert_eq!(answer(&proxy), "418 short and stout tea; 418 a_teapot -", "{mode}");
+        let got = answer(&proxy);
+        // Whether the rest of the request still came is a matter of time.
+        assert!(got.starts_with("418 short and stout tea; 418 a_teapot"), "{mode}: {got}");
     }
     let (at_response, _heard) = processor(|all| match all.last().unwrap().request.as_ref().unwrap() {
         Request::ResponseHeaders(_) => vec![immediate()],

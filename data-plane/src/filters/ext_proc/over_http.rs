@@ -17,9 +17,12 @@ use xds_api::google::protobuf as pb;
 
 use super::session::{Session, Stop};
 use crate::access_log::{LogType, View};
-use crate::callout::{self, CalloutError, json};
+use crate::callout::{self, json};
 use crate::http::exchange::Exchange;
 use crate::stats::sets::http_ext_proc as stats;
+
+/// What is said of a service that fails.
+const FAILED: &str = "ext_proc_error_HTTP_ERROR";
 
 /// Asks the service.
 pub(super) async fn ask(
@@ -47,17 +50,16 @@ pub(super) async fn ask(
         Err(error) => {
             tracing::debug!(%error, "ext_proc service failed");
             session.stats.inc(stats::streams_failed);
-            let code = if matches!(error, CalloutError::Timeout(_)) { 4 } else { 14 };
-            return Err(session.fail(&format!("HTTP_error_{code}")));
+            return Err(session.fail(FAILED));
         }
     };
     if answer.status() != StatusCode::OK {
         session.stats.inc(stats::http_not_ok_resp_received);
-        return Err(session.fail("HTTP_status"));
+        return Err(session.fail(FAILED));
     }
     session.stats.inc(stats::stream_msgs_received);
     let read = serde_json::from_slice::<Value>(answer.body()).ok().and_then(|value| read(&value));
-    read.ok_or_else(|| session.spurious())
+    read.ok_or_else(|| session.fail(FAILED))
 }
 
 /// A message as protobuf's JSON.

@@ -207,7 +207,7 @@ impl Session {
         let metadata = self.metadata();
         let mode = self.mode.get();
         ProcessingRequest {
-            metadata_context: (metadata != core::Metadata::default()).then_some(metadata),
+            metadata_context: Some(metadata),
             request: Some(phase),
             attributes: self.attributes.take(),
             observability_mode: self.config.observes.is_some(),
