@@ -3,9 +3,9 @@
 
 mod bodies;
 mod ext_proc;
-mod fault;
 mod ext_proc_settings;
 mod ext_proc_streams;
+mod fault;
 #[path = "../support/grpc.rs"]
 #[allow(dead_code, reason = "each file uses its part")]
 mod grpc;
