@@ -224,7 +224,7 @@ mod tests {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from(0));
             text.extend(encode.end(Some(trailers)).unwrap().0);
-            let mut decode = Decode(BytesMut::new());
+            let mut decode = Decode { rest: BytesMut::new(), bad: Rc::default() };
             let mut back = Vec::new();
             for chunk in text.chunks(size) {
                 back.extend(decode.data(Bytes::copy_from_slice(chunk)).unwrap());
