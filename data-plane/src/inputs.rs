@@ -129,9 +129,12 @@ pub fn http1_head(data: &[u8]) {
         let broken = value.as_bytes().iter().any(|&byte| matches!(byte, b'\r' | b'\n' | 0));
         assert!(!broken, "{name}: {value:?}");
     }
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::EXPECT] {
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         assert!(!parts.headers.contains_key(&name), "{name} went on");
     }
+    // An expectation that the codec does not answer is the upstream's to judge.
+    let expected = parts.headers.get(header::EXPECT);
+    assert!(expected.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")));
 }
 
 /// The request of a head, as the codec makes it.

@@ -1,0 +1,136 @@
+//! The upstream of both proxies: the path says what it does.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// Starts one; it ends with the test's process.
+pub fn start() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that goes away ends its connection.
+            std::thread::spawn(move || drop(serve(stream)));
+        }
+    });
+    port
+}
+
+struct Request {
+    head: Vec<String>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Self>> {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            match line.trim_end() {
+                "" if head.is_empty() => {}
+                "" => break,
+                line => head.push(line.to_owned()),
+            }
+        }
+        let mut request = Self { head, body: Vec::new() };
+        if let Some(length) = request.header("content-length") {
+            let mut body = vec![0; length.parse().unwrap_or(0)];
+            reader.read_exact(&mut body)?;
+            request.body = body;
+        } else if request.header("transfer-encoding").is_some() {
+            request.body = read_chunks(reader)?;
+        }
+        Ok(Some(request))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.iter().skip(1).find_map(|line| {
+            let (other, value) = line.split_once(':')?;
+            other.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    fn path(&self) -> &str {
+        self.head[0].split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The request itself: its head, and its body.
+    fn echo(&self) -> Vec<u8> {
+        let mut text = self.head.join("\n").into_bytes();
+        text.extend(b"\n\n");
+        text.extend(&self.body);
+        text
+    }
+}
+
+fn read_chunks(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+        let mut chunk = vec![0; size];
+        reader.read_exact(&mut chunk)?;
+        body.extend(chunk);
+        let mut end = String::new();
+        reader.read_line(&mut end)?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+fn respond(stream: &mut TcpStream, line: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {line}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)
+}
+
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some(request) = Request::read(&mut reader)? {
+        // The scripts of these tests name a header for the response in one of the request.
+        let wanted = request.header("x-want").map(|line| format!("{line}\r\n")).unwrap_or_default();
+        let mut parts = request.path().trim_start_matches('/').split(['/', '?']);
+        match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+            ("status", status) => respond(&mut stream, &format!("{status} Whatever"), &wanted, b"status")?,
+            ("close", _) => return Ok(()),
+            ("garbage", _) => stream.write_all(b"nonsense\r\n\r\n")?,
+            ("badheader", _) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nx y: z\r\ncontent-length: 0\r\n\r\n")?;
+            }
+            ("delay", millis) => {
+                std::thread::sleep(Duration::from_millis(millis.parse().unwrap_or(0)));
+                respond(&mut stream, "200 OK", "", b"late")?;
+            }
+            ("slowbody", _) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")?;
+                std::thread::sleep(Duration::from_secs(1));
+                stream.write_all(b"world")?;
+            }
+            ("chunked", _) => stream.write_all(
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: 1\r\n\r\n",
+            )?,
+            ("eof", _) => return stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end"),
+            ("old", _) => return stream.write_all(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+            ("hints", _) => stream.write_all(
+                b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            )?,
+            ("headers", _) => stream.write_all(
+                b"HTTP/1.1 200 Fine\r\nServer: mine\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nX-Multi: a\r\n\
+                  Keep-Alive: timeout=5\r\nX-Multi: b\r\nVia: 1.1 back\r\nProxy-Connection: keep-alive\r\n\
+                  Set-Cookie: a=1\r\nset-cookie: b=2\r\nContent-Length: 2\r\n\r\nok",
+            )?,
+            ("big", _) => respond(&mut stream, "200 OK", "content-type: text/html\r\n", &[b'a'; 20_000])?,
+            _ if request.head[0].starts_with("HEAD") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n")?;
+            }
+            _ => respond(&mut stream, "200 OK", &wanted, &request.echo())?,
+        }
+    }
+    Ok(())
+}
