@@ -3,7 +3,12 @@
 //!
 //! Each file in `beside_envoy/` is a configuration and its requests; where we mean to differ, the file says why, and
 //! the test fails if we no longer do. It needs `envoy` on PATH, as `make test` provides it.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test: what fails here fails the test")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a test: what fails here fails the test"
+)]
 
 mod support;
 
@@ -79,7 +84,6 @@ cases! {
     redirects,
     jwt,
     basic_auth,
-    buffer,
     ratelimit,
     ext_authz,
     mirror,
