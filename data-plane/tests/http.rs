@@ -313,8 +313,8 @@ fn what_is_not_supported_is_refused_by_name() {
         ("proxy_status_config: {remove_details: true},", "proxy_status_config"),
         (
             "access_log: [{name: f, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, \
-          path: /dev/null, log_format: {text_format_source: {inline_string: \"%UPSTREAM_TLS_SESSION_ID%\"}}}}],",
-            "UPSTREAM_TLS_SESSION_ID",
+          path: /dev/null, log_format: {text_format_source: {inline_string: \"%SECRET(x)%\"}}}}],",
+            "SECRET",
         ),
     ] {
         let dir = tempfile::tempdir().unwrap();
