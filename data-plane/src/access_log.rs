@@ -34,6 +34,8 @@ use crate::stream_info::{Capture, StreamInfo};
 /// Why an entry is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogType {
+    /// A TCP connection has begun.
+    TcpStart,
     /// A TCP connection is open.
     TcpConnected,
     /// A TCP connection goes on.
@@ -54,6 +56,7 @@ impl LogType {
     /// As `%ACCESS_LOG_TYPE%` prints it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::TcpStart => "TcpConnectionStart",
             Self::TcpConnected => "TcpUpstreamConnected",
             Self::TcpPeriodic => "TcpPeriodic",
             Self::TcpEnd => "TcpConnectionEnd",
@@ -74,6 +77,7 @@ impl LogType {
             Self::DownstreamStart => 4,
             Self::DownstreamPeriodic => 5,
             Self::DownstreamEnd => 6,
+            Self::TcpStart => 14,
         }
     }
 }

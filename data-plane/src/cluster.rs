@@ -2,6 +2,7 @@
 //! when the first request asks for it.
 
 mod choose;
+pub(crate) mod orca;
 mod origins;
 pub(crate) mod shared;
 pub(crate) mod stats;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use http::Response;
-use sail_proxy_config::cluster::{Cluster as Config, Discovery};
+use sail_proxy_config::cluster::{Cluster as Config, Discovery, UpstreamProtocol};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, HealthFlag, Host};
@@ -25,14 +26,16 @@ use sail_proxy_decide::outlier::{self, Outcome};
 use sail_proxy_decide::route::Priority;
 use smallvec::SmallVec;
 
-pub(crate) use choose::{Avoid, Choice, LbContext};
+pub(crate) use choose::{Avoid, Choice, LbContext, default_port};
 
 use crate::http::exchange::Exchange;
+use crate::net::proxy_protocol::Tlv;
 use crate::pool::Pool;
+use crate::pool::connect::Protocol;
 use crate::pool::limits::{Level, Limits, Resource};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as set, cluster_outlier};
-use crate::stream_info::{ClusterInfo, UpstreamAddress};
+use crate::stream_info::{ClusterInfo, DownstreamInfo, UpstreamAddress};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
 use origins::{Origin, Origins};
@@ -52,6 +55,8 @@ pub(crate) struct Cluster {
     endpoints: RefCell<Option<Arc<Endpoints>>>,
     balancer: RefCell<Balancer>,
     aggregate: RefCell<Aggregate>,
+    /// Balancers of sub clusters, by authority.
+    sub_clusters: RefCell<HashMap<Box<str>, Balancer>>,
     pools: RefCell<HashMap<Address, Pools>>,
     /// Hosts that original destinations made.
     found: RefCell<HashMap<SocketAddr, Arc<Destination>>>,
@@ -73,6 +78,7 @@ impl Cluster {
             endpoints: RefCell::new(endpoints),
             balancer: RefCell::new(Balancer::new(config.lb.clone(), config.common_lb.clone())),
             aggregate: RefCell::default(),
+            sub_clusters: RefCell::default(),
             pools: RefCell::default(),
             found: RefCell::default(),
             retired: Cell::new(false),
@@ -217,6 +223,22 @@ impl Cluster {
             all.entry(host.address.clone()).or_default().push((key, pool.clone()));
         }
         Some(pool)
+    }
+
+    /// The pool whose HTTP/2 connections carry tunnels of TCP connections to a host.
+    pub(crate) fn tunnel_pool(
+        &self,
+        host: &Arc<Host>,
+        downstream: &DownstreamInfo,
+        tlvs: &[Tlv],
+        worker: &Rc<Worker>,
+    ) -> Option<Rc<Pool>> {
+        let protocol = match self.config.http.protocol {
+            UpstreamProtocol::Auto => Protocol::Negotiated,
+            _ => Protocol::Http2,
+        };
+        let key = PoolKey::tunnel(self, host, downstream, tlvs, protocol);
+        self.pool_of(key, host, Priority::Default, worker)
     }
 
     /// The pool that serves the proxy's own calls at a host.

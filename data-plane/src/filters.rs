@@ -66,6 +66,8 @@ use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::Store;
 
+pub(crate) use dynamic_forward_proxy::ADDRESS as UPSTREAM_ADDRESS;
+
 /// Work that a filter takes time for.
 pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -240,7 +242,9 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::ExtAuthz(config) => Box::new(ext_authz::Filter::new(config, build)),
         HttpFilterKind::ExtProc(config) => Box::new(ext_proc::Filter::new(config, build)),
         HttpFilterKind::Discovered(config) => Box::new(discovered::Filter::new(config, build)),
-        HttpFilterKind::DynamicForwardProxy(cache) => Box::new(dynamic_forward_proxy::Filter(cache.clone())),
+        HttpFilterKind::DynamicForwardProxy(config) => {
+            Box::new(dynamic_forward_proxy::Filter(config.clone()))
+        }
         HttpFilterKind::RateLimit(config) => Box::new(rate_limit::Filter::new(config, build)),
         HttpFilterKind::Fault(config) => Box::new(fault::Filter::new(config, build)),
         HttpFilterKind::AdaptiveConcurrency(config) => {

@@ -78,6 +78,7 @@ impl Observers {
             loggers,
             round_trip: capture.round_trip,
             istio: self.network_istio(direction(listener), chain),
+            log_on_start: proxy.flush_access_log_on_start,
             log_on_connected: proxy.flush_access_log_on_connected,
             _proxy: proxy.clone(),
         });
@@ -216,6 +217,7 @@ impl HttpObserver {
 pub struct TcpObserver {
     loggers: Vec<Logger>,
     istio: Option<IstioStats>,
+    log_on_start: bool,
     log_on_connected: bool,
     round_trip: bool,
     _proxy: Arc<TcpProxy>,
@@ -225,6 +227,13 @@ impl TcpObserver {
     /// Whether a log tells the connection's round trip.
     pub fn wants_round_trip(&self) -> bool {
         self.round_trip
+    }
+
+    /// A connection has come.
+    pub fn on_start(&self, info: &StreamInfo) {
+        if self.log_on_start {
+            self.log(info, LogType::TcpStart);
+        }
     }
 
     /// The upstream is chosen and connected, and the peer's metadata, if any, has arrived.

@@ -26,6 +26,9 @@ use bytes::Bytes;
 use http::Method;
 use rustls::pki_types::CertificateDer;
 
+/// The key of filter state under which TLVs of the PROXY protocol are kept: a JSON object.
+pub(crate) const TLV_STATE: &str = "envoy.network.proxy_protocol.tlv";
+
 /// A request, or a TCP connection, from its first byte to its last.
 #[derive(Debug)]
 pub struct StreamInfo {
@@ -248,12 +251,22 @@ pub struct ConnectionState {
     pub filter_state: RefCell<Vec<(Box<str>, Box<str>)>>,
     /// TLVs of the PROXY protocol that may go upstream.
     pub tlvs: Vec<(u8, Bytes)>,
+    /// Whether the connection began with a PROXY protocol header.
+    pub proxied: bool,
     /// From where upstream connections come.
     pub upstream_source: Option<UpstreamSource>,
     /// Its moments, and how it was closed.
     pub life: Life,
     /// JA3 and JA4, where they were taken.
     pub(crate) fingerprints: Option<Box<crate::inspect::tls::Fingerprints>>,
+}
+
+impl ConnectionState {
+    /// A value of filter state.
+    pub fn get(&self, key: &str) -> Option<String> {
+        let all = self.filter_state.borrow();
+        all.iter().rev().find(|(name, _)| &**name == key).map(|(_, value)| value.to_string())
+    }
 }
 
 /// From where upstream connections come (`original_src`).

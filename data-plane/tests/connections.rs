@@ -202,13 +202,20 @@ fn the_server_name_is_where_a_connection_goes() {
     let port = backend.local_addr().unwrap().port();
     let cache = "dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}";
     let inspector = filter("listener.tls_inspector.v3.TlsInspector");
-    let forward =
-        filter(&format!("network.sni_dynamic_forward_proxy.v3.FilterConfig, port_value: {port}, {cache}"));
+    let forward = filter(&format!(
+        "network.sni_dynamic_forward_proxy.v3.FilterConfig, port_value: 1, save_upstream_address: true, {cache}"
+    ));
+    // Another port than the configured one.
+    let state = filter(&format!(
+        "network.set_filter_state.v3.Config, on_new_connection: [{{object_key: envoy.upstream.dynamic_port, \
+         format_string: {{text_format_source: {{inline_string: \"{port}\"}}}}}}]"
+    ));
     let names = format!(
         "  - {{name: names, connect_timeout: 5s, lb_policy: CLUSTER_PROVIDED, cluster_type: {{name: forward, \
          typed_config: {{\"@type\": {TYPES}.clusters.dynamic_forward_proxy.v3.ClusterConfig, {cache}}}}}}}\n"
     );
-    let proxy = proxy(&inspector, &[forward, tcp_proxy("names", "", "%UPSTREAM_HOST%")], &[names]);
+    let line = "%UPSTREAM_HOST% %FILTER_STATE(envoy.stream.upstream_address:PLAIN)%";
+    let proxy = proxy(&inspector, &[state, forward, tcp_proxy("names", "", line)], &[names]);
     let first = hello("localhost");
     let mut client = connect(proxy.listener("l"));
     client.write_all(&first).unwrap();
@@ -217,7 +224,7 @@ fn the_server_name_is_where_a_connection_goes() {
     upstream.read_exact(&mut got).unwrap();
     assert_eq!(got, first, "the bytes are the client's own");
     drop((client, upstream));
-    assert_eq!(log(&proxy), format!("127.0.0.1:{port}"));
+    assert_eq!(log(&proxy), format!("127.0.0.1:{port} 127.0.0.1:{port}"));
     let mut nowhere = connect(proxy.listener("l"));
     nowhere.write_all(&hello("no-such-host.invalid")).unwrap();
     assert_eq!(nowhere.read(&mut [0]).unwrap_or(0), 0);

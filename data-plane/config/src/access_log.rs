@@ -11,7 +11,7 @@ use sail_proxy_decide::format::Format;
 use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
 
-pub(crate) use convert::{all, filter, format, formatters, grpc_target};
+pub(crate) use convert::{all, filter, format, formatters, grpc_target, text_format};
 
 /// `AccessLog`
 #[derive(Debug)]

@@ -182,6 +182,8 @@ pub struct DnsCache {
     pub resolvers: Box<[Address]>,
     /// Whether servers are asked by TCP.
     pub use_tcp: bool,
+    /// With `sub_clusters_config`: each name is a cluster of all its addresses, balanced so.
+    pub sub_clusters: Option<LbPolicy>,
 }
 
 /// Names of one locality.

@@ -65,7 +65,7 @@ pub use adaptive_concurrency::AdaptiveConcurrency;
 pub use alpn::AlpnOverride;
 pub use basic_auth::BasicAuth;
 pub use cdn_loop::CdnLoop;
-pub use dynamic_forward_proxy::ForwardHost;
+pub use dynamic_forward_proxy::{ForwardHost, ForwardNames, ForwardProxy};
 pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 use header_to_metadata::HeaderToMetadata;
 use health_check::HealthCheck;
@@ -198,7 +198,7 @@ pub enum HttpFilterKind {
     /// `decompressor`
     Decompressor(Arc<decompressor::Decompressor>),
     /// `dynamic_forward_proxy`
-    DynamicForwardProxy(Arc<crate::cluster::DnsCache>),
+    DynamicForwardProxy(Arc<ForwardProxy>),
     /// `ext_authz`
     ExtAuthz(Arc<ext_authz::ExtAuthz>),
     /// `ext_proc`

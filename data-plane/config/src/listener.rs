@@ -16,7 +16,7 @@ use crate::tls::DownstreamSocket;
 
 pub use filter::{
     KNOWN, ListenerFilter, ListenerFilterKind, ListenerLocalRateLimit, ListenerPredicate, PassTlvs,
-    ProxyProtocol, TlvEncoding, TlvRule,
+    ProxyProtocol, TlvEncoding, TlvLocation, TlvRule,
 };
 pub(crate) use filter::{kind as filter_kind, pass_tlvs, tlv};
 

@@ -20,14 +20,17 @@ use crate::hcm::Hcm;
 pub use convert::KNOWN;
 pub(crate) use convert::{chain, discoverable, is_discoverable};
 pub use ext_authz::NetworkExtAuthz;
-pub use filter_state::{FilterStateValue, Shared};
+pub use filter_state::{FilterStateValue, SetFilterState, Shared};
 pub(crate) use filter_state::{filter_state, filter_states};
 pub(crate) use limits::token_bucket;
 pub use limits::{ConnectionLimit, NetworkLocalRateLimit};
 pub use rate_limit::{ConnectionDescriptor, NetworkRateLimit};
 pub use rbac::NetworkRbac;
 pub use sni_forward::SniForward;
-pub use tcp_proxy::{ConnectBackoff, TcpCluster, TcpClusterWeight, TcpProxy, Tunneling};
+pub use tcp_proxy::{
+    ConnectBackoff, ConnectMode, ProxyTlvs, TcpCluster, TcpClusterWeight, TcpProxy, TlvMerge,
+    TunnelRequestId, Tunneling,
+};
 
 /// A network filter.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ pub enum NetworkFilter {
     /// `echo`: ends the chain.
     Echo,
     /// `set_filter_state`
-    SetFilterState(Arc<[FilterStateValue]>),
+    SetFilterState(Arc<SetFilterState>),
     /// `sni_cluster`: the SNI names the cluster.
     SniCluster,
     /// One whose configuration is a resource of its own.

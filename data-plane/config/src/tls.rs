@@ -15,7 +15,8 @@ use crate::source::ResourceRef;
 pub use algorithms::{Cipher, Curve};
 pub use convert::{KNOWN_DOWNSTREAM, KNOWN_UPSTREAM};
 pub(crate) use convert::{downstream_socket, upstream_socket};
-pub use upstream_proxy::{ProxyProtocolVersion, UpstreamProxyProtocol};
+pub(crate) use upstream_proxy::added_tlv;
+pub use upstream_proxy::{AddedTlv, ProxyProtocolVersion, TlvValue, UpstreamProxyProtocol};
 
 /// `DownstreamTlsContext`
 #[derive(Debug)]

@@ -149,6 +149,7 @@ pub struct HostState {
     /// Milliseconds (of the process' clock) at which it was first seen or became healthy; for slow start.
     pub added_at_ms: AtomicU64,
     outlier: OnceLock<Box<crate::outlier::HostCounters>>,
+    reported: OnceLock<Box<crate::lb::Reported>>,
     epoch: HealthEpoch,
 }
 
@@ -156,6 +157,11 @@ impl HostState {
     /// A state whose changes of health count in this epoch.
     pub fn new(epoch: HealthEpoch) -> Self {
         Self { epoch, ..Self::default() }
+    }
+
+    /// What the host reports of its load.
+    pub fn reported(&self) -> &crate::lb::Reported {
+        self.reported.get_or_init(Box::default)
     }
 
     /// Sets a flag; says whether it was not set before.

@@ -4,6 +4,7 @@ mod aggregate;
 mod balancer;
 mod edf;
 mod group;
+mod orca;
 mod overriding;
 mod priority;
 mod ring;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 pub use aggregate::{Aggregate, Member};
 pub use balancer::{Balancer, Context, Events, Forced, Override};
-pub use overriding::OverrideHost;
+pub use orca::{LoadReport, Reported, ReportedWeights};
+pub use overriding::{Metadata, OverrideHost, OverrideSource};
 pub use subset::{Criteria, Fallback, Selector, SelectorFallback, Subset, SubsetEvents};
 pub use zone::{LocalZone, ZoneEvent};
 
@@ -60,8 +62,22 @@ pub enum LbPolicy {
     ClusterProvided,
     /// Among hosts whose metadata match the route's.
     Subset(Arc<Subset>),
+    /// Each in turn, by the weights that hosts report.
+    ClientSideWeightedRoundRobin(Arc<ReportedWeights>),
     /// The host that the request names.
     OverrideHost(Arc<OverrideHost>),
+}
+
+impl LbPolicy {
+    /// How hosts' reports are read, where they are.
+    pub fn reported_weights(&self) -> Option<&Arc<ReportedWeights>> {
+        match self {
+            Self::ClientSideWeightedRoundRobin(config) => Some(config),
+            Self::OverrideHost(config) => config.fallback.reported_weights(),
+            Self::Subset(config) => config.child.reported_weights(),
+            _ => None,
+        }
+    }
 }
 
 /// The hash of rings.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::fields::{Text, is_number, number, some};
 use super::{LogType, certificates, file, time};
 use crate::http::head::Head;
-use crate::stream_info::{PeerMetadata, StreamInfo, TlsInfo, lookup};
+use crate::stream_info::{PeerMetadata, StreamInfo, TLV_STATE, TlsInfo, lookup};
 
 /// A stream as a format sees it.
 #[derive(Clone, Copy)]
@@ -196,6 +196,8 @@ impl<'a> View<'a> {
         let value = self.info.filter_state(&args.key)?;
         match &args.style {
             FilterStateStyle::Plain => Some(value.into()),
+            // It is an object as it is.
+            FilterStateStyle::Typed if *args.key == *TLV_STATE => Some(value.into()),
             FilterStateStyle::Typed => Some(Value::from(value).to_string().into()),
             FilterStateStyle::Field(_) => None,
         }

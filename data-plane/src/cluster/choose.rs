@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use sail_proxy_config::cluster::{Discovery, DnsCache, OriginalDst};
+use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, Host};
-use sail_proxy_decide::lb::{Context, Criteria, Events, Forced, Override, ZoneEvent};
+use sail_proxy_decide::lb::{
+    Balancer, Context, Criteria, Events, Forced, LbPolicy, Metadata, Override, ZoneEvent,
+};
 
 use super::Cluster;
+use crate::dns::cache::split;
 use crate::outlier::now_ms;
 use crate::stats::sets::cluster as set;
 use crate::worker::state::Worker;
@@ -40,6 +44,8 @@ pub(crate) struct LbContext<'a> {
     pub(crate) override_host: Option<Override<'a>>,
     /// The request's headers, which may name a host.
     pub(crate) headers: Option<&'a HeaderMap>,
+    /// Its dynamic metadata, which may too.
+    pub(crate) metadata: Option<Metadata<'a>>,
     /// The host that the request asks for.
     pub(crate) authority: Option<&'a str>,
     /// How many hosts were tried before.
@@ -80,7 +86,10 @@ impl Cluster {
     ) -> Option<Choice> {
         let host = match &self.config.discovery {
             Discovery::OriginalDst(config) => self.destination(config, context, worker),
-            Discovery::DynamicForwardProxy(cache) => resolved(cache, context, worker, &self.config.socket),
+            Discovery::DynamicForwardProxy(cache) => match &cache.sub_clusters {
+                None => resolved(cache, context, worker, &self.config.socket),
+                Some(policy) => self.in_sub_cluster(cache, policy, context, worker),
+            },
             Discovery::Aggregate(members) => return self.member(members, context, worker, depth),
             _ => self.balanced(context, forced, worker),
         };
@@ -95,6 +104,38 @@ impl Cluster {
     ) -> Option<Arc<Host>> {
         let endpoints = self.endpoints.borrow();
         let endpoints = endpoints.as_ref()?;
+        self.pick(&mut self.balancer.borrow_mut(), endpoints, context, forced, worker)
+    }
+
+    /// A host of the sub cluster that the request's authority names, if its name was resolved.
+    fn in_sub_cluster(
+        &self,
+        cache: &DnsCache,
+        policy: &LbPolicy,
+        context: &LbContext<'_>,
+        worker: &Worker,
+    ) -> Option<Arc<Host>> {
+        let (host, port) = split(context.authority?, default_port(&self.config.socket))?;
+        let endpoints = worker.shared.dns_caches.endpoints(&cache.name, host, port)?;
+        let mut all = self.sub_clusters.borrow_mut();
+        if !all.contains_key(context.authority?) && all.len() >= cache.max_hosts as usize {
+            // Those of names that were forgotten make room; what they balanced is balanced anew.
+            all.clear();
+        }
+        let balancer = all
+            .entry_ref(context.authority?)
+            .or_insert_with(|| Balancer::new(policy.clone(), self.config.common_lb.clone()));
+        self.pick(balancer, &endpoints, context, None, worker)
+    }
+
+    fn pick(
+        &self,
+        balancer: &mut Balancer,
+        endpoints: &Arc<Endpoints>,
+        context: &LbContext<'_>,
+        forced: Option<Forced>,
+        worker: &Worker,
+    ) -> Option<Arc<Host>> {
         let active = worker.active();
         let context = Context {
             hash: context.hash,
@@ -105,11 +146,11 @@ impl Cluster {
             criteria: context.criteria,
             override_host: context.override_host,
             headers: context.headers,
+            metadata: context.metadata,
             tried: context.tried,
             zone: active.snapshot.local_zone.as_ref(),
             forced,
         };
-        let mut balancer = self.balancer.borrow_mut();
         let host = balancer.choose(endpoints, &context, || worker.random());
         let events = balancer.events();
         if events != Events::default() {
@@ -156,9 +197,14 @@ impl Cluster {
         context: &LbContext<'_>,
         worker: &Worker,
     ) -> Option<Arc<Host>> {
-        let named = config.http_header.as_ref().and_then(|name| context.headers?.get(name));
+        let header = config.http_header.as_ref().and_then(|name| context.headers?.get(name));
+        let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
+        let named = header.or_else(|| {
+            let (_, namespace, path) = config.metadata_key.as_ref()?;
+            context.metadata?(namespace, path)
+        });
         let destination = match named {
-            Some(value) => value.to_str().ok().and_then(|text| text.trim().parse().ok()),
+            Some(text) => text.trim().parse().ok(),
             None => context.original_destination,
         };
         let Some(mut destination) = destination else {
@@ -215,9 +261,13 @@ fn resolved(
     cache: &DnsCache,
     context: &LbContext<'_>,
     worker: &Worker,
-    socket: &sail_proxy_config::tls::UpstreamSocket,
+    socket: &UpstreamSocket,
 ) -> Option<Arc<Host>> {
-    let default = if matches!(socket, sail_proxy_config::tls::UpstreamSocket::Raw) { 80 } else { 443 };
-    let (host, port) = crate::dns::cache::split(context.authority?, default)?;
+    let (host, port) = split(context.authority?, default_port(socket))?;
     worker.shared.dns_caches.found(&cache.name, host, port)
+}
+
+/// Where a host listens whose port nobody named.
+pub(crate) fn default_port(socket: &UpstreamSocket) -> u16 {
+    if matches!(socket, UpstreamSocket::Raw) { 80 } else { 443 }
 }

@@ -117,7 +117,12 @@ pub(crate) fn hosts_of<'a>(
 
 /// A host of which nothing is known but its address.
 pub(crate) fn host_at(address: SocketAddr, hostname: Arc<str>) -> Arc<Host> {
-    Arc::new(Host {
+    Arc::new(at(address, hostname))
+}
+
+/// A host of this name, of which nothing else is known.
+pub(crate) fn at(address: SocketAddr, hostname: Arc<str>) -> Host {
+    Host {
         address: Address::Ip(address),
         additional_addresses: Box::default(),
         hostname,
@@ -128,5 +133,5 @@ pub(crate) fn host_at(address: SocketAddr, hostname: Arc<str>) -> Arc<Host> {
         health_status: HealthStatus::Unknown,
         health_check: None,
         state: Arc::<HostState>::default(),
-    })
+    }
 }

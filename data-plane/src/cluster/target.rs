@@ -1,22 +1,23 @@
 //! How a host is connected to: socket options, TLS, HTTP version. Requests that need the same share connections.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use sail_proxy_config::cluster::{Bind, Cluster as Config, UpstreamProtocol};
-use sail_proxy_config::tls::{ProxyProtocolVersion, UpstreamSocket};
+use sail_proxy_config::tls::{AddedTlv, ProxyProtocolVersion, TlvValue, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::Priority;
 use socket2::TcpKeepalive;
 
 use super::Cluster;
+use crate::access_log;
 use crate::http::exchange::Exchange;
-use crate::net::proxy_protocol::{self, Version};
+use crate::net::proxy_protocol::{self, Tlv, Version};
 use crate::net::socket::ConnectOptions;
 use crate::pool::PoolOptions;
 use crate::pool::connect::{Connector, Http2Options, Protocol, Transport};
-use crate::stream_info::{DownstreamInfo, UpstreamSource};
+use crate::stream_info::{Direction, DownstreamInfo, StreamInfo, UpstreamInfo, UpstreamSource};
 use crate::worker::state::Worker;
 
 /// Streams on one HTTP/2 connection where the configuration says nothing.
@@ -64,12 +65,33 @@ impl PoolKey {
             downstream: config
                 .connection_pool_per_downstream_connection
                 .then(|| exchange.connection.downstream.connection_id),
-            via: Via::of(socket, exchange),
+            via: Via::of(socket, host, exchange),
         }
     }
 }
 
 impl PoolKey {
+    /// For a tunnel of a TCP connection through an HTTP/2 connection that others share.
+    pub(super) fn tunnel(
+        cluster: &Cluster,
+        host: &Host,
+        downstream: &DownstreamInfo,
+        tlvs: &[Tlv],
+        protocol: Protocol,
+    ) -> Self {
+        let config = &cluster.config;
+        let socket = config.socket_for(&host.metadata);
+        Self {
+            protocol,
+            socket: socket_id(socket),
+            alpn: fallback_alpn(socket, protocol),
+            sni: None,
+            high_priority: false,
+            downstream: config.connection_pool_per_downstream_connection.then_some(downstream.connection_id),
+            via: Via::new(socket, host, downstream, tlvs),
+        }
+    }
+
     /// For requests that the proxy makes of its own accord.
     pub(super) fn own(cluster: &Cluster, host: &Host) -> Self {
         let config = &cluster.config;
@@ -86,7 +108,7 @@ impl PoolKey {
             sni: None,
             high_priority: false,
             downstream: None,
-            via: Via::own(config.socket_for(&host.metadata)),
+            via: Via::own(socket, host),
         }
     }
 }
@@ -101,13 +123,17 @@ pub(crate) struct Via {
 }
 
 impl Via {
-    fn new(socket: &UpstreamSocket, downstream: &DownstreamInfo) -> Self {
-        Self { source: downstream.state.upstream_source, header: header(socket, Some(downstream)) }
+    fn new(socket: &UpstreamSocket, host: &Host, downstream: &DownstreamInfo, tlvs: &[Tlv]) -> Self {
+        Self {
+            source: downstream.state.upstream_source,
+            header: header(socket, host, Some((downstream, tlvs))),
+        }
     }
 
     /// For a request, whose filters may want it to come from elsewhere.
-    fn of(socket: &UpstreamSocket, exchange: &Exchange) -> Self {
-        let mut via = Self::new(socket, &exchange.connection.downstream);
+    fn of(socket: &UpstreamSocket, host: &Host, exchange: &Exchange) -> Self {
+        let downstream = &exchange.connection.downstream;
+        let mut via = Self::new(socket, host, downstream, &downstream.state.tlvs);
         if let Some(source) = exchange.wishes().as_ref().and_then(|wishes| wishes.source) {
             via.source = Some(source);
         }
@@ -115,30 +141,63 @@ impl Via {
     }
 
     /// The proxy speaks for itself.
-    fn own(socket: &UpstreamSocket) -> Self {
-        Self { source: None, header: header(socket, None) }
+    fn own(socket: &UpstreamSocket, host: &Host) -> Self {
+        Self { source: None, header: header(socket, host, None) }
     }
 }
 
-fn header(socket: &UpstreamSocket, downstream: Option<&DownstreamInfo>) -> Option<Rc<[u8]>> {
+/// What precedes everything else on a connection: for a downstream one with these TLVs, or for the proxy itself.
+fn header(
+    socket: &UpstreamSocket,
+    host: &Host,
+    downstream: Option<(&DownstreamInfo, &[Tlv])>,
+) -> Option<Rc<[u8]>> {
     let outer = match socket {
         UpstreamSocket::ProxyProtocol(outer) => outer,
-        UpstreamSocket::Internal(inner) => return header(inner, downstream),
+        UpstreamSocket::Internal(inner) => return header(inner, host, downstream),
         UpstreamSocket::Raw | UpstreamSocket::Tls(_) => return None,
     };
     let version = match outer.version {
         ProxyProtocolVersion::V1 => Version::V1,
         ProxyProtocolVersion::V2 => Version::V2,
     };
-    let mut tlvs = outer.added.to_vec();
-    for (kind, value) in downstream.iter().flat_map(|downstream| &downstream.state.tlvs) {
-        if outer.pass.passes(*kind) && outer.added.iter().all(|(added, _)| added != kind) {
+    let mut tlvs = added_tlvs(&outer.added, || upstream_view(host, downstream.map(|(info, _)| info)));
+    for (kind, value) in downstream.iter().flat_map(|(_, tlvs)| *tlvs) {
+        if outer.pass.passes(*kind) && outer.added.iter().all(|added| added.kind != *kind) {
             tlvs.push((*kind, value.clone()));
         }
     }
-    let addresses = downstream.map(|downstream| (downstream.remote_address, downstream.local_address));
+    let addresses = downstream.map(|(info, _)| (info.remote_address, info.local_address));
     let addresses = addresses.filter(|(source, _)| !source.ip().is_unspecified());
     Some(proxy_protocol::write(version, addresses, &tlvs).into())
+}
+
+/// TLVs of our own, for a stream that is described where one of them asks for it.
+pub(crate) fn added_tlvs(added: &[AddedTlv], describe: impl Fn() -> StreamInfo) -> Vec<Tlv> {
+    let mut info = None;
+    let mut value = |value: &TlvValue| match value {
+        TlvValue::Literal(bytes) => bytes.clone(),
+        TlvValue::Format(format) => access_log::text(format, info.get_or_insert_with(&describe)).into(),
+    };
+    added.iter().map(|tlv| (tlv.kind, value(&tlv.value))).collect()
+}
+
+/// What an upstream connection knows of itself, before it is made: its peer is the host.
+fn upstream_view(host: &Host, downstream: Option<&DownstreamInfo>) -> StreamInfo {
+    let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let peer = host.address.socket_addr().unwrap_or(unspecified);
+    let connection = DownstreamInfo {
+        connection_id: downstream.map_or(0, |info| info.connection_id),
+        remote_address: peer,
+        direct_remote_address: peer,
+        local_address: unspecified,
+        server_name: None,
+        tls: None,
+        direction: Direction::Unspecified,
+        state: downstream.map(|info| info.state.clone()).unwrap_or_default(),
+    };
+    let upstream = UpstreamInfo { host: super::upstream_address(&host.address), ..UpstreamInfo::default() };
+    StreamInfo { upstream: Some(upstream), ..StreamInfo::new(Rc::new(connection)) }
 }
 
 /// What carries the bytes behind a PROXY protocol header.
@@ -201,15 +260,16 @@ pub(super) fn connector(
     }
 }
 
-/// How a TCP connection reaches a host.
+/// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.
 pub(crate) fn tcp_connector(
     cluster: &Cluster,
     host: &Arc<Host>,
     downstream: &DownstreamInfo,
+    tlvs: &[Tlv],
     worker: &Rc<Worker>,
 ) -> Connector {
     let config = &cluster.config;
-    let via = Via::new(config.socket_for(&host.metadata), downstream);
+    let via = Via::new(config.socket_for(&host.metadata), host, downstream, tlvs);
     Connector {
         transport: transport(config, host, None, None),
         options: Rc::new(connect_options(config, host, &via)),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use sail_proxy_config::Snapshot;
-use sail_proxy_config::tls::UpstreamSocket;
+use sail_proxy_config::tls::{ProxyProtocolVersion, UpstreamSocket};
 
 use super::target::{ClientTls, Connect};
+use crate::net::proxy_protocol::{self, Version};
 use crate::tls::context::Contexts;
 
 /// TLS for this socket, if it has any.
@@ -32,6 +33,22 @@ pub(crate) fn client(
                 .map_err(|error| error.to_string())?;
             Ok(Some((built.config, name)))
         }
+    }
+}
+
+/// The PROXY protocol's header of a connection that speaks for the proxy itself, where the socket has one; and what
+/// carries the bytes behind it.
+pub(crate) fn own_header(socket: &UpstreamSocket) -> (Option<Vec<u8>>, &UpstreamSocket) {
+    match socket {
+        UpstreamSocket::Internal(inner) => own_header(inner),
+        UpstreamSocket::ProxyProtocol(outer) => {
+            let version = match outer.version {
+                ProxyProtocolVersion::V1 => Version::V1,
+                ProxyProtocolVersion::V2 => Version::V2,
+            };
+            (Some(proxy_protocol::write(version, None, &[])), &outer.inner)
+        }
+        UpstreamSocket::Raw | UpstreamSocket::Tls(_) => (None, socket),
     }
 }
 

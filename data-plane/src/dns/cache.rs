@@ -10,11 +10,11 @@ use base::backoff::Backoff;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sail_proxy_config::cluster::{DnsCache, DnsCluster};
-use sail_proxy_decide::host::Host;
+use sail_proxy_decide::host::{AssignmentPolicy, Endpoints, Group, Host};
 use tokio::sync::{mpsc, oneshot};
 
 use super::resolver::{self, Resolvers};
-use crate::cluster::shared::host_at;
+use crate::cluster::shared::{at, host_at};
 use crate::outlier::now_ms;
 
 /// Why a request's name has no address.
@@ -51,6 +51,8 @@ type Key = (Arc<str>, u16);
 struct Entry {
     /// `None` while the first answer is waited for, or where there was none.
     host: Option<Arc<Host>>,
+    /// All of its hosts, in a cache of sub clusters.
+    all: Option<Arc<Endpoints>>,
     used: Arc<AtomicU64>,
     waiting: Vec<oneshot::Sender<Result<Arc<Host>, Error>>>,
 }
@@ -84,11 +86,24 @@ impl Caches {
         entry.host.clone()
     }
 
+    /// All hosts that a name of a cache of sub clusters stands for, if they are known.
+    pub(crate) fn endpoints(&self, cache: &str, host: &str, port: u16) -> Option<Arc<Endpoints>> {
+        let cache = self.caches.lock().get(cache)?.clone();
+        let names = cache.names.lock();
+        let entry = names.get(&(Arc::from(host.to_ascii_lowercase()), port))?;
+        entry.used.store(now_ms(), Relaxed);
+        entry.all.clone()
+    }
+
     /// The hosts that names stand for.
     pub(crate) fn hosts(&self, cache: &str) -> Vec<Arc<Host>> {
         let Some(cache) = self.caches.lock().get(cache).cloned() else { return Vec::new() };
         let names = cache.names.lock();
-        names.values().filter_map(|entry| entry.host.clone()).collect()
+        let hosts = names.values().flat_map(|entry| match &entry.all {
+            Some(all) => all.hosts().cloned().collect(),
+            None => Vec::from_iter(entry.host.clone()),
+        });
+        hosts.collect()
     }
 
     /// Resolves a name, or waits while somebody else does.
@@ -128,7 +143,8 @@ impl Caches {
         if names.len() >= config.max_hosts as usize {
             return Err(Error::Full);
         }
-        let entry = Entry { host: None, used: Arc::new(AtomicU64::new(now_ms())), waiting: vec![sender] };
+        let entry =
+            Entry { host: None, all: None, used: Arc::new(AtomicU64::new(now_ms())), waiting: vec![sender] };
         names.insert(key.clone(), entry);
         drop(names);
         let ask = Ask { cache: cache.clone(), config: config.clone(), key };
@@ -188,7 +204,7 @@ async fn keep(resolvers: std::rc::Rc<Resolvers>, ask: Ask) {
     loop {
         let answer = lookup(&resolvers, &config, &key.0).await;
         let wait = match &answer {
-            Ok((_, ttl)) => {
+            Ok(Found { ttl, .. }) => {
                 backoff.reset();
                 ttl.unwrap_or(config.refresh_rate).max(config.min_refresh_rate)
             }
@@ -197,7 +213,7 @@ async fn keep(resolvers: std::rc::Rc<Resolvers>, ask: Ask) {
                 backoff.next_delay(&mut rand::rng())
             }
         };
-        if !settle(&cache, &key, answer.ok().map(|(ip, _)| ip)) {
+        if !settle(&cache, &key, config.sub_clusters.is_some(), answer.ok().map(|found| found.addresses)) {
             return;
         }
         let until = Instant::now() + wait;
@@ -216,14 +232,26 @@ async fn keep(resolvers: std::rc::Rc<Resolvers>, ask: Ask) {
 }
 
 /// Notes an answer, and tells those who wait. Whether the name is still of interest.
-fn settle(cache: &Cache, key: &Key, found: Option<IpAddr>) -> bool {
+fn settle(cache: &Cache, key: &Key, sub_clusters: bool, found: Option<Vec<IpAddr>>) -> bool {
     let mut names = cache.names.lock();
     let Some(entry) = names.get_mut(key) else { return false };
-    if let Some(ip) = found {
-        let address = SocketAddr::new(ip, key.1);
+    if let Some(ip) = found.as_ref().and_then(|found| found.first()) {
+        let address = SocketAddr::new(*ip, key.1);
         // The same address stays the same host, with all that is known of it.
         if entry.host.as_ref().is_none_or(|host| host.address.socket_addr() != Some(address)) {
             entry.host = Some(host_at(address, key.0.clone()));
+        }
+    }
+    if let Some(found) = found.filter(|_| sub_clusters) {
+        let hosts: Vec<Host> =
+            found.iter().map(|ip| at(SocketAddr::new(*ip, key.1), key.0.clone())).collect();
+        let before = entry.all.as_deref();
+        let known = |all: &Endpoints| {
+            all.hosts().map(|host| host.address.clone()).eq(hosts.iter().map(|host| host.address.clone()))
+        };
+        if !before.is_some_and(known) {
+            let group = Group { locality: Arc::default(), priority: 0, weight: None, hosts };
+            entry.all = Some(Arc::new(Endpoints::build(vec![group], AssignmentPolicy::default(), 0, before)));
         }
     }
     let answer = entry.host.clone().ok_or(Error::Failed);
@@ -249,13 +277,16 @@ fn forget_if_unused(cache: &Cache, key: &Key, ttl: Duration) -> bool {
     unused
 }
 
-async fn lookup(
-    resolvers: &Resolvers,
-    config: &DnsCache,
-    name: &str,
-) -> Result<(IpAddr, Option<Duration>), resolver::Error> {
+/// What a name stands for, and for how long.
+struct Found {
+    /// One at least.
+    addresses: Vec<IpAddr>,
+    ttl: Option<Duration>,
+}
+
+async fn lookup(resolvers: &Resolvers, config: &DnsCache, name: &str) -> Result<Found, resolver::Error> {
     if let Ok(ip) = name.parse::<IpAddr>() {
-        return Ok((ip, None));
+        return Ok(Found { addresses: vec![ip], ttl: None });
     }
     let asked = DnsCluster {
         groups: Box::default(),
@@ -274,8 +305,10 @@ async fn lookup(
         None => found.await?,
         Some(limit) => tokio::time::timeout(limit, found).await.map_err(|_| resolver::Error::Empty)??,
     };
-    let ip = addresses.first().copied().ok_or(resolver::Error::Empty)?;
-    Ok((ip, Some(until.saturating_duration_since(Instant::now()))))
+    if addresses.is_empty() {
+        return Err(resolver::Error::Empty);
+    }
+    Ok(Found { addresses, ttl: Some(until.saturating_duration_since(Instant::now())) })
 }
 
 #[cfg(test)]

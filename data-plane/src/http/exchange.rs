@@ -64,6 +64,8 @@ pub(crate) struct Wishes {
     pub(crate) host: Option<UpstreamOverride>,
     /// From where it comes.
     pub(crate) source: Option<UpstreamSource>,
+    /// The name and port of the host, in place of the request's.
+    pub(crate) authority: Option<Box<str>>,
 }
 
 /// A host that a filter names.
@@ -169,6 +171,11 @@ impl Exchange {
     /// Says from where the upstream connection is to come.
     pub(crate) fn set_upstream_source(&self, source: UpstreamSource) {
         self.wishes.borrow_mut().get_or_insert_default().source = Some(source);
+    }
+
+    /// Says which name and port the host is found by, in place of the request's.
+    pub(crate) fn set_upstream_authority(&self, authority: String) {
+        self.wishes.borrow_mut().get_or_insert_default().authority = Some(authority.into());
     }
 
     /// What filters want of the upstream connection.

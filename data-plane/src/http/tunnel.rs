@@ -55,9 +55,9 @@ impl Tunnel {
                 Err(_) => return,
             },
         };
-        let progress = Progress::new();
+        let progress = Progress::new(0);
         let end = {
-            let mut relay = pin!(relay::relay(&mut downstream, &mut upstream, &progress));
+            let mut relay = pin!(relay::relay(&mut downstream, &mut upstream, Vec::new(), &progress));
             let work = pin!(poll_fn(|context| {
                 let end = relay.as_mut().poll(context);
                 exchange.moved.set(progress.moved.get().max(exchange.moved.get()));

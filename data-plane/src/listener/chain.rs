@@ -80,6 +80,8 @@ impl Chain {
         };
         match &self.terminal {
             Terminal::Http(manager) => {
+                // Requests begin with bytes: what is set when they arrive may as well be there before.
+                judged.set_on_data(&accepted.downstream, 0);
                 // The codec reads the connection from its first byte.
                 crate::http::conn::serve(worker, manager.clone(), accepted, stream).await;
             }

@@ -132,6 +132,7 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
         metadata: std::mem::take(&mut intake.metadata).into(),
         filter_state: std::mem::take(&mut intake.filter_state).into(),
         tlvs: std::mem::take(&mut intake.tlvs),
+        proxied: intake.proxied,
         upstream_source: intake.upstream_source,
         fingerprints: fingerprints(intake),
         life: Life::new(intake.accepted),

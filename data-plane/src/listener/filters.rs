@@ -41,6 +41,8 @@ pub(super) struct Intake {
     pub(super) http: Option<inspect::http::Version>,
     /// TLVs that may be sent on.
     pub(super) tlvs: Vec<Tlv>,
+    /// Whether there was a PROXY protocol header.
+    pub(super) proxied: bool,
     /// Dynamic metadata.
     pub(super) metadata: DynamicMetadata,
     pub(super) upstream_source: Option<UpstreamSource>,
@@ -86,6 +88,7 @@ impl Intake {
             hello: None,
             http: None,
             tlvs: Vec::new(),
+            proxied: false,
             metadata: DynamicMetadata::default(),
             upstream_source: None,
             filter_state: Vec::new(),

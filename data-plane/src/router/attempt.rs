@@ -168,6 +168,14 @@ impl Try<'_> {
         let wishes = self.exchange.wishes();
         // Retries go anywhere.
         let named = wishes.as_ref().and_then(|wishes| wishes.host.as_ref()).filter(|_| tried.is_empty());
+        let authority = wishes.as_ref().and_then(|wishes| wishes.authority.as_deref());
+        let metadata = |namespace: &str, path: &[Box<str>]| {
+            let info = self.exchange.info.borrow();
+            match info.dynamic_metadata.lookup(namespace, path)? {
+                serde_json::Value::String(text) => Some(text.clone()),
+                _ => None,
+            }
+        };
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
@@ -184,7 +192,8 @@ impl Try<'_> {
             },
             override_host: named.map(|named| Override { address: &named.address, strict: named.strict }),
             headers: Some(&head.headers),
-            authority: Some(head.authority()),
+            metadata: Some(&metadata),
+            authority: authority.or_else(|| Some(head.authority())),
             tried: tried.len(),
         };
         let choice = self.cluster.choose(&context, &self.exchange.connection.worker);

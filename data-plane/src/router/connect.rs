@@ -228,7 +228,9 @@ impl Terminated<'_> {
     async fn connect(&self, cluster: &Rc<Cluster>, host: &Arc<Host>) -> Result<Stream, Failure> {
         let connection = &self.exchange.connection;
         let started = Instant::now();
-        let connector = target::tcp_connector(cluster, host, &connection.downstream, &connection.worker);
+        let downstream = &connection.downstream;
+        let tlvs = &downstream.state.tlvs;
+        let connector = target::tcp_connector(cluster, host, downstream, tlvs, &connection.worker);
         let opened = connector.open().await?;
         let mut stream = opened.stream;
         cluster.stats().record(stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);

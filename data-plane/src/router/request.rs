@@ -20,7 +20,7 @@ use super::counters::Counters;
 use super::failure::Failure;
 use super::replay::Replay;
 use super::{Found, mirror, no_cluster, response_headers, upgrade};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, orca};
 use crate::http::body::Body;
 use crate::http::exchange::{BodyTimers, Exchange};
 use crate::http::handler::Reply;
@@ -473,7 +473,15 @@ fn respond(
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
     let timers = BodyTimers { deadline, upstream_idle };
-    Reply { response: response.map(Body::Incoming), lease: Some(lease), timers, tunnel }
+    let mut response = response.map(Body::Incoming);
+    if let Some(config) = cluster.config.lb.reported_weights()
+        && !orca::note(config, &host, response.headers())
+        && !switched
+    {
+        let config = config.clone();
+        response = response.map(|inner| Body::boxed(orca::Watched { inner, host, config }));
+    }
+    Reply { response, lease: Some(lease), timers, tunnel }
 }
 
 /// The route's timeout: it runs from the request's end.

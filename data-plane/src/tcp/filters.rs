@@ -11,16 +11,17 @@ mod rbac;
 mod set_filter_state;
 mod sni_forward;
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sail_proxy_config::network_filter::NetworkFilter as Config;
+use sail_proxy_config::network_filter::{FilterStateValue, NetworkFilter as Config};
 
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
-use crate::stream_info::PeerMetadata;
+use crate::stream_info::{DownstreamInfo, PeerMetadata, StreamInfo};
 use crate::worker::state::Worker;
 
 /// What network filters found out.
@@ -31,8 +32,23 @@ pub(crate) struct Judged {
     pub(crate) sni_cluster: bool,
     /// The host that the SNI names, with its port.
     pub(crate) authority: Option<Box<str>>,
+    /// Values of filter state to set once bytes arrive.
+    on_data: RefCell<Vec<Arc<[FilterStateValue]>>>,
     /// The connection's places under connection limits.
     places: Vec<connection_limit::Place>,
+}
+
+impl Judged {
+    /// Sets what is to be set when the first bytes, so many, arrive: once.
+    pub(crate) fn set_on_data(&self, downstream: &Rc<DownstreamInfo>, received: u64) {
+        for values in self.on_data.take() {
+            set_filter_state::set(&values, downstream, || {
+                let mut info = StreamInfo::new(downstream.clone());
+                info.bytes.received = received;
+                info
+            });
+        }
+    }
 }
 
 /// What a filter sees and changes.
@@ -93,7 +109,7 @@ fn step<'a>(filter: &'a Config, cx: &'a mut Cx<'_>) -> Step<'a> {
         Config::Rbac(config) => config.on_connection(cx),
         Config::ExtAuthz(config) => config.on_connection(cx),
         Config::MetadataExchange(config) => config.on_connection(cx),
-        Config::SetFilterState(values) => set_filter_state::Filter(values).step(cx),
+        Config::SetFilterState(config) => config.on_connection(cx),
         Config::Discovered(config) => config.on_connection(cx),
         Config::SniForward(config) => config.on_connection(cx),
         Config::RateLimit(config) => config.on_connection(cx),

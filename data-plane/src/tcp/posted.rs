@@ -1,16 +1,18 @@
 //! A TCP stream within a POST: what is written is the request's body, what is read is the response's.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
+
+use crate::http::body::BodyError;
 
 /// Pieces on their way into the request: few, so that an upstream that does not read stops the client.
 const PIECES: usize = 4;
@@ -26,6 +28,7 @@ pub(crate) struct Posted {
     write: Writer,
     read: Incoming,
     left: Bytes,
+    trailers: Option<HeaderMap>,
 }
 
 /// A body, and who fills it.
@@ -36,7 +39,12 @@ pub(super) fn body() -> (Writer, Outgoing) {
 
 impl Posted {
     pub(super) fn new(write: Writer, read: Incoming) -> Self {
-        Self { write, read, left: Bytes::new() }
+        Self { write, read, left: Bytes::new(), trailers: None }
+    }
+
+    /// The response's trailers, once it has ended.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 }
 
@@ -48,12 +56,12 @@ impl std::fmt::Debug for Posted {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.0.poll_recv(context).map(|piece| Some(Ok(Frame::data(piece?))))
     }
 }
@@ -68,7 +76,10 @@ impl AsyncRead for Posted {
             match ready!(Pin::new(&mut self.read).poll_frame(context)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                Some(Ok(frame)) => self.left = frame.into_data().unwrap_or_default(),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.left = data,
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
             }
         }
         let count = self.left.len().min(buffer.remaining());

@@ -1,54 +1,55 @@
 //! `envoy.filters.network.tcp_proxy`: connects to a cluster's host and relays.
 
+mod connect;
+
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use base::backoff::Backoff;
 use sail_proxy_config::listener::{FilterChain, Listener};
-use sail_proxy_config::network_filter::TcpProxy as Config;
-use sail_proxy_decide::host::Host;
-use sail_proxy_decide::lb::Criteria;
-use sail_proxy_decide::route::Priority;
+use sail_proxy_config::network_filter::{ConnectMode, TcpProxy as Config};
+use tokio::io::AsyncReadExt;
 
 use super::filters::Judged;
 use super::relay::{self, End, Progress};
 use super::{exchange_metadata, tunnel};
-use crate::cluster::{Cluster, LbContext, target, upstream_address};
 use crate::listener::connection::Accepted;
 use crate::net::{Stream, socket};
 use crate::observe::TcpObserver;
-use crate::pool::PoolError;
-use crate::pool::connect::{Connector, Opened};
-use crate::pool::limits::{Permit, Resource};
-use crate::router::failure::Failure;
-use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
+use crate::stats::sets::tcp as stats;
 use crate::stream_info::details::close_reason;
-use crate::stream_info::{CloseType, PeerMetadata, ResponseFlag, StreamInfo, UpstreamInfo};
+use crate::stream_info::{CloseType, ResponseFlag, StreamInfo};
 use crate::worker::Shared;
 use crate::worker::state::Worker;
+use connect::Upstream;
 
 /// How often a long connection is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// As much as is read of a client's first bytes, at least and at most.
+const FEWEST_READ: usize = 1024;
+const MOST_READ: usize = 1024 * 1024;
+
+/// A key of filter state: how long both sides may be silent, in milliseconds.
+const IDLE_TIMEOUT: &str = "envoy.tcp_proxy.per_connection_idle_timeout_ms";
+
+/// What is relayed between.
+struct Ends<'a> {
+    downstream: &'a mut Stream,
+    upstream: &'a mut Stream,
+    /// What the client sent before there was an upstream.
+    early: Vec<u8>,
+}
 
 /// See the module's documentation.
 pub(crate) struct TcpProxy {
     config: Arc<Config>,
     stats: stats::Scope,
     observer: Arc<TcpObserver>,
-}
-
-/// A connection to an upstream, and its place in the cluster's counts.
-struct Upstream {
-    opened: Opened,
-    cluster: Rc<Cluster>,
-    host: Arc<Host>,
-    _permit: Permit,
 }
 
 impl TcpProxy {
@@ -87,6 +88,7 @@ impl TcpProxy {
         info.filter_chain = (!chain.is_empty()).then_some(chain);
         info.downstream_peer = judged.downstream_peer.clone();
         let info = RefCell::new(info);
+        self.observer.on_start(&info.borrow());
         self.run(&worker, &accepted, &judged, &info, stream).await;
         let mut info = info.into_inner();
         info.timing.end = Some(Instant::now());
@@ -102,8 +104,22 @@ impl TcpProxy {
         info: &RefCell<StreamInfo>,
         mut downstream: Stream,
     ) {
-        let Some(upstream) = self.connect(worker, accepted, judged, info).await else { return };
-        let Upstream { opened, cluster, host, _permit } = upstream;
+        let early = match self.config.connect_mode {
+            ConnectMode::Immediate => Vec::new(),
+            ConnectMode::OnDownstreamData(most) => {
+                let first = self.first_bytes(worker, accepted, &mut downstream, most, info);
+                // Rare: not in every connection's future.
+                let Some(first) = Box::pin(first).await else { return };
+                info.borrow_mut().bytes.received = first.len() as u64;
+                self.stats.add(stats::downstream_cx_rx_bytes_total, first.len() as u64);
+                note_data(judged, info);
+                first
+            }
+        };
+        let Some(Upstream { opened, cluster, _place }) = self.connect(worker, accepted, judged, info).await
+        else {
+            return;
+        };
         let mut upstream = opened.stream;
         let alpn = opened.info.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref());
         if let Some(exchange) = &cluster.config.metadata_exchange
@@ -119,22 +135,67 @@ impl TcpProxy {
             }
         }
         self.observer.on_open(&mut info.borrow_mut());
-        let ended = self.relay(worker, accepted, info, &mut downstream, &mut upstream).await;
+        let ends = Ends { downstream: &mut downstream, upstream: &mut upstream, early };
+        let ended = self.relay(worker, accepted, judged, info, ends).await;
+        if let (Stream::Posted(posted), Some(tunneling)) = (&upstream, &self.config.tunneling)
+            && let Some(trailers) = posted.trailers().filter(|_| tunneling.propagate_response_trailers)
+        {
+            let trailers = tunnel::as_json(trailers);
+            info.borrow_mut().filter_state.push((tunnel::RESPONSE_TRAILERS.into(), trailers.into()));
+        }
         if let Some(how) = ended {
             note_end(&mut info.borrow_mut(), &how, &downstream, &upstream);
         }
-        cluster.stats().inc(cluster_stats::upstream_cx_destroy);
-        cluster.stats().move_by(cluster_stats::upstream_cx_active, -1);
-        host.state.active_connections.fetch_sub(1, Relaxed);
     }
 
-    /// How long the connection may last: the limit, and a random share of it on top.
-    fn duration_limit(&self, worker: &Worker) -> Option<Duration> {
+    /// Waits for the client's first bytes; `None`: none came.
+    async fn first_bytes(
+        &self,
+        worker: &Worker,
+        accepted: &Accepted,
+        downstream: &mut Stream,
+        most: u32,
+        info: &RefCell<StreamInfo>,
+    ) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; (most as usize).clamp(FEWEST_READ, MOST_READ)];
+        let life = &accepted.downstream.state.life;
+        let end = self.end(worker, info);
+        let idle_end = self.config.idle_timeout.map(|idle| Instant::now() + idle);
+        let first = [idle_end, end].into_iter().flatten().min();
+        let expired = async {
+            match first {
+                Some(first) => tokio::time::sleep_until(first.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            read = downstream.read(&mut buffer) => {
+                buffer.truncate(read.ok().filter(|count| *count > 0)?);
+                Some(buffer)
+            }
+            () = accepted.drained() => None,
+            () = expired => {
+                if end.is_some() && end == first {
+                    self.stats.inc(stats::max_downstream_connection_duration);
+                    info.borrow_mut().flag(ResponseFlag::DurationTimeout);
+                    life.close(close_reason::MAX_CONNECTION_DURATION);
+                } else {
+                    self.stats.inc(stats::idle_timeout);
+                    life.close(close_reason::TCP_SESSION_IDLE_TIMEOUT);
+                }
+                None
+            }
+        }
+    }
+
+    /// Until when the connection may last: the limit, and a random share of it on top.
+    fn end(&self, worker: &Worker, info: &RefCell<StreamInfo>) -> Option<Instant> {
         let limit = self.config.max_downstream_connection_duration?;
         let share = self.config.duration_jitter_percent / 100.0;
         #[expect(clippy::cast_precision_loss, reason = "a random share need not be exact")]
         let random = (worker.random() >> 11) as f64 / (1_u64 << 53) as f64;
-        Some(limit + limit.mul_f64(share * random))
+        Some(info.borrow().start + limit + limit.mul_f64(share * random))
     }
 
     /// How the sides ended it; `None` where a timer did.
@@ -142,23 +203,25 @@ impl TcpProxy {
         &self,
         worker: &Worker,
         accepted: &Accepted,
+        judged: &Judged,
         info: &RefCell<StreamInfo>,
-        downstream: &mut Stream,
-        upstream: &mut Stream,
+        ends: Ends<'_>,
     ) -> Option<End> {
-        let progress = Progress::new();
+        let Ends { downstream, upstream, early } = ends;
+        let progress = Progress::new(early.len() as u64);
         let mut ended = None;
-        let end = self.duration_limit(worker).map(|limit| Instant::now() + limit);
+        let end = self.end(worker, info);
+        let idle_timeout = self.idle_timeout(info);
         let log_interval = self.config.access_log_flush_interval;
         let mut log_at = log_interval.map(|interval| Instant::now() + interval);
         let life = &accepted.downstream.state.life;
-        let run = relay::relay(downstream, upstream, &progress);
+        let run = relay::relay(downstream, upstream, early, &progress);
         tokio::pin!(run);
         let mut report = Instant::now() + REPORT_INTERVAL;
         // One timer for everything: it is looked at whenever bytes move.
         let mut timer = pin!(tokio::time::sleep_until(report.into()));
         loop {
-            let idle_end = self.config.idle_timeout.map(|idle| progress.moved.get() + idle);
+            let idle_end = idle_timeout.map(|idle| progress.moved.get() + idle);
             let drain_end = accepted.drain.end();
             let next = [idle_end, end, drain_end, log_at].into_iter().flatten().min();
             timer.as_mut().reset(next.map_or(report, |next| next.min(report)).into());
@@ -173,7 +236,7 @@ impl TcpProxy {
                     if let (Some(at), Some(interval)) = (log_at, log_interval)
                         && at <= now
                     {
-                        self.report(info, &progress);
+                        self.report(judged, info, &progress);
                         self.observer.on_log_interval(&info.borrow());
                         log_at = Some(now + interval);
                     }
@@ -187,26 +250,26 @@ impl TcpProxy {
                         break;
                     }
                     // Bytes may have moved since the timer was set.
-                    if self.config.idle_timeout.is_some_and(|idle| progress.moved.get() + idle <= now) {
+                    if idle_timeout.is_some_and(|idle| progress.moved.get() + idle <= now) {
                         self.stats.inc(stats::idle_timeout);
                         life.close(close_reason::TCP_SESSION_IDLE_TIMEOUT);
                         break;
                     }
                     if report <= now {
                         report = now + REPORT_INTERVAL;
-                        self.report(info, &progress);
+                        self.report(judged, info, &progress);
                         self.observer.on_interval(&mut info.borrow_mut());
                     }
                 }
             }
         }
-        self.report(info, &progress);
+        self.report(judged, info, &progress);
         ended
     }
 
     /// Brings the record's and the statistics' byte counts up to date.
-    fn report(&self, info: &RefCell<StreamInfo>, progress: &Progress) {
-        let mut info = info.borrow_mut();
+    fn report(&self, judged: &Judged, outer: &RefCell<StreamInfo>, progress: &Progress) {
+        let mut info = outer.borrow_mut();
         let (received, sent) = (progress.received.get(), progress.sent.get());
         self.stats.add(stats::downstream_cx_rx_bytes_total, received - info.bytes.received);
         self.stats.add(stats::downstream_cx_tx_bytes_total, sent - info.bytes.sent);
@@ -214,158 +277,30 @@ impl TcpProxy {
         info.bytes.sent = sent;
         info.bytes.upstream_sent = received;
         info.bytes.upstream_received = sent;
+        drop(info);
+        if received > 0 {
+            note_data(judged, outer);
+        }
     }
 
-    /// Connects to a host, trying as often as the configuration allows.
-    async fn connect(
-        &self,
-        worker: &Rc<Worker>,
-        accepted: &Accepted,
-        judged: &Judged,
-        info: &RefCell<StreamInfo>,
-    ) -> Option<Upstream> {
-        let life = &accepted.downstream.state.life;
-        let active = worker.active();
-        let chosen = self.config.cluster.choose(worker.random());
-        let name = match (&accepted.downstream.server_name, chosen) {
-            (Some(sni), _) if judged.sni_cluster => sni.clone(),
-            (_, Some((name, _))) => name.clone(),
-            _ => return None,
-        };
-        let Some(cluster) = active.cluster(&name) else {
-            self.stats.inc(stats::downstream_cx_no_route);
-            info.borrow_mut().flag(ResponseFlag::NoClusterFound);
-            life.local_close_reason.set(Some(close_reason::TCP_NO_ROUTE));
-            return None;
-        };
-        info.borrow_mut().cluster = Some(cluster.info().clone());
-        let context = LbContext {
-            hash: self.hash(accepted),
-            original_destination: accepted.original_destination,
-            criteria: Criteria {
-                route: self.config.metadata_match.as_deref(),
-                weighted: chosen.and_then(|(_, weighted)| weighted?.metadata_match.as_deref()),
-            },
-            authority: judged.authority.as_deref(),
-            ..LbContext::default()
-        };
-        let mut backoff = self.config.backoff.map(|wait| Backoff::new(wait.base, wait.max));
-        for attempt in 0..self.config.max_connect_attempts.max(1) {
-            if let Some(backoff) = backoff.as_mut().filter(|_| attempt > 0) {
-                let delay = backoff.next_delay(&mut *worker.rng.borrow_mut());
-                tokio::time::sleep(delay).await;
-            }
-            info.borrow_mut().attempt_count += 1;
-            let Some(choice) = cluster.choose(&context, worker) else {
-                info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
-                life.local_close_reason.set(Some(close_reason::TCP_NO_HEALTHY_UPSTREAM));
-                return None;
-            };
-            // A member of an aggregate answers for itself.
-            let cluster = choice.member.as_ref().unwrap_or(&cluster).clone();
-            let limits = cluster.limits(Priority::Default);
-            let host = &choice.host.state.active_connections;
-            let permit =
-                (host.load(Relaxed) < limits.per_host).then(|| limits.acquire(Resource::Connections));
-            let Some(permit) = permit.flatten() else {
-                cluster.stats().inc(cluster_stats::upstream_cx_overflow);
-                info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
-                life.local_close_reason.set(Some(close_reason::TCP_RESOURCE_LIMIT));
-                return None;
-            };
-            info.borrow_mut().upstream = Some(UpstreamInfo {
-                host: upstream_address(&choice.host.address),
-                workload: choice
-                    .host
-                    .metadata("istio", "workload")
-                    .and_then(serde_json::Value::as_str)
-                    .map(Into::into),
-                ..UpstreamInfo::default()
-            });
-            let started = Instant::now();
-            cluster.stats().inc(cluster_stats::upstream_cx_total);
-            let connector = target::tcp_connector(&cluster, &choice.host, &accepted.downstream, worker);
-            match self.open(&connector, &cluster, info).await {
-                Ok(opened) => {
-                    let stats = cluster.stats();
-                    stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
-                    stats.move_by(cluster_stats::upstream_cx_active, 1);
-                    note_upstream(&mut info.borrow_mut(), &opened);
-                    cluster.note_connected(&choice.host);
-                    host.fetch_add(1, Relaxed);
-                    return Some(Upstream { opened, cluster, host: choice.host, _permit: permit });
-                }
-                Err(error) => {
-                    cluster.stats().inc(cluster_stats::upstream_cx_connect_fail);
-                    if error == PoolError::Timeout {
-                        cluster.stats().inc(cluster_stats::upstream_cx_connect_timeout);
-                    }
-                    info.borrow_mut().upstream_mut().transport_failure = Some(error.to_string().into());
-                    cluster.note_failure(&choice.host, &Failure::from(error));
-                }
-            }
+    /// How long both sides may be silent: filters may say so for a connection.
+    fn idle_timeout(&self, info: &RefCell<StreamInfo>) -> Option<Duration> {
+        let info = info.borrow();
+        match info.filter_state(IDLE_TIMEOUT).and_then(|millis| millis.trim().parse().ok()) {
+            Some(0) => None,
+            Some(millis) => Some(Duration::from_millis(millis)),
+            None => self.config.idle_timeout,
         }
-        cluster.stats().inc(cluster_stats::upstream_cx_connect_attempts_exceeded);
-        life.local_close_reason.set(Some(close_reason::TCP_CONNECT_FAILED));
-        let mut info = info.borrow_mut();
-        info.flag(ResponseFlag::UpstreamConnectionFailure);
-        info.flag(ResponseFlag::UpstreamRetryLimitExceeded);
-        None
-    }
-
-    /// Connects, through a tunnel where there is to be one.
-    async fn open(
-        &self,
-        connector: &Connector,
-        cluster: &Cluster,
-        info: &RefCell<StreamInfo>,
-    ) -> Result<Opened, PoolError> {
-        let Some(tunneling) = &self.config.tunneling else { return connector.open().await };
-        let request = tunnel::request(tunneling, &info.borrow())?;
-        let (protocol, limit) = (cluster.config.http.protocol, cluster.config.connect_timeout);
-        // Rare, and large: not in every connection's future.
-        let (opened, headers) = Box::pin(tunnel::open(connector, protocol, request, limit)).await?;
-        if tunneling.propagate_response_headers {
-            let mut info = info.borrow_mut();
-            info.filter_state.push((tunnel::RESPONSE_HEADERS.into(), tunnel::as_json(&headers).into()));
-        }
-        Ok(opened)
-    }
-
-    fn hash(&self, accepted: &Accepted) -> Option<u64> {
-        if self.config.hash_policy.is_empty() {
-            return None;
-        }
-        let empty = http::HeaderMap::new();
-        let state = accepted.downstream.state.filter_state.borrow();
-        let head = sail_proxy_decide::head::RequestHead {
-            method: "",
-            scheme: "",
-            authority: "",
-            path: "",
-            protocol: None,
-            headers: &empty,
-        };
-        let context = sail_proxy_decide::route::hash::HashContext {
-            source_ip: Some(accepted.downstream.remote_address.ip()),
-            random: 0,
-            filter_state: &state,
-        };
-        sail_proxy_decide::route::hash::hash(&self.config.hash_policy, &head, &context).hash
     }
 }
 
-fn note_upstream(info: &mut StreamInfo, opened: &Opened) {
-    let facts = &opened.info;
-    let peer = info.upstream.as_ref().and_then(|upstream| upstream.workload.as_deref());
-    if info.upstream_peer.is_none() {
-        info.upstream_peer = peer.and_then(PeerMetadata::from_endpoint).map(Arc::new);
-    }
-    let upstream = info.upstream_mut();
-    upstream.local_address = facts.local;
-    upstream.connection_id = Some(facts.id);
-    upstream.life = Some(facts.life.clone());
-    upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
+/// The client's first bytes have arrived: what is to be set then is set.
+fn note_data(judged: &Judged, info: &RefCell<StreamInfo>) {
+    let info = &mut *info.borrow_mut();
+    let before = info.downstream.state.filter_state.borrow().len();
+    judged.set_on_data(&info.downstream, info.bytes.received);
+    let all = info.downstream.state.filter_state.borrow();
+    info.filter_state.extend_from_slice(&all[before..]);
 }
 
 /// Notes how a relay ended. Who is reset by one side resets the other.

@@ -14,6 +14,7 @@ use sail_proxy_config::{Kind, Snapshot};
 use sail_proxy_decide::host::{Endpoints, HealthFlag, Host, Locality};
 use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
+use tokio::io::AsyncWriteExt;
 
 use super::convert::Converter;
 use crate::cluster::shared::hosts_of;
@@ -301,7 +302,7 @@ impl Parts {
     fn health_tls(&self) -> Tls {
         let contexts = self.contexts.clone();
         let checking = self.checking.clone();
-        Rc::new(move |cluster: Arc<Cluster>, host: Arc<Host>, stream: Box<dyn Connect>| {
+        Rc::new(move |cluster: Arc<Cluster>, host: Arc<Host>, mut stream: Box<dyn Connect>| {
             let check = cluster.health_checks.first();
             let criteria =
                 check.and_then(|check| check.socket_criteria.clone()).map(serde_json::Value::Object);
@@ -309,6 +310,7 @@ impl Parts {
                 Some(criteria) => cluster.socket_by(Some(criteria)),
                 None => cluster.socket_for(&host.metadata),
             };
+            let (header, socket) = dial::own_header(socket);
             let mut tls = dial::client_tls(&contexts, &checking.borrow(), socket, &host.hostname);
             if let (Ok(Some((config, _))), Some(check)) = (&mut tls, check)
                 && !check.alpn_protocols.is_empty()
@@ -316,7 +318,12 @@ impl Parts {
                 let names = check.alpn_protocols.iter().map(|name| name.as_bytes().to_vec());
                 Arc::make_mut(config).alpn_protocols = names.collect();
             }
-            Box::pin(async move { dial::wrap(stream, tls.map_err(std::io::Error::other)?).await })
+            Box::pin(async move {
+                if let Some(header) = header {
+                    stream.write_all(&header).await?;
+                }
+                dial::wrap(stream, tls.map_err(std::io::Error::other)?).await
+            })
         })
     }
 }

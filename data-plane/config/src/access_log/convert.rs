@@ -160,6 +160,17 @@ pub(crate) fn format(cx: &mut Cx<'_>, value: pb::core::SubstitutionFormatString)
     }
 }
 
+/// `SubstitutionFormatString` where a text is needed.
+pub(crate) fn text_format(cx: &mut Cx<'_>, value: pb::core::SubstitutionFormatString) -> Option<Format> {
+    match format(cx, value)? {
+        LogFormat::Text { format, .. } => Some(format),
+        LogFormat::Json { .. } => {
+            cx.error("json_format", "it is not supported here");
+            None
+        }
+    }
+}
+
 /// Formatter extensions: those that Istio names are built in.
 pub(crate) fn formatters(cx: &mut Cx<'_>, values: Vec<pb::core::TypedExtensionConfig>) {
     for (at, value) in values.into_iter().enumerate() {

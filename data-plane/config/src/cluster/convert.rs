@@ -156,6 +156,12 @@ pub(crate) fn cluster(
         };
         cx.error("lb_policy", problem);
     }
+    if has_sub_clusters(&discovery) && !health_checks.is_empty() {
+        cx.error(
+            "health_checks",
+            "the hosts of sub clusters are not checked: names come and go with requests",
+        );
+    }
     let name = arc(name);
     Some(Cluster {
         stat_name: if alt_stat_name.is_empty() { Arc::clone(&name) } else { arc(alt_stat_name) },
@@ -197,6 +203,10 @@ fn lb_is_provided(discovery: &Discovery) -> bool {
         discovery,
         Discovery::OriginalDst(_) | Discovery::DynamicForwardProxy(_) | Discovery::Aggregate(_)
     )
+}
+
+fn has_sub_clusters(discovery: &Discovery) -> bool {
+    matches!(discovery, Discovery::DynamicForwardProxy(cache) if cache.sub_clusters.is_some())
 }
 
 fn one_health_check(cx: &mut Cx<'_>, values: Vec<pb::core::HealthCheck>) -> Vec<HealthCheck> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use sail_proxy_decide::format::MetadataSource;
 use sail_proxy_decide::host::{AssignmentPolicy, Endpoints};
 
-use super::{Discovery, DnsCache, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint};
+use xds_api::envoy::extensions::clusters::dns::v3::DnsCluster as DnsExtension;
+
+use super::{Discovery, DnsCache, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint, lb};
 use crate::convert::{Cx, address, arc, headers, type_name, values};
 use crate::pb;
 use crate::pb::cluster as pc;
@@ -44,6 +46,11 @@ pub(super) fn discovery(cx: &mut Cx<'_>, fields: Fields<'_>) -> Option<Discovery
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             let pc::cluster::CustomClusterType { name, typed_config } = custom;
             let any = typed_config.unwrap_or_default();
+            if type_name(&any) == FORWARD_PROXY {
+                return cx.within("cluster_type.typed_config", |cx| {
+                    forward_proxy(cx, fields.name, &any, fields.dns)
+                });
+            }
             let assignment = fields.assignment;
             return cx.within("cluster_type.typed_config", |cx| custom_type(cx, &name, &any, assignment));
         }
@@ -218,32 +225,7 @@ fn custom_type(
     any: &pb::Any,
     assignment: Option<pb::endpoint::ClusterLoadAssignment>,
 ) -> Option<Discovery> {
-    use xds_api::envoy::extensions::clusters::dns::v3::{DnsCluster as Dns, dns_cluster::RefreshRate};
-    use xds_api::envoy::extensions::clusters::dynamic_forward_proxy::v3 as forward;
     match type_name(any) {
-        "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => {
-            use forward::cluster_config::ClusterImplementationSpecifier as Kind;
-            let forward::ClusterConfig {
-                allow_insecure_cluster_options: _,
-                allow_coalesced_connections,
-                cluster_implementation_specifier,
-            } = cx.unpack(any)?;
-            cx.refuse("allow_coalesced_connections", &allow_coalesced_connections);
-            match cluster_implementation_specifier {
-                Some(Kind::DnsCacheConfig(cache)) => {
-                    let cache = cx.within("dns_cache_config", |cx| dns_cache(cx, cache))?;
-                    Some(Discovery::DynamicForwardProxy(Arc::new(cache)))
-                }
-                Some(Kind::SubClustersConfig(_)) => {
-                    cx.error("sub_clusters_config", "it is not supported");
-                    None
-                }
-                None => {
-                    cx.error("dns_cache_config", "it must be set");
-                    None
-                }
-            }
-        }
         "envoy.extensions.clusters.aggregate.v3.ClusterConfig" => {
             let config: xds_api::envoy::extensions::clusters::aggregate::v3::ClusterConfig =
                 cx.unpack(any)?;
@@ -253,42 +235,10 @@ fn custom_type(
             Some(Discovery::Aggregate(config.clusters.into_iter().map(arc).collect()))
         }
         "envoy.extensions.clusters.dns.v3.DnsCluster" => {
-            let Dns {
-                dns_refresh_rate,
-                dns_failure_refresh_rate,
-                respect_dns_ttl,
-                dns_jitter,
-                typed_dns_resolver_config,
-                dns_lookup_family,
-                all_addresses_in_single_endpoint,
-                dns_min_refresh_rate,
-            } = cx.unpack(any)?;
-            let (groups, policy) = names(cx, assignment);
-            let found = cx
-                .option("typed_dns_resolver_config", typed_dns_resolver_config, resolver)
-                .unwrap_or_default();
-            let cluster = DnsCluster {
-                groups,
-                policy,
-                refresh_rate: refresh_rate(cx, dns_refresh_rate),
-                jitter: values::duration(cx, "dns_jitter", dns_jitter).unwrap_or_default(),
-                failure_refresh: cx.option(
-                    "dns_failure_refresh_rate",
-                    dns_failure_refresh_rate,
-                    |cx, value| {
-                        let RefreshRate { base_interval, max_interval } = value;
-                        failure_rate(cx, base_interval, max_interval)
-                    },
-                ),
-                respect_ttl: respect_dns_ttl,
-                min_refresh_rate: values::duration(cx, "dns_min_refresh_rate", dns_min_refresh_rate)
-                    .unwrap_or_default(),
-                // This enumeration has a member for "unspecified" before the others.
-                family: family((dns_lookup_family - 1).max(0)),
-                resolvers: found.0.into(),
-                use_tcp: found.1,
-            };
-            if all_addresses_in_single_endpoint {
+            let value: DnsExtension = cx.unpack(any)?;
+            let one = value.all_addresses_in_single_endpoint;
+            let cluster = dns_extension(cx, value, assignment)?;
+            if one {
                 one_target(cx, &cluster.groups);
                 return Some(Discovery::LogicalDns(Box::new(cluster)));
             }
@@ -299,6 +249,126 @@ fn custom_type(
             None
         }
     }
+}
+
+/// `DnsCluster`
+fn dns_extension(
+    cx: &mut Cx<'_>,
+    value: DnsExtension,
+    assignment: Option<pb::endpoint::ClusterLoadAssignment>,
+) -> Option<DnsCluster> {
+    use xds_api::envoy::extensions::clusters::dns::v3::dns_cluster::RefreshRate;
+    let DnsExtension {
+        dns_refresh_rate,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_jitter,
+        typed_dns_resolver_config,
+        dns_lookup_family,
+        all_addresses_in_single_endpoint: _,
+        dns_min_refresh_rate,
+    } = value;
+    let (groups, policy) = names(cx, assignment);
+    let found =
+        cx.option("typed_dns_resolver_config", typed_dns_resolver_config, resolver).unwrap_or_default();
+    Some(DnsCluster {
+        groups,
+        policy,
+        refresh_rate: refresh_rate(cx, dns_refresh_rate),
+        jitter: values::duration(cx, "dns_jitter", dns_jitter).unwrap_or_default(),
+        failure_refresh: cx.option("dns_failure_refresh_rate", dns_failure_refresh_rate, |cx, value| {
+            let RefreshRate { base_interval, max_interval } = value;
+            failure_rate(cx, base_interval, max_interval)
+        }),
+        respect_ttl: respect_dns_ttl,
+        min_refresh_rate: values::duration(cx, "dns_min_refresh_rate", dns_min_refresh_rate)
+            .unwrap_or_default(),
+        // This enumeration has a member for "unspecified" before the others.
+        family: family((dns_lookup_family - 1).max(0)),
+        resolvers: found.0.into(),
+        use_tcp: found.1,
+    })
+}
+
+const FORWARD_PROXY: &str = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig";
+
+fn forward_proxy(cx: &mut Cx<'_>, cluster: &str, any: &pb::Any, fields: DnsFields) -> Option<Discovery> {
+    use forward::cluster_config::ClusterImplementationSpecifier as Kind;
+    use xds_api::envoy::extensions::clusters::dynamic_forward_proxy::v3 as forward;
+    let forward::ClusterConfig {
+        allow_insecure_cluster_options: _,
+        allow_coalesced_connections,
+        cluster_implementation_specifier,
+    } = cx.unpack(any)?;
+    cx.refuse("allow_coalesced_connections", &allow_coalesced_connections);
+    let cache = match cluster_implementation_specifier {
+        Some(Kind::DnsCacheConfig(cache)) => cx.within("dns_cache_config", |cx| dns_cache(cx, cache))?,
+        Some(Kind::SubClustersConfig(config)) => {
+            cx.within("sub_clusters_config", |cx| sub_clusters(cx, cluster, config, fields))?
+        }
+        None => {
+            cx.error("dns_cache_config", "it must be set");
+            return None;
+        }
+    };
+    Some(Discovery::DynamicForwardProxy(Arc::new(cache)))
+}
+
+/// `SubClustersConfig`: a cache of the cluster's own, whose names are used with all their addresses.
+fn sub_clusters(
+    cx: &mut Cx<'_>,
+    cluster: &str,
+    value: xds_api::envoy::extensions::clusters::dynamic_forward_proxy::v3::SubClustersConfig,
+    fields: DnsFields,
+) -> Option<DnsCache> {
+    use xds_api::envoy::extensions::clusters::dynamic_forward_proxy::v3::SubClustersConfig;
+    let SubClustersConfig {
+        lb_policy,
+        max_sub_clusters,
+        sub_cluster_ttl,
+        preresolve_clusters,
+        dns_cluster_config,
+    } = value;
+    let policy = lb::plain(cx, "lb_policy", lb_policy)?;
+    let dns = match dns_cluster_config {
+        Some(config) => cx.within("dns_cluster_config", |cx| dns_extension(cx, config, None))?,
+        None => dns(cx, fields, None)?,
+    };
+    if max_sub_clusters.is_some_and(|most| most.value == 0) {
+        cx.error("max_sub_clusters", "it must be above 0");
+    }
+    let shortest = dns.min_refresh_rate.max(Duration::from_millis(500));
+    Some(DnsCache {
+        // No name of a cache begins so unless somebody wants it to.
+        name: format!("sub_clusters/{cluster}").into(),
+        family: dns.family,
+        refresh_rate: dns.refresh_rate,
+        min_refresh_rate: if dns.respect_ttl { shortest } else { dns.refresh_rate },
+        failure_refresh: dns.failure_refresh,
+        host_ttl: values::duration(cx, "sub_cluster_ttl", sub_cluster_ttl)
+            .unwrap_or(Duration::from_secs(300)),
+        max_hosts: values::u32_or(max_sub_clusters, 1024),
+        max_pending_requests: u32::MAX,
+        preresolve: preresolved(cx, "preresolve_clusters", preresolve_clusters),
+        query_timeout: Some(Duration::from_secs(5)),
+        resolvers: dns.resolvers,
+        use_tcp: dns.use_tcp,
+        sub_clusters: Some(policy),
+    })
+}
+
+fn preresolved(cx: &mut Cx<'_>, field: &str, values: Vec<pb::core::SocketAddress>) -> Box<[(Arc<str>, u16)]> {
+    use pb::core::socket_address::PortSpecifier;
+    let names = cx.each(field, values, |cx, value| match value.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => {
+            Some((arc(value.address), values::port(cx, "port_value", port)?))
+        }
+        _ => {
+            cx.error("port_value", "it must be set");
+            None
+        }
+    });
+    names.into()
 }
 
 /// `DnsCacheConfig`
@@ -358,20 +428,7 @@ pub(crate) fn dns_cache(
         host_ttl: or(cx, "host_ttl", host_ttl, 300),
         max_hosts: values::u32_or(max_hosts, 1024),
         max_pending_requests: values::u32_or(pending, 1024),
-        preresolve: cx
-            .each("preresolve_hostnames", preresolve_hostnames, |cx, value| {
-                use pb::core::socket_address::PortSpecifier;
-                match value.port_specifier {
-                    Some(PortSpecifier::PortValue(port)) => {
-                        Some((arc(value.address), values::port(cx, "port_value", port)?))
-                    }
-                    _ => {
-                        cx.error("port_value", "it must be set");
-                        None
-                    }
-                }
-            })
-            .into(),
+        preresolve: preresolved(cx, "preresolve_hostnames", preresolve_hostnames),
         query_timeout: values::limit(
             cx,
             "dns_query_timeout",
@@ -380,5 +437,6 @@ pub(crate) fn dns_cache(
         ),
         resolvers: resolvers.into(),
         use_tcp,
+        sub_clusters: None,
     })
 }

@@ -44,6 +44,16 @@ pub(super) fn policy(cx: &mut Cx<'_>, fields: Fields) -> Option<(LbPolicy, Commo
     Some((policy, common))
 }
 
+/// A policy of this number, with nothing said about it; it chooses among hosts itself.
+pub(super) fn plain(cx: &mut Cx<'_>, field: &str, policy: i32) -> Option<LbPolicy> {
+    let policy = cx.within(field, |cx| old(cx, policy, None))?;
+    if policy == LbPolicy::ClusterProvided {
+        cx.error(field, "it must not be CLUSTER_PROVIDED");
+        return None;
+    }
+    Some(policy)
+}
+
 const RING_MIN: u64 = 1024;
 const RING_MAX: u64 = 8 * 1024 * 1024;
 const MAGLEV: u64 = 65537;

@@ -283,7 +283,7 @@ const UUID: RequestId = RequestId {
     use_for_trace_sampling: true,
 };
 
-fn request_id(cx: &mut Cx<'_>, value: pb::hcm::RequestIdExtension) -> Option<RequestId> {
+pub(crate) fn request_id(cx: &mut Cx<'_>, value: pb::hcm::RequestIdExtension) -> Option<RequestId> {
     use xds_api::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
     let any = value.typed_config?;
     if type_name(&any) != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" {

@@ -14,7 +14,7 @@ use crate::network_filter::FilterStateValue;
 
 pub(crate) use convert::{kind, listener_filter};
 pub use predicate::ListenerPredicate;
-pub use proxy_protocol::{PassTlvs, ProxyProtocol, TlvEncoding, TlvRule};
+pub use proxy_protocol::{PassTlvs, ProxyProtocol, TlvEncoding, TlvLocation, TlvRule};
 pub(crate) use proxy_protocol::{pass_tlvs, tlv};
 
 /// Types of listener filters that there are.

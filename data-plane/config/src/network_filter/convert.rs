@@ -131,7 +131,7 @@ fn typed(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {
         }
         SET_FILTER_STATE => {
             let value = cx.unpack(any)?;
-            NetworkFilter::SetFilterState(filter_state::set_filter_state(cx, value))
+            NetworkFilter::SetFilterState(Arc::new(filter_state::set_filter_state(cx, value)))
         }
         SNI_CLUSTER => NetworkFilter::SniCluster,
         SNI_FORWARD => {

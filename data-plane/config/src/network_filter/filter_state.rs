@@ -46,20 +46,28 @@ pub(crate) fn filter_states(
 }
 
 /// The network filter `set_filter_state`.
+#[derive(Clone, Debug)]
+pub struct SetFilterState {
+    /// Set when a connection begins, and its handshake is done.
+    pub on_connection: Arc<[FilterStateValue]>,
+    /// Set when its first bytes arrive.
+    pub on_data: Arc<[FilterStateValue]>,
+}
+
 pub(super) fn set_filter_state(
     cx: &mut Cx<'_>,
     value: pb::filters::network::set_filter_state::v3::Config,
-) -> Arc<[FilterStateValue]> {
+) -> SetFilterState {
     let pb::filters::network::set_filter_state::v3::Config {
         on_new_connection,
         on_downstream_tls_handshake,
         on_downstream_data,
     } = value;
-    cx.refuse("on_downstream_data", &on_downstream_data);
+    let on_data = cx.each("on_downstream_data", on_downstream_data, filter_state);
     let mut values = cx.each("on_new_connection", on_new_connection, filter_state);
     // Network filters run after the handshake, so that both moments are one.
     values.extend(cx.each("on_downstream_tls_handshake", on_downstream_tls_handshake, filter_state));
-    values.into()
+    SetFilterState { on_connection: values.into(), on_data: on_data.into() }
 }
 
 /// `FilterStateValue`
@@ -82,13 +90,7 @@ pub(crate) fn filter_state(
     };
     let format = match value {
         Some(Value::FormatString(value)) => {
-            cx.within("format_string", |cx| match access_log::format(cx, value)? {
-                access_log::LogFormat::Text { format, .. } => Some(format),
-                access_log::LogFormat::Json { .. } => {
-                    cx.error("json_format", "it is not supported here");
-                    None
-                }
-            })?
+            cx.within("format_string", |cx| access_log::text_format(cx, value))?
         }
         None => {
             cx.error("value", "it must be set");

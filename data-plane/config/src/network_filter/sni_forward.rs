@@ -15,16 +15,17 @@ pub struct SniForward {
     pub cache: Arc<DnsCache>,
     /// Where upstreams listen; `None`: at the port that the cluster's transport has.
     pub port: Option<u16>,
+    /// Whether the address is kept in filter state.
+    pub save_upstream_address: bool,
 }
 
 /// `FilterConfig`
 pub(super) fn sni_forward(cx: &mut Cx<'_>, value: FilterConfig) -> Option<SniForward> {
     let FilterConfig { dns_cache_config, save_upstream_address, port_specifier } = value;
-    cx.refuse("save_upstream_address", &save_upstream_address);
     let port = match port_specifier {
         Some(PortSpecifier::PortValue(port)) => Some(values::port(cx, "port_value", port)?),
         None => None,
     };
     let cache = cx.required("dns_cache_config", dns_cache_config, dns_cache)?;
-    Some(SniForward { cache: Arc::new(cache), port })
+    Some(SniForward { cache: Arc::new(cache), port, save_upstream_address })
 }

@@ -10,7 +10,8 @@ use sail_proxy_decide::route::hash::{HashPolicy, HashSource};
 
 use crate::access_log::{self, AccessLog};
 use crate::convert::{Cx, arc, headers, values};
-use crate::pb;
+use crate::tls::{self, AddedTlv};
+use crate::{hcm, pb};
 
 /// `TcpProxy`
 #[derive(Debug)]
@@ -39,8 +40,43 @@ pub struct TcpProxy {
     pub access_log_flush_interval: Option<Duration>,
     /// Whether a log is written once it is connected.
     pub flush_access_log_on_connected: bool,
+    /// Whether a log is written when a connection begins.
+    pub flush_access_log_on_start: bool,
+    /// What is added to the TLVs that go upstream.
+    pub tlvs: Option<Box<ProxyTlvs>>,
+    /// When the upstream is connected to.
+    pub connect_mode: ConnectMode,
     /// A tunnel by CONNECT.
     pub tunneling: Option<Box<Tunneling>>,
+}
+
+/// `UpstreamConnectMode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectMode {
+    /// When the connection begins and its handshake is done.
+    Immediate,
+    /// When its first bytes have arrived; so many are read ahead at most.
+    OnDownstreamData(u32),
+}
+
+/// `proxy_protocol_tlvs`
+#[derive(Clone, Debug)]
+pub struct ProxyTlvs {
+    /// The TLVs.
+    pub entries: Box<[AddedTlv]>,
+    /// What becomes of those that the client's side sent.
+    pub merge: TlvMerge,
+}
+
+/// `ProxyProtocolTlvMergePolicy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlvMerge {
+    /// Ours count only where the client's side sent no header.
+    AddIfAbsent,
+    /// Ours replace those of their types.
+    OverwriteByType,
+    /// Ours follow theirs.
+    Append,
 }
 
 /// `BackoffStrategy`: exponential, with full jitter.
@@ -103,6 +139,19 @@ pub struct Tunneling {
     pub post_path: Option<Arc<str>>,
     /// Whether the answer's headers are kept in filter state.
     pub propagate_response_headers: bool,
+    /// Whether the answer's trailers are.
+    pub propagate_response_trailers: bool,
+    /// The id that a request for a tunnel gets.
+    pub request_id: Option<TunnelRequestId>,
+}
+
+/// The id of a request for a tunnel: where it is written.
+#[derive(Clone, Debug)]
+pub struct TunnelRequestId {
+    /// The header.
+    pub header: ::http::HeaderName,
+    /// The key of dynamic metadata.
+    pub metadata_key: Arc<str>,
 }
 
 pub(super) fn tcp_proxy(
@@ -133,18 +182,18 @@ pub(super) fn tcp_proxy(
         check_drain_close,
         cluster_specifier,
     } = value;
-    cx.refuse("on_demand", &on_demand);
+    if let Some(on_demand) = on_demand {
+        // What remains has no effect without it.
+        cx.refuse("on_demand.odcds_config", &on_demand.odcds_config);
+    }
     cx.ignore("downstream_idle_timeout", &downstream_idle_timeout, "it has no effect in Envoy either");
     cx.ignore("upstream_idle_timeout", &upstream_idle_timeout, "it has no effect in Envoy either");
-    cx.refuse("proxy_protocol_tlvs", &proxy_protocol_tlvs);
-    cx.refuse("proxy_protocol_tlv_merge_policy", &proxy_protocol_tlv_merge_policy);
-    cx.refuse("upstream_connect_mode", &upstream_connect_mode);
-    cx.refuse("max_early_data_bytes", &max_early_data_bytes);
     cx.ignore("check_drain_close", &check_drain_close, "connections close when their listener has drained");
     let mut flush_interval = access_log_flush_interval;
     let mut on_connected = flush_access_log_on_connected;
+    let mut on_start = false;
     if let Some(options) = access_log_options {
-        cx.refuse("access_log_options.flush_access_log_on_start", &options.flush_access_log_on_start);
+        on_start = options.flush_access_log_on_start;
         flush_interval = options.access_log_flush_interval.or(flush_interval);
         on_connected |= options.flush_access_log_on_connected;
     }
@@ -171,9 +220,51 @@ pub(super) fn tcp_proxy(
         access_logs: access_log::all(cx, "access_log", access_log),
         access_log_flush_interval: values::limit(cx, "access_log_flush_interval", flush_interval, None),
         flush_access_log_on_connected: on_connected,
+        flush_access_log_on_start: on_start,
+        tlvs: tlvs(cx, proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy).map(Box::new),
+        connect_mode: connect_mode(cx, upstream_connect_mode, max_early_data_bytes),
         tunneling: cx.option("tunneling_config", tunneling_config, tunneling).map(Box::new),
         cluster: cluster?,
     })
+}
+
+fn tlvs(cx: &mut Cx<'_>, values: Vec<pb::core::TlvEntry>, merge: i32) -> Option<ProxyTlvs> {
+    use pb::filters::network::tcp_proxy::v3::ProxyProtocolTlvMergePolicy as Policy;
+    let entries = cx.each("proxy_protocol_tlvs", values, tls::added_tlv);
+    let merge = match Policy::try_from(merge) {
+        Ok(Policy::AddIfAbsent) => TlvMerge::AddIfAbsent,
+        Ok(Policy::OverwriteByTypeIfExistsOrAdd) => TlvMerge::OverwriteByType,
+        Ok(Policy::AppendIfExistsOrAdd) => TlvMerge::Append,
+        Err(_) => {
+            cx.error("proxy_protocol_tlv_merge_policy", "it is not known");
+            return None;
+        }
+    };
+    (!entries.is_empty()).then(|| ProxyTlvs { entries: entries.into(), merge })
+}
+
+/// Bytes that are read before there is an upstream, at most.
+const MOST_EARLY_DATA: u32 = 1024 * 1024;
+
+fn connect_mode(cx: &mut Cx<'_>, mode: i32, early: Option<pb::UInt32Value>) -> ConnectMode {
+    use pb::filters::network::tcp_proxy::v3::UpstreamConnectMode as Mode;
+    let early = early.map(|value| value.value);
+    if early.is_some_and(|early| early > MOST_EARLY_DATA) {
+        cx.error("max_early_data_bytes", format_args!("it must be at most {MOST_EARLY_DATA}"));
+    }
+    let mode = Mode::try_from(mode);
+    if early.is_none() && matches!(mode, Ok(Mode::OnDownstreamData | Mode::OnDownstreamTlsHandshake)) {
+        cx.error("max_early_data_bytes", "it must be set with this upstream_connect_mode");
+    }
+    match mode {
+        // Network filters run after the handshake, so that both moments are one. The kernel keeps what comes early.
+        Ok(Mode::Immediate | Mode::OnDownstreamTlsHandshake) => ConnectMode::Immediate,
+        Ok(Mode::OnDownstreamData) => ConnectMode::OnDownstreamData(early.unwrap_or_default()),
+        Err(_) => {
+            cx.error("upstream_connect_mode", "it is not known");
+            ConnectMode::Immediate
+        }
+    }
 }
 
 fn backoff(cx: &mut Cx<'_>, value: pb::core::BackoffStrategy) -> Option<ConnectBackoff> {
@@ -247,10 +338,21 @@ fn tunneling(
     if !post_path.is_empty() && !use_post {
         cx.error("post_path", "it needs use_post");
     }
-    cx.refuse("propagate_response_trailers", &propagate_response_trailers);
-    cx.refuse("request_id_extension", &request_id_extension);
-    cx.refuse("request_id_header", &request_id_header);
-    cx.refuse("request_id_metadata_key", &request_id_metadata_key);
+    if propagate_response_trailers && !use_post {
+        cx.error(
+            "propagate_response_trailers",
+            "it needs use_post: what follows a CONNECT is the tunnel's alone",
+        );
+    }
+    let request_id = request_id_extension.and_then(|extension| {
+        cx.within("request_id_extension", |cx| hcm::convert::request_id(cx, extension))?;
+        let header = if request_id_header.is_empty() { "x-request-id" } else { &request_id_header };
+        let key = Some(request_id_metadata_key).filter(|key| !key.is_empty());
+        Some(TunnelRequestId {
+            header: cx.ok("request_id_header", header.parse::<::http::HeaderName>())?,
+            metadata_key: key.map_or_else(|| Arc::from("tunnel_request_id"), arc),
+        })
+    });
     access_log::formatters(cx, formatters);
     Some(Tunneling {
         hostname: cx.within("hostname", |cx| headers::format(cx, &hostname))?,
@@ -260,5 +362,7 @@ fn tunneling(
         },
         post_path: use_post.then(|| arc(if post_path.is_empty() { "/".to_owned() } else { post_path })),
         propagate_response_headers,
+        propagate_response_trailers,
+        request_id,
     })
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::HeaderMap;
 
 use super::group::{Group, Key, Pick};
-use super::overriding::{ByAddress, OverrideHost};
+use super::overriding::{ByAddress, Metadata, OverrideHost};
 use super::priority::{self, Counts, Share, Source};
 use super::subset::{Criteria, SubsetEvents, Subsets};
 use super::zone::{self, LocalZone, ZoneEvent, Zones};
@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub override_host: Option<Override<'a>>,
     /// The request's headers, which may name hosts.
     pub headers: Option<&'a HeaderMap>,
+    /// The request's dynamic metadata, which may.
+    pub metadata: Option<Metadata<'a>>,
     /// How many hosts were tried before.
     pub tried: usize,
     /// Where the proxy is, for zone-aware routing.
@@ -175,18 +177,21 @@ impl Balancer {
         }
     }
 
-    /// The host that the request's headers name; the next one with every try.
+    /// The host that the request's headers or metadata name; the next one with every try.
     fn named(
         &mut self,
         config: &OverrideHost,
         endpoints: &Arc<Endpoints>,
         context: &Context<'_>,
     ) -> Option<Arc<Host>> {
-        let headers = context.headers?;
+        let named = config.named(context.headers, context.metadata);
+        if named.is_empty() {
+            return None;
+        }
         self.refresh(endpoints, context.now_ms);
         let statuses = self.common.override_host_status;
         let all = self.by_address()?;
-        config.named(headers).filter_map(|address| all.find(address, statuses)).nth(context.tried).cloned()
+        named.iter().filter_map(|address| all.find(address, statuses)).nth(context.tried).cloned()
     }
 
     fn by_address(&mut self) -> Option<&ByAddress> {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::balancer::{Context, fits};
 use super::edf::Schedule;
+use super::orca::{ReportedWeights, with_median};
 use super::priority::Source;
 use super::ring::{Hashed, Table};
 use super::{CommonLb, LbPolicy, LocalityLb, SlowStart};
@@ -31,6 +32,8 @@ enum State {
     Even,
     /// By weight.
     Scheduled(Schedule),
+    /// By the weights that hosts report, until they are looked at again.
+    Reported { schedule: Schedule, weights: Box<[f64]>, until_ms: u64 },
     /// By hash.
     Hashed(Table),
 }
@@ -50,6 +53,13 @@ impl Pick<'_> {
 
     fn active(&self, index: u32) -> u64 {
         self.host(index).map_or(0, |host| u64::from(host.state.active_requests.load(Relaxed)))
+    }
+
+    /// Hosts' reported weights, in their order.
+    fn reported(&self, config: &ReportedWeights, hosts: &[u32]) -> Box<[f64]> {
+        let now = self.context.now_ms;
+        let own = |index: &u32| self.host(*index)?.state.reported().weight(config, now);
+        with_median(&hosts.iter().map(own).collect::<Vec<_>>())
     }
 
     /// A host's weight now: less while it warms up, and under least request the less the busier it is.
@@ -99,6 +109,7 @@ impl Group {
                 }
                 State::Scheduled(schedule)
             }
+            LbPolicy::ClientSideWeightedRoundRobin(config) => reported(pick, config, &hosts, random),
             _ => State::Even,
         };
         Self { hosts, state }
@@ -110,6 +121,16 @@ impl Group {
         turn: &mut usize,
         random: &mut impl FnMut() -> u64,
     ) -> Option<usize> {
+        if let (State::Reported { weights, until_ms, .. }, LbPolicy::ClientSideWeightedRoundRobin(config)) =
+            (&mut self.state, pick.policy)
+            && *until_ms <= pick.context.now_ms
+        {
+            if *weights == pick.reported(config, &self.hosts) {
+                *until_ms = next_look(pick, config);
+            } else {
+                self.state = reported(pick, config, &self.hosts, random);
+            }
+        }
         let count = self.hosts.len();
         let at = |number: u64| {
             let place = usize::try_from(number % (count as u64).max(1)).unwrap_or(0);
@@ -118,6 +139,11 @@ impl Group {
         let found = match (&mut self.state, pick.policy) {
             _ if count == 0 => None,
             (State::Scheduled(schedule), _) => return schedule.next(|index| pick.weight(index)),
+            (State::Reported { schedule, weights, .. }, policy) => {
+                let slow_start = policy.reported_weights().and_then(|config| config.slow_start);
+                let weight = |place: usize| reported_weight(pick, &self.hosts, weights, slow_start, place);
+                schedule.next(weight).and_then(|place| self.hosts.get(place).copied())
+            }
             (State::Hashed(table), _) => {
                 let hash = pick.context.hash.unwrap_or_else(random);
                 return within_balance(table, hash, pick, &self.hosts);
@@ -136,6 +162,38 @@ impl Group {
         };
         found.map(|index| index as usize)
     }
+}
+
+/// A schedule by the weights that hosts have reported so far; of places, not of indexes.
+fn reported(
+    pick: &Pick<'_>,
+    config: &ReportedWeights,
+    hosts: &[u32],
+    random: &mut impl FnMut() -> u64,
+) -> State {
+    let weights = pick.reported(config, hosts);
+    let weight = |place: usize| reported_weight(pick, hosts, &weights, config.slow_start, place);
+    let mut schedule = Schedule::new(0..hosts.len(), weight);
+    for _ in 0..random() % (hosts.len() as u64).max(1) {
+        schedule.next(weight);
+    }
+    State::Reported { schedule, weights, until_ms: next_look(pick, config) }
+}
+
+fn next_look(pick: &Pick<'_>, config: &ReportedWeights) -> u64 {
+    pick.context.now_ms.saturating_add(u64::try_from(config.update_period.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn reported_weight(
+    pick: &Pick<'_>,
+    hosts: &[u32],
+    weights: &[f64],
+    slow_start: Option<SlowStart>,
+    place: usize,
+) -> f64 {
+    let host = hosts.get(place).and_then(|index| pick.host(*index));
+    let warmth = host.map_or(1.0, |host| warmth(host, slow_start, pick.context.now_ms));
+    weights.get(place).copied().unwrap_or(1.0) * warmth
 }
 
 /// The least busy of all; among equals, any.

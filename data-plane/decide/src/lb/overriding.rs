@@ -12,17 +12,32 @@ use crate::host::{Endpoints, Host};
 /// `envoy.load_balancing_policies.override_host`
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverrideHost {
-    /// Headers that may name hosts, as `IP:port` separated by commas; the first one found counts.
-    pub headers: Box<[HeaderName]>,
+    /// What may name hosts, as `IP:port` separated by commas; the first one found counts.
+    pub sources: Box<[OverrideSource]>,
     /// How a host is chosen where none is named.
     pub fallback: LbPolicy,
 }
 
+/// What may name hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OverrideSource {
+    /// A header.
+    Header(HeaderName),
+    /// Dynamic metadata: namespace and path.
+    Metadata(Box<str>, Box<[Box<str>]>),
+}
+
+/// Looks for text in a request's dynamic metadata, by namespace and path.
+pub type Metadata<'a> = &'a dyn Fn(&str, &[Box<str>]) -> Option<String>;
+
 impl OverrideHost {
     /// The hosts that the request names.
-    pub(super) fn named<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
-        let found = self.headers.iter().find_map(|name| headers.get(name)?.to_str().ok());
-        found.into_iter().flat_map(|list| list.split(',')).map(str::trim)
+    pub(super) fn named(&self, headers: Option<&HeaderMap>, metadata: Option<Metadata<'_>>) -> Vec<String> {
+        let found = self.sources.iter().find_map(|source| match source {
+            OverrideSource::Header(name) => Some(headers?.get(name)?.to_str().ok()?.to_owned()),
+            OverrideSource::Metadata(namespace, path) => metadata?(namespace, path),
+        });
+        found.iter().flat_map(|list| list.split(',')).map(|address| address.trim().to_owned()).collect()
     }
 }
 

@@ -324,7 +324,11 @@ fn requests_go_where_they_say() {
     assert_eq!(to("10.0.0.9:80", true), [None; 8]);
 
     let policy = LbPolicy::OverrideHost(Arc::new(super::OverrideHost {
-        headers: [http::HeaderName::from_static("x-to")].into(),
+        sources: [
+            super::OverrideSource::Metadata("envoy.lb".into(), ["to".into()].into()),
+            super::OverrideSource::Header(http::HeaderName::from_static("x-to")),
+        ]
+        .into(),
         fallback: LbPolicy::RoundRobin { slow_start: None },
     }));
     let mut balancer = Balancer::new(policy, CommonLb::default());

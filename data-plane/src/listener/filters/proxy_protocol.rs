@@ -3,12 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Buf;
-use sail_proxy_config::listener::{ProxyProtocol, TlvEncoding};
+use sail_proxy_config::listener::{ProxyProtocol, TlvEncoding, TlvLocation};
 use sail_proxy_config::tls::ProxyProtocolVersion;
 
 use super::{Intake, Refused, canonical};
 use crate::net::proxy_protocol::{Found, Header, Version, parse};
 use crate::stats::sets::proxy_protocol as stats;
+use crate::stream_info::TLV_STATE;
 use crate::worker::state::Worker;
 
 pub(super) async fn run(config: &ProxyProtocol, worker: &Worker, intake: &mut Intake) -> Result<(), Refused> {
@@ -74,14 +75,25 @@ fn take(config: &ProxyProtocol, header: Header, intake: &mut Intake) {
         intake.local = canonical(destination);
         intake.original = Some(intake.local);
     }
+    intake.proxied = true;
+    let mut object = serde_json::Map::new();
     for (kind, value) in &header.tlvs {
         for rule in config.rules.iter().filter(|rule| rule.tlv_type == *kind) {
             let text = match rule.encoding {
                 TlvEncoding::SanitizedUtf8 => sanitized(value),
                 TlvEncoding::Base64 => STANDARD.encode(value),
             };
-            intake.metadata.set(&rule.namespace, &rule.key, text.into());
+            match config.location {
+                TlvLocation::DynamicMetadata => intake.metadata.set(&rule.namespace, &rule.key, text.into()),
+                TlvLocation::FilterState => {
+                    object.insert(rule.key.to_string(), text.into());
+                }
+            }
         }
+    }
+    if !object.is_empty() {
+        let object = serde_json::Value::Object(object).to_string();
+        intake.filter_state.push((TLV_STATE.into(), object.into()));
     }
     intake.tlvs = header.tlvs.into_iter().filter(|(kind, _)| config.pass.passes(*kind)).collect();
 }

@@ -1,8 +1,9 @@
 //! `load_balancing_policy`: the first policy of the list that is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use sail_proxy_decide::lb::{CommonLb, LbPolicy, LocalityLb, OverrideHost};
+use sail_proxy_decide::lb::{CommonLb, LbPolicy, LocalityLb, OverrideHost, OverrideSource, ReportedWeights};
 
 use super::{choices, ring, slow_start, subset, table};
 use crate::convert::{Cx, headers, type_name, values};
@@ -61,6 +62,9 @@ fn one(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Known {
             })
         }
         "envoy.extensions.load_balancing_policies.subset.v3.Subset" => subset_policy(cx, any, common),
+        "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin" => {
+            reported_weights(cx, any)
+        }
         "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost" => {
             override_host(cx, any, common)
         }
@@ -183,13 +187,72 @@ fn override_host(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Optio
     if override_host_sources.is_empty() {
         cx.error("override_host_sources", "it must not be empty");
     }
-    let headers = cx.each("override_host_sources", override_host_sources, |cx, source| {
+    let sources = cx.each("override_host_sources", override_host_sources, |cx, source| {
         let policies::override_host::v3::override_host::OverrideHostSource { header, metadata } = source;
-        cx.refuse("metadata", &metadata);
-        headers::name(cx, "header", &header)
+        match metadata {
+            Some(_) if !header.is_empty() => {
+                cx.error("metadata", "header is set already: a source has one of them");
+                None
+            }
+            Some(key) => cx.within("metadata", |cx| metadata_source(cx, key)),
+            None => headers::name(cx, "header", &header).map(OverrideSource::Header),
+        }
     });
     let fallback = cx.required("fallback_policy", fallback_policy, |cx, value| policy(cx, value, common))?;
-    Some(LbPolicy::OverrideHost(Arc::new(OverrideHost { headers: headers.into(), fallback })))
+    Some(LbPolicy::OverrideHost(Arc::new(OverrideHost { sources: sources.into(), fallback })))
+}
+
+fn metadata_source(
+    cx: &mut Cx<'_>,
+    value: xds_api::envoy::r#type::metadata::v3::MetadataKey,
+) -> Option<OverrideSource> {
+    use xds_api::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
+    if value.key.is_empty() {
+        cx.error("key", "it must be set");
+    }
+    let path = cx.each("path", value.path, |cx, segment| match segment.segment {
+        Some(Segment::Key(key)) => Some(key.into()),
+        _ => {
+            cx.error("key", "it must be set: only keys are supported");
+            None
+        }
+    });
+    Some(OverrideSource::Metadata(value.key.into(), path.into()))
+}
+
+fn reported_weights(cx: &mut Cx<'_>, any: &pb::Any) -> Option<LbPolicy> {
+    let policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin {
+        enable_oob_load_report,
+        oob_reporting_period,
+        blackout_period,
+        weight_expiration_period,
+        weight_update_period,
+        error_utilization_penalty,
+        metric_names_for_computing_utilization,
+        slow_start_config,
+        ..
+    } = cx.unpack(any)?;
+    if values::bool_or(enable_oob_load_report, false) {
+        cx.error("enable_oob_load_report", "it is not supported: reports come with responses");
+    } else {
+        cx.ignore("oob_reporting_period", &oob_reporting_period, "reports come with responses");
+    }
+    let or = |cx: &mut Cx<'_>, field: &str, value, default| {
+        values::duration(cx, field, value).unwrap_or(Duration::from_secs(default))
+    };
+    let penalty = error_utilization_penalty.map_or(1.0, |value| f64::from(value.value));
+    if penalty < 0.0 {
+        cx.error("error_utilization_penalty", "it must not be below 0");
+    }
+    let update = or(cx, "weight_update_period", weight_update_period, 1);
+    Some(LbPolicy::ClientSideWeightedRoundRobin(Arc::new(ReportedWeights {
+        blackout_period: or(cx, "blackout_period", blackout_period, 10),
+        expiration_period: or(cx, "weight_expiration_period", weight_expiration_period, 180),
+        update_period: update.max(Duration::from_millis(100)),
+        error_utilization_penalty: penalty,
+        metric_names: metric_names_for_computing_utilization.into_iter().map(Into::into).collect(),
+        slow_start: cx.option("slow_start_config", slow_start_config, new_slow_start),
+    })))
 }
 
 fn new_slow_start(

@@ -15,10 +15,21 @@ pub struct ProxyProtocol {
     pub allow_without: bool,
     /// Versions that are not let through.
     pub disallowed: Box<[ProxyProtocolVersion]>,
-    /// TLVs that become metadata.
+    /// TLVs that become metadata, or filter state.
     pub rules: Box<[TlvRule]>,
+    /// Which of the two.
+    pub location: TlvLocation,
     /// TLVs that may go upstream.
     pub pass: PassTlvs,
+}
+
+/// `TlvLocation`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlvLocation {
+    /// Dynamic metadata, by namespace and key.
+    DynamicMetadata,
+    /// One object of filter state, by key.
+    FilterState,
 }
 
 /// A TLV that becomes metadata.
@@ -81,7 +92,14 @@ pub(super) fn proxy_protocol(
         stat_prefix,
         tlv_location,
     } = value;
-    cx.refuse("tlv_location", &tlv_location);
+    let location = match pp::proxy_protocol::TlvLocation::try_from(tlv_location) {
+        Ok(pp::proxy_protocol::TlvLocation::DynamicMetadata) => TlvLocation::DynamicMetadata,
+        Ok(pp::proxy_protocol::TlvLocation::FilterState) => TlvLocation::FilterState,
+        Err(_) => {
+            cx.error("tlv_location", "it is not known");
+            return None;
+        }
+    };
     let rules = cx.each("rules", rules, rule);
     let disallowed = disallowed_versions
         .into_iter()
@@ -91,6 +109,7 @@ pub(super) fn proxy_protocol(
         allow_without: allow_requests_without_proxy_protocol,
         disallowed: disallowed.collect(),
         rules: rules.into(),
+        location,
         pass: cx.option("pass_through_tlvs", pass_through_tlvs, pass_tlvs).unwrap_or_default(),
     })
 }
