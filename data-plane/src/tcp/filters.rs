@@ -11,7 +11,7 @@ mod rbac;
 mod set_filter_state;
 mod sni_forward;
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,15 +33,18 @@ pub(crate) struct Judged {
     /// The host that the SNI names, with its port.
     pub(crate) authority: Option<Box<str>>,
     /// Values of filter state to set once bytes arrive.
-    on_data: RefCell<Vec<Arc<[FilterStateValue]>>>,
+    on_data: Cell<Option<Box<OnData>>>,
     /// The connection's places under connection limits.
     places: Vec<connection_limit::Place>,
 }
 
+/// Values to set once bytes arrive, a filter's at a time; rare, so that a connection has but a place for it.
+type OnData = Vec<Arc<[FilterStateValue]>>;
+
 impl Judged {
     /// Sets what is to be set when the first bytes, so many, arrive: once.
     pub(crate) fn set_on_data(&self, downstream: &Rc<DownstreamInfo>, received: u64) {
-        for values in self.on_data.take() {
+        for values in self.on_data.take().into_iter().flat_map(|all| *all) {
             set_filter_state::set(&values, downstream, || {
                 let mut info = StreamInfo::new(downstream.clone());
                 info.bytes.received = received;

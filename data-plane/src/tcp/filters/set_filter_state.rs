@@ -14,7 +14,7 @@ impl NetworkFilter for Arc<SetFilterState> {
         set(&self.on_connection, downstream, || StreamInfo::new(downstream.clone()));
         if !self.on_data.is_empty() {
             // What ends the chain knows when bytes arrive.
-            cx.judged.on_data.get_mut().push(self.on_data.clone());
+            cx.judged.on_data.get_mut().get_or_insert_default().push(self.on_data.clone());
         }
         Step::Now(Verdict::Pass)
     }
