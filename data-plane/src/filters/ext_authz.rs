@@ -25,6 +25,9 @@ use crate::http::local_reply::LocalReply;
 use crate::stats::sets::http_ext_authz as stats;
 use crate::stream_info::{ResponseFlag, details};
 
+/// Where what the service writes goes, whatever the filter is called.
+const NAMESPACE: &str = "envoy.filters.http.ext_authz";
+
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 /// The filter, with its statistics.
@@ -160,7 +163,10 @@ impl Filter {
         match verdict {
             Verdict::Ok(consent) => {
                 self.stats.inc(stats::ok);
-                self.metadata(name, exchange, consent.metadata.as_ref());
+                if self.config.shadow {
+                    shadow(name, exchange, "OK", StatusCode::OK, &[]);
+                }
+                self.metadata(exchange, consent.metadata.as_ref());
                 let Ok(changed) = apply::request(&self.config, &consent, head) else {
                     self.stats.inc(stats::invalid);
                     return Flow::Reply(Box::new(LocalReply::new(
@@ -179,13 +185,21 @@ impl Filter {
             }
             Verdict::Denied(refusal) => {
                 self.stats.inc(stats::denied);
-                self.metadata(name, exchange, refusal.metadata.as_ref());
+                self.metadata(exchange, refusal.metadata.as_ref());
+                if self.config.shadow {
+                    self.stats.inc(stats::shadow_denied);
+                    return shadow(name, exchange, "DENIED", refusal.status, &refusal.headers);
+                }
                 Flow::Reply(Box::new(self.denied_reply(*refusal)))
             }
             Verdict::Error { status, timeout } => {
                 self.stats.inc(stats::error);
                 if timeout {
                     self.stats.inc(stats::timeout);
+                }
+                if self.config.shadow {
+                    let status = status.unwrap_or(self.config.status_on_error);
+                    return shadow(name, exchange, "ERROR", status, &[]);
                 }
                 if !self.config.failure_mode_allow {
                     return Flow::Reply(Box::new(self.error_reply(status)));
@@ -200,10 +214,10 @@ impl Filter {
         }
     }
 
-    fn metadata(&self, name: &str, exchange: &Exchange, metadata: Option<&Map<String, Value>>) {
+    fn metadata(&self, exchange: &Exchange, metadata: Option<&Map<String, Value>>) {
         let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) else { return };
         if self.config.dynamic_metadata {
-            exchange.info.borrow_mut().dynamic_metadata.merge(name, metadata.clone());
+            exchange.info.borrow_mut().dynamic_metadata.merge(NAMESPACE, metadata.clone());
         } else {
             self.stats.inc(stats::ignored_dynamic_metadata);
         }
@@ -234,6 +248,27 @@ impl Filter {
     }
 }
 
+/// Notes what the service said, and lets the request pass.
+fn shadow(
+    name: &str,
+    exchange: &Exchange,
+    result: &str,
+    status: StatusCode,
+    headers: &[ResponseHeader],
+) -> Flow<'static> {
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(name, value, _)| serde_json::json!({"key": name, "value": String::from_utf8_lossy(value)}))
+        .collect();
+    let mut decision = serde_json::json!({"check_result": result, "status_code": status.as_u16()});
+    if !headers.is_empty() {
+        decision["response_headers"] = headers.into();
+    }
+    let entry = (format!("{name}.shadow").into(), decision.to_string().into());
+    exchange.info.borrow_mut().filter_state.push(entry);
+    Flow::Continue
+}
+
 impl Check<'_> {
     fn settings(&self) -> Option<&CheckSettings> {
         match self.settings.as_deref() {
@@ -249,7 +284,11 @@ impl Check<'_> {
     fn body_settings(&self) -> Option<BodySettings> {
         match self.settings() {
             Some(settings) if settings.disable_body => None,
-            Some(CheckSettings { body: Some(body), .. }) => Some(*body),
+            // A route says how much of it; how it goes along the filter says.
+            Some(CheckSettings { body: Some(body), .. }) => Some(match self.config.body {
+                Some(own) => BodySettings { max_request_bytes: body.max_request_bytes, ..own },
+                None => *body,
+            }),
             _ => self.config.body,
         }
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod bodies;
+mod ext_authz;
 mod ext_proc;
 mod ext_proc_settings;
 mod ext_proc_streams;
@@ -12,6 +13,7 @@ mod grpc;
 mod grpc_clients;
 #[path = "../support/h2.rs"]
 mod h2;
+mod jwt;
 mod setup;
 mod stateful_session;
 #[path = "../support.rs"]

@@ -79,6 +79,12 @@ pub struct ExtAuthz {
     pub max_denied_body: Option<usize>,
     /// What statistics bear in their names; may be empty.
     pub stat_prefix: Arc<str>,
+    /// Dynamic metadata that go along as messages.
+    pub typed_metadata_namespaces: Box<[Arc<str>]>,
+    /// Under which key of the node's metadata the labels are that go along.
+    pub labels_key: Option<Arc<str>>,
+    /// Whether nothing is refused: what the service said is only noted.
+    pub shadow: bool,
 }
 
 /// Who is asked.
@@ -90,11 +96,24 @@ pub enum Service {
     Http(Box<HttpService>),
 }
 
+/// How often a server is asked again that fails, and after which pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// How often.
+    pub count: u32,
+    /// The longest first pause; later ones may be twice as long each.
+    pub base: Duration,
+    /// The longest pause.
+    pub max: Duration,
+}
+
 /// `HttpService`
 #[derive(Clone, Debug)]
 pub struct HttpService {
     /// The server.
     pub target: HttpTarget,
+    /// How often it is asked again.
+    pub retries: Option<Retries>,
     /// Stands before the request's path.
     pub path_prefix: Box<str>,
     /// In place of it.
@@ -161,6 +180,29 @@ fn body(cx: &mut Cx<'_>, value: proto::BufferSettings) -> Option<BodySettings> {
     Some(BodySettings { max_request_bytes, allow_partial: allow_partial_message, pack_as_bytes })
 }
 
+fn retries(cx: &mut Cx<'_>, value: pb::core::RetryPolicy) -> Option<Retries> {
+    let pb::core::RetryPolicy {
+        retry_back_off,
+        num_retries,
+        retry_on,
+        retry_priority,
+        retry_host_predicate,
+        host_selection_retry_max_attempts: _,
+    } = value;
+    cx.refuse("retry_priority", &retry_priority);
+    cx.refuse("retry_host_predicate", &retry_host_predicate);
+    let known = ["5xx", "gateway-error", "connect-failure", "reset"];
+    if let Some(other) = retry_on.split(',').map(str::trim).find(|on| !on.is_empty() && !known.contains(on)) {
+        cx.error("retry_on", format_args!("{other:?} is not supported: it may be one of {known:?}"));
+    }
+    let pb::core::BackoffStrategy { base_interval, max_interval } = retry_back_off.unwrap_or_default();
+    let base = values::duration(cx, "retry_back_off.base_interval", base_interval);
+    let base = base.unwrap_or(Duration::from_secs(1));
+    let max = values::duration(cx, "retry_back_off.max_interval", max_interval);
+    let count = values::u32_or(num_retries, 1);
+    Some(Retries { count, base, max: max.unwrap_or(base * 10) })
+}
+
 fn http_service(cx: &mut Cx<'_>, value: proto::HttpService) -> Option<HttpService> {
     let proto::HttpService {
         server_uri,
@@ -170,7 +212,7 @@ fn http_service(cx: &mut Cx<'_>, value: proto::HttpService) -> Option<HttpServic
         authorization_response,
         retry_policy,
     } = value;
-    cx.refuse("retry_policy", &retry_policy);
+    let retries = cx.option("retry_policy", retry_policy, self::retries);
     if !path_prefix.is_empty() && !path_override.is_empty() {
         cx.error("path_override", "path_prefix and path_override exclude each other");
     }
@@ -201,6 +243,7 @@ fn http_service(cx: &mut Cx<'_>, value: proto::HttpService) -> Option<HttpServic
     };
     Some(HttpService {
         target,
+        retries,
         path_prefix: path_prefix.into(),
         path_override: (!path_override.is_empty()).then(|| path_override.into()),
         allowed_headers: names(cx, "authorization_request.allowed_headers", allowed_headers),
@@ -264,13 +307,10 @@ fn ext_authz(cx: &mut Cx<'_>, value: proto::ExtAuthz) -> Option<ExtAuthz> {
         emit_client_span: _,
         services,
     } = value;
-    cx.refuse("typed_metadata_context_namespaces", &typed_metadata_context_namespaces);
     cx.refuse("route_typed_metadata_context_namespaces", &route_typed_metadata_context_namespaces);
-    cx.refuse("bootstrap_metadata_labels_key", &bootstrap_metadata_labels_key);
     cx.refuse("filter_metadata", &filter_metadata);
     cx.refuse("emit_filter_state_stats", &emit_filter_state_stats);
     cx.refuse("enforce_response_header_limits", &enforce_response_header_limits);
-    cx.refuse("shadow_mode", &shadow_mode);
     let service = match services {
         Some(Services::GrpcService(value)) => {
             Service::Grpc(cx.within("grpc_service", |cx| callout::grpc(cx, value, TIMEOUT))?)
@@ -318,6 +358,9 @@ fn ext_authz(cx: &mut Cx<'_>, value: proto::ExtAuthz) -> Option<ExtAuthz> {
             decoder_header_mutation_rules,
             super::mutation_rules,
         ),
+        typed_metadata_namespaces: typed_metadata_context_namespaces.into_iter().map(arc).collect(),
+        labels_key: (!bootstrap_metadata_labels_key.is_empty()).then(|| arc(bootstrap_metadata_labels_key)),
+        shadow: shadow_mode,
         dynamic_metadata: values::bool_or(enable_dynamic_metadata_ingestion, true),
         max_denied_body: (max_denied_response_body_bytes > 0)
             .then_some(max_denied_response_body_bytes as usize),

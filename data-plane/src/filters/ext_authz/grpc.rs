@@ -46,6 +46,7 @@ fn attributes(check: &Check<'_>, head: &Head, body: Option<&Excerpt>) -> Attribu
     let destination = Peer {
         address: Some(address(info.downstream.local_address)),
         principal: tls.and_then(TlsInfo::local_principal).unwrap_or_default().to_owned(),
+        labels: check.config.labels_key.as_deref().map(|key| labels(check, key)).unwrap_or_default(),
         ..Default::default()
     };
     let since = info.start_time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -62,9 +63,16 @@ fn attributes(check: &Check<'_>, head: &Head, body: Option<&Excerpt>) -> Attribu
         destination: Some(destination),
         request: Some(Request { time: Some(time), http: Some(http) }),
         context_extensions: check.context_extensions().collect(),
-        metadata_context: Some(metadata(&config.metadata_namespaces, |namespace| {
-            info.dynamic_metadata.get(namespace).map(json::to_struct)
-        })),
+        metadata_context: Some(core::Metadata {
+            typed_filter_metadata: config
+                .typed_metadata_namespaces
+                .iter()
+                .filter_map(|name| Some((name.to_string(), info.dynamic_metadata.typed(name)?.clone())))
+                .collect(),
+            ..metadata(&config.metadata_namespaces, |namespace| {
+                info.dynamic_metadata.get(namespace).map(json::to_struct)
+            })
+        }),
         route_metadata_context: (!config.route_metadata_namespaces.is_empty()).then(|| {
             metadata(&config.route_metadata_namespaces, |namespace| {
                 route.as_ref()?.get(namespace).map(json::to_struct)
@@ -74,6 +82,20 @@ fn attributes(check: &Check<'_>, head: &Head, body: Option<&Excerpt>) -> Attribu
             sni: info.downstream.server_name.as_deref().unwrap_or_default().to_owned(),
         }),
     }
+}
+
+/// What the node's metadata say of this workload.
+fn labels(check: &Check<'_>, key: &str) -> std::collections::HashMap<String, String> {
+    use xds_api::google::protobuf::value::Kind;
+    let node = &check.exchange.connection.worker.shared.options.node_metadata;
+    let Some(Kind::StructValue(labels)) = node.fields.get(key).and_then(|value| value.kind.as_ref()) else {
+        return std::collections::HashMap::new();
+    };
+    let texts = labels.fields.iter().filter_map(|(name, value)| match &value.kind {
+        Some(Kind::StringValue(text)) => Some((name.clone(), text.clone())),
+        _ => None,
+    });
+    texts.collect()
 }
 
 fn metadata(

@@ -23,14 +23,44 @@ pub(super) async fn ask(
     let Some(request) = request(check, service, head, body.as_ref()) else {
         return Verdict::Error { status: None, timeout: false };
     };
-    let worker = &check.exchange.connection.worker;
     let body = body.map(|body| body.bytes).unwrap_or_default();
-    match callout::http(worker, &service.target, request, body).await {
+    let call = again(check, service, request, body);
+    let answer = match service.target.timeout {
+        None => call.await,
+        Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or(Err(CalloutError::Timeout(limit))),
+    };
+    match answer {
         Ok(response) => verdict(service, &response),
         Err(error) => {
             tracing::debug!(cluster = %service.target.cluster, %error, "ext_authz service failed");
             Verdict::Error { status: None, timeout: matches!(error, CalloutError::Timeout(_)) }
         }
+    }
+}
+
+/// Asks, and asks again where the server fails and that is wanted.
+async fn again(
+    check: &Check<'_>,
+    service: &HttpService,
+    request: Head,
+    body: Bytes,
+) -> Result<Response<Bytes>, CalloutError> {
+    let worker = &check.exchange.connection.worker;
+    let Some(retries) = service.retries else {
+        return callout::http(worker, &service.target, request, body).await;
+    };
+    let mut left = retries.count;
+    let mut pause = retries.base;
+    loop {
+        let answer = callout::http(worker, &service.target, request.clone(), body.clone()).await;
+        let failed = answer.as_ref().map_or(true, |answer| answer.status().is_server_error());
+        if !failed || left == 0 {
+            return answer;
+        }
+        left -= 1;
+        let share = f64::from(u32::try_from(worker.random() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+        tokio::time::sleep(pause.mul_f64(share)).await;
+        pause = (pause * 2).min(retries.max);
     }
 }
 

@@ -123,6 +123,10 @@ impl Remote {
             }
             None => {
                 self.stats.inc(stats::jwks_fetch_failed);
+                // Only keys that are fetched ahead of need outlive their time.
+                if self.config.async_fetch.is_none() {
+                    self.keys.replace(None);
+                }
                 self.good_until.set(Some(now + FAILURE_PAUSE));
             }
         }

@@ -132,6 +132,7 @@ stat_set! {
         failure_mode_allowed = "ext_authz.failure_mode_allowed",
         invalid = "ext_authz.invalid",
         ignored_dynamic_metadata = "ext_authz.ignored_dynamic_metadata",
+        shadow_denied = "ext_authz.shadow_denied",
     }
     gauges {}
     histograms {}
