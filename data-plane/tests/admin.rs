@@ -189,3 +189,28 @@ fn a_wrong_bootstrap_is_told_by_file_and_field() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("bootstrap.yaml: static_resources.clusters[0].typ"), "{said}");
 }
+
+#[test]
+fn flags_of_logs_and_statistics() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let flags =
+        ["--stats-tag", "zone:eu-1", "--log-format", "<%l|%n> %v", "--log-path", log.to_str().unwrap()];
+    let more = ["--allow-unknown-static-fields", "--enable-core-dump", "--socket-mode", "600"];
+    let proxy = Proxy::ready("no_such_field: 1\n", &[&flags[..], &more].concat());
+    let stats = proxy.admin("GET", "/stats/prometheus").body;
+    assert!(stats.lines().any(|line| line.contains("zone=\"eu-1\"")), "{stats}");
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        lines.lines().any(|line| line.starts_with("<warning|misc> the bootstrap has a field")),
+        "{lines}"
+    );
+    for (method, page) in [
+        ("GET", "/heap_dump"),
+        ("POST", "/cpuprofiler"),
+        ("POST", "/heapprofiler"),
+        ("POST", "/allocprofiler"),
+    ] {
+        assert_eq!(proxy.admin(method, page).status, 501, "{page}");
+    }
+}

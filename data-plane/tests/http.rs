@@ -462,3 +462,33 @@ fn spans_reach_opentelemetry() {
     assert!(has("4bf92f3577b34da6a3ce929d0e0e4736") && has("00f067aa0ba902b7"), "the caller's trace goes on");
     wait("the count", || (proxy.stat("tracing.opentelemetry.spans_sent")? == 1).then_some(()));
 }
+
+#[test]
+fn a_connection_that_is_to_end_still_answers_for_the_drain_timeout() {
+    let more = "drain_timeout: 2s, common_http_protocol_options: {idle_timeout: 0.2s},";
+    let proxy =
+        Proxy::ready(&bootstrap("{match: {prefix: /}, direct_response: {status: 204}}", more, &[]), &[]);
+    // Connections whose clients have said something; what they are told is read off.
+    let open = || {
+        let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        stream
+    };
+    let mut stream = open();
+    wait("the idle timeout", || proxy.stat("http.l.downstream_cx_idle_timeout").filter(|count| *count == 1));
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    let text = String::from_utf8_lossy(&all);
+    assert!(text.starts_with("HTTP/1.1 204 ") && text.contains("connection: close\r\n"), "{text}");
+    // Nobody asks: it ends when the time is over.
+    let began = std::time::Instant::now();
+    assert_eq!(open().read(&mut [0]).unwrap(), 0);
+    assert!(began.elapsed() >= Duration::from_secs(2));
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::fraction::RuntimeFlag;
 
 /// `BandwidthLimit`
@@ -20,6 +22,17 @@ pub struct BandwidthLimit {
     pub interval: Duration,
     /// Whether it acts.
     pub enabled: RuntimeFlag,
+    /// Trailers of responses that tell how long bodies took, and how long of that they were held back.
+    pub trailers: Option<DelayTrailers>,
+}
+
+/// Names of trailers, by direction: of the whole time, and of the time that was added.
+#[derive(Clone, Debug)]
+pub struct DelayTrailers {
+    /// The request's.
+    pub request: [HeaderName; 2],
+    /// The response's.
+    pub response: [HeaderName; 2],
 }
 
 /// The state of a bucket. Time is what has passed since any fixed moment.

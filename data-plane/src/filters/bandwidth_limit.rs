@@ -1,9 +1,12 @@
 //! `envoy.filters.http.bandwidth_limit`: bodies pass no faster than the process' bucket fills.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use sail_proxy_decide::bandwidth::{BandwidthLimit, Bucket};
@@ -60,7 +63,9 @@ impl Filter {
             Direction::Request => stats::request_enabled,
             Direction::Response => stats::response_enabled,
         });
-        Paced::wrap(body, Share { limiter, direction, started }, config.interval);
+        let delays = config.trailers.is_some().then(|| delays(exchange, name));
+        let share = Share { limiter, direction, started, config: config.clone(), delays };
+        Paced::wrap(body, share, config.interval);
     }
 
     fn limiter(&self, config: &Arc<BandwidthLimit>, rate: u64, started: Instant) -> Shared {
@@ -92,14 +97,46 @@ impl HttpFilter for Filter {
     }
 }
 
+/// How long the bodies of an exchange took, and how long of that they were held back.
+#[derive(Default)]
+struct Delays([Cell<Delay>; 2]);
+
+#[derive(Clone, Copy, Default)]
+struct Delay {
+    begun: Option<Instant>,
+    whole: Duration,
+    held: Duration,
+    held_since: Option<Instant>,
+}
+
+/// Both directions of an exchange share them.
+fn delays(exchange: &Exchange, name: &str) -> Rc<Delays> {
+    let mut state = exchange.state();
+    let delays: Rc<Delays> = state.take(name).unwrap_or_default();
+    state.put(name, delays.clone());
+    delays
+}
+
 /// A body's share of a bucket.
 struct Share {
     limiter: Shared,
     direction: Direction,
     started: Instant,
+    config: Arc<BandwidthLimit>,
+    /// Kept where trailers tell of them.
+    delays: Option<Rc<Delays>>,
 }
 
 impl Share {
+    /// Notes something of the body's time, where that is asked for.
+    fn note(&self, change: impl FnOnce(&mut Delay, Instant)) {
+        let Some(delays) = &self.delays else { return };
+        let place = &delays.0[self.direction as usize];
+        let mut delay = place.get();
+        change(&mut delay, Instant::now());
+        place.set(delay);
+    }
+
     fn stat<T>(&self, of_requests: T, of_responses: T) -> T {
         match self.direction {
             Direction::Request => of_requests,
@@ -113,15 +150,47 @@ impl Budget for Share {
         let taken = self.limiter.buckets[self.direction as usize].lock().take(wanted, self.started.elapsed());
         let counter = self.stat(stats::request_allowed_total_size, stats::response_allowed_total_size);
         self.limiter.stats.add(counter, taken);
+        if taken > 0 {
+            self.note(|delay, now| {
+                delay.held += delay.held_since.take().map_or(Duration::ZERO, |since| now - since);
+                delay.whole = delay.begun.map_or(Duration::ZERO, |begun| now - begun);
+            });
+        }
         taken
     }
 
     fn came(&mut self, bytes: u64) {
         let counter = self.stat(stats::request_incoming_total_size, stats::response_incoming_total_size);
         self.limiter.stats.add(counter, bytes);
+        self.note(|delay, now| {
+            delay.begun.get_or_insert(now);
+        });
     }
 
     fn held_back(&mut self) {
         self.limiter.stats.inc(self.stat(stats::request_enforced, stats::response_enforced));
+        self.note(|delay, now| {
+            delay.held_since.get_or_insert(now);
+        });
+    }
+
+    fn has_trailers(&self) -> bool {
+        self.direction == Direction::Response && self.delays.is_some()
+    }
+
+    fn add_trailers(&mut self, trailers: &mut HeaderMap) {
+        let (Some(delays), Some(names)) = (&self.delays, &self.config.trailers) else { return };
+        if self.direction == Direction::Request {
+            return;
+        }
+        for (names, delay) in [&names.request, &names.response].into_iter().zip(&delays.0) {
+            let delay = delay.get();
+            for (name, time) in names.iter().zip([delay.whole, delay.held]) {
+                let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                if millis > 0 {
+                    trailers.insert(name, HeaderValue::from(millis));
+                }
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -20,6 +21,14 @@ pub(super) trait Budget {
 
     /// None may pass now.
     fn held_back(&mut self) {}
+
+    /// Whether there is something to say behind the body.
+    fn has_trailers(&self) -> bool {
+        false
+    }
+
+    /// Says it.
+    fn add_trailers(&mut self, _trailers: &mut HeaderMap) {}
 }
 
 /// See the module's documentation.
@@ -31,13 +40,26 @@ pub(super) struct Paced<B> {
     /// What has come and may not go on yet.
     held: Option<Bytes>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Trailers went by.
+    ended: bool,
 }
 
 impl<B: Budget + Unpin + 'static> Paced<B> {
     /// Puts a budget before a body.
     pub(super) fn wrap(body: &mut Body, budget: B, interval: Duration) {
         let inner = std::mem::replace(body, Body::Empty);
-        *body = Body::boxed(Self { inner, budget, interval, held: None, pause: None });
+        *body = Body::boxed(Self { inner, budget, interval, held: None, pause: None, ended: false });
+    }
+
+    fn with_trailers(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        self.ended = true;
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                self.budget.add_trailers(&mut trailers);
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }
     }
 
     /// As much of what is held as may go on.
@@ -82,15 +104,20 @@ impl<B: Budget + Unpin + 'static> http_body::Body for Paced<B> {
                         self.budget.came(data.len() as u64);
                         self.held = Some(data);
                     }
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                    Err(frame) => return Poll::Ready(Some(Ok(self.with_trailers(frame)))),
                 },
+                Poll::Ready(None) if !self.ended && self.budget.has_trailers() => {
+                    let frame = self.with_trailers(Frame::trailers(HeaderMap::new()));
+                    let said = frame.trailers_ref().is_some_and(|trailers| !trailers.is_empty());
+                    return Poll::Ready(said.then_some(Ok(frame)));
+                }
                 other => return other,
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none() && self.inner.is_end_stream()
+        self.held.is_none() && self.inner.is_end_stream() && (self.ended || !self.budget.has_trailers())
     }
 
     fn size_hint(&self) -> SizeHint {

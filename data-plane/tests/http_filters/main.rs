@@ -14,6 +14,7 @@ mod grpc_clients;
 #[path = "../support/h2.rs"]
 mod h2;
 mod jwt;
+mod reports;
 mod setup;
 mod stateful_session;
 #[path = "../support.rs"]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sail_proxy_decide::bandwidth::BandwidthLimit;
+use sail_proxy_decide::bandwidth::{BandwidthLimit, DelayTrailers};
 use sail_proxy_decide::route::PerFilterConfig;
 
 use super::{Entry, HttpFilterKind, PerRoute};
-use crate::convert::{Cx, arc, values};
+use crate::convert::{Cx, arc, headers, values};
 use crate::pb;
 use crate::pb::filters::http::bandwidth_limit::v3 as proto;
 
@@ -30,8 +30,6 @@ fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<BandwidthLimit> {
         enable_response_trailers,
         response_trailer_prefix,
     } = cx.unpack(any)?;
-    cx.refuse("enable_response_trailers", &enable_response_trailers);
-    cx.refuse("response_trailer_prefix", &response_trailer_prefix);
     let (requests, responses) = match EnableMode::try_from(enable_mode) {
         Ok(EnableMode::Disabled) => (false, false),
         Ok(EnableMode::Request) => (true, false),
@@ -56,5 +54,20 @@ fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<BandwidthLimit> {
         rate: limit_kbps.map(|limit| limit.value.saturating_mul(1024)),
         interval,
         enabled: values::feature_flag(runtime_enabled, true),
+        trailers: match enable_response_trailers {
+            true => Some(trailers(cx, &response_trailer_prefix)?),
+            false => None,
+        },
+    })
+}
+
+fn trailers(cx: &mut Cx<'_>, prefix: &str) -> Option<DelayTrailers> {
+    let dash = if prefix.is_empty() { "" } else { "-" };
+    let mut name = |what: &str| {
+        headers::name(cx, "response_trailer_prefix", &format!("{prefix}{dash}bandwidth-{what}delay-ms"))
+    };
+    Some(DelayTrailers {
+        request: [name("request-")?, name("request-filter-")?],
+        response: [name("response-")?, name("response-filter-")?],
     })
 }
