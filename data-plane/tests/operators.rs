@@ -156,6 +156,6 @@ fn a_tcp_line_tells_how_it_ended() {
     let reason = "tcp_session_idle_timeout";
     assert_eq!(
         lines(&proxy, "tcp.log", 2),
-        [format!("SI Normal Normal {reason} {reason}"), "- RemoteReset Normal - -".to_owned()]
+        [format!("- Normal Normal {reason} {reason}"), "- RemoteReset Normal - -".to_owned()]
     );
 }
