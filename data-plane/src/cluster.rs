@@ -20,6 +20,7 @@ use http::Response;
 use sail_proxy_config::cluster::{Cluster as Config, Discovery, UpstreamProtocol};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
+use sail_proxy_decide::fraction::Fraction;
 use sail_proxy_decide::host::{Endpoints, HealthFlag, Host};
 use sail_proxy_decide::lb::{Aggregate, Balancer};
 use sail_proxy_decide::outlier::{self, Outcome};
@@ -270,6 +271,11 @@ impl Cluster {
         self.origins.count(&self.config.stat_name, Origin::Internal, status);
         count_of_host(host, status);
         self.note_outcome(host, Outcome::Status(status));
+    }
+
+    /// The share of requests that its load assignment has dropped.
+    pub(crate) fn drop_overload(&self) -> Option<Fraction> {
+        self.endpoints.borrow().as_ref()?.policy.drop_overload
     }
 
     /// Counts an answer of our own in the place of a response.

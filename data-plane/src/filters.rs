@@ -122,7 +122,6 @@ impl State {
     }
 
     /// Has something done when the exchange is over, before it is logged.
-    #[cfg(feature = "wasm")]
     pub(crate) fn at_end(&mut self, call: AtEnd) {
         self.at_end.push(call);
     }
@@ -287,7 +286,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::ConnectGrpcBridge => Box::new(connect_grpc_bridge::Filter),
         HttpFilterKind::JsonToMetadata(config) => Box::new(json_to_metadata::Filter::new(config, build)),
         HttpFilterKind::OriginalSrc(mark) => Box::new(original_src::Filter(*mark)),
-        HttpFilterKind::GrpcStats(_) => Box::new(grpc_stats::Filter),
+        HttpFilterKind::GrpcStats(config) => Box::new(grpc_stats::Filter::new(config, build)),
         #[cfg(feature = "wasm")]
         HttpFilterKind::Wasm(config) => Box::new(wasm::Filter::new(config, build)),
         // Without the engine none is accepted.

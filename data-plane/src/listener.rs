@@ -12,14 +12,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use sail_proxy_config::Snapshot;
-use sail_proxy_config::listener::{Listener as Config, TrafficDirection};
+use sail_proxy_config::listener::{DrainType, Listener as Config, TrafficDirection};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{LogType, Logger};
+use crate::filters::FAILING_HEALTH_CHECKS;
 use crate::stats::sets::listener as stats;
 use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo, details};
 use crate::worker::state::Worker;
@@ -43,50 +45,65 @@ pub(crate) struct Listener {
 }
 
 /// A listener's end, as its connections see it.
-#[derive(Clone, Default)]
-pub(crate) struct Drain {
+#[derive(Clone)]
+pub(crate) struct Drain(Rc<Draining>);
+
+struct Draining {
     token: CancellationToken,
-    end: Rc<Cell<Option<Instant>>>,
+    end: Cell<Option<Instant>>,
     /// How long it lasts, if connections are to close bit by bit.
-    time: Rc<Cell<Option<Duration>>>,
+    time: Cell<Option<Duration>>,
+    /// Whether connections end while the process fails its health checks on purpose.
+    heeds_health: bool,
 }
 
 impl Drain {
+    fn new(kind: DrainType) -> Self {
+        Self(Rc::new(Draining {
+            token: CancellationToken::new(),
+            end: Cell::default(),
+            time: Cell::default(),
+            heeds_health: kind == DrainType::Default,
+        }))
+    }
+
     fn begin(&self, time: Duration, gradual: bool) {
-        if self.end.get().is_none() {
-            self.time.set(gradual.then_some(time));
-            self.end.set(Some(Instant::now() + time));
-            self.token.cancel();
+        if !self.is_begun() {
+            self.0.time.set(gradual.then_some(time));
+            self.0.end.set(Some(Instant::now() + time));
+            self.0.token.cancel();
         }
     }
 
     /// Resolves when the drain begins.
     pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
+        &self.0.token
     }
 
     /// Whether it has begun.
     pub(crate) fn is_begun(&self) -> bool {
-        self.end.get().is_some()
+        self.0.end.get().is_some()
     }
 
     /// Whether connections close bit by bit.
     pub(crate) fn is_gradual(&self) -> bool {
-        self.time.get().is_some()
+        self.0.time.get().is_some()
     }
 
     /// Whether a connection is to close now: at once, or with a chance that grows over the drain's time.
-    pub(crate) fn closes(&self, random: u64) -> bool {
-        let Some(end) = self.end.get() else { return false };
-        let Some(time) = self.time.get() else { return true };
+    pub(crate) fn closes(&self, random: impl FnOnce() -> u64) -> bool {
+        let Some(end) = self.0.end.get() else {
+            return self.0.heeds_health && FAILING_HEALTH_CHECKS.load(Relaxed);
+        };
+        let Some(time) = self.0.time.get() else { return true };
         let left = end.saturating_duration_since(Instant::now());
         let elapsed = time.saturating_sub(left).as_nanos();
-        left.is_zero() || u128::from(random) * time.as_nanos() < elapsed << 64
+        left.is_zero() || u128::from(random()) * time.as_nanos() < elapsed << 64
     }
 
     /// When it is over; `None` before it begins.
     pub(crate) fn end(&self) -> Option<Instant> {
-        self.end.get()
+        self.0.end.get()
     }
 }
 
@@ -99,7 +116,7 @@ impl Listener {
             loggers: OnceCell::new(),
             open: shared.listener_connections.lock().entry(config.name.clone()).or_default().clone(),
             limit_key: format!("envoy.resource_limits.listener.{}.connection_limit", config.name),
-            drain: Drain::default(),
+            drain: Drain::new(config.drain_type),
             config: config.clone(),
         })
     }

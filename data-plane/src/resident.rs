@@ -13,7 +13,8 @@ pub fn trim_with(trim: fn()) {
 }
 
 /// Lets go of the pages of the program's own file, so that code which only starting needed is not held. What is still
-/// needed is mapped again when it is touched, from the kernel's cache. Any failure merely costs the memory.
+/// needed is mapped again when it is touched, from the kernel's cache. Any failure merely costs the memory. Each step
+/// of the start ends with it, for the largest of them is what counts as the process' peak.
 pub(crate) fn forget_startup() {
     if let Some(trim) = TRIM.get() {
         trim();

@@ -6,6 +6,7 @@ mod counters;
 pub(crate) mod failure;
 mod internal_redirect;
 pub(crate) mod mirror;
+mod overload;
 pub(crate) mod replay;
 pub(crate) mod request;
 pub(crate) mod upgrade;
@@ -130,6 +131,7 @@ pub(crate) async fn route(
     let Some(found) = found else { return Err(Box::new(handler::no_route(exchange))) };
     let Some(route) = &found.route else { return Err(Box::new(handler::no_route(exchange))) };
     note_route(exchange, &found, route);
+    exchange.note_server_names(head);
     let manager = &exchange.connection.manager;
     match &route.action {
         Action::Route(action) => {

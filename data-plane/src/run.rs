@@ -26,7 +26,7 @@ use crate::stats::{Rules, TagRule};
 use crate::trace::Exporters;
 use crate::worker::Workers;
 use crate::xds::{Manager, Parts};
-use crate::{admin, bootstrap, overload, trace, worker};
+use crate::{admin, bootstrap, overload, resident, trace, worker};
 
 /// Runs what the command line asks for.
 pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
@@ -67,6 +67,7 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     }
     raise_file_limit();
     let loaded = bootstrap::load(&cli)?;
+    resident::forget_startup();
     for field in &loaded.unknown {
         tracing::warn!(field, "the bootstrap has a field that is not known; it has no effect");
     }
@@ -165,6 +166,7 @@ async fn serve(
     let store = main.stats.clone();
     let manager =
         Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, environment, changed))?;
+    resident::forget_startup();
     if mode != Mode::Serve {
         println!("configuration OK");
         return Ok(());

@@ -5,7 +5,7 @@
 mod cluster;
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use cluster::{Scripted, bootstrap, closed, endpoint, hosts, ok, simple};
@@ -220,4 +220,64 @@ fn a_header_overrides_the_choice_of_a_host() {
     let both: std::collections::BTreeSet<String> =
         (0..4).map(|_| call(listener, "GET", "/", &[]).unwrap().body).collect();
     assert_eq!(both.len(), 2);
+}
+
+#[test]
+fn a_load_assignment_may_have_requests_dropped() {
+    let backend = Scripted::start(|_| Some(ok("served")));
+    let cluster = |name: &str, percent: u32| {
+        let policy = format!(
+            "policy: {{drop_overloads: [{{category: c, drop_percentage: {{numerator: {percent}}}}}]}}"
+        );
+        let hosts = hosts(name, &[backend.address]).replace(" endpoints:", &format!(" {policy}, endpoints:"));
+        format!("{{name: {name}, type: STATIC, connect_timeout: 1s, {hosts}}}")
+    };
+    let routes = ["all", "most", "none"]
+        .map(|name| format!("{{match: {{path: /{name}}}, route: {{cluster: {name}}}}}"));
+    let routes: Vec<_> = routes.iter().map(String::as_str).collect();
+    let clusters = [cluster("all", 100), cluster("most", 50), cluster("none", 0)];
+    let proxy = Proxy::ready(&bootstrap(&routes, "", &clusters), &[]);
+    let get = |path: &str| call(proxy.listener("in"), "GET", path, &[]).unwrap();
+    let answer = get("/all");
+    assert_eq!((answer.status, &*answer.body), (503, "unconditional drop overload"));
+    assert!(answer.head.contains("x-envoy-unconditional-drop-overload: true"), "{}", answer.head);
+    assert_eq!(proxy.stat("cluster.all.upstream_rq_503"), Some(1));
+    assert_eq!(get("/none").body, "served");
+    // With a chance of 2^-60 none of them, or all, would be dropped.
+    let dropped: Vec<_> = (0..60).map(|_| get("/most")).filter(|answer| answer.status == 503).collect();
+    assert!((1..60).contains(&dropped.len()), "{} of 60 were dropped", dropped.len());
+    assert_eq!(dropped[0].body, "drop overload");
+    assert!(dropped[0].head.contains("x-envoy-drop-overload: true"), "{}", dropped[0].head);
+}
+
+#[test]
+fn servers_are_asked_for_by_a_header_or_else_the_host() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let (send, hellos) = std::sync::mpsc::channel();
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut hello = vec![0; 4096];
+            let count = stream.unwrap().read(&mut hello).unwrap();
+            let _ = send.send(String::from_utf8_lossy(&hello[..count]).into_owned());
+        }
+    });
+    let cluster = format!(
+        "{{name: c, type: STATIC, connect_timeout: 1s, transport_socket: {{name: tls, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}}}, \
+         typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, upstream_http_protocol_options: \
+         {{auto_sni: true, override_auto_sni_header: x-server}}, explicit_http_config: {{http_protocol_options: \
+         {{}}}}}}}}, {}}}",
+        hosts("c", &[address])
+    );
+    let proxy = Proxy::ready(&simple(cluster), &[]);
+    let hello = |headers: &[(&str, &str)]| {
+        assert_eq!(call(proxy.listener("in"), "GET", "/", headers).unwrap().status, 503);
+        hellos.recv_timeout(std::time::Duration::from_secs(10)).unwrap()
+    };
+    assert!(hello(&[("host", "by-host.test:80")]).contains("by-host.test"));
+    let by_header = hello(&[("host", "by-host.test"), ("x-server", "by-header.test")]);
+    assert!(by_header.contains("by-header.test") && !by_header.contains("by-host.test"));
 }

@@ -492,3 +492,14 @@ fn a_connection_that_is_to_end_still_answers_for_the_drain_timeout() {
     assert_eq!(open().read(&mut [0]).unwrap(), 0);
     assert!(began.elapsed() >= Duration::from_secs(2));
 }
+
+#[test]
+fn a_client_that_says_nothing_is_let_go_after_the_idle_timeout() {
+    let more = "common_http_protocol_options: {idle_timeout: 0.2s},";
+    let proxy =
+        Proxy::ready(&bootstrap("{match: {prefix: /}, direct_response: {status: 204}}", more, &[]), &[]);
+    let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    assert_eq!(proxy.stat("http.l.downstream_cx_idle_timeout"), Some(1));
+}

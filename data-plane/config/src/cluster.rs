@@ -72,8 +72,6 @@ pub struct Cluster {
     pub connection_pool_per_downstream_connection: bool,
     /// So many times the connections that requests need are made; 1 by default.
     pub preconnect_ratio: f64,
-    /// Which statistics are kept besides.
-    pub track: TrackStats,
     /// Whether the start of the process waits until it has its hosts and their first health checks.
     pub wait_for_warm_on_init: bool,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
@@ -401,15 +399,4 @@ pub struct Bind {
     pub freebind: bool,
     /// Options of sockets.
     pub socket_options: Box<[SocketOption]>,
-}
-
-/// Which statistics are kept besides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrackStats {
-    /// Timeout budgets.
-    pub timeout_budgets: bool,
-    /// Sizes of requests and responses.
-    pub request_response_sizes: bool,
-    /// Per endpoint.
-    pub per_endpoint: bool,
 }

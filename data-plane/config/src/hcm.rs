@@ -75,12 +75,10 @@ pub struct Hcm {
     pub tracing: Option<Box<Tracing>>,
     /// Answers that the proxy itself gives.
     pub local_reply: Option<Box<LocalReply>>,
-    /// Whether 100-continue is left to the upstream.
-    pub proxy_100_continue: bool,
+    /// Whether answers to what overload refuses say so (`x-envoy-local-overloaded`).
+    pub append_local_overload: bool,
     /// Whether `x-forwarded-port` is appended.
     pub append_x_forwarded_port: bool,
-    /// Whether a wrong message ends its stream alone (HTTP/2) or answers 400 and goes on (HTTP/1).
-    pub stream_error_on_invalid_http_message: bool,
     /// What becomes of header names with underscores.
     pub underscores: Underscores,
     /// Whether `user-agent` and `x-envoy-downstream-service-cluster` are added.
@@ -150,18 +148,10 @@ pub struct Http1Options {
     pub accept_http_10: bool,
     /// The host of HTTP/1.0 requests without one.
     pub default_host_for_http_10: Option<Box<str>>,
-    /// Whether `GET http://host/path` is taken as a proxy's request; on by default.
-    pub allow_absolute_url: bool,
     /// Whether trailers are let through.
     pub enable_trailers: bool,
-    /// Whether length and chunks together are let through, the length dropped.
-    pub allow_chunked_length: bool,
     /// How header names are spelled.
     pub header_case: HeaderCase,
-    /// Whether the whole URL goes upstream.
-    pub send_fully_qualified_url: bool,
-    /// Against the connection manager's setting.
-    pub override_stream_error_on_invalid_http_message: Option<bool>,
 }
 
 impl Default for Http1Options {
@@ -169,12 +159,8 @@ impl Default for Http1Options {
         Self {
             accept_http_10: false,
             default_host_for_http_10: None,
-            allow_absolute_url: true,
             enable_trailers: false,
-            allow_chunked_length: false,
             header_case: HeaderCase::Lower,
-            send_fully_qualified_url: false,
-            override_stream_error_on_invalid_http_message: None,
         }
     }
 }
@@ -205,10 +191,6 @@ pub struct Http2Options {
     pub allow_connect: bool,
     /// Pings on silence.
     pub keepalive: Option<Http2Keepalive>,
-    /// Against the connection manager's setting.
-    pub override_stream_error_on_invalid_http_message: Option<bool>,
-    /// How many resets at once are let through; 0 or `None`: Envoy's default.
-    pub stream_reset_burst: Option<u64>,
 }
 
 /// `KeepaliveSettings`
@@ -218,8 +200,6 @@ pub struct Http2Keepalive {
     pub interval: Option<Duration>,
     /// How long its answer may take.
     pub timeout: Duration,
-    /// After so much silence a ping is sent before the next stream.
-    pub connection_idle_interval: Option<Duration>,
 }
 
 /// How the client's address is found.
@@ -289,8 +269,6 @@ pub enum ServerHeader {
 pub struct SchemeTransformation {
     /// Every request has this scheme.
     pub overwrite: Option<Box<str>>,
-    /// The scheme is the upstream's.
-    pub match_upstream: bool,
 }
 
 /// Paths, before anything looks at them.

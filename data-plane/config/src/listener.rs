@@ -65,14 +65,10 @@ pub struct Listener {
     pub per_connection_buffer_limit: u32,
     /// When its connections drain.
     pub drain_type: DrainType,
-    /// How many connections are accepted at a time; `None`: all.
-    pub max_connections_to_accept_per_socket_event: Option<u32>,
     /// Whether it does not count against the limit of all connections.
     pub ignore_global_conn_limit: bool,
     /// Whether it takes connections on overload, too.
     pub bypass_overload_manager: bool,
-    /// Whether connections are spread over workers by number.
-    pub exact_balance: bool,
     /// Metadata, by namespace.
     pub metadata: Metadata,
     /// A hash of the protobuf that it was built from: an equal one is not built again.

@@ -22,8 +22,6 @@ pub struct ApiSource {
     pub cluster: Arc<str>,
     /// Whether the stream is incremental.
     pub delta: bool,
-    /// Whether the node is sent with the first message only.
-    pub set_node_on_first_message_only: bool,
     /// Headers of the stream.
     pub initial_metadata: Vec<(Arc<str>, Arc<str>)>,
 }

@@ -73,8 +73,6 @@ pub struct OpenTelemetry {
     pub exporter: OtelExporter,
     /// `service.name`
     pub service_name: Arc<str>,
-    /// Attributes of the resource, from detectors.
-    pub resource_detectors: Box<[Arc<str>]>,
 }
 
 /// How spans are exported.

@@ -273,13 +273,13 @@ pub struct AssignmentPolicy {
     pub overprovisioning_factor: u32,
     /// Whether host weights count in a priority's health.
     pub weighted_priority_health: bool,
-    /// Shares of requests to drop, by category.
-    pub drop_overloads: Box<[(Arc<str>, Fraction)]>,
+    /// The share of requests that is dropped before a host is chosen.
+    pub drop_overload: Option<Fraction>,
 }
 
 impl Default for AssignmentPolicy {
     fn default() -> Self {
-        Self { overprovisioning_factor: 140, weighted_priority_health: false, drop_overloads: Box::default() }
+        Self { overprovisioning_factor: 140, weighted_priority_health: false, drop_overload: None }
     }
 }
 

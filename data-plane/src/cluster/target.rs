@@ -30,7 +30,7 @@ pub(crate) struct PoolKey {
     /// Which of the cluster's sockets, by the address of its TLS context.
     socket: usize,
     pub(crate) alpn: Option<Arc<[Vec<u8>]>>,
-    /// Server name from the request (`auto_sni`).
+    /// The server's name, as the request has it (`auto_sni`).
     pub(crate) sni: Option<Arc<str>>,
     pub(crate) high_priority: bool,
     /// With `connection_pool_per_downstream_connection`: whose.
@@ -52,7 +52,9 @@ impl PoolKey {
         };
         let socket = config.socket_for(&host.metadata);
         let tls = !matches!(carrier(socket), UpstreamSocket::Raw);
-        let sni = (tls && config.http.auto_sni).then(|| exchange.request_host()).flatten();
+        let wanted = tls && config.http.auto_sni;
+        let sni =
+            wanted.then(|| exchange.server_name(config.http.override_auto_sni_header.as_ref())).flatten();
         let asked =
             if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
         let alpn = asked.or_else(|| fallback_alpn(socket, protocol));

@@ -12,12 +12,18 @@ use super::path;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 
+const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
+
 /// Checks a request's head, and puts its path into one form.
 pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     if exchange.connection.worker.shared.options.overload.stops_requests() {
         exchange.connection.manager.stats.inc(stats::downstream_rq_overload_close);
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded", details::OVERLOAD);
-        return Err(reply.flag(ResponseFlag::OverloadManagerTerminated));
+        let reply = reply.flag(ResponseFlag::OverloadManagerTerminated);
+        return Err(match exchange.connection.manager.config.append_local_overload {
+            true => reply.header(LOCAL_OVERLOADED, HeaderValue::from_static("true")),
+            false => reply,
+        });
     }
     check_version(exchange, head)?;
     let manager = &exchange.connection.manager;

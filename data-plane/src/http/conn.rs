@@ -52,10 +52,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether its listener drains, and this connection's turn has come.
+    /// Whether its listener drains, and this connection's turn has come; or the process is said to be unhealthy.
     pub(crate) fn is_drained(&self) -> bool {
-        let drain = &self.accepted.drain;
-        drain.is_begun() && drain.closes(self.worker.random())
+        self.accepted.drain.closes(|| self.worker.random())
     }
 
     /// Whether trailers of requests are let through.
@@ -80,7 +79,7 @@ impl Connection {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Accepted, stream: Stream) {
-    let Some((stream, http2)) = detect(&manager, &accepted, stream).await else { return };
+    let Some((stream, http2)) = codec(&manager, &accepted, stream).await else { return };
     let stats = manager.stats.clone();
     stats.inc(stats::downstream_cx_total);
     let _active = stats.hold(stats::downstream_cx_active);
@@ -414,14 +413,27 @@ const STREAM_BUFFER: usize = 64 * 1024;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Which codec the connection speaks. `None` if it ended before it spoke.
-async fn detect(manager: &Manager, accepted: &Accepted, mut stream: Stream) -> Option<(Stream, bool)> {
+/// Which codec the connection speaks. `None` if it ended before it spoke, or was silent for as long as one may idle.
+async fn codec(manager: &Manager, accepted: &Accepted, stream: Stream) -> Option<(Stream, bool)> {
     if let Some(http2) = manager.fixed_codec() {
         return Some((stream, http2));
     }
     if let Some(alpn) = accepted.tls.as_ref().and_then(|peer| peer.info.alpn.as_deref()) {
         return Some((stream, alpn == "h2"));
     }
+    // In a box, since it is over when the connection idles.
+    let detected = Box::pin(async {
+        let limit = manager.idle_timeout().unwrap_or(Duration::MAX);
+        tokio::time::timeout(limit, detect(stream)).await
+    });
+    detected.await.unwrap_or_else(|_| {
+        manager.stats.inc(stats::downstream_cx_idle_timeout);
+        None
+    })
+}
+
+/// By the first bytes.
+async fn detect(mut stream: Stream) -> Option<(Stream, bool)> {
     let mut seen = BytesMut::with_capacity(4096);
     let http2 = loop {
         if !PREFACE.starts_with(&seen[..seen.len().min(PREFACE.len())]) {

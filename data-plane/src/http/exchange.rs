@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use sail_proxy_config::hcm::RouteSource;
@@ -52,7 +52,7 @@ pub(crate) struct Exchange {
     random: u64,
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
-    request_host: RefCell<Option<Arc<str>>>,
+    server_names: RefCell<Vec<(Option<HeaderName>, Arc<str>)>>,
     /// What filters want of the upstream connection.
     wishes: RefCell<Option<Box<Wishes>>>,
 }
@@ -121,7 +121,7 @@ impl Exchange {
             random: connection.worker.random(),
             from_outside: Cell::new(true),
             redirects: RefCell::default(),
-            request_host: RefCell::default(),
+            server_names: RefCell::default(),
             wishes: RefCell::default(),
         })
     }
@@ -133,11 +133,6 @@ impl Exchange {
 
     /// Finds the request's route; filters may ask for it again after they changed the head.
     pub(crate) fn find_route(&self, head: &Head) {
-        let host = head.authority();
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        if !host.is_empty() && self.active.wants_request_host() {
-            self.request_host.replace(Some(name.map_or(host, |(name, _)| name).into()));
-        }
         let hcm = &self.connection.manager.config;
         let table = match &hcm.routes {
             RouteSource::Scoped(scopes) => scopes.table(&head.view(), &self.active.snapshot),
@@ -151,9 +146,29 @@ impl Exchange {
         self.routed.get().as_ref()?.per_filter(name).cloned()
     }
 
-    /// The host that was asked for, without its port; kept only where a cluster may ask for it.
-    pub(crate) fn request_host(&self) -> Option<Arc<str>> {
-        self.request_host.borrow().clone()
+    /// Notes the names that a cluster may ask for by TLS, as the router sees them.
+    pub(crate) fn note_server_names(&self, head: &Head) {
+        let sources = self.active.server_names();
+        if sources.is_empty() {
+            return;
+        }
+        let mut names = self.server_names.borrow_mut();
+        names.clear();
+        for source in sources {
+            let of_header = source.as_ref().and_then(|name| head.headers.get(name)?.to_str().ok());
+            let name = of_header.filter(|name| !name.is_empty()).unwrap_or_else(|| head.authority());
+            let port = name.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+            let name = port.map_or(name, |(name, _)| name);
+            if !name.is_empty() {
+                names.push((source.clone(), name.into()));
+            }
+        }
+    }
+
+    /// The name that a cluster asks for, by what it reads.
+    pub(crate) fn server_name(&self, source: Option<&HeaderName>) -> Option<Arc<str>> {
+        let names = self.server_names.borrow();
+        names.iter().find(|(known, _)| known.as_ref() == source).map(|(_, name)| name.clone())
     }
 
     /// Names the host that the request is to go to.
@@ -209,7 +224,7 @@ impl Exchange {
             let limits = action.max_stream_duration?;
             let given =
                 limits.max_stream_duration.or(limits.grpc_timeout_header_max.filter(|_| head.is_grpc()));
-            given.map(|_| action.timeouts(&head.view(), None).max_stream)
+            given.map(|_| action.timeouts(&head.view(), None, false).max_stream)
         });
         let limits = Limits {
             idle: self.stream_idle_timeout(),

@@ -49,21 +49,25 @@ pub(crate) struct Manager {
     pub(crate) filter_chain: Option<Arc<str>>,
     /// How much of a stream is buffered where nothing else is said.
     pub(crate) buffer_limit: u32,
+    /// Whether the time that an earlier proxy expects a request to take bounds it.
+    pub(crate) heeds_expected_timeout: bool,
 }
 
 impl Manager {
     pub(crate) fn new(config: &Arc<Hcm>, listener: &Listener, chain: &FilterChain, shared: &Shared) -> Self {
         let prefix = &config.stat_prefix;
         let store = &shared.store;
-        let suppress = config.http_filters.iter().any(|filter| match &filter.kind {
-            HttpFilterKind::Router(router) => router.suppress_envoy_headers,
-            _ => false,
+        let router = config.http_filters.iter().find_map(|filter| match &filter.kind {
+            HttpFilterKind::Router(router) => Some(router),
+            _ => None,
         });
+        let suppress = router.is_some_and(|router| router.suppress_envoy_headers);
         let path = config.path;
         let details = config.client_cert_details;
         Self {
             stats: store.scope(prefix),
             buffer_limit: listener.per_connection_buffer_limit,
+            heeds_expected_timeout: router.is_some_and(|router| router.respect_expected_rq_timeout),
             observer: shared.options.observers.http(listener, chain, config),
             filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),

@@ -19,7 +19,7 @@ use super::attempt::{self, Try};
 use super::counters::Counters;
 use super::failure::Failure;
 use super::replay::Replay;
-use super::{Found, mirror, no_cluster, response_headers, upgrade};
+use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
 use crate::cluster::{Cluster, orca};
 use crate::http::body::Body;
 use crate::http::exchange::{BodyTimers, Exchange};
@@ -74,8 +74,12 @@ pub(super) async fn forward(
         return Err(Box::new(no_cluster(exchange, action.cluster_not_found_status)));
     };
     exchange.info.borrow_mut().cluster = Some(cluster.info().clone());
+    if let Some(reply) = overload::answer(exchange, &cluster) {
+        return Err(Box::new(reply));
+    }
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
-    let (timeouts, state) = plan(action, policy, head);
+    let expected = exchange.connection.manager.heeds_expected_timeout;
+    let (timeouts, state) = plan(action, policy, head, expected);
     let hedges = state.is_some() && hedge::is_asked(action, found, head);
     let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, &timeouts);
@@ -147,14 +151,19 @@ pub(super) async fn forward(
 }
 
 /// How long the request may take, and whether it is tried again. Most requests bring no header that has a say in it.
-fn plan(action: &RouteAction, policy: Option<&RetryPolicy>, head: &Head) -> (Timeouts, Option<RetryState>) {
+fn plan(
+    action: &RouteAction,
+    policy: Option<&RetryPolicy>,
+    head: &Head,
+    expected: bool,
+) -> (Timeouts, Option<RetryState>) {
     let silent =
         policy.is_none() && !Present::of(&head.headers).control && action.max_stream_duration.is_none();
     if silent && action.max_grpc_timeout.is_none() {
         let global = action.timeout.filter(|limit| !limit.is_zero());
         return (Timeouts { global, ..Timeouts::default() }, None);
     }
-    (action.timeouts(&head.view(), policy), RetryState::new(policy, &head.view()))
+    (action.timeouts(&head.view(), policy, expected), RetryState::new(policy, &head.view()))
 }
 
 /// The head as it goes upstream, but for what a single try adds.

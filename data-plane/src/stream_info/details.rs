@@ -19,6 +19,10 @@ details! {
     CLUSTER_NOT_FOUND = "cluster_not_found";
     /// The cluster has no healthy host.
     NO_HEALTHY_UPSTREAM = "no_healthy_upstream";
+    /// The load assignment had the request dropped.
+    DROP_OVERLOAD = "drop_overload";
+    /// The load assignment has all requests dropped.
+    UNCONDITIONAL_DROP_OVERLOAD = "unconditional_drop_overload";
     /// The route's timeout.
     RESPONSE_TIMEOUT = "response_timeout";
     /// `per_try_timeout`.

@@ -87,10 +87,12 @@ flags! {
     OverloadManagerTerminated = "OM", "OverloadManagerTerminated";
     /// The upstream's name did not resolve.
     DnsResolutionFailed = "DF", "DnsResolutionFailed";
-    /// The overload manager refused it.
+    /// The cluster's load assignment had it dropped.
     DropOverload = "DO", "DropOverload";
     /// The client reset the stream.
     DownstreamRemoteReset = "DR", "DownstreamRemoteReset";
+    /// The cluster's load assignment has all requests dropped.
+    UnconditionalDropOverload = "UDO", "UnconditionalDropOverload";
 }
 
 /// What went wrong with a stream, in the order in which it did; usually nothing.

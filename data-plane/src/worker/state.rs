@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sail_proxy_config::Snapshot;
@@ -28,16 +28,17 @@ pub(crate) struct Active {
     pub(crate) snapshot: Arc<Snapshot>,
     /// Clusters that were asked for.
     clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
-    wants_request_host: bool,
+    server_names: Box<[Option<HeaderName>]>,
     worker: Weak<Worker>,
     /// Another one is in force.
     replaced: Cell<bool>,
 }
 
 impl Active {
-    /// Whether a cluster asks for TLS by the request's host.
-    pub(crate) fn wants_request_host(&self) -> bool {
-        self.wants_request_host
+    /// What of a request clusters take for the name of the server that they ask for by TLS: headers, or (`None`) the
+    /// host.
+    pub(crate) fn server_names(&self) -> &[Option<HeaderName>] {
+        &self.server_names
     }
 
     /// The cluster of this name, built if nobody has asked for it yet.
@@ -104,7 +105,7 @@ impl Worker {
             active: RefCell::new(Rc::new(Active {
                 snapshot,
                 clusters: RefCell::default(),
-                wants_request_host: false,
+                server_names: Box::default(),
                 worker: this.clone(),
                 replaced: Cell::new(false),
             })),
@@ -149,11 +150,10 @@ impl Worker {
     /// Puts a configuration in force: clusters that did not change keep their pools, listeners their connections.
     pub(crate) fn update(self: &Rc<Self>, snapshot: Arc<Snapshot>) {
         let before = self.active();
-        let wants_request_host = snapshot.clusters.values().any(|config| config.http.auto_sni);
         let active = Rc::new(Active {
             snapshot: snapshot.clone(),
             clusters: RefCell::default(),
-            wants_request_host,
+            server_names: server_names(&snapshot),
             worker: Rc::downgrade(self),
             replaced: Cell::new(false),
         });
@@ -188,4 +188,16 @@ impl Worker {
             cluster.host_failed(address);
         }
     }
+}
+
+/// What clusters with `auto_sni` read, each thing once.
+fn server_names(snapshot: &Snapshot) -> Box<[Option<HeaderName>]> {
+    let mut found = Vec::new();
+    for config in snapshot.clusters.values().filter(|config| config.http.auto_sni) {
+        let source = &config.http.override_auto_sni_header;
+        if !found.contains(source) {
+            found.push(source.clone());
+        }
+    }
+    found.into()
 }

@@ -11,6 +11,7 @@ mod fault;
 #[allow(dead_code, reason = "each file uses its part")]
 mod grpc;
 mod grpc_clients;
+mod grpc_stats;
 #[path = "../support/h2.rs"]
 mod h2;
 mod jwt;

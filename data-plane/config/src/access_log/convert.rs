@@ -268,10 +268,17 @@ pub(crate) fn grpc_target(cx: &mut Cx<'_>, value: pb::core::GrpcService) -> Opti
     let pb::core::grpc_service::EnvoyGrpc {
         cluster_name,
         authority,
-        retry_policy: _,
-        max_receive_message_length: _,
+        retry_policy,
+        max_receive_message_length,
+        // None are sent.
         skip_envoy_headers: _,
     } = envoy;
+    cx.ignore("envoy_grpc.retry_policy", &retry_policy, "a stream that failed is opened again with back-off");
+    cx.ignore(
+        "envoy_grpc.max_receive_message_length",
+        &max_receive_message_length,
+        "a message of 4 MiB is taken",
+    );
     Some(GrpcTarget {
         cluster: arc(cluster_name),
         authority: arc(authority),
@@ -296,7 +303,7 @@ fn otel_log(
         resource_detectors,
         body,
         attributes,
-        stat_prefix: _,
+        stat_prefix,
         formatters,
         log_name,
         buffer_flush_interval,
@@ -307,6 +314,7 @@ fn otel_log(
     cx.refuse("filter_state_objects_to_log", &filter_state_objects_to_log);
     cx.ignore("resource_detectors", &resource_detectors, "resource_attributes are sent");
     cx.refuse("custom_tags", &custom_tags);
+    cx.ignore("stat_prefix", &stat_prefix, "statistics of log services have one name");
     self::formatters(cx, formatters);
     let old = cx.option("common_config", common_config, |cx, value| common(cx, value, GrpcLogKind::Http));
     let grpc = cx.option("grpc_service", grpc_service, grpc_target);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Bind, Cluster, Discovery, HealthCheck, SocketMatch, TrackStats, breakers, discovery, health,
-    http_options, lb,
+    Bind, Cluster, Discovery, HealthCheck, SocketMatch, breakers, discovery, health, http_options, lb,
 };
 use crate::convert::{Cx, address, arc, type_name, values};
 use crate::pb;
@@ -144,6 +143,14 @@ pub(crate) fn cluster(
     );
     cx.refuse("upstream_connection_options.happy_eyeballs_config", &connection.happy_eyeballs_config);
     let track = track_cluster_stats.unwrap_or_default();
+    for (field, wanted) in [
+        ("track_timeout_budgets", track_timeout_budgets),
+        ("track_cluster_stats.timeout_budgets", track.timeout_budgets),
+        ("track_cluster_stats.request_response_sizes", track.request_response_sizes),
+        ("track_cluster_stats.per_endpoint_stats", track.per_endpoint_stats),
+    ] {
+        cx.ignore(field, &wanted, "no such statistics are kept");
+    }
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
     let (lb, common_lb) = balancing?;
@@ -184,11 +191,6 @@ pub(crate) fn cluster(
         ignore_health_on_host_removal,
         connection_pool_per_downstream_connection,
         preconnect_ratio: cx.option("preconnect_policy", preconnect_policy, preconnect).unwrap_or(1.0),
-        track: TrackStats {
-            timeout_budgets: track_timeout_budgets || track.timeout_budgets,
-            request_response_sizes: track.request_response_sizes,
-            per_endpoint: track.per_endpoint_stats,
-        },
         wait_for_warm_on_init: values::bool_or(wait_for_warm_on_init, true),
         version,
         name,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sail_proxy_decide::fraction::Fraction;
 use sail_proxy_decide::host::{
     AssignmentPolicy, Endpoints, Group, HealthCheckTarget, HealthStatus, Host, HostState, Locality,
 };
@@ -135,15 +134,16 @@ fn policy(cx: &mut Cx<'_>, value: pe::cluster_load_assignment::Policy) -> Option
         weighted_priority_health,
     } = value;
     cx.ignore("endpoint_stale_after", &endpoint_stale_after, "endpoints stay until they are replaced");
-    cx.unserved("drop_overloads", &drop_overloads);
-    let drops = cx.each("drop_overloads", drop_overloads, |cx, value| {
-        let fraction = cx.option("drop_percentage", value.drop_percentage, values::fraction);
-        Some((arc(value.category), fraction.unwrap_or(Fraction::NEVER)))
+    if drop_overloads.len() > 1 {
+        cx.error("drop_overloads", "there can be one");
+    }
+    let drop_overload = cx.each("drop_overloads", drop_overloads, |cx, value| {
+        cx.option("drop_percentage", value.drop_percentage, values::fraction)
     });
     Some(AssignmentPolicy {
         overprovisioning_factor: values::u32_or(overprovisioning_factor, 140).max(1),
         weighted_priority_health,
-        drop_overloads: drops.into(),
+        drop_overload: drop_overload.into_iter().next(),
     })
 }
 

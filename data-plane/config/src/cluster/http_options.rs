@@ -168,9 +168,6 @@ fn build(
         cx.within("common_http_protocol_options", |cx| protocol::common(cx, common.unwrap_or_default()));
     let pb::core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
         upstream.unwrap_or_default();
-    if !matches!(override_auto_sni_header.as_str(), "" | ":authority") {
-        cx.unserved("upstream_http_protocol_options.override_auto_sni_header", &override_auto_sni_header);
-    }
     UpstreamHttp {
         protocol,
         http1,

@@ -219,12 +219,15 @@ fn api_source(cx: &mut Cx<'_>, value: pb::core::ApiConfigSource) -> Option<ApiSo
         transport_api_version,
         cluster_names,
         grpc_services,
+        // Of REST alone.
         refresh_delay: _,
         request_timeout: _,
-        rate_limit_settings: _,
-        set_node_on_first_message_only,
+        rate_limit_settings,
+        // Servers must cope with either: the node is told in the first message.
+        set_node_on_first_message_only: _,
         config_validators,
     } = value;
+    cx.ignore("rate_limit_settings", &rate_limit_settings, "requests are few: one for each change");
     version(cx, "transport_api_version", transport_api_version);
     cx.refuse("config_validators", &config_validators);
     cx.refuse("cluster_names", &cluster_names);
@@ -241,12 +244,7 @@ fn api_source(cx: &mut Cx<'_>, value: pb::core::ApiConfigSource) -> Option<ApiSo
         cx.error("grpc_services", "it names no server");
         return None;
     };
-    Some(ApiSource {
-        cluster: service.cluster,
-        delta,
-        set_node_on_first_message_only,
-        initial_metadata: service.initial_metadata.into_vec(),
-    })
+    Some(ApiSource { cluster: service.cluster, delta, initial_metadata: service.initial_metadata.into_vec() })
 }
 
 /// `SdsSecretConfig`

@@ -24,6 +24,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         add_user_agent,
         tracing,
         common_http_protocol_options,
+        // A connection ends between two requests in any case.
         http1_safe_max_connection_duration: _,
         http_protocol_options,
         http2_protocol_options,
@@ -71,7 +72,8 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         proxy_status_config,
         typed_header_validation_config,
         append_x_forwarded_port,
-        append_local_overload: _,
+        append_local_overload,
+        // Upstreams are told the address that the listener found in any case.
         add_proxy_protocol_connection_state: _,
         forward_proto_config,
         route_specifier,
@@ -193,9 +195,8 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         upgrades: cx.each("upgrade_configs", upgrade_configs, upgrade).into(),
         tracing: cx.option("tracing", tracing, tracing::convert::tracing).map(Box::new),
         local_reply: cx.option("local_reply_config", local_reply_config, local_reply).map(Box::new),
-        proxy_100_continue,
         append_x_forwarded_port,
-        stream_error_on_invalid_http_message: values::bool_or(stream_error_on_invalid_http_message, false),
+        append_local_overload,
         underscores: common.underscores,
         add_user_agent: values::bool_or(add_user_agent, false),
         early_mutations: cx
@@ -266,13 +267,14 @@ fn server_header(cx: &mut Cx<'_>, value: i32) -> ServerHeader {
 fn scheme(cx: &mut Cx<'_>, value: pb::core::SchemeHeaderTransformation) -> Option<SchemeTransformation> {
     use pb::core::scheme_header_transformation::Transformation;
     let pb::core::SchemeHeaderTransformation { match_upstream, transformation } = value;
+    cx.ignore("match_upstream", &match_upstream, "the scheme stays the client's");
     let overwrite =
         transformation.map(|Transformation::SchemeToOverwrite(scheme)| scheme.to_ascii_lowercase());
     if overwrite.as_ref().is_some_and(|scheme| scheme != "http" && scheme != "https") {
         cx.error("scheme_to_overwrite", "only http and https are schemes here");
     }
     let overwrite = overwrite.map(Into::into);
-    Some(SchemeTransformation { overwrite, match_upstream })
+    Some(SchemeTransformation { overwrite })
 }
 
 const UUID: RequestId = RequestId {

@@ -52,6 +52,8 @@ pub(crate) fn common(cx: &mut Cx<'_>, value: pb::core::HttpProtocolOptions) -> C
     }
 }
 
+const INVALID_MESSAGE: &str = "the codec decides what an invalid message ends";
+
 /// `Http1ProtocolOptions`
 pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> Http1Options {
     let pb::core::Http1ProtocolOptions {
@@ -63,10 +65,15 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         allow_chunked_length,
         override_stream_error_on_invalid_http_message,
         send_fully_qualified_url,
+        // Parsers of Envoy's own.
         use_balsa_parser: _,
         allow_custom_methods: _,
         ignore_http_11_upgrade,
     } = value;
+    cx.refuse("allow_chunked_length", &allow_chunked_length);
+    cx.refuse("send_fully_qualified_url", &send_fully_qualified_url);
+    let goes_on = override_stream_error_on_invalid_http_message.is_some_and(|value| value.value);
+    cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
     cx.refuse("ignore_http_11_upgrade", &ignore_http_11_upgrade);
     if allow_absolute_url == Some(pb::BoolValue { value: false }) {
         cx.warn(
@@ -78,15 +85,10 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         accept_http_10,
         default_host_for_http_10: (!default_host_for_http_10.is_empty())
             .then(|| default_host_for_http_10.into()),
-        allow_absolute_url: values::bool_or(allow_absolute_url, true),
         enable_trailers,
-        allow_chunked_length,
         header_case: cx
             .option("header_key_format", header_key_format, header_case)
             .unwrap_or(HeaderCase::Lower),
-        send_fully_qualified_url,
-        override_stream_error_on_invalid_http_message: override_stream_error_on_invalid_http_message
-            .map(|value| value.value),
     }
 }
 
@@ -122,28 +124,50 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         initial_connection_window_size,
         allow_connect,
         allow_metadata,
-        // Limits of floods: the codec has its own.
-        max_outbound_frames: _,
-        max_outbound_control_frames: _,
-        max_consecutive_inbound_frames_with_empty_payload: _,
-        max_inbound_priority_frames_per_stream: _,
-        max_inbound_window_update_frames_per_data_frame_sent: _,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
         stream_error_on_invalid_http_messaging,
         override_stream_error_on_invalid_http_message,
         custom_settings_parameters,
         connection_keepalive,
+        // A codec of Envoy's own.
         use_oghttp2_codec: _,
+        // Metadata frames are refused.
         max_metadata_size: _,
-        enable_huffman_encoding: _,
-        max_header_field_size_kb: _,
-        disallow_obs_text: _,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
         stream_reset_burst,
-        stream_reset_rate: _,
+        stream_reset_rate,
     } = value;
+    for (field, limit) in [
+        ("max_outbound_frames", max_outbound_frames),
+        ("max_outbound_control_frames", max_outbound_control_frames),
+        (
+            "max_consecutive_inbound_frames_with_empty_payload",
+            max_consecutive_inbound_frames_with_empty_payload,
+        ),
+        ("max_inbound_priority_frames_per_stream", max_inbound_priority_frames_per_stream),
+        (
+            "max_inbound_window_update_frames_per_data_frame_sent",
+            max_inbound_window_update_frames_per_data_frame_sent,
+        ),
+    ] {
+        cx.ignore(field, &limit, "the codec bounds floods itself");
+    }
+    cx.ignore("enable_huffman_encoding", &enable_huffman_encoding, "the codec chooses");
+    cx.ignore("max_header_field_size_kb", &max_header_field_size_kb, "the size of all headers is bounded");
+    cx.ignore("disallow_obs_text", &disallow_obs_text, "the codec lets such octets through");
+    cx.ignore("stream_reset_rate", &stream_reset_rate, "the codec bounds resets itself");
     cx.refuse("allow_metadata", &allow_metadata);
     cx.refuse("custom_settings_parameters", &custom_settings_parameters);
     cx.ignore("stream_reset_burst", &stream_reset_burst, "the codec bounds resets itself");
-    let override_error = override_stream_error_on_invalid_http_message.map(|value| value.value);
+    let goes_on = override_stream_error_on_invalid_http_message
+        .map_or(stream_error_on_invalid_http_messaging, |value| value.value);
+    cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
     Http2Options {
         hpack_table_size: hpack_table_size.map(|value| value.value),
         max_concurrent_streams: max_concurrent_streams.map(|value| value.value),
@@ -151,28 +175,16 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         initial_connection_window_size: initial_connection_window_size.map(|value| value.value),
         allow_connect,
         keepalive: cx.option("connection_keepalive", connection_keepalive, keepalive),
-        override_stream_error_on_invalid_http_message: override_error
-            .or(stream_error_on_invalid_http_messaging.then_some(true)),
-        stream_reset_burst: stream_reset_burst.map(|value| value.value),
     }
 }
 
 fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http2Keepalive> {
-    let pb::core::KeepaliveSettings { interval, timeout, interval_jitter: _, connection_idle_interval } =
-        value;
+    let pb::core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = value;
+    cx.ignore("interval_jitter", &interval_jitter, "pings go out by interval alone");
     let Some(timeout) = values::duration(cx, "timeout", timeout) else {
         cx.error("timeout", "it must be set");
         return None;
     };
     cx.ignore("connection_idle_interval", &connection_idle_interval, "pings go out by interval alone");
-    Some(Http2Keepalive {
-        interval: values::limit(cx, "interval", interval, None),
-        timeout,
-        connection_idle_interval: values::limit(
-            cx,
-            "connection_idle_interval",
-            connection_idle_interval,
-            None,
-        ),
-    })
+    Some(Http2Keepalive { interval: values::limit(cx, "interval", interval, None), timeout })
 }

@@ -53,7 +53,9 @@ pub struct Decompress {
     pub max_ratio: u32,
 }
 
-/// A library to compress with.
+const ITS_OWN: &str = "the library chooses its own";
+
+/// A library to compress with. Sizes of its buffers (`memory_level`, `chunk_size`) are seen by nobody.
 pub(super) fn compress(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<Compress> {
     use xds_api::envoy::extensions::compression as proto;
     let pb::core::TypedExtensionConfig { name: _, typed_config } = value;
@@ -61,25 +63,27 @@ pub(super) fn compress(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -
     cx.within("typed_config", |cx| match type_name(&any) {
         "envoy.extensions.compression.gzip.compressor.v3.Gzip" => {
             let proto::gzip::compressor::v3::Gzip {
-                // They bound memory and shape output; the library chooses its own.
                 memory_level: _,
-                compression_strategy: _,
-                window_bits: _,
+                compression_strategy,
+                window_bits,
                 chunk_size: _,
                 compression_level,
             } = cx.unpack(&any)?;
+            cx.ignore("compression_strategy", &compression_strategy, ITS_OWN);
+            cx.ignore("window_bits", &window_bits, ITS_OWN);
             let level = u32::try_from(compression_level).ok().filter(|level| (1..=9).contains(level));
             Some(Compress { encoding: Encoding::Gzip, level: level.unwrap_or(6), window_bits: 15 })
         }
         "envoy.extensions.compression.brotli.compressor.v3.Brotli" => {
             let proto::brotli::compressor::v3::Brotli {
                 quality,
-                encoder_mode: _,
+                encoder_mode,
                 window_bits,
                 input_block_bits: _,
                 chunk_size: _,
                 disable_literal_context_modeling: _,
             } = cx.unpack(&any)?;
+            cx.ignore("encoder_mode", &encoder_mode, ITS_OWN);
             let level = quality.map_or(3, |value| value.value).min(11);
             let window_bits = window_bits.map_or(18, |value| value.value).clamp(10, 24);
             Some(Compress { encoding: Encoding::Brotli, level, window_bits })
@@ -87,12 +91,14 @@ pub(super) fn compress(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -
         "envoy.extensions.compression.zstd.compressor.v3.Zstd" => {
             let proto::zstd::compressor::v3::Zstd {
                 compression_level,
-                enable_checksum: _,
-                strategy: _,
+                enable_checksum,
+                strategy,
                 dictionary,
                 chunk_size: _,
             } = cx.unpack(&any)?;
             cx.refuse("dictionary", &dictionary);
+            cx.ignore("enable_checksum", &enable_checksum, ITS_OWN);
+            cx.ignore("strategy", &strategy, ITS_OWN);
             let level = compression_level.map_or(3, |value| value.value).clamp(1, 22);
             Some(Compress { encoding: Encoding::Zstd, level, window_bits: 0 })
         }

@@ -18,6 +18,8 @@ pub struct GrpcStats {
     pub emit_filter_state: bool,
     /// Whether upstream times are counted.
     pub enable_upstream_stats: bool,
+    /// Whether dots in services' names become underscores in the statistics'.
+    pub replace_dots: bool,
     /// Which methods have statistics of their own.
     pub methods: GrpcMethods,
 }
@@ -42,8 +44,7 @@ fn grpc_stats(value: proto::FilterConfig) -> GrpcStats {
     let proto::FilterConfig {
         emit_filter_state,
         enable_upstream_stats,
-        // Stat names here never have dots replaced by anything that a tag would not undo.
-        replace_dots_in_grpc_service_name: _,
+        replace_dots_in_grpc_service_name,
         per_method_stat_specifier,
     } = value;
     let methods = match per_method_stat_specifier {
@@ -59,5 +60,10 @@ fn grpc_stats(value: proto::FilterConfig) -> GrpcStats {
                 .collect(),
         ),
     };
-    GrpcStats { emit_filter_state, enable_upstream_stats, methods }
+    GrpcStats {
+        emit_filter_state,
+        enable_upstream_stats,
+        replace_dots: replace_dots_in_grpc_service_name,
+        methods,
+    }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Entry, HttpFilterKind};
-use crate::access_log::{self, AccessLog};
 use crate::convert::{Cx, values};
 use crate::pb;
 use crate::pb::filters::http::router::v3 as proto;
@@ -18,14 +17,8 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// Whether a child span is made for each try.
     pub start_child_span: bool,
-    /// Whether statistics are kept per response code; on by default.
-    pub dynamic_stats: bool,
     /// Whether `x-envoy-expected-rq-timeout-ms` of the request is heeded.
     pub respect_expected_rq_timeout: bool,
-    /// Whether gRPC failures do not count as 5xx.
-    pub suppress_grpc_request_failure_code_stats: bool,
-    /// Logs of each try.
-    pub upstream_logs: Box<[Arc<AccessLog>]>,
 }
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
@@ -47,16 +40,16 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         reject_connect_request_early_data,
     } = value;
     cx.refuse("upstream_log_options", &upstream_log_options);
-    cx.unserved("upstream_log", &upstream_log);
+    cx.refuse("upstream_log", &upstream_log);
+    let uncounted = !values::bool_or(dynamic_stats, true);
+    cx.ignore("dynamic_stats", &uncounted, "responses are counted by code in any case");
+    cx.ignore(
+        "suppress_grpc_request_failure_code_stats",
+        &suppress_grpc_request_failure_code_stats,
+        "responses are counted by code in any case",
+    );
     cx.refuse("strict_check_headers", &strict_check_headers);
     cx.refuse("upstream_http_filters", &upstream_http_filters);
     cx.refuse("reject_connect_request_early_data", &reject_connect_request_early_data);
-    Router {
-        suppress_envoy_headers,
-        start_child_span,
-        dynamic_stats: values::bool_or(dynamic_stats, true),
-        respect_expected_rq_timeout,
-        suppress_grpc_request_failure_code_stats,
-        upstream_logs: access_log::all(cx, "upstream_log", upstream_log),
-    }
+    Router { suppress_envoy_headers, start_child_span, respect_expected_rq_timeout }
 }

@@ -56,6 +56,12 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
         listener_specifier,
     } = value;
     cx.refuse("stats_matcher", &stats_matcher);
+    cx.option("connection_balance_config", connection_balance_config, balance);
+    cx.ignore(
+        "max_connections_to_accept_per_socket_event",
+        &max_connections_to_accept_per_socket_event,
+        "a worker accepts what has come, and serves in between",
+    );
     cx.refuse("fcds_config", &fcds_config);
     cx.refuse("filter_chain_matcher", &filter_chain_matcher);
     cx.refuse("per_connection_buffer_high_watermark_timeout", &per_connection_buffer_high_watermark_timeout);
@@ -116,13 +122,8 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
         } else {
             DrainType::Default
         },
-        max_connections_to_accept_per_socket_event: max_connections_to_accept_per_socket_event
-            .map(|value| value.value),
         ignore_global_conn_limit,
         bypass_overload_manager,
-        exact_balance: cx
-            .option("connection_balance_config", connection_balance_config, exact_balance)
-            .is_some(),
         metadata: values::metadata(cx, "metadata", metadata),
         version,
         name: arc(name),
@@ -181,19 +182,16 @@ fn socket_settings(address: &pb::core::Address) -> SocketSettings {
     settings
 }
 
-fn exact_balance(cx: &mut Cx<'_>, value: pb::listener::listener::ConnectionBalanceConfig) -> Option<()> {
+fn balance(cx: &mut Cx<'_>, value: pb::listener::listener::ConnectionBalanceConfig) -> Option<()> {
     use pb::listener::listener::connection_balance_config::BalanceType;
     match value.balance_type {
         Some(BalanceType::ExactBalance(_)) => {
             cx.warn("exact_balance", "the kernel spreads connections over workers");
-            Some(())
         }
-        Some(_) => {
-            cx.error("", "only exact_balance is supported");
-            None
-        }
-        None => None,
+        Some(_) => cx.error("", "only exact_balance is supported"),
+        None => {}
     }
+    Some(())
 }
 
 fn chains(

@@ -179,10 +179,11 @@ pub(crate) fn validation(
         custom_validator_config,
         only_verify_leaf_cert_crl,
         max_verify_depth,
-        suppress_client_ca_list: _,
+        suppress_client_ca_list,
     } = value;
     cx.refuse("ca_certificate_provider_instance", &ca_certificate_provider_instance);
     cx.refuse("require_signed_certificate_timestamp", &require_signed_certificate_timestamp);
+    cx.ignore("suppress_client_ca_list", &suppress_client_ca_list, "clients are told whom the server trusts");
     if max_verify_depth.is_some_and(|depth| depth.value > 100) {
         cx.error("max_verify_depth", "it is above 100");
     }

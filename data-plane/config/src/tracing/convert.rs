@@ -143,11 +143,13 @@ fn zipkin(cx: &mut Cx<'_>, value: pb::trace::ZipkinConfig) -> Option<Zipkin> {
         shared_span_context,
         collector_endpoint_version,
         collector_hostname,
-        split_spans_for_request: _,
+        split_spans_for_request,
         trace_context_option,
         collector_service,
-        timestamp_trace_ids: _,
+        timestamp_trace_ids,
     } = value;
+    cx.ignore("split_spans_for_request", &split_spans_for_request, "shared_span_context decides");
+    cx.ignore("timestamp_trace_ids", &timestamp_trace_ids, "trace ids are random");
     cx.refuse("collector_service", &collector_service);
     Some(Zipkin {
         hostname: arc(if collector_hostname.is_empty() {
@@ -172,14 +174,24 @@ fn open_telemetry(cx: &mut Cx<'_>, value: pb::trace::OpenTelemetryConfig) -> Opt
         service_name,
         resource_detectors,
         sampler,
-        max_cache_size: _,
-        set_telemetry_sdk_resource_attributes: _,
-        set_service_name_resource_attribute: _,
-        set_instrumentation_scope: _,
+        max_cache_size,
+        set_telemetry_sdk_resource_attributes,
+        set_service_name_resource_attribute,
+        set_instrumentation_scope,
     } = value;
+    cx.ignore("resource_detectors", &resource_detectors, "service.name is the resource's only attribute");
+    cx.ignore("max_cache_size", &max_cache_size, "the queue of spans has a size of its own");
+    let unsaid = |value: Option<pb::BoolValue>| value == Some(pb::BoolValue { value: false });
+    for (field, off) in [
+        ("set_service_name_resource_attribute", unsaid(set_service_name_resource_attribute)),
+        ("set_instrumentation_scope", unsaid(set_instrumentation_scope)),
+    ] {
+        cx.ignore(field, &off, "it is sent in any case");
+    }
+    let sdk = set_telemetry_sdk_resource_attributes.is_some_and(|value| value.value);
+    cx.ignore("set_telemetry_sdk_resource_attributes", &sdk, "no such attributes are sent");
     cx.refuse("sampler", &sampler);
     cx.refuse("exporter", &exporter);
-    let detectors = cx.each("resource_detectors", resource_detectors, |_, detector| Some(arc(detector.name)));
     let exporter = match (grpc_service, http_service) {
         (Some(value), None) => OtelExporter::Grpc(cx.within("grpc_service", |cx| grpc_target(cx, value))?),
         (None, Some(value)) => cx.within("http_service", |cx| http_service_exporter(cx, value))?,
@@ -189,7 +201,7 @@ fn open_telemetry(cx: &mut Cx<'_>, value: pb::trace::OpenTelemetryConfig) -> Opt
         }
     };
     let service_name = if service_name.is_empty() { "unknown_service:envoy".into() } else { service_name };
-    Some(OpenTelemetry { exporter, service_name: arc(service_name), resource_detectors: detectors.into() })
+    Some(OpenTelemetry { exporter, service_name: arc(service_name) })
 }
 
 pub(crate) fn http_service_exporter(cx: &mut Cx<'_>, value: pb::core::HttpService) -> Option<OtelExporter> {

@@ -199,7 +199,7 @@ fn rewrites_keep_the_query() {
 fn timeouts() {
     let mut headers = HeaderMap::new();
     let seconds = Duration::from_secs;
-    let all = |action: &RouteAction, headers: &HeaderMap| action.timeouts(&head("/", headers), None);
+    let all = |action: &RouteAction, headers: &HeaderMap| action.timeouts(&head("/", headers), None, false);
     let plain = action("c");
     assert_eq!(all(&plain, &headers), Timeouts { global: Some(seconds(15)), ..Timeouts::default() });
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));

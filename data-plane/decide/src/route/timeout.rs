@@ -19,8 +19,9 @@ pub struct Timeouts {
 }
 
 impl RouteAction {
-    /// The limits for a request. `retry` is the policy that holds for it.
-    pub fn timeouts(&self, head: &RequestHead<'_>, retry: Option<&RetryPolicy>) -> Timeouts {
+    /// The limits for a request. `retry` is the policy that holds for it; `expected` says whether the time that an
+    /// earlier proxy expects it to take (`x-envoy-expected-rq-timeout-ms`) stands above what else it asks for.
+    pub fn timeouts(&self, head: &RequestHead<'_>, retry: Option<&RetryPolicy>, expected: bool) -> Timeouts {
         let mut timeouts = Timeouts {
             global: self.timeout,
             per_try: retry.and_then(|policy| policy.per_try_timeout),
@@ -30,7 +31,9 @@ impl RouteAction {
         if head.is_grpc() {
             self.heed_grpc_timeout(head, &mut timeouts);
         }
-        header_millis(head, "x-envoy-upstream-rq-timeout-ms")
+        let of_earlier = || header_millis(head, "x-envoy-expected-rq-timeout-ms").filter(|_| expected);
+        of_earlier()
+            .or_else(|| header_millis(head, "x-envoy-upstream-rq-timeout-ms"))
             .into_iter()
             .for_each(|limit| timeouts.global = Some(limit));
         header_millis(head, "x-envoy-upstream-rq-per-try-timeout-ms")
