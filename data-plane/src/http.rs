@@ -2,6 +2,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod attributes;
+pub(crate) mod bodies;
 pub(crate) mod body;
 pub(crate) mod conn;
 pub(crate) mod exchange;
@@ -17,6 +18,7 @@ pub(crate) mod path;
 mod refusal;
 pub(crate) mod request_id;
 pub(crate) mod scan;
+pub(crate) mod seen;
 pub(crate) mod timers;
 pub(crate) mod transform;
 pub(crate) mod tunnel;

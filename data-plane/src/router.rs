@@ -59,6 +59,20 @@ impl Routed {
 }
 
 impl Found {
+    /// What each level of the route says of a filter, the least specific first.
+    pub(crate) fn levels<T: std::any::Any + Send + Sync>(
+        &self,
+        filter: &str,
+    ) -> impl Iterator<Item = Arc<T>> {
+        let levels = [
+            Some(&self.table.per_filter),
+            Some(&self.virtual_host.per_filter),
+            self.route.as_ref().map(|route| &route.per_filter),
+            self.weighted.as_ref().map(|weighted| &weighted.per_filter),
+        ];
+        levels.into_iter().flatten().filter_map(move |level| level.get(filter)?.get::<T>())
+    }
+
     /// The most specific configuration of a filter for this request.
     pub(crate) fn per_filter(&self, filter: &str) -> Option<&sail_proxy_decide::route::PerFilterConfig> {
         let route = self.route.as_ref()?;

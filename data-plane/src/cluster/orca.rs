@@ -2,20 +2,17 @@
 //! a protobuf.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use prost::Message;
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::lb::{LoadReport, ReportedWeights};
 
-use crate::http::body::{Body, BodyError};
+use crate::http::body::Body;
+use crate::http::seen;
 use crate::outlier::now_ms;
 
 const METRICS: &str = "endpoint-load-metrics";
@@ -86,36 +83,12 @@ fn binary(text: &[u8]) -> Option<LoadReport> {
 }
 
 /// A response's body whose trailers may bear a report.
-pub(crate) struct Watched {
-    pub(crate) inner: Body,
-    pub(crate) host: Arc<Host>,
-    pub(crate) config: Arc<ReportedWeights>,
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            note(&self.config, &self.host, trailers);
+pub(crate) fn watched(body: Body, host: Arc<Host>, config: Arc<ReportedWeights>) -> Body {
+    seen::by(body, move |frame| {
+        if let Some(trailers) = frame.trailers_ref() {
+            note(&config, &host, trailers);
         }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
+    })
 }
 
 #[cfg(test)]

@@ -298,15 +298,8 @@ impl Check<'_> {
         let found = self.exchange.routed.get().clone();
         let mut all = std::collections::BTreeMap::new();
         if let Some(found) = found {
-            let levels = [
-                Some(&found.table.per_filter),
-                Some(&found.virtual_host.per_filter),
-                found.route.as_ref().map(|route| &route.per_filter),
-                found.weighted.as_ref().map(|weighted| &weighted.per_filter),
-            ];
-            for level in levels.into_iter().flatten() {
-                let config = level.get(self.name).and_then(|config| config.get::<ExtAuthzPerRoute>());
-                if let Some(ExtAuthzPerRoute::Check(settings)) = config.as_deref() {
+            for config in found.levels::<ExtAuthzPerRoute>(self.name) {
+                if let ExtAuthzPerRoute::Check(settings) = &*config {
                     all.extend(settings.context_extensions.iter().cloned());
                 }
             }

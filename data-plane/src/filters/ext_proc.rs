@@ -80,15 +80,8 @@ impl Filter {
         let mut settings = self.config.settings.clone();
         let found = request.exchange.routed.get().clone();
         let Some(found) = found else { return settings };
-        let levels = [
-            Some(&found.table.per_filter),
-            Some(&found.virtual_host.per_filter),
-            found.route.as_ref().map(|route| &route.per_filter),
-            found.weighted.as_ref().map(|weighted| &weighted.per_filter),
-        ];
-        for level in levels.into_iter().flatten() {
-            let config = level.get(request.name).and_then(|config| config.get::<ExtProcPerRoute>());
-            if let Some(ExtProcPerRoute::Overrides(overrides)) = config.as_deref() {
+        for config in found.levels::<ExtProcPerRoute>(request.name) {
+            if let ExtProcPerRoute::Overrides(overrides) = &*config {
                 settings.apply(overrides);
             }
         }

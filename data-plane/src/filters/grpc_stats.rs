@@ -1,19 +1,16 @@
 //! `envoy.filters.http.grpc_stats`: counts the messages of gRPC streams as they pass, and how the streams ended.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
-use http_body::{Body as _, Frame, SizeHint};
 use sail_proxy_config::http_filter::grpc_stats::{GrpcMethods, GrpcStats};
 
 use super::{Flow, HttpFilter, Request, Response, Work};
-use crate::http::body::{Body, BodyError};
+use crate::http::body::Body;
 use crate::http::exchange::Exchange;
+use crate::http::seen;
 use crate::stats::sets::{single_counter, single_histogram};
 use crate::stats::{Scope, Store};
 
@@ -168,17 +165,16 @@ impl HttpFilter for Filter {
 
 /// Wraps a body so that its messages are counted in the exchange's record.
 fn count(body: Body, exchange: &Rc<Exchange>, direction: Direction) -> Body {
-    if body.is_end_stream() {
-        return body;
-    }
-    Body::boxed(Counting { inner: body, exchange: exchange.clone(), direction, frames: Frames::default() })
-}
-
-struct Counting {
-    inner: Body,
-    exchange: Rc<Exchange>,
-    direction: Direction,
-    frames: Frames,
+    let (exchange, frames) = (exchange.clone(), Frames::default());
+    seen::by(body, move |frame| {
+        let Some(data) = frame.data_ref() else { return };
+        let begun = frames.feed(data);
+        let mut info = exchange.info.borrow_mut();
+        match direction {
+            Direction::Request => info.grpc_messages.request += begun,
+            Direction::Response => info.grpc_messages.response += begun,
+        }
+    })
 }
 
 /// Finds the beginnings of messages: a flag byte and four bytes of length.
@@ -212,37 +208,6 @@ impl Frames {
             }
         }
         begun
-    }
-}
-
-impl http_body::Body for Counting {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            let begun = self.frames.feed(data);
-            let mut info = self.exchange.info.borrow_mut();
-            match self.direction {
-                Direction::Request => info.grpc_messages.request += begun,
-                Direction::Response => info.grpc_messages.response += begun,
-            }
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

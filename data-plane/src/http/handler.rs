@@ -10,9 +10,10 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sail_proxy_config::hcm::HeaderCase;
 
+use super::bodies::{BodyTimers, RequestBody, ResponseBody};
 use super::body::Body;
 use super::conn::Connection;
-use super::exchange::{BodyTimers, Exchange, Guard, RequestBody, ResponseBody, grpc_status};
+use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;

@@ -21,8 +21,9 @@ use super::failure::Failure;
 use super::replay::Replay;
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
 use crate::cluster::{Cluster, orca};
+use crate::http::bodies::BodyTimers;
 use crate::http::body::Body;
-use crate::http::exchange::{BodyTimers, Exchange};
+use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::{Head, Keep};
 use crate::http::local_reply::LocalReply;
@@ -488,7 +489,7 @@ fn respond(
         && !switched
     {
         let config = config.clone();
-        response = response.map(|inner| Body::boxed(orca::Watched { inner, host, config }));
+        response = response.map(|inner| orca::watched(inner, host, config));
     }
     Reply { response, lease: Some(lease), timers, tunnel }
 }
