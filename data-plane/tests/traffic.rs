@@ -137,6 +137,8 @@ fn what_goes_wrong_is_told_in_envoys_words() {
         let answer = call(address, "GET", path, &[]).unwrap();
         assert_eq!((answer.status, answer.body), (status, body), "{path}");
     }
+    let quiet = call(address, "GET", "/slow", &[("x-envoy-upstream-rq-timeout-alt-response", "1")]).unwrap();
+    assert_eq!((quiet.status, &*quiet.body), (204, ""));
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub(crate) fn table(
         request_headers_to_add,
         request_headers_to_remove,
         most_specific_header_mutations_wins,
-        // Clusters may come and go; a route to one that is not there answers 503 whatever this says.
+        // Whoever reads the bootstrap looks at it: discovered clusters may come and go, and a route to one that is not
+        // there answers 503.
         validate_clusters: _,
         max_direct_response_body_size_bytes,
         cluster_specifier_plugins,

@@ -105,6 +105,11 @@ impl Failure {
         !matches!(self, Self::NoHealthyHost | Self::Overflow | Self::Downstream | Self::BadAuthority)
     }
 
+    /// Whether the upstream took too long to answer.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout | Self::PerTryTimeout | Self::PerTryIdleTimeout)
+    }
+
     /// The response flag.
     pub(crate) fn flag(&self) -> ResponseFlag {
         match self {

@@ -130,7 +130,11 @@ pub(super) async fn forward(
             if failure == Failure::Timeout {
                 counters.inc(virtual_host::upstream_rq_timeout);
             }
-            let reply = failed_reply(exchange, found, &failure);
+            let mut reply = failed_reply(exchange, found, &failure);
+            if timeouts.quiet && failure.is_timeout() {
+                reply.status = http::StatusCode::NO_CONTENT;
+                reply.body = "".into();
+            }
             if failure != Failure::Downstream {
                 cluster.count_answer(reply.status.as_u16(), exchange);
             }

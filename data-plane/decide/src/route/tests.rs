@@ -218,3 +218,15 @@ fn timeouts() {
     let stream = RouteAction { timeout: None, max_stream_duration: Some(stream), ..action("c") };
     assert_eq!(all(&stream, &headers), Timeouts { max_stream: Some(seconds(5)), ..Timeouts::default() });
 }
+
+#[test]
+fn an_earlier_proxys_expectation_stands_above_where_it_is_respected() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-envoy-upstream-rq-timeout-ms", HeaderValue::from_static("700"));
+    headers.insert("x-envoy-expected-rq-timeout-ms", HeaderValue::from_static("300"));
+    headers.insert("x-envoy-upstream-rq-timeout-alt-response", HeaderValue::from_static(""));
+    let all = |respected| action("c").timeouts(&head("/", &headers), None, respected);
+    assert_eq!(all(false).global, Some(Duration::from_millis(700)));
+    assert_eq!(all(true).global, Some(Duration::from_millis(300)));
+    assert!(all(true).quiet);
+}

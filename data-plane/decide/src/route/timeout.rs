@@ -16,6 +16,8 @@ pub struct Timeouts {
     pub per_try_idle: Option<Duration>,
     /// For the stream, whatever it does; `None`: the connection manager's.
     pub max_stream: Option<Duration>,
+    /// Whether a timeout is answered with 204 (`x-envoy-upstream-rq-timeout-alt-response`).
+    pub quiet: bool,
 }
 
 impl RouteAction {
@@ -27,6 +29,7 @@ impl RouteAction {
             per_try: retry.and_then(|policy| policy.per_try_timeout),
             per_try_idle: retry.and_then(|policy| policy.per_try_idle_timeout),
             max_stream: self.max_stream_duration.and_then(|limits| limits.max_stream_duration),
+            quiet: head.headers.contains_key("x-envoy-upstream-rq-timeout-alt-response"),
         };
         if head.is_grpc() {
             self.heed_grpc_timeout(head, &mut timeouts);
