@@ -62,7 +62,8 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         default_host_for_http_10,
         header_key_format,
         enable_trailers,
-        allow_chunked_length,
+        // A length beside chunks is dropped, so that it misleads nobody, whether or not it is allowed.
+        allow_chunked_length: _,
         override_stream_error_on_invalid_http_message,
         send_fully_qualified_url,
         // Parsers of Envoy's own.
@@ -70,7 +71,6 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         allow_custom_methods: _,
         ignore_http_11_upgrade,
     } = value;
-    cx.refuse("allow_chunked_length", &allow_chunked_length);
     cx.refuse("send_fully_qualified_url", &send_fully_qualified_url);
     let goes_on = override_stream_error_on_invalid_http_message.is_some_and(|value| value.value);
     cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
