@@ -137,7 +137,9 @@ fn what_goes_wrong_is_told_in_envoys_words() {
         let answer = call(address, "GET", path, &[]).unwrap();
         assert_eq!((answer.status, answer.body), (status, body), "{path}");
     }
-    let quiet = call(address, "GET", "/slow", &[("x-envoy-upstream-rq-timeout-alt-response", "1")]).unwrap();
+    // Who asks for it must come from within.
+    let within = [("x-envoy-upstream-rq-timeout-alt-response", "1"), ("x-forwarded-for", "10.0.0.1")];
+    let quiet = call(address, "GET", "/slow", &within).unwrap();
     assert_eq!((quiet.status, &*quiet.body), (204, ""));
 }
 

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use super::setup::{APP, bootstrap, cluster, filter};
-use super::support::{Backend, Proxy, call, wait};
+use super::setup::{APP, bootstrap, cluster, filter, logged};
+use super::support::{Backend, Proxy, call};
 
 #[test]
 fn headers_to_metadata_are_counted() {
@@ -75,16 +75,11 @@ fn bandwidth_limits_tell_their_delays_in_trailers() {
     let config = "bandwidth_limit.v3.BandwidthLimit, stat_prefix: b, enable_mode: RESPONSE, limit_kbps: 2, \
                   enable_response_trailers: true, response_trailer_prefix: x-p";
     let config = bootstrap(&filter("bw", config), APP, &cluster("app", &[backend], ""));
-    let log = "stat_prefix: in, access_log: [{name: a, typed_config: {\"@type\": \
-               type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: $DIR/log, \
-               log_format: {text_format_source: {inline_string: \"%TRAILER(x-p-bandwidth-response-filter-delay-ms)% \
-               %TRAILER(x-p-bandwidth-request-delay-ms)%\\n\"}}}}],";
-    let proxy = Proxy::ready(&config.replace("stat_prefix: in,", log), &[]);
+    let told = "%TRAILER(x-p-bandwidth-response-filter-delay-ms)% %TRAILER(x-p-bandwidth-request-delay-ms)%";
+    let config = config.replace("%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%", told);
+    let proxy = Proxy::ready(&config, &[]);
     assert_eq!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().status, 200);
-    let line = wait("the log's line", || {
-        let text = std::fs::read_to_string(proxy.dir.path().join("log")).ok()?;
-        text.lines().next().map(str::to_owned)
-    });
+    let line = logged(&proxy, 1);
     let (response, request) = line.split_once(' ').unwrap();
     assert!(response.parse::<u64>().is_ok_and(|millis| millis > 0), "{line}");
     assert_eq!(request, "-");
