@@ -122,7 +122,8 @@ fn what_goes_wrong_is_told_in_envoys_words() {
         cluster("closing", &[closing]),
         cluster("silent", &[silent]),
     ];
-    let proxy = Proxy::ready(&bootstrap(&[listener("l", routes, "", "")], &clusters), &[]);
+    let inside = "internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]},";
+    let proxy = Proxy::ready(&bootstrap(&[listener("l", routes, "", inside)], &clusters), &[]);
     let address = proxy.listener("l");
     let reset = "upstream connect error or disconnect/reset before headers. reset reason: ";
     for (path, status, body) in [
