@@ -198,7 +198,7 @@ fn a_service_counts_connections() {
 
 #[test]
 fn the_server_name_is_where_a_connection_goes() {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = support::listen();
     let port = backend.local_addr().unwrap().port();
     let cache = "dns_cache_config: {name: cache, dns_lookup_family: V4_ONLY}";
     let inspector = filter("listener.tls_inspector.v3.TlsInspector");
@@ -270,7 +270,7 @@ fn filters_set_values_that_logs_read() {
 
 #[test]
 fn tunnels_go_through_a_post() {
-    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = support::listen();
     let tunneling = "tunneling_config: {hostname: \"far.test:443\", use_post: true, post_path: /tunnel, \
                      propagate_response_headers: true}, ";
     let kept = "%FILTER_STATE(envoy.tcp_proxy.propagate_response_headers:PLAIN)%";
@@ -308,9 +308,29 @@ fn tunnels_go_through_a_post() {
     assert!(line.contains(r#""x-by":"far""#), "{line}");
 }
 
+/// Runs a test as it is where transparent sockets are allowed, and else as root of a user namespace of its own.
+fn with_transparent_sockets(test: &str, run: impl FnOnce()) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    if socket.set_ip_transparent_v4(true).is_ok() {
+        return run();
+    }
+    let again = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
+    let status = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", again])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in a user namespace of its own");
+}
+
 #[test]
 fn upstream_connections_come_from_the_client() {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    with_transparent_sockets("upstream_connections_come_from_the_client", from_the_client);
+}
+
+fn from_the_client() {
+    let backend = support::listen();
     let to = backend.local_addr().unwrap();
     let from_client = filter("listener.original_src.v3.OriginalSrc");
     let proxy = proxy(&from_client, &[tcp_proxy("c", "", "-")], &[cluster("c", to, "")]);

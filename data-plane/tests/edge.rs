@@ -134,7 +134,7 @@ fn clients_are_checked_for_roots_names_and_revocation() {
 
 #[test]
 fn the_proxy_protocol_is_read_and_sent_on() {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = support::listen();
     let cluster = format!(
         "{{name: a, type: STATIC, connect_timeout: 1s, load_assignment: {{cluster_name: a, endpoints: [{{lb_endpoints: \
          [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}]}}]}}, \
@@ -242,7 +242,7 @@ fn chains_are_chosen_by_name_and_limits_hold() {
 
 #[test]
 fn tcp_goes_through_tunnels_of_both_versions() {
-    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let old = support::listen();
     let (new, heads) = http2_proxy();
     let cluster = |name: &str, port: u16, more: &str| {
         format!(

@@ -211,7 +211,7 @@ fn connect_clients_talk_to_grpc_servers() {
 
 #[test]
 fn requests_come_from_the_clients_address() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = support::listen();
     let app = listener.local_addr().unwrap();
     let peer = std::thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();

@@ -140,7 +140,7 @@ fn an_upstreams_reset_resets_the_client() {
 
 #[test]
 fn a_tcp_line_tells_how_it_ended() {
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = support::listen();
     let proxy = Proxy::ready(&bootstrap(silent.local_addr().unwrap(), "-", ENDS), &[]);
     let tcp = proxy.listener("tcp");
     let mut idle = TcpStream::connect(tcp).unwrap();

@@ -27,6 +27,14 @@ pub struct Proxy {
     pub dir: tempfile::TempDir,
 }
 
+/// Listens for connections that must come: `accept` fails where none has come in time.
+pub fn listen() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The kernel takes a listener's receive timeout for accepting, too.
+    socket2::SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
+    listener
+}
+
 /// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {

@@ -117,7 +117,7 @@ fn upstream_header() -> String {
 
 /// The TLVs that an upstream gets behind this policy, of a client that sends these.
 fn tlvs(policy: &str, sent: Option<&[(u8, &str)]>) -> Vec<(u8, String)> {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = support::listen();
     let to = upstream.local_addr().unwrap();
     let more = format!("{ADDED}proxy_protocol_tlv_merge_policy: {policy}, ");
     let proxy = proxy(&filter(PROXY_PROTOCOL), &[tcp_proxy(&more, "-")], to, &upstream_header());
@@ -157,7 +157,7 @@ const LINE: &str = "%ACCESS_LOG_TYPE% %FILTER_STATE(envoy.network.proxy_protocol
 
 /// The log of a connection that is made in this mode and sends eight bytes.
 fn logged(mode: &str) -> Vec<String> {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = support::listen();
     let to = upstream.local_addr().unwrap();
     let on_data = filter(
         "network.set_filter_state.v3.Config, on_downstream_data: [{object_key: my.key, factory_key: envoy.string, \
@@ -210,7 +210,7 @@ fn values_are_set_and_upstreams_connected_when_bytes_arrive() {
 
 #[test]
 fn filters_name_the_cluster_and_leave_tunnels_out() {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = support::listen();
     let to = upstream.local_addr().unwrap();
     let value = |key: &str, value: &str| {
         format!(
@@ -309,7 +309,7 @@ fn tunnels_share_a_connection_and_have_ids() {
 
 #[test]
 fn trailers_of_a_post_are_kept() {
-    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = support::listen();
     let tunneling =
         "tunneling_config: {hostname: far.test, use_post: true, propagate_response_trailers: true}, ";
     let kept = "%FILTER_STATE(envoy.tcp_proxy.propagate_response_trailers:PLAIN)%";
@@ -332,7 +332,7 @@ fn trailers_of_a_post_are_kept() {
 
 #[test]
 fn health_checks_speak_for_the_proxy_itself() {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = support::listen();
     let to = upstream.local_addr().unwrap();
     let server = std::thread::spawn(move || {
         let mut check = accept(&upstream);

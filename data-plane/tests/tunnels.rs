@@ -190,7 +190,7 @@ fn connect_is_refused_where_nobody_allows_it() {
 
 #[test]
 fn connect_goes_on_to_another_proxy() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = support::listen();
     let routes = "{match: {connect_matcher: {}}, route: {cluster: tcp}}";
     let proxy =
         Proxy::ready(&bootstrap(routes, "{upgrade_type: CONNECT}", listener.local_addr().unwrap()), &[]);
@@ -280,7 +280,7 @@ fn websockets_go_up_over_http2() {
 
 #[test]
 fn websockets_come_down_over_http2() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = support::listen();
     let address = listener.local_addr().unwrap();
     let routes = "{match: {prefix: /, headers: [{name: \":method\", string_match: {exact: GET}}]}, route: {cluster: tcp}}";
     let proxy = Proxy::ready(&bootstrap(routes, "{upgrade_type: websocket}", address), &[]);
