@@ -117,9 +117,8 @@ impl Codec {
     ) -> Result<Read<M>, Error> {
         let name = M::full_name();
         let mut reader = read::Reader::new(&self.pool, unknown);
-        let dynamic = reader.message(self.descriptor(&name)?, value)?;
-        let message =
-            M::decode(dynamic.encode_to_vec().as_slice()).map_err(|source| Error::Decode { name, source })?;
+        let bytes = reader.message(&self.descriptor(&name)?, value)?;
+        let message = M::decode(bytes.as_slice()).map_err(|source| Error::Decode { name, source })?;
         Ok(Read { message, unknown: reader.into_unknown() })
     }
 

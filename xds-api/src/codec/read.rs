@@ -1,19 +1,21 @@
-//! From a JSON value to a message, along the message's descriptor.
+//! From a JSON value to an encoded message, along the message's descriptor.
+//!
+//! It writes the bytes as it goes: a configuration of thousands of clusters is read before a proxy serves, and a tree of
+//! dynamic messages in between took most of that time. Fields stand in the order of their numbers, as encoders write
+//! them, so that equal messages within an `Any` have equal bytes.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use prost::Message;
 use prost::bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor,
-    ReflectMessage, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
 use serde_json::{Map, Value as Json};
 
 use super::{Error, UnknownFields};
-
-const ANY: &str = "google.protobuf.Any";
 
 /// Reads one input; it gathers the unknown fields that it passes over.
 pub(super) struct Reader<'a> {
@@ -79,46 +81,50 @@ impl<'a> Reader<'a> {
         self.unknown
     }
 
-    pub(super) fn message(
-        &mut self,
-        descriptor: MessageDescriptor,
-        json: &Json,
-    ) -> Result<DynamicMessage, Error> {
-        self.any_message(descriptor, json, &Path { parent: None, step: Step::Root })
+    /// The bytes of a message.
+    pub(super) fn message(&mut self, descriptor: &MessageDescriptor, json: &Json) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        self.any_message(descriptor, json, &Path { parent: None, step: Step::Root }, &mut out)?;
+        Ok(out)
     }
 
     fn any_message(
         &mut self,
-        descriptor: MessageDescriptor,
+        descriptor: &MessageDescriptor,
         json: &Json,
         path: &Path<'_>,
-    ) -> Result<DynamicMessage, Error> {
-        if descriptor.full_name() == ANY {
-            return self.packed(descriptor, json, path);
-        }
-        if is_well_known(descriptor.full_name()) {
-            return DynamicMessage::deserialize(descriptor, json)
-                .map_err(|error| path.error(error.to_string()));
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        if let Some(name) = descriptor.full_name().strip_prefix("google.protobuf.") {
+            match name {
+                "Any" => return self.packed(json, path, out),
+                "Value" => return dynamic_value(json, path, out),
+                "Struct" | "ListValue" => return dynamic(name, json, path, out),
+                _ if is_wrapper(name) => return self.wrapper(descriptor, json, path, out),
+                "Duration" | "FieldMask" | "Timestamp" => {
+                    let message = DynamicMessage::deserialize(descriptor.clone(), json)
+                        .map_err(|error| path.error(error.to_string()))?;
+                    out.extend(message.encode_to_vec());
+                    return Ok(());
+                }
+                _ => {}
+            }
         }
         let Json::Object(object) = json else {
             return Err(path.expected("an object", json));
         };
-        self.fields(DynamicMessage::new(descriptor), object, path)
+        self.fields(descriptor, object, path, out)
     }
 
     /// An `Any`: the message that `@type` names, packed. An empty object is an empty `Any`, as Envoy reads it.
-    fn packed(
-        &mut self,
-        any: MessageDescriptor,
-        json: &Json,
-        path: &Path<'_>,
-    ) -> Result<DynamicMessage, Error> {
+    fn packed(&mut self, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        const TYPE_URL: u32 = 1;
+        const VALUE: u32 = 2;
         let Json::Object(object) = json else {
             return Err(path.expected("an object with an @type", json));
         };
-        let mut packed = DynamicMessage::new(any);
         if object.is_empty() {
-            return Ok(packed);
+            return Ok(());
         }
         let type_url = match object.get("@type") {
             Some(Json::String(url)) => url,
@@ -130,32 +136,42 @@ impl<'a> Reader<'a> {
             .pool
             .get_message_by_name(name)
             .ok_or_else(|| path.then(Step::Field("@type")).error(format!("message {name:?} is not known")))?;
-        let inner = if is_well_known(name) || name == ANY {
-            let value = object.get("value").unwrap_or(&Json::Null);
-            self.any_message(descriptor, value, &path.then(Step::Field("value")))?
-        } else {
-            self.fields(DynamicMessage::new(descriptor), object, path)?
-        };
-        packed.set_field_by_name("type_url", Value::String(type_url.clone()));
-        packed.set_field_by_name("value", Value::Bytes(inner.encode_to_vec().into()));
-        Ok(packed)
+        encode_key(TYPE_URL, WireType::LengthDelimited, out);
+        put_bytes(type_url.as_bytes(), out);
+        let start = out.len();
+        encode_key(VALUE, WireType::LengthDelimited, out);
+        let empty = delimited(out, |out| {
+            let start = out.len();
+            if is_well_known(name) {
+                let value = object.get("value").unwrap_or(&Json::Null);
+                self.any_message(&descriptor, value, &path.then(Step::Field("value")), out)?;
+            } else {
+                self.fields(&descriptor, object, path, out)?;
+            }
+            Ok(out.len() == start)
+        })?;
+        if empty {
+            out.truncate(start);
+        }
+        Ok(())
     }
 
     fn fields(
         &mut self,
-        mut message: DynamicMessage,
+        descriptor: &MessageDescriptor,
         object: &Map<String, Json>,
         path: &Path<'_>,
-    ) -> Result<DynamicMessage, Error> {
-        let descriptor = message.descriptor();
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut given: Vec<(FieldDescriptor, &str, &Json)> = Vec::with_capacity(object.len());
         for (name, json) in object {
             if name == "@type" {
                 continue;
             }
             let found =
                 descriptor.get_field_by_name(name).or_else(|| descriptor.get_field_by_json_name(name));
-            let path = path.then(Step::Field(name));
             let Some(field) = found else {
+                let path = path.then(Step::Field(name));
                 match self.policy {
                     UnknownFields::Reject => {
                         return Err(path.error(format!("{} has no such field", descriptor.full_name())));
@@ -167,95 +183,279 @@ impl<'a> Reader<'a> {
             if json.is_null() && !accepts_null(&field) {
                 continue;
             }
-            if message.has_field(&field) {
-                return Err(path.error("is given twice"));
-            }
-            if let Some(other) = field.containing_oneof().and_then(|oneof| {
-                oneof
-                    .fields()
-                    .find(|other| *other != field && other.supports_presence() && message.has_field(other))
-            }) {
-                return Err(path.error(format!("excludes {}, which is given too", other.name())));
-            }
-            let value = self.field(&field, json, &path)?;
-            message.set_field(&field, value);
+            fits(&field, &given).map_err(|reason| path.then(Step::Field(name)).error(reason))?;
+            given.push((field, name, json));
         }
-        Ok(message)
+        given.sort_unstable_by_key(|(field, ..)| field.number());
+        for (field, name, json) in &given {
+            self.field(field, json, &path.then(Step::Field(name)), out)?;
+        }
+        Ok(())
     }
 
-    fn field(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<Value, Error> {
+    fn field(
+        &mut self,
+        field: &FieldDescriptor,
+        json: &Json,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         if field.is_map() {
-            return self.map(field, json, path);
+            return self.map(field, json, path, out);
         }
-        if !field.is_list() {
-            return self.single(&field.kind(), json, path);
+        let kind = field.kind();
+        if field.is_list() {
+            return self.list(field, &kind, json, path, out);
         }
+        let start = out.len();
+        encode_key(field.number(), wire_type(&kind), out);
+        let value = out.len();
+        self.single(&kind, json, path, out)?;
+        // Without presence, a default is not written. Each of them is nothing but zeros, the empty string's length, too.
+        if !field.supports_presence() && out.iter().skip(value).all(|byte| *byte == 0) {
+            out.truncate(start);
+        }
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        field: &FieldDescriptor,
+        kind: &Kind,
+        json: &Json,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let Json::Array(items) = json else {
             return Err(path.expected("a list", json));
         };
-        let kind = field.kind();
-        let items = items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| self.single(&kind, item, &path.then(Step::Index(index))));
-        Ok(Value::List(items.collect::<Result<_, _>>()?))
+        if field.is_packed() {
+            if items.is_empty() {
+                return Ok(());
+            }
+            encode_key(field.number(), WireType::LengthDelimited, out);
+            return delimited(out, |out| {
+                for (index, item) in items.iter().enumerate() {
+                    self.single(kind, item, &path.then(Step::Index(index)), out)?;
+                }
+                Ok(())
+            });
+        }
+        for (index, item) in items.iter().enumerate() {
+            encode_key(field.number(), wire_type(kind), out);
+            self.single(kind, item, &path.then(Step::Index(index)), out)?;
+        }
+        Ok(())
     }
 
-    fn map(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<Value, Error> {
+    fn map(
+        &mut self,
+        field: &FieldDescriptor,
+        json: &Json,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let Json::Object(object) = json else {
             return Err(path.expected("an object", json));
         };
         let entry = field.kind();
         let entry = entry.as_message().ok_or_else(|| path.error("is a map without an entry type"))?;
-        let (key_kind, value_kind) =
-            (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
-        let mut map = std::collections::HashMap::with_capacity(object.len());
+        let (keys, values) = (entry.map_entry_key_field(), entry.map_entry_value_field());
+        let (key_kind, value_kind) = (keys.kind(), values.kind());
         for (key, value) in object {
             let path = path.then(Step::Key(key));
-            let value = self.single(&value_kind, value, &path)?;
-            map.insert(map_key(&key_kind, key, &path)?, value);
+            encode_key(field.number(), WireType::LengthDelimited, out);
+            delimited(out, |out| {
+                encode_key(keys.number(), wire_type(&key_kind), out);
+                map_key(&key_kind, key, &path, out)?;
+                encode_key(values.number(), wire_type(&value_kind), out);
+                self.single(&value_kind, value, &path, out)
+            })?;
         }
-        Ok(Value::Map(map))
+        Ok(())
     }
 
-    fn single(&mut self, kind: &Kind, json: &Json, path: &Path<'_>) -> Result<Value, Error> {
-        Ok(match kind {
-            Kind::Message(descriptor) => Value::Message(self.any_message(descriptor.clone(), json, path)?),
-            Kind::Enum(descriptor) => Value::EnumNumber(enumeration(descriptor, json, path)?),
-            Kind::Bool => Value::Bool(json.as_bool().ok_or_else(|| path.expected("true or false", json))?),
-            Kind::String => Value::String(string(json, path)?.into_owned()),
-            Kind::Bytes => Value::Bytes(bytes(json, path)?),
-            Kind::Double => Value::F64(float(json, path)?),
-            Kind::Float => Value::F32(float(json, path)? as f32),
-            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(integer(json, path)?),
-            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(integer(json, path)?),
-            Kind::Uint32 | Kind::Fixed32 => Value::U32(integer(json, path)?),
-            Kind::Uint64 | Kind::Fixed64 => Value::U64(integer(json, path)?),
-        })
+    /// One of the messages that hold one value only to have presence.
+    fn wrapper(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        json: &Json,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let value = descriptor.get_field(1).ok_or_else(|| path.error("is a wrapper of nothing"))?;
+        self.field(&value, json, path, out)
+    }
+
+    /// A value without its key.
+    fn single(&mut self, kind: &Kind, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        match kind {
+            Kind::Message(descriptor) => {
+                return delimited(out, |out| self.any_message(descriptor, json, path, out));
+            }
+            Kind::Enum(descriptor) => put_signed(enumeration(descriptor, json, path)?.into(), out),
+            Kind::Bool => {
+                let value = json.as_bool().ok_or_else(|| path.expected("true or false", json))?;
+                encode_varint(value.into(), out);
+            }
+            Kind::String => put_bytes(string(json, path)?.as_bytes(), out),
+            Kind::Bytes => put_bytes(&bytes(json, path)?, out),
+            Kind::Double => out.extend(float(json, path)?.to_le_bytes()),
+            Kind::Float => out.extend((float(json, path)? as f32).to_le_bytes()),
+            _ => put_integer(kind, json, path, out)?,
+        }
+        Ok(())
     }
 }
 
-/// The messages whose JSON form is not that of their fields.
+/// Why a field cannot be given beside those that were given before it, if so.
+fn fits(field: &FieldDescriptor, given: &[(FieldDescriptor, &str, &Json)]) -> Result<(), String> {
+    let oneof = field.containing_oneof();
+    for (other, ..) in given {
+        if other.number() == field.number() {
+            return Err("is given twice".to_owned());
+        }
+        if oneof.is_some() && other.containing_oneof() == oneof {
+            return Err(format!("excludes {}, which is given too", other.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Writes what `write` writes behind its length.
+fn delimited<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
+    let start = out.len();
+    // Room for a length of one byte, which is most often enough.
+    out.push(0);
+    let value = write(out)?;
+    let length = out.len() - start - 1;
+    let mut prefix = Vec::new();
+    if length < 0x80 {
+        prefix.push(length as u8);
+    } else {
+        encode_varint(length as u64, &mut prefix);
+    }
+    out.splice(start..=start, prefix);
+    Ok(value)
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_signed(value: i64, out: &mut Vec<u8>) {
+    encode_varint(value.cast_unsigned(), out);
+}
+
+fn put_integer(kind: &Kind, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let zigzag = |value: i64| ((value << 1) ^ (value >> 63)).cast_unsigned();
+    match kind {
+        Kind::Int32 => put_signed(integer::<i32>(json, path)?.into(), out),
+        Kind::Int64 => put_signed(integer(json, path)?, out),
+        Kind::Uint32 => encode_varint(integer::<u32>(json, path)?.into(), out),
+        Kind::Uint64 => encode_varint(integer(json, path)?, out),
+        Kind::Sint32 => encode_varint(zigzag(integer::<i32>(json, path)?.into()), out),
+        Kind::Sint64 => encode_varint(zigzag(integer(json, path)?), out),
+        Kind::Fixed32 => out.extend(integer::<u32>(json, path)?.to_le_bytes()),
+        Kind::Sfixed32 => out.extend(integer::<i32>(json, path)?.to_le_bytes()),
+        Kind::Fixed64 => out.extend(integer::<u64>(json, path)?.to_le_bytes()),
+        Kind::Sfixed64 => out.extend(integer::<i64>(json, path)?.to_le_bytes()),
+        other => return Err(path.error(format!("{other:?} is not a kind of integers"))),
+    }
+    Ok(())
+}
+
+fn wire_type(kind: &Kind) -> WireType {
+    match kind {
+        Kind::Message(_) | Kind::String | Kind::Bytes => WireType::LengthDelimited,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => WireType::SixtyFourBit,
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => WireType::ThirtyTwoBit,
+        _ => WireType::Varint,
+    }
+}
+
+/// `google.protobuf.Struct` and `ListValue`: any object, any list.
+fn dynamic(name: &str, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    match (name, json) {
+        ("Struct", Json::Object(fields)) => {
+            for (key, value) in fields {
+                // A map's entry: field 1 of the message, the key its field 1 and the value its field 2.
+                encode_key(1, WireType::LengthDelimited, out);
+                delimited(out, |out| {
+                    encode_key(1, WireType::LengthDelimited, out);
+                    put_bytes(key.as_bytes(), out);
+                    encode_key(2, WireType::LengthDelimited, out);
+                    delimited(out, |out| dynamic_value(value, &path.then(Step::Key(key)), out))
+                })?;
+            }
+        }
+        ("ListValue", Json::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                encode_key(1, WireType::LengthDelimited, out);
+                delimited(out, |out| dynamic_value(item, &path.then(Step::Index(index)), out))?;
+            }
+        }
+        ("Struct", other) => return Err(path.expected("an object", other)),
+        (_, other) => return Err(path.expected("a list", other)),
+    }
+    Ok(())
+}
+
+/// `google.protobuf.Value`: anything.
+fn dynamic_value(json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    match json {
+        Json::Null => {
+            encode_key(1, WireType::Varint, out);
+            out.push(0);
+        }
+        Json::Number(_) => {
+            encode_key(2, WireType::SixtyFourBit, out);
+            out.extend(float(json, path)?.to_le_bytes());
+        }
+        Json::String(text) => {
+            encode_key(3, WireType::LengthDelimited, out);
+            put_bytes(text.as_bytes(), out);
+        }
+        Json::Bool(value) => {
+            encode_key(4, WireType::Varint, out);
+            out.push(u8::from(*value));
+        }
+        Json::Object(_) => {
+            encode_key(5, WireType::LengthDelimited, out);
+            delimited(out, |out| dynamic("Struct", json, path, out))?;
+        }
+        Json::Array(_) => {
+            encode_key(6, WireType::LengthDelimited, out);
+            delimited(out, |out| dynamic("ListValue", json, path, out))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_wrapper(name: &str) -> bool {
+    matches!(
+        name,
+        "BoolValue"
+            | "BytesValue"
+            | "DoubleValue"
+            | "FloatValue"
+            | "Int32Value"
+            | "Int64Value"
+            | "StringValue"
+            | "UInt32Value"
+            | "UInt64Value"
+    )
+}
+
+/// The messages whose JSON form is not that of their fields: within an `Any` it stands under `value`.
 fn is_well_known(name: &str) -> bool {
     name.strip_prefix("google.protobuf.").is_some_and(|name| {
-        matches!(
-            name,
-            "BoolValue"
-                | "BytesValue"
-                | "DoubleValue"
-                | "Duration"
-                | "FieldMask"
-                | "FloatValue"
-                | "Int32Value"
-                | "Int64Value"
-                | "ListValue"
-                | "StringValue"
-                | "Struct"
-                | "Timestamp"
-                | "UInt32Value"
-                | "UInt64Value"
-                | "Value"
-        )
+        is_wrapper(name)
+            || matches!(
+                name,
+                "Any" | "Duration" | "FieldMask" | "ListValue" | "Struct" | "Timestamp" | "Value"
+            )
     })
 }
 
@@ -267,19 +467,16 @@ fn accepts_null(field: &FieldDescriptor) -> bool {
     }
 }
 
-fn map_key(kind: &Kind, key: &str, path: &Path<'_>) -> Result<MapKey, Error> {
-    let json = || Json::String(key.to_owned());
-    Ok(match kind {
-        Kind::String => MapKey::String(key.to_owned()),
+fn map_key(kind: &Kind, key: &str, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    match kind {
+        Kind::String => put_bytes(key.as_bytes(), out),
         Kind::Bool => {
-            MapKey::Bool(key.parse().map_err(|_| path.expected("true or false as a key", &json()))?)
+            let value = key.parse().map_err(|_| path.error(format!("{key:?} is neither true nor false")))?;
+            encode_varint(bool::into(value), out);
         }
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => MapKey::I32(integer(&json(), path)?),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => MapKey::I64(integer(&json(), path)?),
-        Kind::Uint32 | Kind::Fixed32 => MapKey::U32(integer(&json(), path)?),
-        Kind::Uint64 | Kind::Fixed64 => MapKey::U64(integer(&json(), path)?),
-        other => return Err(path.error(format!("{other:?} cannot be a key"))),
-    })
+        _ => put_integer(kind, &Json::String(key.to_owned()), path, out)?,
+    }
+    Ok(())
 }
 
 fn enumeration(descriptor: &EnumDescriptor, json: &Json, path: &Path<'_>) -> Result<i32, Error> {
