@@ -308,25 +308,9 @@ fn tunnels_go_through_a_post() {
     assert!(line.contains(r#""x-by":"far""#), "{line}");
 }
 
-/// Runs a test as it is where transparent sockets are allowed, and else as root of a user namespace of its own.
-fn with_transparent_sockets(test: &str, run: impl FnOnce()) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    if socket.set_ip_transparent_v4(true).is_ok() {
-        return run();
-    }
-    let again = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
-    let status = std::process::Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", again])
-        .arg(std::env::current_exe().unwrap())
-        .arg(test)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{test} failed in a user namespace of its own");
-}
-
 #[test]
 fn upstream_connections_come_from_the_client() {
-    with_transparent_sockets("upstream_connections_come_from_the_client", from_the_client);
+    support::with_transparent_sockets("upstream_connections_come_from_the_client", from_the_client);
 }
 
 fn from_the_client() {

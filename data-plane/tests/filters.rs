@@ -211,6 +211,10 @@ fn connect_clients_talk_to_grpc_servers() {
 
 #[test]
 fn requests_come_from_the_clients_address() {
+    support::with_transparent_sockets("requests_come_from_the_clients_address", from_the_client);
+}
+
+fn from_the_client() {
     let listener = support::listen();
     let app = listener.local_addr().unwrap();
     let peer = std::thread::spawn(move || {

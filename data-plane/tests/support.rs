@@ -35,6 +35,22 @@ pub fn listen() -> TcpListener {
     listener
 }
 
+/// Runs a test as it is where transparent sockets are allowed, and else as root of a user namespace of its own.
+pub fn with_transparent_sockets(test: &str, run: impl FnOnce()) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    if socket.set_ip_transparent_v4(true).is_ok() {
+        return run();
+    }
+    let again = "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture";
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", again])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in a user namespace of its own");
+}
+
 /// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {

@@ -62,10 +62,11 @@ fn line(request: &Request) -> anyhow::Result<Vec<u8>> {
 
 /// Reads one reply; a failure becomes an error.
 pub(crate) fn receive(reader: &mut impl BufRead) -> anyhow::Result<Reply> {
+    const AWAY: &str = "the daemon went away; its log is node.log in the state directory";
     let mut line = String::new();
-    reader.read_line(&mut line).context("the daemon went away")?;
+    reader.read_line(&mut line).context(AWAY)?;
     if line.is_empty() {
-        bail!("the daemon went away; its log is node.log in the state directory");
+        bail!(AWAY);
     }
     match serde_json::from_str(&line)? {
         Reply::Failed(message) => bail!(message),
