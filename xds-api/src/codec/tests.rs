@@ -191,3 +191,42 @@ fn fields_that_are_not_known_are_found() {
     let name = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     assert_eq!(find(&inside, &[]), Some((name.to_owned(), vec![1000])));
 }
+
+/// prost-reflect reads the same into a tree of dynamic messages; what it writes is the reference.
+#[test]
+fn the_bytes_are_those_of_another_encoder() {
+    use prost::Message;
+    let json = serde_json::json!({
+        "name": "all",
+        "metadata": {"filter_metadata": {"a": {"null": null, "text": "x", "flag": true, "number": -1.5,
+            "empty": {}, "list": [1, "two", [], {"three": 3}]}}},
+        "virtual_hosts": [{
+            "name": "v".repeat(300),
+            "domains": ["*"],
+            "require_tls": "EXTERNAL_ONLY",
+            "routes": [{
+                "match": {"safe_regex": {"regex": ".*"}, "grpc": {}, "runtime_fraction":
+                    {"default_value": {"numerator": 7, "denominator": "MILLION"}}},
+                "route": {
+                    "cluster": "c", "timeout": "0.250s", "priority": "HIGH", "auto_host_rewrite": false,
+                    "retry_policy": {"num_retries": 0, "retriable_status_codes": [200, 503, 70000],
+                        "host_selection_retry_max_attempts": "-3"},
+                    "hash_policy": [{"terminal": true, "cookie": {"name": "n", "ttl": "0s"}}],
+                },
+                "typed_per_filter_config": {"f": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "wrapped"},
+                    "none": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig"}},
+            }],
+        }],
+        "validate_clusters": false,
+        "max_direct_response_body_size_bytes": 4096,
+    });
+    let codec = Codec::new();
+    let name = "envoy.config.route.v3.RouteConfiguration";
+    let descriptor = codec.descriptor(name).unwrap();
+    let ours = read::Reader::new(&codec.pool, UnknownFields::Reject).message(&descriptor, &json).unwrap();
+    let theirs = DynamicMessage::deserialize(descriptor.clone(), &json).unwrap();
+    assert_eq!(DynamicMessage::decode(descriptor, ours.as_slice()).unwrap(), theirs);
+    // Neither keeps an order within a map, so only the lengths can be held against each other.
+    assert_eq!(ours.len(), theirs.encode_to_vec().len());
+}
