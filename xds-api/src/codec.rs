@@ -5,6 +5,7 @@
 //! path of the field it is about, in the words of the input.
 
 mod merge;
+mod out;
 mod read;
 mod unknown;
 mod yaml;
@@ -116,10 +117,10 @@ impl Codec {
         unknown: UnknownFields,
     ) -> Result<Read<M>, Error> {
         let name = M::full_name();
-        let mut reader = read::Reader::new(&self.pool, unknown);
-        let bytes = reader.message(&self.descriptor(&name)?, value)?;
+        let reader = read::Reader::new(&self.pool, unknown);
+        let (bytes, unknown) = reader.read(&self.descriptor(&name)?, value)?;
         let message = M::decode(bytes.as_slice()).map_err(|source| Error::Decode { name, source })?;
-        Ok(Read { message, unknown: reader.into_unknown() })
+        Ok(Read { message, unknown })
     }
 
     /// Reads a JSON object with an `@type` into an `Any`.

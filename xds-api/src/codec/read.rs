@@ -9,12 +9,13 @@ use std::fmt;
 
 use prost::Message;
 use prost::bytes::Bytes;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::WireType;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
 use serde_json::{Map, Value as Json};
 
+use super::out::Out;
 use super::{Error, UnknownFields};
 
 /// Reads one input; it gathers the unknown fields that it passes over.
@@ -22,6 +23,7 @@ pub(super) struct Reader<'a> {
     pool: &'a DescriptorPool,
     policy: UnknownFields,
     unknown: Vec<String>,
+    out: Out,
 }
 
 /// Where the reader is: a list through the callers' frames, written out only for an error.
@@ -63,6 +65,14 @@ impl<'a> Path<'a> {
         Error::Field { path: self.to_string(), reason: reason.into() }
     }
 
+    fn object<'j>(&self, json: &'j Json) -> Result<&'j Map<String, Json>, Error> {
+        json.as_object().ok_or_else(|| self.expected("an object", json))
+    }
+
+    fn list<'j>(&self, json: &'j Json) -> Result<&'j [Json], Error> {
+        json.as_array().map(Vec::as_slice).ok_or_else(|| self.expected("a list", json))
+    }
+
     fn expected(&self, what: &str, found: &Json) -> Error {
         let mut shown = found.to_string();
         if shown.len() > 60 {
@@ -74,50 +84,41 @@ impl<'a> Path<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(pool: &'a DescriptorPool, policy: UnknownFields) -> Self {
-        Self { pool, policy, unknown: Vec::new() }
+        Self { pool, policy, unknown: Vec::new(), out: Out::default() }
     }
 
-    pub(super) fn into_unknown(self) -> Vec<String> {
-        self.unknown
-    }
-
-    /// The bytes of a message.
-    pub(super) fn message(&mut self, descriptor: &MessageDescriptor, json: &Json) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::new();
-        self.any_message(descriptor, json, &Path { parent: None, step: Step::Root }, &mut out)?;
-        Ok(out)
-    }
-
-    fn any_message(
-        &mut self,
+    /// The bytes of a message, and the paths of the unknown fields that were passed over.
+    pub(super) fn read(
+        mut self,
         descriptor: &MessageDescriptor,
         json: &Json,
-        path: &Path<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    ) -> Result<(Vec<u8>, Vec<String>), Error> {
+        self.message(descriptor, json, &Path { parent: None, step: Step::Root })?;
+        Ok((self.out.into_bytes(), self.unknown))
+    }
+
+    fn message(&mut self, descriptor: &MessageDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
         if let Some(name) = descriptor.full_name().strip_prefix("google.protobuf.") {
             match name {
-                "Any" => return self.packed(json, path, out),
-                "Value" => return dynamic_value(json, path, out),
-                "Struct" | "ListValue" => return dynamic(name, json, path, out),
-                _ if is_wrapper(name) => return self.wrapper(descriptor, json, path, out),
+                "Any" => return self.any(json, path),
+                "ListValue" => return self.list_value(json, path),
+                "Struct" => return self.structure(json, path),
+                "Value" => return self.value(json, path),
+                _ if is_wrapper(name) => return self.wrapper(descriptor, json, path),
                 "Duration" | "FieldMask" | "Timestamp" => {
                     let message = DynamicMessage::deserialize(descriptor.clone(), json)
                         .map_err(|error| path.error(error.to_string()))?;
-                    out.extend(message.encode_to_vec());
+                    self.out.raw(&message.encode_to_vec());
                     return Ok(());
                 }
                 _ => {}
             }
         }
-        let Json::Object(object) = json else {
-            return Err(path.expected("an object", json));
-        };
-        self.fields(descriptor, object, path, out)
+        self.fields(descriptor, path.object(json)?, path)
     }
 
     /// An `Any`: the message that `@type` names, packed. An empty object is an empty `Any`, as Envoy reads it.
-    fn packed(&mut self, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn any(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
         const TYPE_URL: u32 = 1;
         const VALUE: u32 = 2;
         let Json::Object(object) = json else {
@@ -136,22 +137,21 @@ impl<'a> Reader<'a> {
             .pool
             .get_message_by_name(name)
             .ok_or_else(|| path.then(Step::Field("@type")).error(format!("message {name:?} is not known")))?;
-        encode_key(TYPE_URL, WireType::LengthDelimited, out);
-        put_bytes(type_url.as_bytes(), out);
-        let start = out.len();
-        encode_key(VALUE, WireType::LengthDelimited, out);
-        let empty = delimited(out, |out| {
-            let start = out.len();
-            if is_well_known(name) {
-                let value = object.get("value").unwrap_or(&Json::Null);
-                self.any_message(&descriptor, value, &path.then(Step::Field("value")), out)?;
-            } else {
-                self.fields(&descriptor, object, path, out)?;
-            }
-            Ok(out.len() == start)
-        })?;
-        if empty {
-            out.truncate(start);
+        self.out.key(TYPE_URL, WireType::LengthDelimited);
+        self.out.bytes(type_url.as_bytes());
+        let start = self.out.len();
+        let open = self.out.open_field(VALUE);
+        let inner = self.out.len();
+        if is_well_known(name) {
+            let value = object.get("value").unwrap_or(&Json::Null);
+            self.message(&descriptor, value, &path.then(Step::Field("value")))?;
+        } else {
+            self.fields(&descriptor, object, path)?;
+        }
+        if self.out.len() == inner {
+            self.out.truncate(start);
+        } else {
+            self.out.close(open);
         }
         Ok(())
     }
@@ -161,7 +161,6 @@ impl<'a> Reader<'a> {
         descriptor: &MessageDescriptor,
         object: &Map<String, Json>,
         path: &Path<'_>,
-        out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let mut given: Vec<(FieldDescriptor, &str, &Json)> = Vec::with_capacity(object.len());
         for (name, json) in object {
@@ -188,32 +187,26 @@ impl<'a> Reader<'a> {
         }
         given.sort_unstable_by_key(|(field, ..)| field.number());
         for (field, name, json) in &given {
-            self.field(field, json, &path.then(Step::Field(name)), out)?;
+            self.field(field, json, &path.then(Step::Field(name)))?;
         }
         Ok(())
     }
 
-    fn field(
-        &mut self,
-        field: &FieldDescriptor,
-        json: &Json,
-        path: &Path<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn field(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
         if field.is_map() {
-            return self.map(field, json, path, out);
+            return self.map(field, json, path);
         }
         let kind = field.kind();
         if field.is_list() {
-            return self.list(field, &kind, json, path, out);
+            return self.list(field, &kind, json, path);
         }
-        let start = out.len();
-        encode_key(field.number(), wire_type(&kind), out);
-        let value = out.len();
-        self.single(&kind, json, path, out)?;
+        let start = self.out.len();
+        self.out.key(field.number(), wire_type(&kind));
+        let value = self.out.len();
+        self.single(&kind, json, path)?;
         // Without presence, a default is not written. Each of them is nothing but zeros, the empty string's length, too.
-        if !field.supports_presence() && out.iter().skip(value).all(|byte| *byte == 0) {
-            out.truncate(start);
+        if !field.supports_presence() && self.out.is_zero_from(value) {
+            self.out.truncate(start);
         }
         Ok(())
     }
@@ -224,85 +217,151 @@ impl<'a> Reader<'a> {
         kind: &Kind,
         json: &Json,
         path: &Path<'_>,
-        out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let Json::Array(items) = json else {
-            return Err(path.expected("a list", json));
-        };
-        if field.is_packed() {
-            if items.is_empty() {
-                return Ok(());
-            }
-            encode_key(field.number(), WireType::LengthDelimited, out);
-            return delimited(out, |out| {
-                for (index, item) in items.iter().enumerate() {
-                    self.single(kind, item, &path.then(Step::Index(index)), out)?;
-                }
-                Ok(())
-            });
-        }
+        let items = path.list(json)?;
+        let packed = (field.is_packed() && !items.is_empty()).then(|| self.out.open_field(field.number()));
         for (index, item) in items.iter().enumerate() {
-            encode_key(field.number(), wire_type(kind), out);
-            self.single(kind, item, &path.then(Step::Index(index)), out)?;
+            if packed.is_none() {
+                self.out.key(field.number(), wire_type(kind));
+            }
+            self.single(kind, item, &path.then(Step::Index(index)))?;
+        }
+        if let Some(open) = packed {
+            self.out.close(open);
         }
         Ok(())
     }
 
-    fn map(
-        &mut self,
-        field: &FieldDescriptor,
-        json: &Json,
-        path: &Path<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let Json::Object(object) = json else {
-            return Err(path.expected("an object", json));
-        };
+    fn map(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+        let object = path.object(json)?;
         let entry = field.kind();
         let entry = entry.as_message().ok_or_else(|| path.error("is a map without an entry type"))?;
         let (keys, values) = (entry.map_entry_key_field(), entry.map_entry_value_field());
         let (key_kind, value_kind) = (keys.kind(), values.kind());
         for (key, value) in object {
             let path = path.then(Step::Key(key));
-            encode_key(field.number(), WireType::LengthDelimited, out);
-            delimited(out, |out| {
-                encode_key(keys.number(), wire_type(&key_kind), out);
-                map_key(&key_kind, key, &path, out)?;
-                encode_key(values.number(), wire_type(&value_kind), out);
-                self.single(&value_kind, value, &path, out)
-            })?;
+            let open = self.out.open_field(field.number());
+            self.out.key(keys.number(), wire_type(&key_kind));
+            self.map_key(&key_kind, key, &path)?;
+            self.out.key(values.number(), wire_type(&value_kind));
+            self.single(&value_kind, value, &path)?;
+            self.out.close(open);
+        }
+        Ok(())
+    }
+
+    fn map_key(&mut self, kind: &Kind, key: &str, path: &Path<'_>) -> Result<(), Error> {
+        match (kind, key) {
+            (Kind::String, key) => self.out.bytes(key.as_bytes()),
+            (Kind::Bool, "true") => self.out.unsigned(1),
+            (Kind::Bool, "false") => self.out.unsigned(0),
+            (Kind::Bool, other) => {
+                return Err(path.error(format!("{other:?} is neither true nor false")));
+            }
+            _ => self.integer(kind, &Json::String(key.to_owned()), path)?,
         }
         Ok(())
     }
 
     /// One of the messages that hold one value only to have presence.
-    fn wrapper(
-        &mut self,
-        descriptor: &MessageDescriptor,
-        json: &Json,
-        path: &Path<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn wrapper(&mut self, descriptor: &MessageDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
         let value = descriptor.get_field(1).ok_or_else(|| path.error("is a wrapper of nothing"))?;
-        self.field(&value, json, path, out)
+        self.field(&value, json, path)
     }
 
     /// A value without its key.
-    fn single(&mut self, kind: &Kind, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn single(&mut self, kind: &Kind, json: &Json, path: &Path<'_>) -> Result<(), Error> {
         match kind {
             Kind::Message(descriptor) => {
-                return delimited(out, |out| self.any_message(descriptor, json, path, out));
+                let open = self.out.open();
+                self.message(descriptor, json, path)?;
+                self.out.close(open);
             }
-            Kind::Enum(descriptor) => put_signed(enumeration(descriptor, json, path)?.into(), out),
+            Kind::Enum(descriptor) => self.out.signed(enumeration(descriptor, json, path)?.into()),
             Kind::Bool => {
                 let value = json.as_bool().ok_or_else(|| path.expected("true or false", json))?;
-                encode_varint(value.into(), out);
+                self.out.unsigned(value.into());
             }
-            Kind::String => put_bytes(string(json, path)?.as_bytes(), out),
-            Kind::Bytes => put_bytes(&bytes(json, path)?, out),
-            Kind::Double => out.extend(float(json, path)?.to_le_bytes()),
-            Kind::Float => out.extend((float(json, path)? as f32).to_le_bytes()),
-            _ => put_integer(kind, json, path, out)?,
+            Kind::String => self.out.bytes(string(json, path)?.as_bytes()),
+            Kind::Bytes => self.out.bytes(&bytes(json, path)?),
+            Kind::Double => self.out.raw(&float(json, path)?.to_le_bytes()),
+            Kind::Float => self.out.raw(&(float(json, path)? as f32).to_le_bytes()),
+            _ => self.integer(kind, json, path)?,
+        }
+        Ok(())
+    }
+
+    fn integer(&mut self, kind: &Kind, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+        let out = &mut self.out;
+        match kind {
+            Kind::Int32 => out.signed(integer::<i32>(json, path)?.into()),
+            Kind::Int64 => out.signed(integer(json, path)?),
+            Kind::Uint32 => out.unsigned(integer::<u32>(json, path)?.into()),
+            Kind::Uint64 => out.unsigned(integer(json, path)?),
+            Kind::Sint32 => out.zigzag(integer::<i32>(json, path)?.into()),
+            Kind::Sint64 => out.zigzag(integer(json, path)?),
+            Kind::Fixed32 => out.raw(&integer::<u32>(json, path)?.to_le_bytes()),
+            Kind::Sfixed32 => out.raw(&integer::<i32>(json, path)?.to_le_bytes()),
+            Kind::Fixed64 => out.raw(&integer::<u64>(json, path)?.to_le_bytes()),
+            Kind::Sfixed64 => out.raw(&integer::<i64>(json, path)?.to_le_bytes()),
+            other => return Err(path.error(format!("{other:?} is not a kind of integers"))),
+        }
+        Ok(())
+    }
+
+    /// `google.protobuf.Struct`: any object. Its one field is a map, of key 1 and value 2.
+    fn structure(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+        for (key, value) in path.object(json)? {
+            let entry = self.out.open_field(1);
+            self.out.key(1, WireType::LengthDelimited);
+            self.out.bytes(key.as_bytes());
+            let open = self.out.open_field(2);
+            self.value(value, &path.then(Step::Key(key)))?;
+            self.out.close(open);
+            self.out.close(entry);
+        }
+        Ok(())
+    }
+
+    /// `google.protobuf.ListValue`: any list.
+    fn list_value(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+        for (index, item) in path.list(json)?.iter().enumerate() {
+            let open = self.out.open_field(1);
+            self.value(item, &path.then(Step::Index(index)))?;
+            self.out.close(open);
+        }
+        Ok(())
+    }
+
+    /// `google.protobuf.Value`: anything.
+    fn value(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+        match json {
+            Json::Null => {
+                self.out.key(1, WireType::Varint);
+                self.out.unsigned(0);
+            }
+            Json::Number(_) => {
+                self.out.key(2, WireType::SixtyFourBit);
+                self.out.raw(&float(json, path)?.to_le_bytes());
+            }
+            Json::String(text) => {
+                self.out.key(3, WireType::LengthDelimited);
+                self.out.bytes(text.as_bytes());
+            }
+            Json::Bool(value) => {
+                self.out.key(4, WireType::Varint);
+                self.out.unsigned((*value).into());
+            }
+            Json::Object(_) => {
+                let open = self.out.open_field(5);
+                self.structure(json, path)?;
+                self.out.close(open);
+            }
+            Json::Array(_) => {
+                let open = self.out.open_field(6);
+                self.list_value(json, path)?;
+                self.out.close(open);
+            }
         }
         Ok(())
     }
@@ -322,50 +381,6 @@ fn fits(field: &FieldDescriptor, given: &[(FieldDescriptor, &str, &Json)]) -> Re
     Ok(())
 }
 
-/// Writes what `write` writes behind its length.
-fn delimited<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
-    let start = out.len();
-    // Room for a length of one byte, which is most often enough.
-    out.push(0);
-    let value = write(out)?;
-    let length = out.len() - start - 1;
-    let mut prefix = Vec::new();
-    if length < 0x80 {
-        prefix.push(length as u8);
-    } else {
-        encode_varint(length as u64, &mut prefix);
-    }
-    out.splice(start..=start, prefix);
-    Ok(value)
-}
-
-fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    encode_varint(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
-}
-
-fn put_signed(value: i64, out: &mut Vec<u8>) {
-    encode_varint(value.cast_unsigned(), out);
-}
-
-fn put_integer(kind: &Kind, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    let zigzag = |value: i64| ((value << 1) ^ (value >> 63)).cast_unsigned();
-    match kind {
-        Kind::Int32 => put_signed(integer::<i32>(json, path)?.into(), out),
-        Kind::Int64 => put_signed(integer(json, path)?, out),
-        Kind::Uint32 => encode_varint(integer::<u32>(json, path)?.into(), out),
-        Kind::Uint64 => encode_varint(integer(json, path)?, out),
-        Kind::Sint32 => encode_varint(zigzag(integer::<i32>(json, path)?.into()), out),
-        Kind::Sint64 => encode_varint(zigzag(integer(json, path)?), out),
-        Kind::Fixed32 => out.extend(integer::<u32>(json, path)?.to_le_bytes()),
-        Kind::Sfixed32 => out.extend(integer::<i32>(json, path)?.to_le_bytes()),
-        Kind::Fixed64 => out.extend(integer::<u64>(json, path)?.to_le_bytes()),
-        Kind::Sfixed64 => out.extend(integer::<i64>(json, path)?.to_le_bytes()),
-        other => return Err(path.error(format!("{other:?} is not a kind of integers"))),
-    }
-    Ok(())
-}
-
 fn wire_type(kind: &Kind) -> WireType {
     match kind {
         Kind::Message(_) | Kind::String | Kind::Bytes => WireType::LengthDelimited,
@@ -373,64 +388,6 @@ fn wire_type(kind: &Kind) -> WireType {
         Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => WireType::ThirtyTwoBit,
         _ => WireType::Varint,
     }
-}
-
-/// `google.protobuf.Struct` and `ListValue`: any object, any list.
-fn dynamic(name: &str, json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    match (name, json) {
-        ("Struct", Json::Object(fields)) => {
-            for (key, value) in fields {
-                // A map's entry: field 1 of the message, the key its field 1 and the value its field 2.
-                encode_key(1, WireType::LengthDelimited, out);
-                delimited(out, |out| {
-                    encode_key(1, WireType::LengthDelimited, out);
-                    put_bytes(key.as_bytes(), out);
-                    encode_key(2, WireType::LengthDelimited, out);
-                    delimited(out, |out| dynamic_value(value, &path.then(Step::Key(key)), out))
-                })?;
-            }
-        }
-        ("ListValue", Json::Array(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                encode_key(1, WireType::LengthDelimited, out);
-                delimited(out, |out| dynamic_value(item, &path.then(Step::Index(index)), out))?;
-            }
-        }
-        ("Struct", other) => return Err(path.expected("an object", other)),
-        (_, other) => return Err(path.expected("a list", other)),
-    }
-    Ok(())
-}
-
-/// `google.protobuf.Value`: anything.
-fn dynamic_value(json: &Json, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    match json {
-        Json::Null => {
-            encode_key(1, WireType::Varint, out);
-            out.push(0);
-        }
-        Json::Number(_) => {
-            encode_key(2, WireType::SixtyFourBit, out);
-            out.extend(float(json, path)?.to_le_bytes());
-        }
-        Json::String(text) => {
-            encode_key(3, WireType::LengthDelimited, out);
-            put_bytes(text.as_bytes(), out);
-        }
-        Json::Bool(value) => {
-            encode_key(4, WireType::Varint, out);
-            out.push(u8::from(*value));
-        }
-        Json::Object(_) => {
-            encode_key(5, WireType::LengthDelimited, out);
-            delimited(out, |out| dynamic("Struct", json, path, out))?;
-        }
-        Json::Array(_) => {
-            encode_key(6, WireType::LengthDelimited, out);
-            delimited(out, |out| dynamic("ListValue", json, path, out))?;
-        }
-    }
-    Ok(())
 }
 
 fn is_wrapper(name: &str) -> bool {
@@ -465,18 +422,6 @@ fn accepts_null(field: &FieldDescriptor) -> bool {
         Kind::Enum(descriptor) => descriptor.full_name() == "google.protobuf.NullValue",
         _ => false,
     }
-}
-
-fn map_key(kind: &Kind, key: &str, path: &Path<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    match kind {
-        Kind::String => put_bytes(key.as_bytes(), out),
-        Kind::Bool => {
-            let value = key.parse().map_err(|_| path.error(format!("{key:?} is neither true nor false")))?;
-            encode_varint(bool::into(value), out);
-        }
-        _ => put_integer(kind, &Json::String(key.to_owned()), path, out)?,
-    }
-    Ok(())
 }
 
 fn enumeration(descriptor: &EnumDescriptor, json: &Json, path: &Path<'_>) -> Result<i32, Error> {
