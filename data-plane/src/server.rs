@@ -142,7 +142,7 @@ impl Main {
             self.server.record(stat::initialization_time_ms, self.started.elapsed().as_millis() as u64);
             self.publish_state();
             tracing::info!("all dependencies initialized; workers run");
-            crate::resident::forget_startup();
+            tokio::task::spawn_local(crate::resident::settle());
         }
     }
 
