@@ -4,6 +4,7 @@
 mod certs;
 mod clusters;
 mod config_dump;
+mod counts;
 mod info;
 mod lifecycle;
 mod listeners;
@@ -124,9 +125,15 @@ where
 {
     let main = main.clone();
     tokio::task::spawn_local(async move {
+        let counts = counts::Connection::new(&main.stats);
         let service = service_fn(|request| {
             let main = main.clone();
-            async move { Ok::<_, Infallible>(answer(main, request).await) }
+            let request = counts.request(request);
+            async move {
+                let page = answer(main, request.0).await;
+                request.1.answered(page.status());
+                Ok::<_, Infallible>(page)
+            }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

@@ -8,7 +8,7 @@ pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod target;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use crate::pool::limits::{Level, Limits, Resource};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as set, cluster_outlier};
 use crate::stream_info::{ClusterInfo, DownstreamInfo, UpstreamAddress};
+use crate::tls::counts::OfCluster;
 use crate::worker::Shared;
 use crate::worker::state::Worker;
 use origins::{Origin, Origins};
@@ -64,6 +65,7 @@ pub(crate) struct Cluster {
     /// Nothing new comes: connections serve what they have, and no more.
     retired: Cell<bool>,
     origins: Origins,
+    tls: OnceCell<Rc<OfCluster>>,
 }
 
 impl Cluster {
@@ -84,6 +86,7 @@ impl Cluster {
             found: RefCell::default(),
             retired: Cell::new(false),
             origins: Origins::new(&shared.store),
+            tls: OnceCell::new(),
             config: config.clone(),
         })
     }
@@ -177,6 +180,11 @@ impl Cluster {
 
     pub(crate) fn stats(&self) -> &set::Scope {
         &self.stats
+    }
+
+    /// What handshakes count in.
+    fn tls_counts(&self) -> &Rc<OfCluster> {
+        self.tls.get_or_init(|| Rc::new(OfCluster::new(&self.stats)))
     }
 
     pub(crate) fn limits(&self, priority: Priority) -> &Rc<Limits> {

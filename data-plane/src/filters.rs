@@ -256,7 +256,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::CdnLoop(config) => Box::new(cdn_loop::Filter(config.clone())),
         HttpFilterKind::Csrf(config) => Box::new(csrf::Filter::new(config, build)),
         HttpFilterKind::HeaderToMetadata(config) => Box::new(header_to_metadata::Filter::new(config, build)),
-        HttpFilterKind::HealthCheck(config) => Box::new(health_check::Filter::new(config)),
+        HttpFilterKind::HealthCheck(config) => Box::new(health_check::Filter::new(config, build)),
         HttpFilterKind::IpTagging(config) => Box::new(ip_tagging::Filter::new(config, build)),
         HttpFilterKind::SetMetadata(entries) => Box::new(set_metadata::Filter::new(entries, build)),
         HttpFilterKind::CredentialInjector(config) => {
@@ -265,7 +265,7 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         HttpFilterKind::Cors => Box::new(cors::Cors::new(build)),
         HttpFilterKind::PeerMetadata(config) => Box::new(config.clone()),
         HttpFilterKind::Alpn(config) => Box::new(config.clone()),
-        HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter(config.clone())),
+        HttpFilterKind::LocalRateLimit(config) => Box::new(local_rate_limit::Filter::new(config, build)),
         #[cfg(feature = "lua")]
         HttpFilterKind::Lua(config) => Box::new(lua::Filter::new(config, build)),
         // Such a configuration was refused.

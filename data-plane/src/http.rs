@@ -22,5 +22,6 @@ pub(crate) mod seen;
 pub(crate) mod timers;
 pub(crate) mod transform;
 pub(crate) mod tunnel;
+pub(crate) mod untold;
 mod watched;
 pub(crate) mod xfcc;

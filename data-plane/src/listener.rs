@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use sail_proxy_config::Snapshot;
-use sail_proxy_config::listener::{DrainType, Listener as Config, TrafficDirection};
+use sail_proxy_config::listener::{DrainType, Listener as Config, ListenerFilterKind, TrafficDirection};
+use sail_proxy_config::tls::DownstreamSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{LogType, Logger};
 use crate::filters::FAILING_HEALTH_CHECKS;
-use crate::stats::sets::listener as stats;
+use crate::stats::Store;
+use crate::stats::sets::{http_inspector, listener as stats, listener_manager, listener_tls, tls_inspector};
 use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo, details};
 use crate::worker::state::Worker;
 use crate::worker::{Pace, Scope, Shared};
@@ -32,6 +34,10 @@ use chain::Chain;
 pub(crate) struct Listener {
     pub(crate) config: Arc<Config>,
     pub(crate) stats: stats::Scope,
+    /// What handshakes count in; `None` without TLS.
+    tls: Option<listener_tls::Scope>,
+    /// What its filters of these kinds count in.
+    inspected: Inspected,
     /// Built when a connection first needs them: most of a sidecar's chains never see one.
     chains: Box<[OnceCell<Rc<Chain>>]>,
     default_chain: OnceCell<Rc<Chain>>,
@@ -107,10 +113,40 @@ impl Drain {
     }
 }
 
+/// Statistics of listener filters that look at a connection's first bytes.
+#[derive(Default)]
+struct Inspected {
+    tls: Option<tls_inspector::Scope>,
+    http: Option<http_inspector::Scope>,
+}
+
+impl Inspected {
+    fn new(config: &Config, store: &Store) -> Self {
+        let mut inspected = Self::default();
+        for filter in &config.listener_filters {
+            let discovered = matches!(filter.kind, ListenerFilterKind::Discovered(_));
+            if discovered || matches!(filter.kind, ListenerFilterKind::TlsInspector { .. }) {
+                inspected.tls = Some(store.scope(""));
+            }
+            if discovered || matches!(filter.kind, ListenerFilterKind::HttpInspector) {
+                inspected.http = Some(store.scope(""));
+            }
+        }
+        inspected
+    }
+}
+
 impl Listener {
     fn new(config: &Arc<Config>, shared: &Shared) -> Rc<Self> {
+        let manager: listener_manager::Scope = shared.store.pinned("");
+        manager.inc(listener_manager::listener_create_success);
         Rc::new(Self {
             stats: shared.store.scope(&stat_name(config)),
+            tls: config
+                .chains()
+                .any(|chain| matches!(chain.socket, DownstreamSocket::Tls(_)))
+                .then(|| shared.store.scope(&stat_name(config))),
+            inspected: Inspected::new(config, &shared.store),
             chains: config.filter_chains.iter().map(|_| OnceCell::new()).collect(),
             default_chain: OnceCell::new(),
             loggers: OnceCell::new(),

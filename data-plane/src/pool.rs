@@ -5,13 +5,14 @@
 //! to try another host.
 
 pub(crate) mod connect;
+pub(crate) mod ending;
 pub(crate) mod lease;
 pub(crate) mod limits;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -273,6 +274,7 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
+            pool.note_protocol(pool.connector.protocol);
             let result = pool.connector.establish().await;
             pool.connecting.set(pool.connecting.get() - 1);
             match result {
@@ -287,34 +289,60 @@ impl Pool {
                 }
                 Err(error) => {
                     drop(permit);
+                    pool.stats.inc(cluster::upstream_cx_destroy);
+                    pool.stats.inc(match error {
+                        PoolError::Timeout => cluster::upstream_cx_destroy_local,
+                        _ => cluster::upstream_cx_destroy_remote,
+                    });
                     pool.fail(&error);
                 }
             }
         });
     }
 
+    /// Counts a connection by its protocol: when it begins, where that is known then.
+    fn note_protocol(&self, protocol: Protocol) {
+        match protocol {
+            Protocol::Http1 => self.stats.inc(cluster::upstream_cx_http1_total),
+            Protocol::Http2 => self.stats.inc(cluster::upstream_cx_http2_total),
+            Protocol::Negotiated => {}
+        }
+    }
+
     fn adopt(self: &Rc<Self>, established: Established, permit: Permit) {
         self.open.set(self.open.get() + 1);
         let guard = ConnectionGuard::new(self, permit);
+        let negotiated = matches!(self.connector.protocol, Protocol::Negotiated);
         match established {
             Established::Http1 { send, connection, info } => {
-                self.stats.inc(cluster::upstream_cx_http1_total);
+                if negotiated {
+                    self.note_protocol(Protocol::Http1);
+                }
                 self.bound(&info);
-                let abort = self.abort.clone();
+                let (abort, facts) = (self.abort.clone(), info.clone());
                 tokio::task::spawn_local(async move {
-                    // How it ended shows in the request that was on it; an idle connection's end is nobody's concern.
-                    let _ = abort.run_until_cancelled(connection.with_upgrades()).await;
+                    // Why it ended shows in the request that was on it.
+                    let ended = abort.run_until_cancelled(connection.with_upgrades()).await;
+                    facts.ending.task_ended(ended.is_none(), Rc::strong_count(&facts) > 1);
                     drop(guard);
                 });
                 self.offer(H1 { send, info, idle_since: Instant::now() });
             }
             Established::Http2 { send, connection, info } => {
-                self.stats.inc(cluster::upstream_cx_http2_total);
+                if negotiated {
+                    self.note_protocol(Protocol::Http2);
+                }
                 self.bound(&info);
+                let facts = info.clone();
                 let h2 = Rc::new(H2::new(send, info));
-                let (abort, driven) = (self.abort.clone(), drive_http2(connection, h2.clone(), guard));
+                // Held by those who use it alone: when nobody does any more, the codec ends it.
+                let (abort, used) = (self.abort.clone(), Rc::downgrade(&h2));
                 tokio::task::spawn_local(async move {
-                    let _ = abort.run_until_cancelled(driven).await;
+                    let ended = abort.run_until_cancelled(drive_http2(connection, &used)).await;
+                    let wanted = used.upgrade();
+                    facts.ending.set_busy(wanted.as_ref().is_some_and(|h2| h2.streams.get() > 0));
+                    facts.ending.task_ended(ended.is_none(), wanted.is_some());
+                    drop(guard);
                 });
                 if !self.closed.get() {
                     self.shared.borrow_mut().push(h2.clone());
@@ -326,6 +354,7 @@ impl Pool {
 
     /// Sets when the connection has lasted long enough.
     fn bound(&self, info: &Facts) {
+        info.ending.count_in(&self.stats);
         info.expires.set(self.options.max_duration.map(|limit| Instant::now() + limit));
     }
 
@@ -413,10 +442,12 @@ impl Pool {
 }
 
 /// Runs an HTTP/2 connection, and notes how many streams its peer allows as it learns that.
-async fn drive_http2(mut connection: Http2Connection, h2: Rc<H2>, _guard: ConnectionGuard) {
+async fn drive_http2(mut connection: Http2Connection, h2: &Weak<H2>) {
     std::future::poll_fn(|context| {
         let done = Pin::new(&mut connection).poll(context);
-        h2.peer_streams.set(connection.current_max_send_streams());
+        if let Some(h2) = h2.upgrade() {
+            h2.peer_streams.set(connection.current_max_send_streams());
+        }
         // How it ended shows in the requests that were on it.
         done.map(|_| ())
     })

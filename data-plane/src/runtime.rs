@@ -13,6 +13,7 @@ use xds_api::google::protobuf::{Struct, Value, value::Kind};
 #[derive(Clone, Debug, Default)]
 pub struct Runtime {
     layers: Vec<Layer>,
+    configured: usize,
     values: Arc<Values>,
 }
 
@@ -100,11 +101,22 @@ impl Runtime {
             }
             runtime.layers.push(Layer { name: layer.name.clone(), admin, values });
         }
+        runtime.configured = runtime.layers.len();
         if config.is_none_or(|config| config.layers.is_empty()) {
             runtime.layers.push(Layer { name: "admin".to_owned(), admin: true, values: BTreeMap::new() });
         }
         runtime.publish();
         Ok(runtime)
+    }
+
+    /// How many layers the bootstrap has.
+    pub fn configured(&self) -> usize {
+        self.configured
+    }
+
+    /// How many values of the admin layer are in force.
+    pub fn overrides(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.admin).map(|layer| layer.values.len()).sum()
     }
 
     /// The values in force, for other threads.

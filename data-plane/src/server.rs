@@ -12,7 +12,7 @@ use xds_api::envoy::config::core::v3::Node;
 use crate::cli::Cli;
 use crate::logging::Levels;
 use crate::runtime::Runtime;
-use crate::stats::sets::{listener_manager, server as stat};
+use crate::stats::sets::{listener_manager, runtime as runtime_stat, server as stat};
 use crate::stats::{Rules, Store};
 use crate::worker::{Pace, Scope as DrainScope, Workers};
 
@@ -54,6 +54,7 @@ pub struct Main {
     failure: RefCell<Option<String>>,
     server: stat::Scope,
     listeners: listener_manager::Scope,
+    runtime_stats: runtime_stat::Scope,
 }
 
 /// What a process starts from.
@@ -88,6 +89,9 @@ impl Main {
         crate::stats::set_workers(workers);
         let stats = Store::new();
         let (server, listeners) = (stats.pinned(""), stats.pinned(""));
+        let runtime_stats: runtime_stat::Scope = stats.pinned("");
+        runtime_stats.inc(runtime_stat::load_success);
+        runtime_stats.inc(runtime_stat::override_dir_not_exists);
         let main = Rc::new(Self {
             cli,
             node,
@@ -108,6 +112,7 @@ impl Main {
             failure: RefCell::default(),
             server,
             listeners,
+            runtime_stats,
         });
         main.listeners.set(listener_manager::workers_started, 0);
         main.server.set(stat::concurrency, workers as i64);
@@ -224,9 +229,18 @@ impl Main {
         for gauge in [stat::memory_allocated, stat::memory_heap_size, stat::memory_physical_size] {
             self.server.set(gauge, memory.resident as i64);
         }
+        self.refresh_runtime();
         if let Some(discovery) = self.discovery.get() {
             discovery.refresh_stats();
         }
+    }
+
+    fn refresh_runtime(&self) {
+        let runtime = self.runtime.borrow();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.runtime_stats.set(runtime_stat::num_keys, count(runtime.keys().len()));
+        self.runtime_stats.set(runtime_stat::num_layers, count(runtime.configured()));
+        self.runtime_stats.set(runtime_stat::admin_overrides_active, i64::from(runtime.overrides() > 0));
     }
 
     fn publish_state(&self) {

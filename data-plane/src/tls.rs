@@ -2,6 +2,7 @@
 
 mod algorithms;
 pub(crate) mod context;
+pub(crate) mod counts;
 mod resolve;
 mod resumption;
 mod verify;
@@ -160,21 +161,5 @@ impl UpstreamTls {
         };
         let peer = Peer::new(session, name, &self.local);
         Ok((Stream::Client(Box::new(stream)), peer))
-    }
-}
-
-/// The statistic that a failed handshake counts in, besides the errors as a whole.
-pub(crate) fn failure_counter(error: &io::Error) -> crate::stats::Counter<crate::stats::sets::listener::Set> {
-    use crate::stats::sets::listener as stats;
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::NoCertificatesPresented) => stats::ssl_fail_verify_no_cert,
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(_))) => {
-            stats::ssl_fail_verify_san
-        }
-        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure)) => {
-            stats::ssl_fail_verify_cert_hash
-        }
-        _ => stats::ssl_fail_verify_error,
     }
 }

@@ -49,6 +49,17 @@ fn compare(name: &str) {
             wrong.push(format!("{stat}: {theirs:?} in Envoy, {ours:?} here"));
         }
     }
+    for known in case.names.iter().flatten() {
+        let lacks = |name: &&String| known.is_match(name) && !ours.names.contains(name);
+        if !envoy.names.iter().any(|name| lacks(&name)) {
+            wrong.push(format!("we have all of {known}"));
+        }
+    }
+    if let Some(known) = &case.names {
+        let lacking = envoy.names.iter().filter(|name| !ours.names.contains(name));
+        let lacking = lacking.filter(|name| !known.iter().any(|known| known.is_match(name)));
+        wrong.extend(lacking.map(|name| format!("{name}: not here")));
+    }
     assert!(wrong.is_empty(), "{name}: {} differences\n\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
@@ -89,4 +100,6 @@ cases! {
     mirror,
     limits,
     retries,
+    ends,
+    names,
 }

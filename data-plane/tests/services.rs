@@ -237,7 +237,7 @@ fn bodies_are_compressed_and_bounded() {
         assert!(!answer.head.contains("content-length"), "{}", answer.head);
     }
     assert!(call(address, "GET", "/", &[]).unwrap().body.starts_with("a body"));
-    assert_eq!(proxy.stat("http.in.compressor.gzip.gzip.response.compressed"), Some(1));
+    assert_eq!(proxy.stat("http.in.compressor.gzip.gzip.compressed"), Some(1));
 }
 
 /// A processor that marks what it sees, upper-cases bodies, and answers `/no` itself.

@@ -140,7 +140,7 @@ fn connect_ends_here() {
     client.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
     let sent = expect.len();
-    assert_eq!(log(&proxy, 1), format!("200 4 {sent} - via_upstream\n"));
+    assert_eq!(log(&proxy, 1), format!("200 4 {sent} DC downstream_remote_disconnect\n"));
     wait("the end", || (proxy.stat("cluster.tcp.upstream_cx_active")? == 0).then_some(()));
     wait("the end", || (proxy.stat("http.l.downstream_cx_active")? == 0).then_some(()));
     // Other methods go elsewhere.

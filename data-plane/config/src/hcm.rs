@@ -150,6 +150,8 @@ pub struct Http1Options {
     pub default_host_for_http_10: Option<Box<str>>,
     /// Whether trailers are let through.
     pub enable_trailers: bool,
+    /// Whether a body in chunks may have a length beside it, which is dropped.
+    pub allow_chunked_length: bool,
     /// How header names are spelled.
     pub header_case: HeaderCase,
 }
@@ -160,6 +162,7 @@ impl Default for Http1Options {
             accept_http_10: false,
             default_host_for_http_10: None,
             enable_trailers: false,
+            allow_chunked_length: false,
             header_case: HeaderCase::Lower,
         }
     }

@@ -258,6 +258,7 @@ pub(super) fn connector(
         },
         max_headers: config.http.max_response_headers_count,
         header_case: config.http.http1.header_case,
+        counts: cluster.tls_counts().clone(),
         worker: worker.clone(),
     }
 }
@@ -282,6 +283,7 @@ pub(crate) fn tcp_connector(
         http2: Http2Options::default(),
         max_headers: config.http.max_response_headers_count,
         header_case: config.http.http1.header_case,
+        counts: cluster.tls_counts().clone(),
         worker: worker.clone(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, TRANSFER_ENCODING,
     VARY,
@@ -12,10 +13,11 @@ use sail_proxy_config::http_filter::compressor::{Compressor, CompressorPerRoute,
 
 use super::compression::{Compressing, append_to_list, no_transform};
 use super::{Build, Flow, HttpFilter, Request, Response, Work};
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
 use crate::http::exchange::Exchange;
-use crate::http::transform;
-use crate::stats::sets::http_compressor as stats;
+use crate::http::transform::{self, Transform};
+use crate::stats::Counter;
+use crate::stats::sets::{http_compressor as stats, http_compressor_choice as choice};
 
 /// All compressors of a chain share this: one of them is chosen.
 const SHARED: &str = "compressor";
@@ -25,7 +27,9 @@ const STATUS: HeaderName = HeaderName::from_static("x-envoy-compression-status")
 /// The filter, with its statistics.
 pub(crate) struct Filter {
     config: Arc<Compressor>,
-    stats: stats::Scope,
+    requests: stats::Scope,
+    responses: stats::Scope,
+    choices: choice::Scope,
 }
 
 /// What the client takes, and who could give it, in the order of the filters.
@@ -40,7 +44,13 @@ impl Filter {
     pub(crate) fn new(config: &Arc<Compressor>, build: &Build<'_>) -> Self {
         let encoding = config.codec.encoding.statistic();
         let name = format!("{}.compressor.{}.{encoding}", build.prefix, config.codec_name);
-        Self { config: config.clone(), stats: build.store.scope(&name) }
+        let response = if config.names_response { format!("{name}.response") } else { name.clone() };
+        Self {
+            config: config.clone(),
+            requests: build.store.scope(&format!("{name}.request")),
+            responses: build.store.scope(&response),
+            choices: build.store.scope(&response),
+        }
     }
 
     fn per_route(&self, exchange: &Exchange, name: &str) -> Option<Arc<CompressorPerRoute>> {
@@ -52,17 +62,30 @@ fn is_enabled(direction: &Direction, exchange: &Exchange) -> bool {
     direction.enabled.now(exchange.connection.worker.runtime())
 }
 
-/// Whether the body is of a kind and size that is compressed.
-fn is_compressible(direction: &Direction, headers: &HeaderMap) -> bool {
-    is_long_enough(direction, headers) && is_of_type(direction, headers)
-}
-
 fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-fn is_long_enough(direction: &Direction, headers: &HeaderMap) -> bool {
-    length(headers).is_none_or(|length| length >= direction.min_length)
+fn is_long_enough(direction: &Direction, headers: &HeaderMap, stats: &stats::Scope) -> bool {
+    let long = length(headers).is_none_or(|length| length >= direction.min_length);
+    if !long {
+        stats.inc(stats::content_length_too_small);
+    }
+    long
+}
+
+/// What the client's wishes come to, as it is counted.
+fn choice_of(offer: &Offer, best: Option<&str>, chosen: bool) -> Counter<choice::Set> {
+    let Some(accept) = offer.accept.as_deref() else { return choice::no_accept_header };
+    match best {
+        None if accept.split(',').any(|part| part.trim_start().starts_with("identity")) => {
+            choice::header_identity
+        }
+        None => choice::header_not_valid,
+        Some(best) if !accept.contains(best) => choice::header_wildcard,
+        Some(_) if chosen => choice::header_compressor_used,
+        Some(_) => choice::header_compressor_overshadowed,
+    }
 }
 
 fn is_of_type(direction: &Direction, headers: &HeaderMap) -> bool {
@@ -120,11 +143,32 @@ fn thousandths(part: &str) -> u32 {
     quality.map_or(1000, |text| (text.trim().parse::<f64>().unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u32)
 }
 
-fn compress(library: Compress, headers: &mut HeaderMap, body: &mut Body) -> bool {
+/// Counts the bytes.
+struct Counting {
+    codec: Compressing,
+    stats: stats::Scope,
+}
+
+impl Transform for Counting {
+    fn data(&mut self, data: Bytes) -> Result<Bytes, BodyError> {
+        self.stats.add(stats::total_uncompressed_bytes, data.len() as u64);
+        let out = self.codec.data(data)?;
+        self.stats.add(stats::total_compressed_bytes, out.len() as u64);
+        Ok(out)
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+        let (out, trailers) = self.codec.end(trailers)?;
+        self.stats.add(stats::total_compressed_bytes, out.len() as u64);
+        Ok((out, trailers))
+    }
+}
+
+fn compress(library: Compress, headers: &mut HeaderMap, body: &mut Body, stats: &stats::Scope) -> bool {
     let Ok(codec) = Compressing::new(library) else { return false };
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(library.encoding.as_str()));
-    transform::wrap(body, codec);
+    transform::wrap(body, Counting { codec, stats: stats.clone() });
     true
 }
 
@@ -154,20 +198,16 @@ impl HttpFilter for Filter {
         }
         state.put(SHARED, offer);
         drop(state);
-        if let Some(direction) =
-            self.config.request.as_ref().filter(|direction| is_enabled(direction, exchange))
-        {
-            let wanted = head.protocol.is_none()
-                && !http_body::Body::is_end_stream(body)
-                && is_compressible(direction, &head.headers)
+        let direction = self.config.request.as_ref().filter(|direction| is_enabled(direction, exchange));
+        let wanted = direction.is_some_and(|direction| {
+            let open = head.protocol.is_none() && !http_body::Body::is_end_stream(body);
+            open && is_long_enough(direction, &head.headers, &self.requests)
+                && is_of_type(direction, &head.headers)
                 && !is_encoded(&head.headers)
-                && !no_transform(&head.headers);
-            if wanted && compress(self.config.codec, &mut head.headers, body) {
-                self.stats.inc(stats::request_compressed);
-            } else {
-                self.stats.inc(stats::request_not_compressed);
-            }
-        }
+                && !no_transform(&head.headers)
+        });
+        let compressed = wanted && compress(self.config.codec, &mut head.headers, body, &self.requests);
+        self.requests.inc(if compressed { stats::compressed } else { stats::not_compressed });
         Flow::Continue
     }
 
@@ -181,6 +221,7 @@ impl HttpFilter for Filter {
         };
         let direction = &self.config.response;
         if !is_enabled(direction, exchange) {
+            self.responses.inc(stats::not_compressed);
             return None;
         }
         let offer = exchange.state().take::<Offer>(SHARED).unwrap_or_default();
@@ -190,22 +231,34 @@ impl HttpFilter for Filter {
             std::mem::replace(&mut reply.response, http::Response::new(Body::Empty)).into_parts();
         let mut parts = parts;
         let headers = &mut parts.headers;
-        let eligible = status != 101
-            && !self.config.uncompressible.contains(&status)
-            && is_compressible(direction, headers)
-            && !no_transform(headers)
-            && (!self.config.disable_on_etag || !headers.contains_key(ETAG))
-            && !headers.contains_key(CONTENT_ENCODING);
-        let chosen = choose(&offer) == Some(self.config.codec.encoding.as_str());
         let empty = http_body::Body::is_end_stream(&body) || matches!(status, 204 | 304);
+        // An answer of the proxy's own without a body has no length yet where Envoy looks.
+        let ours = empty && reply.lease.is_none();
+        let long_enough = ours || is_long_enough(direction, headers, &self.responses);
+        let eligible = long_enough
+            && status != 101
+            && !self.config.uncompressible.contains(&status)
+            && is_of_type(direction, headers)
+            && !no_transform(headers)
+            && self.takes_etag(headers)
+            && !headers.contains_key(CONTENT_ENCODING);
+        let best = choose(&offer);
+        let chosen = best == Some(self.config.codec.encoding.as_str());
+        if long_enough && !empty {
+            self.choices.inc(choice_of(&offer, best, chosen));
+        }
         let encoded = is_encoded(headers) || no_transform(headers);
         let original = length(headers);
-        let compressed = eligible && chosen && !empty && !encoded && compress(library, headers, &mut body);
+        let compressed = eligible
+            && chosen
+            && !empty
+            && !encoded
+            && compress(library, headers, &mut body, &self.responses);
         if compressed {
             self.etag(headers);
-            self.stats.inc(stats::compressed);
+            self.responses.inc(stats::compressed);
         } else {
-            self.stats.inc(stats::not_compressed);
+            self.responses.inc(stats::not_compressed);
         }
         if self.config.status_header && !encoded | compressed && !empty {
             self.tell_status(headers, original, status, compressed, chosen);
@@ -219,6 +272,14 @@ impl HttpFilter for Filter {
 }
 
 impl Filter {
+    fn takes_etag(&self, headers: &HeaderMap) -> bool {
+        let takes = !self.config.disable_on_etag || !headers.contains_key(ETAG);
+        if !takes {
+            self.choices.inc(choice::not_compressed_etag);
+        }
+        takes
+    }
+
     /// Adds what became of the response, and why.
     fn tell_status(
         &self,
@@ -231,7 +292,7 @@ impl Filter {
         let direction = &self.config.response;
         let what = if compressed {
             original.map_or("Compressed".to_owned(), |length| format!("Compressed;OriginalLength={length}"))
-        } else if !is_long_enough(direction, headers) {
+        } else if length(headers).is_some_and(|length| length < direction.min_length) {
             "ContentLengthTooSmall".to_owned()
         } else if !is_of_type(direction, headers) {
             "ContentTypeNotAllowed".to_owned()

@@ -1,6 +1,7 @@
 //! `envoy.filters.http.local_ratelimit`: token buckets, shared by the process.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -10,8 +11,9 @@ use sail_proxy_decide::rate_limit::descriptor::Descriptor;
 use sail_proxy_decide::rate_limit::{LocalDescriptor, LocalRateLimit, TokenBucket, TokenBucketConfig};
 use sail_proxy_decide::route::PerFilterConfig;
 
-use super::{Flow, HttpFilter, Request, Response, Work, descriptors};
+use super::{Build, Flow, HttpFilter, Request, Response, Work, descriptors};
 use crate::http::local_reply::LocalReply;
+use crate::stats::Store;
 use crate::stats::sets::http_local_rate_limit as stats;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -44,7 +46,36 @@ struct Key {
 type Buckets = HashMap<Key, (Arc<LocalRateLimit>, TokenBucket)>;
 
 /// The filter with the configuration that holds where no route has its own.
-pub(crate) struct Filter(pub(crate) Arc<LocalRateLimit>);
+pub(crate) struct Filter {
+    config: Arc<LocalRateLimit>,
+    stats: stats::Scope,
+    /// Statistics of routes' own limits, by their prefixes.
+    of_routes: RefCell<HashMap<Arc<str>, stats::Scope>>,
+    store: Weak<Store>,
+}
+
+impl Filter {
+    pub(crate) fn new(config: &Arc<LocalRateLimit>, build: &Build<'_>) -> Self {
+        Self {
+            config: config.clone(),
+            stats: build.store.scope(&config.stat_prefix),
+            of_routes: RefCell::default(),
+            store: Arc::downgrade(build.store),
+        }
+    }
+
+    fn stats(&self, prefix: &Arc<str>) -> stats::Scope {
+        if *prefix == self.config.stat_prefix {
+            return self.stats.clone();
+        }
+        let mut of_routes = self.of_routes.borrow_mut();
+        if let Some(stats) = of_routes.get(prefix) {
+            return stats.clone();
+        }
+        let Some(store) = self.store.upgrade() else { return self.stats.clone() };
+        of_routes.entry(prefix.clone()).or_insert_with(|| store.scope(prefix)).clone()
+    }
+}
 
 /// What the buckets say of a request.
 struct Verdict {
@@ -59,13 +90,13 @@ impl HttpFilter for Filter {
             Some(PerFilterConfig::LocalRateLimit(config)) => Some(config),
             _ => None,
         };
-        let config = per_route.as_ref().unwrap_or(&self.0);
+        let config = per_route.as_ref().unwrap_or(&self.config);
         let worker = &exchange.connection.worker;
         let limits = config.bucket.is_some() || !config.descriptors.is_empty();
         if !limits || !config.enabled.hit(worker.random()) {
             return Flow::Continue;
         }
-        let stats = exchange.connection.manager.rate_limit_stats();
+        let stats = self.stats(&config.stat_prefix);
         stats.inc(stats::enabled);
         let wanted = if config.descriptors.is_empty() {
             Vec::new()

@@ -9,10 +9,24 @@ use super::exchange::Exchange;
 use super::head::Head;
 use super::local_reply::LocalReply;
 use super::path;
-use crate::stats::sets::http as stats;
+use crate::stats::sets::{http as stats, http1, http2};
 use crate::stream_info::{ResponseFlag, details};
 
 const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
+
+/// Refuses what the codec should have: as it has read the head, nothing else is known of the request.
+pub(super) fn framing(exchange: &Exchange, head: &Head) -> Option<LocalReply> {
+    let connection = &exchange.connection;
+    let both = connection.watch.untold().take_chunked_length();
+    if !both || connection.manager.config.http1.allow_chunked_length || head.is_connect() {
+        return None;
+    }
+    connection.manager.stats.inc(stats::downstream_cx_protocol_error);
+    connection.close_after_this();
+    let details = details::HTTP1_LENGTH_AND_CHUNKED;
+    let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details);
+    Some(reply.flag(ResponseFlag::DownstreamProtocolError))
+}
 
 /// Checks a request's head, and puts its path into one form.
 pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
@@ -80,13 +94,21 @@ fn underscores(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
         return Ok(());
     }
     if action == Underscores::RejectRequest {
-        manager.stats.inc(stats::requests_rejected_with_underscores_in_headers);
+        if exchange.connection.http2 {
+            manager.http2.inc(http2::requests_rejected_with_underscores_in_headers);
+        } else {
+            manager.http1.inc(http1::requests_rejected_with_underscores_in_headers);
+        }
         exchange.connection.close_after_this();
         let reply = LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details::UNEXPECTED_UNDERSCORE);
         return Err(reply.flag(ResponseFlag::DownstreamProtocolError));
     }
     for name in found {
-        manager.stats.inc(stats::dropped_headers_with_underscores);
+        if exchange.connection.http2 {
+            manager.http2.inc(http2::dropped_headers_with_underscores);
+        } else {
+            manager.http1.inc(http1::dropped_headers_with_underscores);
+        }
         head.headers.remove(name);
     }
     Ok(())
@@ -94,16 +116,21 @@ fn underscores(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
 
 fn normalize(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     let manager = &exchange.connection.manager;
+    if let Some(fragment) = exchange.connection.watch.untold().take_fragment() {
+        let whole = [head.path.as_str().as_bytes(), &fragment].concat();
+        exchange.info.borrow_mut().request.path = Some(whole.into());
+        return Err(bad_path(exchange));
+    }
     match path::normalize(head.path.as_str(), manager.path_rules()) {
         path::Outcome::Path(Cow::Borrowed(_)) => {}
         path::Outcome::Path(Cow::Owned(path)) => match path.try_into() {
             Ok(path) => head.path = path,
-            Err(_) => return Err(bad_path()),
+            Err(_) => return Err(bad_path(exchange)),
         },
-        path::Outcome::Reject => return Err(bad_path()),
+        path::Outcome::Reject => return Err(bad_path(exchange)),
         path::Outcome::Redirect(path) => {
             manager.stats.inc(stats::downstream_rq_redirected_with_normalized_path);
-            let location = HeaderValue::try_from(path).map_err(|_| bad_path())?;
+            let location = HeaderValue::try_from(path).map_err(|_| bad_path(exchange))?;
             return Err(LocalReply::new(
                 StatusCode::TEMPORARY_REDIRECT,
                 "",
@@ -115,6 +142,12 @@ fn normalize(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     Ok(())
 }
 
-fn bad_path() -> LocalReply {
+fn bad_path(exchange: &Exchange) -> LocalReply {
+    let connection = &exchange.connection;
+    if !connection.http2 {
+        connection.close_after_this();
+    }
+    let manager = &connection.manager;
+    manager.stats.inc(stats::downstream_rq_failed_path_normalization);
     LocalReply::new(StatusCode::BAD_REQUEST, "", details::PATH_NORMALIZATION_FAILED)
 }

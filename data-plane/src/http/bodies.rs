@@ -15,6 +15,8 @@ use super::body::{Body, BodyError};
 use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::headers_size;
 use crate::pool::lease::Lease;
+use crate::router::failure::Failure;
+use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 
 /// A request's body on its way up.
@@ -182,16 +184,34 @@ impl ResponseBody {
         info.captured.take_trailers(trailers);
     }
 
-    fn note_failure(&mut self) {
+    fn note_failure(&mut self, error: Option<&BodyError>) {
+        let failure = self.failure(error);
         let mut info = self.guard.exchange().info.borrow_mut();
         if info.flags.is_empty() {
-            info.flag(ResponseFlag::UpstreamConnectionTermination);
-            info.code_details =
-                Some(details::upstream_reset(details::reset::CONNECTION_TERMINATION, true, None).into());
+            info.flag(failure.flag());
+            info.code_details = Some(details::upstream_reset(failure.reason(), true, None).into());
         }
         drop(info);
+        let stats = &self.guard.exchange().connection.manager.stats;
+        stats.inc(stats::downstream_rq_tx_reset);
+        stats.inc(stats::downstream_rq_rx_reset);
         // The client sees a broken response, which is an end, though not the client's doing.
         self.guard.complete();
+    }
+}
+
+impl ResponseBody {
+    /// Why the upstream's body broke off.
+    fn failure(&self, error: Option<&BodyError>) -> Failure {
+        let Some(BodyError::Codec(error)) = error else { return Failure::Terminated { started: true } };
+        match &self.lease {
+            // Who ends a connection in the middle of a message breaks the protocol.
+            Some(lease) if !lease.is_http2() => {
+                lease.note_broken(is_malformed(error));
+                Failure::Protocol
+            }
+            _ => Failure::of_codec(error, false),
+        }
     }
 }
 
@@ -207,7 +227,7 @@ impl http_body::Body for ResponseBody {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let Some(error) = self.poll_timers(context) else { return Poll::Pending };
-                self.note_failure();
+                self.note_failure(None);
                 return Poll::Ready(Some(Err(error)));
             }
         };
@@ -223,7 +243,7 @@ impl http_body::Body for ResponseBody {
                     self.finish();
                 }
             }
-            Some(Err(_)) => self.note_failure(),
+            Some(Err(error)) => self.note_failure(Some(error)),
             None => self.finish(),
         }
         Poll::Ready(frame)

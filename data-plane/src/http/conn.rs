@@ -273,7 +273,9 @@ fn note_end(connection: &Connection, result: &hyper::Result<()>, told: bool) {
         && (error.is_parse() || error.is_user())
     {
         local = true;
-        stats.inc(stats::downstream_cx_protocol_error);
+        if error.is_parse() {
+            stats.inc(stats::downstream_cx_protocol_error);
+        }
         tracing::debug!(error = %error, "downstream HTTP connection failed");
     }
     let (ended, busy) = if local {

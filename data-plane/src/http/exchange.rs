@@ -281,7 +281,8 @@ impl Exchange {
                 info.downstream.state.life.end();
             }
         }
-        if info.code_details.as_deref() == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) {
+        let answered = info.response_code.is_some_and(|code| code < 400);
+        if info.code_details.as_deref() == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) && !answered {
             // What we would have answered reached nobody.
             info.response_code = None;
         }

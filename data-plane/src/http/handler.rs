@@ -93,6 +93,10 @@ async fn run(
         // It is set here alone.
         let _ = exchange.spelling.set(spelling);
     }
+    if let Some(reply) = admit::framing(exchange, head) {
+        exchange.info.borrow_mut().protocol = Some(protocol(head.version));
+        return Reply::local(local_reply::respond(exchange, reply));
+    }
     note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());
     let admitted = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head));
@@ -237,7 +241,9 @@ fn note_request(exchange: &Exchange, head: &Head) {
 fn note_head(exchange: &Exchange, head: &Head) {
     let mut info = exchange.info.borrow_mut();
     info.request.authority = Some(bytes_of(&head.authority));
-    info.request.path = Some(Bytes::copy_from_slice(head.path.as_str().as_bytes()));
+    if info.request.path.is_none() {
+        info.request.path = Some(Bytes::copy_from_slice(head.path.as_str().as_bytes()));
+    }
     info.captured.take_request(&head.headers);
 }
 
@@ -264,7 +270,8 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
         connection.close_after_this();
     }
     // A client that still sends what nobody reads would have to be listened to.
-    let early = !exchange.request_done.get() && tunnel.is_none();
+    let refused = || exchange.info.borrow().upgrade.is_some();
+    let early = tunnel.is_none() && (!exchange.request_done.get() || refused());
     if early {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
     }

@@ -44,11 +44,21 @@ fn names(headers: &HeaderMap, name: &str) -> bool {
     })
 }
 
+/// Whether a message is the last on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    Yes,
+    No,
+}
+
 /// Strips a response.
-pub(crate) fn strip_response(headers: &mut HeaderMap) {
-    if Present::of(headers).hop {
-        strip(headers);
+pub(crate) fn strip_response(headers: &mut HeaderMap) -> Last {
+    if !Present::of(headers).hop {
+        return Last::No;
     }
+    let last = if names(headers, "close") { Last::Yes } else { Last::No };
+    strip(headers);
+    last
 }
 
 /// What an upgrade asks to become, lower-cased.

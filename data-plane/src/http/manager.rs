@@ -15,7 +15,7 @@ use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
 use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
-use crate::stats::sets::{http as stats, http_local_rate_limit, listener_http};
+use crate::stats::sets::{http as stats, http1, http2, listener_http};
 use crate::stream_info::{ConfigMetadata, StreamInfo};
 use crate::worker::Shared;
 
@@ -35,7 +35,6 @@ pub(crate) struct Manager {
     pub(crate) observer: Arc<HttpObserver>,
     filters: Chain,
     listener_stats: listener_http::Scope,
-    rate_limit: http_local_rate_limit::Scope,
     server: Server,
     rules: Rules,
     mode: Mode,
@@ -47,6 +46,9 @@ pub(crate) struct Manager {
     pub(crate) metadata: ConfigMetadata,
     /// The filter chain's name.
     pub(crate) filter_chain: Option<Arc<str>>,
+    /// What the codecs count of all managers.
+    pub(crate) http1: http1::Scope,
+    pub(crate) http2: http2::Scope,
     /// How much of a stream is buffered where nothing else is said.
     pub(crate) buffer_limit: u32,
     /// Whether the time that an earlier proxy expects a request to take bounds it.
@@ -66,12 +68,13 @@ impl Manager {
         let details = config.client_cert_details;
         Self {
             stats: store.scope(prefix),
+            http1: store.scope(""),
+            http2: store.scope(""),
             buffer_limit: listener.per_connection_buffer_limit,
             heeds_expected_timeout: router.is_some_and(|router| router.respect_expected_rq_timeout),
             observer: shared.options.observers.http(listener, chain, config),
             filters: Chain::new(&config.http_filters, &Build { store, prefix }),
             listener_stats: store.scope(&format!("{}.http.{prefix}", crate::listener::stat_name(listener))),
-            rate_limit: store.scope(prefix),
             server: match config.server_header {
                 ServerHeader::Overwrite => Server::Overwrite(config.server_name.clone()),
                 ServerHeader::AppendIfAbsent => Server::AppendIfAbsent(config.server_name.clone()),
@@ -218,10 +221,6 @@ impl Manager {
         self.envoy_headers
     }
 
-    pub(crate) fn rate_limit_stats(&self) -> &http_local_rate_limit::Scope {
-        &self.rate_limit
-    }
-
     /// Whether the route or the manager lets the request's upgrade through; a request without one always passes.
     pub(crate) fn accepts_upgrade(&self, head: &Head, route: &Route) -> bool {
         let Some(wanted) = upgrade_of(head) else { return true };
@@ -244,19 +243,22 @@ impl Manager {
     pub(crate) fn count_response(&self, info: &StreamInfo) {
         let stats = &self.stats;
         stats.move_by(stats::downstream_rq_active, -1);
-        stats.inc(stats::downstream_rq_completed);
-        self.listener_stats.inc(listener_http::downstream_rq_completed);
+        stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
         let (here, there) = match info.response_code.unwrap_or(0) / 100 {
+            // They are counted by their filter alone.
+            _ if info.health_check => return,
             1 => (stats::downstream_rq_1xx, listener_http::downstream_rq_1xx),
             2 => (stats::downstream_rq_2xx, listener_http::downstream_rq_2xx),
             3 => (stats::downstream_rq_3xx, listener_http::downstream_rq_3xx),
             4 => (stats::downstream_rq_4xx, listener_http::downstream_rq_4xx),
             5 => (stats::downstream_rq_5xx, listener_http::downstream_rq_5xx),
+            // It was not answered.
             _ => return,
         };
+        stats.inc(stats::downstream_rq_completed);
+        self.listener_stats.inc(listener_http::downstream_rq_completed);
         stats.inc(here);
         self.listener_stats.inc(there);
-        stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
     }
 }
 

@@ -13,9 +13,10 @@ use hyper_util::rt::TokioIo;
 use super::exchange::{Exchange, Guard};
 use super::timers;
 use crate::net::Stream;
+use crate::pool::ending::By;
 use crate::pool::lease::Lease;
 use crate::stats::sets::http as stats;
-use crate::stream_info::ResponseFlag;
+use crate::stream_info::{ResponseFlag, details};
 use crate::tcp::relay::{self, End, Progress};
 
 /// Both ends of a tunnel.
@@ -48,7 +49,7 @@ impl Tunnel {
         let _active = stats.hold(stats::downstream_cx_upgrades_active);
         let Ok(downstream) = self.downstream.await else { return };
         let mut downstream = Stream::Tunnel(Box::new(TokioIo::new(downstream)));
-        let (mut upstream, _held) = match self.upstream {
+        let (mut upstream, held) = match self.upstream {
             Upstream::Connected(stream, held) => (stream, Some(held)),
             Upstream::Switched(upgrade) => match upgrade.await {
                 Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None),
@@ -68,7 +69,13 @@ impl Tunnel {
                 () = drained(&exchange) => None,
             }
         };
-        note_end(&exchange, &progress, end);
+        let switched = held.is_none();
+        if let Some(lease) = &lease {
+            let theirs = progress.upstream_first.get() || matches!(end, Some(Ok(End::Upstream(_))));
+            lease.connection().ending.was_ended_by(if theirs { By::Peer } else { By::Us });
+        }
+        let upstream_resets = switched && lease.as_ref().is_some_and(|lease| !lease.is_http2());
+        note_end(&exchange, &progress, end, upstream_resets);
         guard.complete();
         drop(lease);
     }
@@ -82,7 +89,14 @@ async fn drained(exchange: &Exchange) {
     }
 }
 
-fn note_end(exchange: &Exchange, progress: &Progress, end: Option<Result<End, timers::Expired>>) {
+/// `upstream_resets`: the upstream's end is one of its connection, in the middle of what it was sending.
+fn note_end(
+    exchange: &Exchange,
+    progress: &Progress,
+    end: Option<Result<End, timers::Expired>>,
+    upstream_resets: bool,
+) {
+    let stats = &exchange.connection.manager.stats;
     {
         let mut info = exchange.info.borrow_mut();
         let (received, sent) = (progress.received.get(), progress.sent.get());
@@ -101,6 +115,21 @@ fn note_end(exchange: &Exchange, progress: &Progress, end: Option<Result<End, ti
             Some(Ok(End::Upstream(error))) => {
                 tracing::debug!(%error, "the upstream's end of a tunnel broke");
                 info.flag(ResponseFlag::UpstreamConnectionTermination);
+            }
+            // HTTP/1 has no other end than that of the connection.
+            Some(Ok(End::Finished)) if progress.upstream_first.get() => {
+                if upstream_resets {
+                    stats.inc(stats::downstream_rq_tx_reset);
+                    stats.inc(stats::downstream_rq_rx_reset);
+                    info.flag(ResponseFlag::UpstreamConnectionTermination);
+                    let reason = details::reset::CONNECTION_TERMINATION;
+                    info.code_details = Some(details::upstream_reset(reason, true, None).into());
+                }
+            }
+            Some(Ok(End::Finished)) if !exchange.connection.http2 => {
+                stats.inc(stats::downstream_rq_rx_reset);
+                info.flag(ResponseFlag::DownstreamConnectionTermination);
+                info.code_details = Some(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
             }
             Some(Ok(End::Finished) | Err(_)) | None => {}
         }

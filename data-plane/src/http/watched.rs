@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 
 use super::conn::Connection;
 use super::refusal;
+use super::untold::Untold;
 use crate::net::Stream;
 use crate::stats::sets::http as stats;
 
@@ -32,11 +33,18 @@ pub(crate) struct Watch {
     busy: AtomicBool,
     /// Whether something that was written has not left.
     blocked: AtomicBool,
+    /// What the codec does not tell of the head that it reads.
+    untold: Untold,
 }
 
 impl Watch {
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Relaxed);
+    }
+
+    /// What the codec does not tell of the head that it has read.
+    pub(crate) fn untold(&self) -> &Untold {
+        &self.untold
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -49,6 +57,7 @@ pub(super) struct Watched {
     stream: Stream,
     stats: stats::Scope,
     watch: Arc<Watch>,
+    is_http1: bool,
     /// How long a head may take, for HTTP/1.
     limit: Option<Duration>,
     /// Runs from a head's first byte to its last.
@@ -66,7 +75,17 @@ impl Watched {
         let stats = connection.manager.stats.clone();
         let delayed_close = connection.manager.config.timeouts.delayed_close;
         let watch = connection.watch.clone();
-        Self { stream, stats, watch, limit, timer: None, delayed_close, closing: None, refused: None }
+        Self {
+            stream,
+            stats,
+            watch,
+            is_http1: !connection.http2,
+            limit,
+            timer: None,
+            delayed_close,
+            closing: None,
+            refused: None,
+        }
     }
 
     /// Whether a head has begun and takes too long.
@@ -114,6 +133,9 @@ impl AsyncRead for Watched {
             Poll::Ready(result) => {
                 let count = buffer.filled().len() - before;
                 self.stats.add(stats::downstream_cx_rx_bytes_total, count as u64);
+                if self.is_http1 && !self.watch.busy.load(Relaxed) {
+                    self.watch.untold.look(&buffer.filled()[before..]);
+                }
                 if let Some(limit) = self.limit
                     && count > 0
                     && !self.watch.busy.load(Relaxed)

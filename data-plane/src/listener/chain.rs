@@ -74,9 +74,15 @@ impl Chain {
 
     /// Serves a connection to its end.
     pub(crate) async fn serve(&self, worker: Rc<Worker>, accepted: Accepted, mut stream: Stream) {
-        let Some(judged) = tcp::filters::judge(&self.config.filters, &worker, &accepted, &mut stream).await
-        else {
-            return;
+        let judged = tcp::filters::judge(&self.config.filters, &worker, &accepted, &mut stream).await;
+        let judged = match judged {
+            Ok(judged) => judged,
+            Err(denied) => {
+                if let Terminal::Tcp(proxy) = &self.terminal {
+                    proxy.deny(&accepted, self.config.name.clone(), denied);
+                }
+                return;
+            }
         };
         match &self.terminal {
             Terminal::Http(manager) => {

@@ -16,7 +16,7 @@ use super::{Drain, Listener, limits};
 use crate::inspect;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Raw, Stream};
-use crate::stats::sets::listener as stats;
+use crate::stats::sets::{listener as stats, listener_tls};
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, Life, ResponseFlag};
 use crate::tls::{self, Peer};
@@ -203,7 +203,9 @@ async fn secure(
     let active = worker.active();
     let server = worker.shared.contexts.server(tls, &active.snapshot).map_err(|error| {
         // Deny closed: without a certificate nobody is served.
-        listener.stats.inc(stats::ssl_connection_error);
+        if let Some(stats) = &listener.tls {
+            stats.inc(listener_tls::connection_error);
+        }
         tracing::warn!(listener = %listener.config.name, %error, "refused a connection: TLS is not ready");
     })?;
     let begun = Instant::now();
@@ -213,20 +215,20 @@ async fn secure(
     match tokio::time::timeout(limit, handshake).await {
         Ok(Ok((stream, peer))) => {
             life.handshake.set(Some((begun, Instant::now())));
-            listener.stats.inc(stats::ssl_handshake);
-            if peer.resumed {
-                listener.stats.inc(stats::ssl_session_reused);
-            }
-            if !peer.info.peer_certificate_presented {
-                listener.stats.inc(stats::ssl_no_certificate);
-            } else if !peer.info.peer_certificate_validated {
-                listener.stats.inc(stats::ssl_fail_verify_error);
+            if let Some(stats) = &listener.tls {
+                tls::counts::succeeded(stats, &peer);
+                if !peer.info.peer_certificate_presented {
+                    stats.inc(listener_tls::no_certificate);
+                } else if !peer.info.peer_certificate_validated {
+                    stats.inc(listener_tls::fail_verify_error);
+                }
             }
             Ok((stream, Some(peer)))
         }
         Ok(Err(error)) => {
-            listener.stats.inc(stats::ssl_connection_error);
-            listener.stats.inc(tls::failure_counter(&error));
+            if let Some(stats) = &listener.tls {
+                tls::counts::failed(stats, &error);
+            }
             tracing::debug!(listener = %listener.config.name, %error, "TLS handshake failed");
             // It is set here alone.
             let _ = life.transport_failure.set(format!("TLS_error: {error}").into());

@@ -175,9 +175,9 @@ async fn run_one(
             max_client_hello_size, close_on_parse_error, ja3, ja4, ..
         } => {
             let asked = inspect::tls::Asked { max: *max_client_hello_size, ja3: *ja3, ja4: *ja4 };
-            return inspectors::tls(asked, *close_on_parse_error, intake).await;
+            return inspectors::tls(asked, *close_on_parse_error, listener, intake).await;
         }
-        ListenerFilterKind::HttpInspector => return inspectors::http(intake).await,
+        ListenerFilterKind::HttpInspector => return inspectors::http(listener, intake).await,
         ListenerFilterKind::ProxyProtocol(config) => {
             return proxy_protocol::run(config, worker, intake).await;
         }

@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::ending::Ending;
 use super::lease::Connection;
 use super::{Facts, PoolError};
 use crate::http::body::Body;
@@ -72,6 +73,8 @@ pub(crate) struct Connector {
     pub(crate) max_headers: usize,
     /// How names of headers are spelled over HTTP/1.
     pub(crate) header_case: HeaderCase,
+    /// What handshakes count in.
+    pub(crate) counts: Rc<tls::counts::OfCluster>,
     /// Whose secrets are used: those of the moment when a connection is made.
     pub(crate) worker: Rc<Worker>,
 }
@@ -214,18 +217,26 @@ impl Connector {
         let (stream, tls) = match self.tls()? {
             None => (Stream::Plain(plain), None),
             Some(tls) => {
-                let (stream, peer) = tls
-                    .connect(plain)
-                    .await
-                    .map_err(|error| PoolError::Connect(tls::words::failure(&error).into()))?;
+                let (stream, peer) = tls.connect(plain).await.map_err(|error| {
+                    tls::counts::failed(self.counts.get(&self.worker.shared.store), &error);
+                    PoolError::Connect(tls::words::failure(&error).into())
+                })?;
+                tls::counts::succeeded(self.counts.get(&self.worker.shared.store), &peer);
                 (stream, Some(Rc::new(peer)))
             }
         };
         let id = self.worker.shared.next_connection.fetch_add(1, Relaxed);
         let handshaken = tls.is_some().then(Instant::now);
         let life = Rc::new(UpstreamLife { begun, connected, handshaken });
-        let info =
-            Rc::new(Connection { id, local, tls, life, requests: Cell::new(0), expires: Cell::new(None) });
+        let info = Rc::new(Connection {
+            id,
+            local,
+            tls,
+            life,
+            requests: Cell::new(0),
+            expires: Cell::new(None),
+            ending: Ending::default(),
+        });
         Ok(Opened { stream, info })
     }
 

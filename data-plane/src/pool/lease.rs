@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use sail_proxy_decide::host::{Host, HostState};
 
+use super::ending::{By, Ending};
 use super::limits::Permit;
 use super::{Facts, Pool};
 use crate::http::body::Body;
@@ -28,6 +29,13 @@ pub(crate) struct Connection {
     pub(crate) requests: Cell<u32>,
     /// When it has lasted long enough.
     pub(crate) expires: Cell<Option<Instant>>,
+    pub(crate) ending: Ending,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.ending.count(self.requests.get());
+    }
 }
 
 impl Connection {
@@ -117,6 +125,8 @@ pub(crate) struct Lease {
     kind: Option<Kind>,
     pool: Rc<Pool>,
     sent: bool,
+    /// The connection serves nothing after this.
+    last: bool,
     hold: Option<Hold>,
 }
 
@@ -129,13 +139,14 @@ impl std::fmt::Debug for Lease {
 impl Lease {
     pub(super) fn exclusive(h1: H1, pool: Rc<Pool>) -> Self {
         pool.note_busy(1);
-        Self { kind: Some(Kind::Exclusive(h1)), pool, sent: false, hold: None }
+        h1.info.ending.set_busy(true);
+        Self { kind: Some(Kind::Exclusive(h1)), pool, sent: false, last: false, hold: None }
     }
 
     pub(super) fn shared(h2: Rc<H2>, pool: Rc<Pool>) -> Self {
         h2.streams.set(h2.streams.get() + 1);
         pool.note_busy(1);
-        Self { kind: Some(Kind::Shared(h2)), pool, sent: false, hold: None }
+        Self { kind: Some(Kind::Shared(h2)), pool, sent: false, last: false, hold: None }
     }
 
     /// The connection's facts.
@@ -180,13 +191,40 @@ impl Lease {
         if let Some(hold) = &mut self.hold {
             hold.responded = result.is_ok();
         }
+        if let (Err(error), Kind::Exclusive(h1)) = (&result, self.kind()) {
+            h1.info.ending.failed(error.error(), error.message().is_some());
+        }
         result
     }
 
     /// The response was read to its end: the connection serves the next.
     pub(crate) fn finish(mut self) {
+        if self.last {
+            return;
+        }
         if let Some(Kind::Exclusive(h1)) = self.kind.take_if(|kind| matches!(kind, Kind::Exclusive(_))) {
+            h1.info.ending.set_busy(false);
             self.pool.offer(h1);
+        }
+    }
+
+    /// The request has no end that the upstream could see: the connection serves no other.
+    pub(crate) fn give_up(&mut self) {
+        self.last = true;
+    }
+
+    /// The response says that it is the connection's last.
+    pub(crate) fn note_close(&self) {
+        if let Kind::Exclusive(h1) = self.kind() {
+            h1.info.ending.told_to_close();
+        }
+    }
+
+    /// The response broke off in the middle.
+    pub(crate) fn note_broken(&self, malformed: bool) {
+        if let Kind::Exclusive(h1) = self.kind() {
+            h1.info.ending.broken();
+            h1.info.ending.was_ended_by(if malformed { By::Us } else { By::Peer });
         }
     }
 
@@ -199,7 +237,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.pool.note_busy(-1);
         match self.kind.take() {
-            Some(Kind::Exclusive(h1)) if !self.sent => self.pool.offer(h1),
+            Some(Kind::Exclusive(h1)) if !self.sent => {
+                h1.info.ending.set_busy(false);
+                self.pool.offer(h1);
+            }
+            Some(Kind::Exclusive(h1)) => h1.info.ending.ended_by(By::Us),
             Some(Kind::Shared(h2)) => {
                 h2.streams.set(h2.streams.get() - 1);
                 if h2.streams.get() == 0 {

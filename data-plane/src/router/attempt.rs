@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Request};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request};
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::lb::{Criteria, Override};
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
@@ -59,6 +60,11 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
     sail_proxy_decide::route::hash::hash(&action.hash_policy, &head.view(), &context)
 }
 
+/// Whether a request of this method says so when it has no body, as Envoy has it.
+fn usually_has_body(method: &Method) -> bool {
+    ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT, Method::TRACE].contains(method)
+}
+
 impl Try<'_> {
     pub(super) async fn run(&self, head: &mut Head, body: Body) -> Result<Success, Failure> {
         let choice = self.choose(head).ok_or(Failure::NoHealthyHost)?;
@@ -110,7 +116,9 @@ impl Try<'_> {
                 }
                 unsent => {
                     let failure = Failure::of_codec(error.error(), unsent.is_some());
-                    stats.inc(stats::upstream_rq_rx_reset);
+                    if matches!(failure, Failure::Reset | Failure::Refused) {
+                        stats.inc(stats::upstream_rq_rx_reset);
+                    }
                     cluster.note_failure(&host, &failure);
                     return Err(failure);
                 }
@@ -227,7 +235,11 @@ impl Try<'_> {
         let mut parts = if lease.is_http2() {
             head.http2_parts(self.keep).ok_or(Failure::BadAuthority)?
         } else {
-            head.http1_parts(self.keep)
+            let mut parts = head.http1_parts(self.keep);
+            if matches!(body, Body::Empty) && usually_has_body(&parts.method) && head.protocol.is_none() {
+                parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+            }
+            parts
         };
         if let Some(spelling) = self.exchange.spelling.get() {
             parts.extensions = spelling.clone();

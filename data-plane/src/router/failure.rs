@@ -127,6 +127,16 @@ impl Failure {
         }
     }
 
+    /// The reason of a reset, as details have it, for what comes while a response is under way.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Reset => details::reset::REMOTE_RESET,
+            Self::Refused => details::reset::REMOTE_REFUSED_STREAM,
+            Self::Protocol => details::reset::PROTOCOL_ERROR,
+            _ => details::reset::CONNECTION_TERMINATION,
+        }
+    }
+
     /// What the client is told after so many tries. The cause is for the operator: logs have it.
     pub(crate) fn reply(&self, tries: u32) -> LocalReply {
         let reset = |reason: &'static str, words: &str, cause: Option<&str>| {

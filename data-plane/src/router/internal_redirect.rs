@@ -13,7 +13,7 @@ use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::LocalReply;
 use crate::stats::Counter;
-use crate::stats::sets::http as stats;
+use crate::stats::sets::{cluster as cluster_stats, http as stats};
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 
@@ -49,19 +49,23 @@ pub(super) async fn follow(
         return Ok(reply);
     }
     let stats = &exchange.connection.manager.stats;
+    let count = |counter| {
+        let cluster = exchange.info.borrow().cluster.as_ref().map(|cluster| cluster.name.clone());
+        if let Some(cluster) = cluster.and_then(|name| exchange.active.cluster(&name)) {
+            cluster.stats().inc(counter);
+        }
+    };
     match redirected(exchange, policy, route, &keeper, &reply) {
         Ok(mut head) => {
             // The connection is given up with the response: its body is of no use to anybody.
             drop(reply);
-            let cluster = exchange.info.borrow().cluster.as_ref().map(|cluster| cluster.name.clone());
-            if let Some(cluster) = cluster.and_then(|name| exchange.active.cluster(&name)) {
-                cluster.stats().inc(crate::stats::sets::cluster::upstream_internal_redirect_succeeded_total);
-            }
+            count(cluster_stats::upstream_internal_redirect_succeeded_total);
             let body = keeper.replay.reader();
             // Boxed, since a redirect may lead to another.
             Box::pin(super::route(exchange, &mut head, http::Extensions::new(), body)).await
         }
         Err(reason) => {
+            count(cluster_stats::upstream_internal_redirect_failed_total);
             if let Some(counter) = reason {
                 stats.inc(counter);
             }

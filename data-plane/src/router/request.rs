@@ -459,15 +459,23 @@ fn respond(
     upgrading: Upgrading,
     extensions: &mut http::Extensions,
 ) -> Reply {
-    let Success { mut response, lease, host, member } = success;
+    let Success { mut response, mut lease, host, member } = success;
     let cluster = member.as_ref().unwrap_or(cluster);
     let connect = upgrading == Upgrading::Connect;
     let switched = upgrading != Upgrading::No && upgrade::is_accepted(&response, connect);
     let mut tunnel = None;
+    if upgrading == Upgrading::To && !switched && upgrade::is_no_websocket(exchange, &response, &lease) {
+        return Reply::local(upgrade::refused(exchange, response.status()));
+    }
     if switched {
         tunnel = upgrade::switch(exchange, connect, extensions, &mut response);
     } else {
-        hop::strip_response(response.headers_mut());
+        if upgrading == Upgrading::To && !lease.is_http2() {
+            lease.give_up();
+        }
+        if hop::strip_response(response.headers_mut()) == hop::Last::Yes {
+            lease.note_close();
+        }
     }
     // The words beside the status are our own, as all is that speaks of one connection.
     response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();

@@ -5,9 +5,13 @@ use http::{Extensions, Method, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::hop;
+use crate::http::local_reply::{self, LocalReply};
 use crate::http::tunnel::{Tunnel, Upstream};
+use crate::pool::lease::Lease;
+use crate::stream_info::details;
 
 /// Puts the upgrade into the request that goes upstream.
 pub(super) fn ask(parts: &mut request::Parts, protocol: &str, http2: bool) {
@@ -32,6 +36,18 @@ pub(super) fn is_accepted<B>(response: &Response<B>, connect: bool) -> bool {
     }
     response.status() == StatusCode::SWITCHING_PROTOCOLS
         || response.version() == Version::HTTP_2 && response.status() == StatusCode::OK
+}
+
+/// Whether the upstream answers a request for a WebSocket with something that is neither one nor an error.
+pub(super) fn is_no_websocket(exchange: &Exchange, response: &Response<Incoming>, lease: &Lease) -> bool {
+    let asked = exchange.info.borrow().upgrade.as_deref() == Some("websocket");
+    asked && !lease.is_http2() && response.status().as_u16() < 400
+}
+
+/// What the client of such an upstream is told.
+pub(super) fn refused(exchange: &Exchange, status: StatusCode) -> Response<Body> {
+    let details = details::WEBSOCKET_HANDSHAKE_UNSUCCESSFUL;
+    local_reply::respond(exchange, LocalReply::new(status, "", details))
 }
 
 /// The tunnel between both sides, which have switched, and the response as the client's version has it.

@@ -23,6 +23,12 @@ pub struct Schema {
     pub histograms: &'static [Def],
     /// Whether responses are counted by status: `upstream_rq_200`.
     pub codes: Option<&'static str>,
+    /// Statistics whose names begin so are there once they were written.
+    pub lazy: &'static [&'static str],
+    /// Statistics that are told of each worker by itself, too.
+    pub per_worker: &'static [&'static str],
+    /// What Envoy has and cannot happen here: told as 0, and kept nowhere.
+    pub zeros: &'static [Def],
 }
 
 /// What an object's name becomes in Prometheus' form.
@@ -34,6 +40,8 @@ pub enum Tag {
     Label(&'static str),
     /// Two names with a word between them, and what each becomes: `HOST.vcluster.NAME`.
     VirtualHost,
+    /// The first of the name's parts is a label of this name; the others are parts of the metric's.
+    First(&'static str),
     /// It is a set of labels already, as Prometheus writes them.
     Rendered,
 }
@@ -106,10 +114,14 @@ handle!(
 macro_rules! stat_set {
     (
         $(#[$doc:meta])*
-        $module:ident { root: $root:literal, tag: $tag:expr $(, codes: $codes:literal)? }
+        $module:ident {
+            root: $root:literal, tag: $tag:expr $(, codes: $codes:literal)? $(, lazy: [$($lazy:literal),*])?
+            $(, per_worker: [$($worker:literal),*])?
+        }
         counters { $($c:ident = $cn:literal),* $(,)? }
         gauges { $($g:ident = $gn:literal),* $(,)? }
         histograms { $($h:ident = $hn:literal),* $(,)? }
+        $(zeros { $($zk:ident $zn:literal),* $(,)? })?
     ) => {
         $(#[$doc])*
         #[allow(non_upper_case_globals, reason = "the constants bear the statistics' own names")]
@@ -148,6 +160,9 @@ macro_rules! stat_set {
                         $(Def { name: $gn, kind: Kind::Gauge },)*
                     ],
                     histograms: &[$(Def { name: $hn, kind: Kind::Histogram },)*],
+                    lazy: &[$($($lazy),*)?],
+                    per_worker: &[$($($worker),*)?],
+                    zeros: &[$($(Def { name: $zn, kind: Kind::$zk },)*)?],
                     codes: { #[allow(unused_mut, unused_assignments)] let mut codes = None; $(codes = Some($codes);)? codes },
                 };
             }

@@ -40,10 +40,10 @@ pub fn shards() -> usize {
 }
 
 /// Status codes that are counted one by one; the others count in their class alone.
-const CODES: [u16; 44] = [
-    100, 101, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404,
-    405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 500, 501,
-    502, 503,
+const CODES: [u16; 45] = [
+    100, 101, 103, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403,
+    404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 500,
+    501, 502, 503,
 ];
 const MORE_CODES: [u16; 4] = [504, 505, 507, 511];
 const CODES_LEN: usize = CODES.len() + MORE_CODES.len();
@@ -105,6 +105,16 @@ impl<S: StatSet> Scope<S> {
     pub fn add(&self, counter: Counter<S>, n: u64) {
         let (shard, slot) = self.any.shard();
         bump(&shard.scalars[usize::from(counter.place)], slot, n);
+    }
+
+    /// Adds one to the counter whose name is these two parts, if the set has it. It is searched for: for what is rare.
+    pub fn inc_named(&self, first: &str, rest: &str) {
+        let scalars = S::SCHEMA.scalars;
+        let place = scalars.iter().position(|def| def.name.strip_prefix(first) == Some(rest));
+        if let Some(place) = place.filter(|place| scalars[*place].kind == Kind::Counter) {
+            let (shard, slot) = self.any.shard();
+            bump(&shard.scalars[place], slot, 1);
+        }
     }
 
     /// Moves a gauge by a difference.
@@ -276,7 +286,14 @@ impl AnyScope {
                     (Value::Counter(value), value > 0)
                 }
             };
-            visit(Sample { name: self.named(&self.prefixed(def.name)), value, used });
+            if used || !schema.lazy.iter().any(|prefix| def.name.starts_with(prefix)) {
+                visit(Sample { name: self.named(&self.prefixed(def.name)), value, used });
+            }
+        }
+        self.visit_workers(visit);
+        for def in schema.zeros {
+            let value = if def.kind == Kind::Gauge { Value::Gauge(0) } else { Value::Counter(0) };
+            visit(Sample { name: self.named(def.name), value, used: false });
         }
         if let Some(prefix) = schema.codes {
             self.visit_codes(prefix, visit);
@@ -297,6 +314,21 @@ impl AnyScope {
 
     fn named<'a>(&'a self, stat: &'a str) -> Name<'a> {
         Name { root: self.0.schema.root, object: &self.0.name, stat, tag: self.0.schema.tag }
+    }
+
+    fn visit_workers(&self, visit: &mut dyn FnMut(Sample<'_>)) {
+        let scalars = self.0.schema.scalars.iter().enumerate();
+        for (place, def) in scalars.filter(|(_, def)| self.0.schema.per_worker.contains(&def.name)) {
+            for (worker, shard) in self.0.shards.iter().skip(1).enumerate() {
+                let cell = shard.get().map_or(0, |shard| shard.scalars[place].load(Relaxed));
+                let value = match def.kind {
+                    Kind::Gauge => Value::Gauge(cell as i64 >> 1),
+                    _ => Value::Counter(cell),
+                };
+                let stat = format!("worker_{worker}.{}", def.name);
+                visit(Sample { name: self.named(&stat), value, used: cell != 0 });
+            }
+        }
     }
 
     fn visit_codes(&self, prefix: &str, visit: &mut dyn FnMut(Sample<'_>)) {

@@ -154,6 +154,7 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
             _ => {}
         }
     }
+    part_tags(name, flat, labels, cuts);
     if name.tag == Tag::VirtualHost {
         virtual_host_tags(name, labels, cuts);
     }
@@ -168,6 +169,36 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
         push_label(labels, label, name.object);
         let start = if name.root.is_empty() { 0 } else { name.root.len() + 1 };
         cuts.push(start..(start + name.object.len() + 1).min(flat.len()));
+    }
+}
+
+/// Labels that stand in a statistic's own name, or at the beginning of the object's.
+fn part_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
+    let stat = flat.len() - name.stat.len();
+    if let Some((worker, _)) = name.stat.strip_prefix("worker_").and_then(|rest| rest.split_once('.')) {
+        push_label(labels, "envoy.worker_id", worker);
+        let start = stat + "worker".len();
+        cuts.push(start..start + 1 + worker.len());
+    }
+    let tls = |kind: &str| match (kind, name.root) {
+        // Envoy's own spelling.
+        ("ciphers", "cluster") => Some("cipher_suite"),
+        ("ciphers", _) => Some("envoy.ssl_cipher"),
+        ("curves", _) => Some("envoy.ssl_curve"),
+        ("versions", _) => Some("envoy.ssl_version"),
+        _ => None,
+    };
+    if let Some((kind, value)) = name.stat.strip_prefix("ssl.").and_then(|rest| rest.split_once('.'))
+        && let Some(label) = tls(kind)
+    {
+        push_label(labels, label, value);
+        cuts.push(flat.len() - value.len() - 1..flat.len());
+    }
+    if let Tag::First(label) = name.tag {
+        let first = name.object.split('.').next().unwrap_or_default();
+        push_label(labels, label, first);
+        let start = name.root.len() + 1;
+        cuts.push(start..start + first.len() + 1);
     }
 }
 

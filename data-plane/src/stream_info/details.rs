@@ -73,6 +73,8 @@ details! {
     HTTP1_INVALID_TRANSFER_ENCODING = "http1.invalid_transfer_encoding";
     /// A `transfer-encoding` where none may be.
     HTTP1_TRANSFER_ENCODING_NOT_ALLOWED = "http1.transfer_encoding_not_allowed";
+    /// A length beside chunks.
+    HTTP1_LENGTH_AND_CHUNKED = "http1.content_length_and_chunked_not_allowed";
     /// A target that is no URL.
     HTTP1_INVALID_URL = "http1.invalid_url";
     /// `host` or `:authority` is none.
@@ -109,6 +111,8 @@ details! {
     MAINTENANCE_MODE = "maintenance_mode";
     /// The circuit breaker's refusal; Envoy writes it with the reset reason.
     OVERFLOW = "upstream_reset_before_response_started{overflow}";
+    /// The upstream did not take the upgrade to a WebSocket.
+    WEBSOCKET_HANDSHAKE_UNSUCCESSFUL = "websocket_handshake_unsuccessful";
     /// The proxy answers health checks itself.
     HEALTH_CHECK_OK = "health_check_ok";
     /// It answers that it is unhealthy.
@@ -169,6 +173,8 @@ pub mod close_reason {
         TCP_NO_HEALTHY_UPSTREAM = "tcp_initializion_failure:1";
         /// Too many connections.
         TCP_RESOURCE_LIMIT = "tcp_initializion_failure:2";
+        /// RBAC refused it.
+        RBAC_DENY = "rbac_deny_close";
         /// No such cluster.
         TCP_NO_ROUTE = "tcp_initializion_failure:3";
     }

@@ -59,8 +59,14 @@ struct Cx<'a> {
     worker: &'a Rc<Worker>,
     accepted: &'a Accepted,
     stream: &'a mut Stream,
+    /// Why the connection is closed, as logs have it.
+    denied: Denied,
     judged: &'a mut Judged,
 }
+
+/// Why a connection was closed, where a filter says so.
+#[derive(Debug, Default)]
+pub(crate) struct Denied(pub(crate) Option<Box<str>>);
 
 /// What becomes of a connection.
 enum Verdict {
@@ -82,15 +88,15 @@ trait NetworkFilter {
     fn on_connection<'a>(&'a self, cx: &'a mut Cx<'_>) -> Step<'a>;
 }
 
-/// Runs the filters. `None` closes the connection.
+/// Runs the filters. `Err` closes the connection.
 pub(crate) async fn judge(
     filters: &[Config],
     worker: &Rc<Worker>,
     accepted: &Accepted,
     stream: &mut Stream,
-) -> Option<Judged> {
+) -> Result<Judged, Denied> {
     let mut judged = Judged::default();
-    let mut cx = Cx { worker, accepted, stream, judged: &mut judged };
+    let mut cx = Cx { worker, accepted, stream, denied: Denied::default(), judged: &mut judged };
     for filter in filters {
         let verdict = match step(filter, &mut cx) {
             Step::Now(verdict) => verdict,
@@ -100,10 +106,10 @@ pub(crate) async fn judge(
             if let Some(delay) = delay {
                 tokio::time::sleep(delay).await;
             }
-            return None;
+            return Err(cx.denied);
         }
     }
-    Some(judged)
+    Ok(judged)
 }
 
 /// From configuration to code.

@@ -14,12 +14,13 @@ use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::{ConnectMode, TcpProxy as Config};
 use tokio::io::AsyncReadExt;
 
-use super::filters::Judged;
+use super::filters::{Denied, Judged};
 use super::relay::{self, End, Progress};
 use super::{exchange_metadata, tunnel};
 use crate::listener::connection::Accepted;
 use crate::net::{Stream, socket};
 use crate::observe::TcpObserver;
+use crate::pool::ending::By;
 use crate::stats::sets::tcp as stats;
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{CloseType, ResponseFlag, StreamInfo};
@@ -96,6 +97,18 @@ impl TcpProxy {
         self.observer.on_close(&mut info);
     }
 
+    /// Logs a connection that a filter before this one closed.
+    pub(crate) fn deny(&self, accepted: &Accepted, chain: Arc<str>, denied: Denied) {
+        self.stats.inc(stats::downstream_cx_total);
+        let mut info = StreamInfo::of_connection(accepted.downstream.clone());
+        info.filter_chain = (!chain.is_empty()).then_some(chain);
+        info.termination_details = denied.0.map(|details| String::from(details).into());
+        info.timing.end = Some(Instant::now());
+        accepted.downstream.state.life.end();
+        self.observer.on_start(&info);
+        self.observer.on_close(&mut info);
+    }
+
     async fn run(
         &self,
         worker: &Rc<Worker>,
@@ -137,13 +150,17 @@ impl TcpProxy {
         self.observer.on_open(&mut info.borrow_mut());
         let ends = Ends { downstream: &mut downstream, upstream: &mut upstream, early };
         let ended = self.relay(worker, accepted, judged, info, ends).await;
+        opened.info.ending.ended_by(match &ended {
+            Some((End::Upstream(_), _) | (End::Finished, false)) => By::Peer,
+            _ => By::Us,
+        });
         if let (Stream::Posted(posted), Some(tunneling)) = (&upstream, &self.config.tunneling)
             && let Some(trailers) = posted.trailers().filter(|_| tunneling.propagate_response_trailers)
         {
             let trailers = tunnel::as_json(trailers);
             info.borrow_mut().filter_state.push((tunnel::RESPONSE_TRAILERS.into(), trailers.into()));
         }
-        if let Some(how) = ended {
+        if let Some((how, _)) = ended {
             note_end(&mut info.borrow_mut(), &how, &downstream, &upstream);
         }
     }
@@ -198,7 +215,7 @@ impl TcpProxy {
         Some(info.borrow().start + limit + limit.mul_f64(share * random))
     }
 
-    /// How the sides ended it; `None` where a timer did.
+    /// How the sides ended it, and whether the upstream did first; `None` where a timer did.
     async fn relay(
         &self,
         worker: &Worker,
@@ -206,7 +223,7 @@ impl TcpProxy {
         judged: &Judged,
         info: &RefCell<StreamInfo>,
         ends: Ends<'_>,
-    ) -> Option<End> {
+    ) -> Option<(End, bool)> {
         let Ends { downstream, upstream, early } = ends;
         let progress = Progress::new(early.len() as u64);
         let mut ended = None;
@@ -228,7 +245,7 @@ impl TcpProxy {
             tokio::select! {
                 biased;
                 how = &mut run => {
-                    ended = Some(how);
+                    ended = Some((how, progress.upstream_first.get()));
                     break;
                 }
                 () = timer.as_mut() => {

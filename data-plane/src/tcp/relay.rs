@@ -40,12 +40,19 @@ pub(crate) struct Progress {
     pub(crate) sent: Cell<u64>,
     /// When the last byte moved.
     pub(crate) moved: Cell<Instant>,
+    /// Whether the upstream had ended when the client did.
+    pub(crate) upstream_first: Cell<bool>,
 }
 
 impl Progress {
     /// So many bytes were received before.
     pub(crate) fn new(received: u64) -> Rc<Self> {
-        Rc::new(Self { received: Cell::new(received), sent: Cell::new(0), moved: Cell::new(Instant::now()) })
+        Rc::new(Self {
+            received: Cell::new(received),
+            sent: Cell::new(0),
+            moved: Cell::new(Instant::now()),
+            upstream_first: Cell::new(false),
+        })
     }
 }
 
@@ -106,6 +113,9 @@ pub(crate) async fn relay(
             Poll::Ready(Err(Side::Reader(error))) => return Poll::Ready(End::Upstream(error)),
             Poll::Ready(Err(Side::Writer(error))) => return Poll::Ready(End::Downstream(error)),
             _ => {}
+        }
+        if down.state != State::Open && up.state == State::Open {
+            progress.upstream_first.set(true);
         }
         if first.is_ready() && second.is_ready() { Poll::Ready(End::Finished) } else { Poll::Pending }
     })

@@ -1,6 +1,6 @@
 //! The upstream of both proxies: the path says what it does.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -112,6 +112,24 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
                 std::thread::sleep(Duration::from_secs(1));
                 stream.write_all(b"world")?;
             }
+            ("short", _) => return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"),
+            ("shortchunk", _) => {
+                return stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabc");
+            }
+            ("last", _) => {
+                return respond(&mut stream, "200 OK", "connection: close\r\n", b"last");
+            }
+            ("ws", how @ ("open" | "end")) => {
+                stream.write_all(b"HTTP/1.1 101 Fine\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+                if how == "end" {
+                    return stream.write_all(b"so long");
+                }
+                stream.write_all(b"hello")?;
+                // To the client's end.
+                while stream.read(&mut [0; 64])? > 0 {}
+                return Ok(());
+            }
+            ("ws", status) => respond(&mut stream, &format!("{status} Whatever"), "", b"no")?,
             ("chunked", _) => stream.write_all(
                 b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: 1\r\n\r\n",
             )?,

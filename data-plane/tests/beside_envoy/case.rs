@@ -12,15 +12,19 @@
 //! …
 //! --- stats
 //! http.in.downstream_rq_total
+//! --- names
+//! ^cluster\.[^.]+\.http2\.
 //! ```
 //!
-//! In a request, `\xNN` is a byte and `{a*70000}` is that many of one; an empty line ends its head.
+//! With `names`, ours has every statistic that Envoy has, but for those that match one of its expressions. In a request, `\xNN` is a byte and `{a*70000}` is that many of one; an empty line ends its head.
 
 /// See the module's documentation.
 pub struct Case {
     pub config: String,
     pub requests: Vec<Request>,
     pub stats: Vec<String>,
+    /// Names of statistics that Envoy has and we have not; `None`: names are not compared.
+    pub names: Option<Vec<regex::Regex>>,
 }
 
 pub struct Request {
@@ -33,13 +37,17 @@ pub struct Request {
 
 impl Case {
     pub fn read(text: &str) -> Self {
-        let mut case = Self { config: String::new(), requests: Vec::new(), stats: Vec::new() };
+        let mut case = Self { config: String::new(), requests: Vec::new(), stats: Vec::new(), names: None };
         for section in text.split("\n--- ").skip(1) {
             let (title, body) = section.split_once('\n').unwrap_or((section, ""));
             match title.split_once(' ').unwrap_or((title, "")) {
                 ("config", _) => case.config = format!("{body}\n"),
                 ("request", rest) => case.requests.push(Request::read(rest, body)),
                 ("stats", _) => case.stats = body.split_whitespace().map(str::to_owned).collect(),
+                ("names", _) => {
+                    let lines = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+                    case.names = Some(lines.map(|line| regex::Regex::new(line).unwrap()).collect());
+                }
                 (other, _) => panic!("no such section: {other}"),
             }
         }

@@ -34,6 +34,8 @@ pub struct Seen {
     /// The answer to each request and its line in the access log.
     pub seen: Vec<String>,
     stats: String,
+    /// The names of all statistics.
+    pub names: Vec<String>,
 }
 
 impl Seen {
@@ -113,7 +115,9 @@ impl Side {
             let text = format!("{}\nlog: {lines}", tidy(&answer)).replace(&to.to_string(), "LISTENER");
             seen.push(text);
         }
-        Seen { seen, stats: self.admin("/stats?usedonly").1 }
+        let all = self.admin("/stats").1;
+        let names = all.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned());
+        Seen { seen, names: names.collect(), stats: self.admin("/stats?usedonly").1 }
     }
 }
 
@@ -168,6 +172,8 @@ fn is_complete(bytes: &[u8], head_only: bool) -> bool {
         let head = head.to_lowercase();
         let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length: "));
         return match length {
+            // Both sides may still speak: an open end is told by its words.
+            _ if status == "101" => body == "hello",
             _ if head_only || ["101", "204", "304"].contains(&status) => true,
             Some(length) => length.parse().is_ok_and(|length: usize| body.len() >= length),
             None => head.contains("transfer-encoding: chunked") && body.ends_with("0\r\n\r\n"),

@@ -62,8 +62,7 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         default_host_for_http_10,
         header_key_format,
         enable_trailers,
-        // A length beside chunks is dropped, so that it misleads nobody, whether or not it is allowed.
-        allow_chunked_length: _,
+        allow_chunked_length,
         override_stream_error_on_invalid_http_message,
         send_fully_qualified_url,
         // Parsers of Envoy's own.
@@ -86,6 +85,7 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         default_host_for_http_10: (!default_host_for_http_10.is_empty())
             .then(|| default_host_for_http_10.into()),
         enable_trailers,
+        allow_chunked_length,
         header_case: cx
             .option("header_key_format", header_key_format, header_case)
             .unwrap_or(HeaderCase::Lower),

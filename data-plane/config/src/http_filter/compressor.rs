@@ -46,6 +46,8 @@ pub struct Compressor {
     pub request: Option<Direction>,
     /// For responses.
     pub response: Direction,
+    /// Whether those have a configuration of their own, which shows in the names of statistics.
+    pub names_response: bool,
     /// Whether responses with an `etag` are left alone.
     pub disable_on_etag: bool,
     /// Whether a strong `etag` becomes a weak one; else it is removed.
@@ -133,6 +135,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
             cx.within("request_direction_config.common_config", |cx| direction(cx, common_config, false))
         }
     };
+    let names_response = response_direction_config.is_some();
     // The fields of old stand for those of the response.
     let proto::compressor::ResponseDirectionConfig {
         common_config,
@@ -156,6 +159,7 @@ fn compressor(cx: &mut Cx<'_>, value: proto::Compressor) -> Option<Compressor> {
         codec: library,
         codec_name,
         request,
+        names_response,
         response: cx
             .within("response_direction_config.common_config", |cx| direction(cx, common_config, true))?,
         disable_on_etag: disable_on_etag_header,

@@ -37,7 +37,8 @@ pub(super) fn network_rbac(
         delay_deny,
     } = value;
     Some(NetworkRbac {
-        stat_prefix: arc(stat_prefix),
+        // Istio writes the dot that joins the parts of a name.
+        stat_prefix: arc(stat_prefix.strip_suffix('.').unwrap_or(&stat_prefix).to_owned()),
         config: RbacConfig {
             rules: rbac::engine(cx, ("rules", rules), ("matcher", matcher)),
             shadow_rules: rbac::engine(

@@ -3,13 +3,31 @@
 use crate::stats::schema::stat_set;
 
 stat_set! {
-    /// `http.<stat_prefix>.compressor.<library>.<encoding>.`, where the object's name is all of it.
-    http_compressor { root: "http", tag: Tag::None }
+    /// `http.<stat_prefix>.compressor.<library>.<encoding>.`, where the object's name is all of it; for requests with
+    /// `request` after it, and for responses with `response`, where their direction is configured by itself.
+    http_compressor { root: "http", tag: Tag::First("envoy.http_conn_manager_prefix") }
     counters {
-        compressed = "response.compressed",
-        not_compressed = "response.not_compressed",
-        request_compressed = "request.compressed",
-        request_not_compressed = "request.not_compressed",
+        compressed = "compressed",
+        not_compressed = "not_compressed",
+        total_uncompressed_bytes = "total_uncompressed_bytes",
+        total_compressed_bytes = "total_compressed_bytes",
+        content_length_too_small = "content_length_too_small",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// The same of responses: what clients accept.
+    http_compressor_choice { root: "http", tag: Tag::First("envoy.http_conn_manager_prefix") }
+    counters {
+        no_accept_header = "no_accept_header",
+        header_identity = "header_identity",
+        header_compressor_used = "header_compressor_used",
+        header_compressor_overshadowed = "header_compressor_overshadowed",
+        header_wildcard = "header_wildcard",
+        header_not_valid = "header_not_valid",
+        not_compressed_etag = "not_compressed_etag",
     }
     gauges {}
     histograms {}
@@ -17,7 +35,7 @@ stat_set! {
 
 stat_set! {
     /// `http.<stat_prefix>.decompressor.<library>.<encoding>.`, where the object's name is all of it.
-    http_decompressor { root: "http", tag: Tag::None }
+    http_decompressor { root: "http", tag: Tag::First("envoy.http_conn_manager_prefix") }
     counters {
         request_decompressed = "request.decompressed",
         request_not_decompressed = "request.not_decompressed",

@@ -59,6 +59,7 @@ stat_set! {
         upstream_rq_per_try_timeout = "upstream_rq_per_try_timeout",
         upstream_rq_per_try_idle_timeout = "upstream_rq_per_try_idle_timeout",
         upstream_rq_timeout = "upstream_rq_timeout",
+        upstream_internal_redirect_failed_total = "upstream_internal_redirect_failed_total",
         upstream_internal_redirect_succeeded_total = "upstream_internal_redirect_succeeded_total",
         upstream_rq_retry = "upstream_rq_retry",
         upstream_rq_retry_success = "upstream_rq_retry_success",
@@ -68,11 +69,6 @@ stat_set! {
         upstream_rq_retry_backoff_ratelimited = "upstream_rq_retry_backoff_ratelimited",
         upstream_rq_rx_reset = "upstream_rq_rx_reset",
         upstream_rq_tx_reset = "upstream_rq_tx_reset",
-        ssl_handshake = "ssl.handshake",
-        ssl_connection_error = "ssl.connection_error",
-        ssl_fail_verify_error = "ssl.fail_verify_error",
-        ssl_fail_verify_san = "ssl.fail_verify_san",
-        ssl_session_reused = "ssl.session_reused",
     }
     gauges {
         upstream_cx_active = "upstream_cx_active",
@@ -85,6 +81,18 @@ stat_set! {
         upstream_rq_time = "upstream_rq_time",
         upstream_cx_connect_ms = "upstream_cx_connect_ms",
         upstream_cx_length_ms = "upstream_cx_length_ms",
+        upstream_rq_per_cx = "upstream_rq_per_cx",
+    }
+    zeros {
+        Counter "assignment_use_cached",
+        Counter "http1.dropped_headers_with_underscores",
+        Counter "http1.metadata_not_supported_error",
+        Counter "http1.requests_rejected_with_underscores_in_headers",
+        Counter "http1.response_flood",
+        Counter "upstream_cx_connect_with_0_rtt",
+        Counter "upstream_cx_http3_total",
+        Counter "upstream_http3_broken",
+        Counter "upstream_rq_0rtt",
     }
 }
 

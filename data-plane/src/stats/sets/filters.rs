@@ -55,8 +55,7 @@ stat_set! {
         rq_reset_after_downstream_response_started = "rq_reset_after_downstream_response_started",
         rq_retry_skipped_request_not_complete = "rq_retry_skipped_request_not_complete",
         rs_too_large = "rs_too_large",
-        requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers",
-        dropped_headers_with_underscores = "dropped_headers_with_underscores",
+        downstream_rq_failed_path_normalization = "downstream_rq_failed_path_normalization",
         passthrough_internal_redirect_bad_location = "passthrough_internal_redirect_bad_location",
         passthrough_internal_redirect_no_route = "passthrough_internal_redirect_no_route",
         passthrough_internal_redirect_predicate = "passthrough_internal_redirect_predicate",
@@ -74,6 +73,11 @@ stat_set! {
     histograms {
         downstream_cx_length_ms = "downstream_cx_length_ms",
         downstream_rq_time = "downstream_rq_time",
+    }
+    zeros {
+        Counter "downstream_cx_http3_total",
+        Counter "downstream_rq_http3_total",
+        Gauge "downstream_cx_http3_active",
     }
 }
 
@@ -102,6 +106,23 @@ stat_set! {
         shadow_denied = "rbac.shadow_denied",
         logged = "rbac.logged",
         not_logged = "rbac.not_logged",
+    }
+    gauges {}
+    histograms {}
+}
+
+stat_set! {
+    /// `http.<stat_prefix>.health_check.`
+    http_health_check { root: "http", tag: Tag::Label("envoy.http_conn_manager_prefix") }
+    counters {
+        request_total = "health_check.request_total",
+        ok = "health_check.ok",
+        failed = "health_check.failed",
+        cached_response = "health_check.cached_response",
+        failed_cluster_not_found = "health_check.failed_cluster_not_found",
+        failed_cluster_empty = "health_check.failed_cluster_empty",
+        failed_cluster_unhealthy = "health_check.failed_cluster_unhealthy",
+        degraded = "health_check.degraded",
     }
     gauges {}
     histograms {}

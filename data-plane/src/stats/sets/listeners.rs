@@ -4,7 +4,10 @@ use crate::stats::schema::stat_set;
 
 stat_set! {
     /// `listener.<address>.`
-    listener { root: "listener", tag: Tag::Label("envoy.listener_address") }
+    listener {
+        root: "listener", tag: Tag::Label("envoy.listener_address"),
+        per_worker: ["downstream_cx_total", "downstream_cx_active"]
+    }
     counters {
         downstream_cx_total = "downstream_cx_total",
         downstream_cx_destroy = "downstream_cx_destroy",
@@ -17,14 +20,7 @@ stat_set! {
         downstream_listener_filter_remote_close = "downstream_listener_filter_remote_close",
         no_filter_chain_match = "no_filter_chain_match",
         extension_config_missing = "extension_config_missing",
-        ssl_handshake = "ssl.handshake",
-        ssl_connection_error = "ssl.connection_error",
-        ssl_session_reused = "ssl.session_reused",
-        ssl_no_certificate = "ssl.no_certificate",
-        ssl_fail_verify_no_cert = "ssl.fail_verify_no_cert",
-        ssl_fail_verify_error = "ssl.fail_verify_error",
-        ssl_fail_verify_san = "ssl.fail_verify_san",
-        ssl_fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
+        network_extension_config_missing = "network_extension_config_missing",
     }
     gauges {
         downstream_cx_active = "downstream_cx_active",
@@ -136,5 +132,35 @@ stat_set! {
         cx_closed = "cx_closed",
     }
     gauges { active = "active" }
+    histograms {}
+}
+
+stat_set! {
+    /// `tls_inspector.`: the listener filter.
+    tls_inspector { root: "tls_inspector", tag: Tag::None }
+    counters {
+        client_hello_too_large = "client_hello_too_large",
+        tls_found = "tls_found",
+        tls_not_found = "tls_not_found",
+        alpn_found = "alpn_found",
+        alpn_not_found = "alpn_not_found",
+        sni_found = "sni_found",
+        sni_not_found = "sni_not_found",
+    }
+    gauges {}
+    histograms { bytes_processed = "bytes_processed" }
+}
+
+stat_set! {
+    /// `http_inspector.`: the listener filter.
+    http_inspector { root: "http_inspector", tag: Tag::None }
+    counters {
+        read_error = "read_error",
+        http10_found = "http10_found",
+        http11_found = "http11_found",
+        http2_found = "http2_found",
+        http_not_found = "http_not_found",
+    }
+    gauges {}
     histograms {}
 }

@@ -28,6 +28,59 @@ stat_set! {
         stats_recent_lookups = "stats_recent_lookups",
     }
     histograms { initialization_time_ms = "initialization_time_ms" }
+    zeros {
+        Gauge "compilation_settings.fips_mode",
+        Counter "dropped_stat_flushes",
+        Counter "envoy_notifications",
+        Counter "wip_protos",
+    }
+}
+
+stat_set! {
+    /// `runtime.`
+    runtime { root: "runtime", tag: Tag::None }
+    counters {
+        load_error = "load_error",
+        load_success = "load_success",
+        override_dir_exists = "override_dir_exists",
+        override_dir_not_exists = "override_dir_not_exists",
+    }
+    gauges {
+        admin_overrides_active = "admin_overrides_active",
+        num_keys = "num_keys",
+        num_layers = "num_layers",
+    }
+    histograms {}
+    zeros {
+        Counter "deprecated_feature_use",
+        Gauge "deprecated_feature_seen_since_process_start",
+    }
+}
+
+stat_set! {
+    /// `http1.`
+    http1 { root: "http1", tag: Tag::None }
+    counters {
+        dropped_headers_with_underscores = "dropped_headers_with_underscores",
+        requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers",
+    }
+    gauges {}
+    histograms {}
+    zeros {
+        Counter "metadata_not_supported_error",
+        Counter "response_flood",
+    }
+}
+
+stat_set! {
+    /// `http2.`
+    http2 { root: "http2", tag: Tag::None }
+    counters {
+        dropped_headers_with_underscores = "dropped_headers_with_underscores",
+        requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers",
+    }
+    gauges {}
+    histograms {}
 }
 
 stat_set! {
@@ -44,6 +97,7 @@ stat_set! {
     }
     gauges {
         workers_started = "workers_started",
+        workers_pinned = "workers_pinned",
         total_listeners_active = "total_listeners_active",
         total_listeners_warming = "total_listeners_warming",
         total_listeners_draining = "total_listeners_draining",

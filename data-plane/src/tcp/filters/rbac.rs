@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{Cx, NetworkFilter, Step, Verdict};
 use crate::listener::connection::Accepted;
 use crate::stats::sets::network_rbac as stats;
+use crate::stream_info::details::{self, close_reason};
 
 /// Where shadow rules leave their result.
 const NAMESPACE: &str = "envoy.filters.network.rbac";
@@ -42,6 +43,9 @@ impl NetworkFilter for Arc<NetworkRbac> {
         }
         let policy = verdict.policy.as_deref().unwrap_or("none");
         tracing::debug!(policy, remote = %cx.accepted.downstream.remote_address, "RBAC refused a connection");
+        let life = &cx.accepted.downstream.state.life;
+        life.local_close_reason.set(Some(close_reason::RBAC_DENY));
+        cx.denied.0 = Some(details::rbac_denied(Some(policy)).into());
         Step::Now(Verdict::Close(self.delay_deny))
     }
 }

@@ -244,13 +244,23 @@ impl Try<'_> {
         };
         let started = Instant::now();
         stats.inc(cluster_stats::upstream_cx_total);
+        // As Envoy counts: a connection waits for one, and is a request on it.
+        stats.inc(cluster_stats::upstream_rq_pending_total);
         let opened = self.open().await.inspect_err(|error| {
             stats.inc(cluster_stats::upstream_cx_connect_fail);
+            stats.inc(cluster_stats::upstream_cx_destroy);
+            stats.inc(match error {
+                PoolError::Timeout => cluster_stats::upstream_cx_destroy_local,
+                _ => cluster_stats::upstream_cx_destroy_remote,
+            });
             if *error == PoolError::Timeout {
                 stats.inc(cluster_stats::upstream_cx_connect_timeout);
             }
         })?;
         stats.record(cluster_stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
+        stats.inc(cluster_stats::upstream_rq_total);
+        opened.info.ending.count_in(stats);
+        opened.info.ending.set_busy(true);
         stats.move_by(cluster_stats::upstream_cx_active, 1);
         active.fetch_add(1, Relaxed);
         Ok((opened, Place::Own { cluster: cluster.clone(), host: host.clone(), _permit: permit }))
