@@ -2,6 +2,7 @@
 
 mod message;
 mod split;
+mod status;
 mod template;
 
 use std::sync::Arc;
@@ -111,8 +112,9 @@ impl Transcoder {
         print: Print,
         input: Input,
     ) -> Result<Self, String> {
-        let pool = DescriptorPool::decode(descriptors)
+        let mut pool = DescriptorPool::decode(descriptors)
             .map_err(|error| format!("the descriptor set cannot be read: {error}"))?;
+        status::add(&mut pool);
         let annotation = pool.get_extension_by_name("google.api.http");
         let mut new = Self { pool, methods: Vec::new(), bindings: Vec::new(), print, input };
         for name in services {
@@ -256,21 +258,6 @@ impl Transcoder {
         let text = if self.input.unescape_plus { text.replace('+', " ") } else { text.to_owned() };
         percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
     }
-
-    fn status_json(&self, encoded: Option<&[u8]>, code: u32, text: &str) -> String {
-        let of_details = encoded.and_then(|bytes| {
-            let descriptor = self.pool.get_message_by_name("google.rpc.Status")?;
-            message::write(&DynamicMessage::decode(descriptor, bytes).ok()?, &self.print, "").ok()
-        });
-        of_details.unwrap_or_else(|| {
-            let mut status = serde_json::Map::new();
-            status.insert("code".into(), code.into());
-            if !text.is_empty() {
-                status.insert("message".into(), text.into());
-            }
-            serde_json::Value::from(status).to_string()
-        })
-    }
 }
 
 fn names(path: &str) -> Vec<String> {
@@ -286,9 +273,11 @@ impl Call {
         &self.transcoder.methods[self.binding().method]
     }
 
-    /// A failure's `google.rpc.Status` in JSON: the encoded one, if there is one of a known type.
-    pub fn status_json(&self, encoded: Option<&[u8]>, code: u32, text: &str) -> String {
-        self.transcoder.status_json(encoded, code, text)
+    /// A failure's `google.rpc.Status` in JSON: the encoded one, if it can be read. `None`: it has no form in JSON, since
+    /// nobody knows of what type its details are.
+    pub fn status_json(&self, encoded: Option<&[u8]>, code: u32, text: &str) -> Option<String> {
+        let status = status::message(&self.transcoder.pool, encoded, code, text)?;
+        message::write(&status, &self.transcoder.print, "").ok()
     }
 
     /// `/package.Service/Method`

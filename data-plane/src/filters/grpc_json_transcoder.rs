@@ -193,10 +193,19 @@ async fn whole(exchange: &Rc<Exchange>, kept: Kept, reply: &mut Reply) {
         }
     };
     let headers = reply.response.headers_mut();
-    let ends = if trailers_only { headers.clone() } else { trailers.unwrap_or_default() };
-    let status = ends.get(STATUS).and_then(crate::http::exchange::grpc_status);
-    let end = finish(&config, &call, headers_of(&ends), status, written, &mut reply.response);
-    *reply.response.status_mut() = end;
+    let ends = if trailers_only {
+        Ends::new(headers, StatusCode::OK)
+    } else {
+        headers.insert(CONTENT_TYPE, JSON);
+        Ends::new(trailers.as_ref().unwrap_or(&HeaderMap::new()), StatusCode::SERVICE_UNAVAILABLE)
+    };
+    let status = ends.code;
+    finish(&config, &call, ends, written, &mut reply.response);
+    if trailers.is_some() {
+        // Who reads trailers finds the status there as well.
+        let body = std::mem::replace(reply.response.body_mut(), Body::Empty);
+        *reply.response.body_mut() = gather::joined(Bytes::new(), trailers, body);
+    }
     exchange.info.borrow_mut().grpc_status = status;
 }
 
@@ -205,50 +214,68 @@ struct Ends {
     status: Option<HeaderValue>,
     message: Option<HeaderValue>,
     details: Option<HeaderValue>,
+    code: Option<u32>,
+    /// The response's status.
+    http: StatusCode,
 }
 
-fn headers_of(map: &HeaderMap) -> Ends {
-    let get = |name: HeaderName| map.get(name).cloned();
-    Ends { status: get(STATUS), message: get(MESSAGE), details: get(DETAILS) }
+impl Ends {
+    /// By these headers or trailers; without a status in them, the response has that one.
+    fn new(map: &HeaderMap, none: StatusCode) -> Self {
+        let get = |name: HeaderName| map.get(name).cloned();
+        let status = get(STATUS);
+        let code = status.as_ref().and_then(crate::http::exchange::grpc_status);
+        let http = code.map_or(none, http_status);
+        Self { status, message: get(MESSAGE), details: get(DETAILS), code, http }
+    }
 }
 
-/// Puts the response together; gives its status.
+/// Puts the response together.
 fn finish(
     config: &GrpcJsonTranscoder,
     call: &Call,
     ends: Ends,
-    status: Option<u32>,
     written: Option<Raw>,
     response: &mut http::Response<Body>,
-) -> StatusCode {
+) {
+    *response.status_mut() = ends.http;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
     headers.remove(TRAILER);
-    let failed = status.filter(|status| *status != 0);
-    let body = match (failed, written) {
-        (Some(code), None) if config.convert_grpc_status => {
-            let text = ends.message.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
-            let encoded = ends.details.as_ref().and_then(decoded);
-            headers.remove(DETAILS);
-            Bytes::from(call.status_json(encoded.as_deref(), code, &text))
+    let failed = ends.code.filter(|code| *code != 0 && written.is_none() && config.convert_grpc_status);
+    let converted = failed.and_then(|code| {
+        let text = ends.message.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+        call.status_json(ends.details.as_ref().and_then(decoded).as_deref(), code, &text)
+    });
+    if let Some(json) = converted {
+        for name in [STATUS, MESSAGE, DETAILS] {
+            headers.remove(name);
         }
-        (_, Some(raw)) => {
-            if let Ok(kind) = HeaderValue::from_str(&raw.content_type) {
-                headers.insert(CONTENT_TYPE, kind);
-            }
-            raw.data.into()
-        }
-        (_, None) => Bytes::new(),
-    };
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(json.len()));
+        *response.body_mut() = Body::text(json);
+        return;
+    }
     for (name, value) in [(STATUS, ends.status), (MESSAGE, ends.message)] {
         if let Some(value) = value {
             headers.insert(name, value);
         }
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let body = match written {
+        Some(raw) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_str(&raw.content_type).unwrap_or(JSON));
+            Bytes::from(raw.data)
+        }
+        None if call.server_streams() && !call.gives_raw() && call.framing() == Framing::Array => {
+            *response.body_mut() = Body::unmeasured(Bytes::from_static(b"[]"));
+            return;
+        }
+        None => Bytes::new(),
+    };
+    if !call.server_streams() && ends.code.is_some() {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
     *response.body_mut() = Body::text(body);
-    status.map_or(StatusCode::SERVICE_UNAVAILABLE, http_status)
 }
 
 fn decoded(value: &HeaderValue) -> Option<Vec<u8>> {
@@ -275,15 +302,9 @@ async fn stream(exchange: &Rc<Exchange>, kept: Kept, reply: &mut Reply) {
     };
     headers.insert(CONTENT_TYPE, kind);
     if body.is_end_stream() {
-        let ends = headers_of(headers);
-        let status = ends.status.as_ref().and_then(crate::http::exchange::grpc_status);
-        let empty = call.framing() == Framing::Array && !call.gives_raw();
-        let converts = config.convert_grpc_status && status.is_some_and(|status| status != 0);
-        let empty = (empty && !converts)
-            .then(|| Raw { content_type: "application/json".to_owned(), data: b"[]".to_vec() });
-        let end = finish(&config, &call, ends, status, empty, &mut reply.response);
-        *reply.response.status_mut() = end;
-        exchange.info.borrow_mut().grpc_status = status;
+        let ends = Ends::new(headers, StatusCode::OK);
+        exchange.info.borrow_mut().grpc_status = ends.code;
+        finish(&config, &call, ends, None, &mut reply.response);
         return;
     }
     if call.gives_raw()

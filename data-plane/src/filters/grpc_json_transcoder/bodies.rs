@@ -107,7 +107,11 @@ impl ToGrpc {
             return Err(self.fail("the request's body ends within its array".to_owned()));
         }
         // What path and query say is a message, too.
-        if self.first && !self.call.has_body() { self.message(&[]) } else { Ok(Bytes::new()) }
+        if self.first && (!self.call.has_body() || self.call.takes_raw()) {
+            self.message(&[])
+        } else {
+            Ok(Bytes::new())
+        }
     }
 }
 
