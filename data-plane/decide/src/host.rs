@@ -223,7 +223,7 @@ impl Host {
             _ if flags & failed != 0 => HealthStatus::Unhealthy,
             HealthStatus::Degraded => HealthStatus::Degraded,
             _ if flags & HealthFlag::DegradedActiveHealthCheck.bit() != 0 => HealthStatus::Degraded,
-            HealthStatus::Unknown | HealthStatus::Healthy => HealthStatus::Healthy,
+            status @ (HealthStatus::Unknown | HealthStatus::Healthy) => status,
         }
     }
 

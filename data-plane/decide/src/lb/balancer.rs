@@ -189,9 +189,9 @@ impl Balancer {
             return None;
         }
         self.refresh(endpoints, context.now_ms);
-        let statuses = self.common.override_host_status;
+        // Whoever names a host is believed to know of its health.
         let all = self.by_address()?;
-        named.iter().filter_map(|address| all.find(address, statuses)).nth(context.tried).cloned()
+        named.iter().filter_map(|address| all.any(address)).nth(context.tried).cloned()
     }
 
     fn by_address(&mut self) -> Option<&ByAddress> {

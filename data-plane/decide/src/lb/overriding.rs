@@ -12,7 +12,7 @@ use crate::host::{Endpoints, Host};
 /// `envoy.load_balancing_policies.override_host`
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverrideHost {
-    /// What may name hosts, as `IP:port` separated by commas; the first one found counts.
+    /// What may name hosts, as `IP:port` separated by commas; one after the other.
     pub sources: Box<[OverrideSource]>,
     /// How a host is chosen where none is named.
     pub fallback: LbPolicy,
@@ -33,10 +33,11 @@ pub type Metadata<'a> = &'a dyn Fn(&str, &[Box<str>]) -> Option<String>;
 impl OverrideHost {
     /// The hosts that the request names.
     pub(super) fn named(&self, headers: Option<&HeaderMap>, metadata: Option<Metadata<'_>>) -> Vec<String> {
-        let found = self.sources.iter().find_map(|source| match source {
+        let of = |source: &OverrideSource| match source {
             OverrideSource::Header(name) => Some(headers?.get(name)?.to_str().ok()?.to_owned()),
             OverrideSource::Metadata(namespace, path) => metadata?(namespace, path),
-        });
+        };
+        let found: Vec<String> = self.sources.iter().filter_map(of).collect();
         found.iter().flat_map(|list| list.split(',')).map(|address| address.trim().to_owned()).collect()
     }
 }
@@ -50,9 +51,14 @@ impl ByAddress {
         Self(endpoints.hosts().map(|host| (host.address.clone(), Arc::clone(host))).collect())
     }
 
+    /// The host of this address.
+    pub(super) fn any(&self, address: &str) -> Option<&Arc<Host>> {
+        let address: SocketAddr = address.parse().ok()?;
+        self.0.get(&Address::Ip(address))
+    }
+
     /// The host of this address, if it may be used.
     pub(super) fn find(&self, address: &str, statuses: StatusSet) -> Option<&Arc<Host>> {
-        let address: SocketAddr = address.parse().ok()?;
-        self.0.get(&Address::Ip(address)).filter(|host| statuses.contains(host.status()))
+        self.any(address).filter(|host| statuses.contains(host.status()))
     }
 }
