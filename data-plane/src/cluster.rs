@@ -292,6 +292,12 @@ impl Cluster {
         self.origins.count(&self.config.stat_name, Origin::of(exchange), status);
     }
 
+    /// Counts what stands for a response to one of the proxy's own requests.
+    pub(crate) fn count_own(&self, status: u16) {
+        self.count(status);
+        self.origins.count(&self.config.stat_name, Origin::Internal, status);
+    }
+
     /// Counts a response that is given up for another try.
     pub(crate) fn count_retried(&self, status: u16) {
         self.origins.count(&self.config.stat_name, Origin::Retry, status);

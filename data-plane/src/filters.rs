@@ -121,6 +121,11 @@ impl State {
         self.others.push((filter.into(), Box::new(value)));
     }
 
+    /// The same, boxed before.
+    pub(crate) fn put_boxed(&mut self, filter: Box<str>, value: Box<dyn Any>) {
+        self.others.push((filter, value));
+    }
+
     /// Has something done when the exchange is over, before it is logged.
     pub(crate) fn at_end(&mut self, call: AtEnd) {
         self.at_end.push(call);
@@ -228,6 +233,9 @@ impl Chain {
             let response = Response { name: &slot.name, exchange, reply };
             if let Some(work) = slot.filter.on_response(response) {
                 work.await;
+            }
+            if !exchange.shows_filters() {
+                return;
             }
         }
     }

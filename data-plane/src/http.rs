@@ -1,6 +1,7 @@
 //! HTTP between the codecs: what happens to a request from its head's arrival to its response's last byte.
 
 pub(crate) mod admit;
+pub(crate) mod again;
 pub(crate) mod attributes;
 pub(crate) mod bodies;
 pub(crate) mod body;

@@ -4,11 +4,12 @@ pub(crate) mod attempt;
 mod connect;
 mod counters;
 pub(crate) mod failure;
-mod internal_redirect;
+pub(crate) mod internal_redirect;
 pub(crate) mod mirror;
 mod overload;
 pub(crate) mod replay;
 pub(crate) mod request;
+mod tee;
 pub(crate) mod upgrade;
 
 use std::borrow::Cow;
@@ -160,19 +161,7 @@ pub(crate) async fn route(
                 // Boxed, since it is rare.
                 return Box::pin(ended.serve(head, extensions, body)).await;
             }
-            match &action.internal_redirect {
-                None => request::forward(exchange, &found, route, head, extensions, body).await,
-                // Boxed, since it is rare and keeps much.
-                Some(policy) => {
-                    let keeper = internal_redirect::Keeper::new(head, body);
-                    Box::pin(async {
-                        let body = keeper.body();
-                        let reply = request::forward(exchange, &found, route, head, extensions, body).await?;
-                        internal_redirect::follow(exchange, policy, route, keeper, reply).await
-                    })
-                    .await
-                }
-            }
+            request::forward(exchange, &found, route, head, extensions, body).await
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_direct_response);

@@ -76,7 +76,7 @@ pub struct StreamInfo {
     pub attempted: Vec<Attempted>,
     /// How often an upstream was tried.
     pub attempt_count: u32,
-    /// The upgrade or tunnel that the stream became, lower-case: `websocket`.
+    /// The upgrade or tunnel that the stream became, as it was asked for: `websocket`.
     pub upgrade: Option<Box<str>>,
 
     /// Who is downstream (Istio's `downstream_peer`).

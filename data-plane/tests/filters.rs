@@ -280,7 +280,7 @@ fn other_answers_take_the_place_of_some() {
     assert!(answer.head.contains("foo: x-bar"), "{}", answer.head);
     let body: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(body, json!({"status": 503, "message": "not allowed"}));
-    let answer = send(address, "POST /lost HTTP/1.1\r\nx-mine: 1", "world");
+    let answer = send(address, "GET /lost HTTP/1.1\r\nx-mine: 1", "");
     assert!(answer.starts_with("HTTP/1.1 299 ") && answer.ends_with("\r\n\r\nother"), "{answer}");
     assert!(answer.contains("foo2: x-bar2\r\n"), "{answer}");
     let request = other.next();

@@ -176,7 +176,33 @@ pub enum HeaderCase {
     /// `Content-Type`
     Proper,
     /// As the other side spelled them.
-    Preserve,
+    Preserve(Spelling),
+}
+
+/// What `PreserveCaseFormatterConfig` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spelling {
+    /// Names that the other side did not send are spelled `Content-Type`.
+    pub others_proper: bool,
+    /// The words beside the status go on, too.
+    pub reason: bool,
+}
+
+impl HeaderCase {
+    /// Whether spellings are kept.
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Preserve(_))
+    }
+
+    /// Whether names that nobody spelled begin upper-case.
+    pub const fn is_proper(self) -> bool {
+        matches!(self, Self::Proper | Self::Preserve(Spelling { others_proper: true, .. }))
+    }
+
+    /// Whether the words beside a status go on.
+    pub const fn keeps_reason(self) -> bool {
+        matches!(self, Self::Preserve(Spelling { reason: true, .. }))
+    }
 }
 
 /// `Http2ProtocolOptions`; `None`: Envoy's default.

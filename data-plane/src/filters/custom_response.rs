@@ -1,14 +1,12 @@
 //! `envoy.filters.http.custom_response`: other answers in place of some, from the configuration or from elsewhere.
 
+use std::any::Any;
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Uri};
-use sail_proxy_config::http_filter::custom_response::{
-    CustomResponse, Details, LocalPolicy, Policy, RedirectPolicy, Target,
-};
+use sail_proxy_config::http_filter::custom_response::{CustomResponse, Details, LocalPolicy, Policy, Target};
 use sail_proxy_decide::cel::Program;
 use sail_proxy_decide::head::{HeaderKey, joined};
 use sail_proxy_decide::matcher::tree::{Data, Input};
@@ -18,12 +16,12 @@ use serde_json::Value;
 use super::rbac::Subject;
 use super::{Build, Flow, HttpFilter, Request, Response, Work};
 use crate::access_log::{self, LogType, View};
+use crate::http::again::Again;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::{self, LocalReply};
-use crate::router;
 use crate::stats::sets::http_custom_response as stats;
 
 /// See the module's documentation.
@@ -54,17 +52,23 @@ impl Filter {
         all
     }
 
-    /// Has the request answered elsewhere.
-    async fn redirect(
+    /// Has the request answered elsewhere; says whether it will be.
+    fn redirect(
         &self,
-        exchange: &Rc<Exchange>,
-        policy: &RedirectPolicy,
+        exchange: &Exchange,
+        name: &str,
+        policy: &Arc<Policy>,
         mut head: Head,
-        reply: &mut Reply,
-    ) {
-        if retarget(&mut head, &policy.target).is_none() {
+        status: StatusCode,
+    ) -> bool {
+        let Policy::Redirect(to) = &**policy else { return false };
+        // What the client still sends cannot be sent anew.
+        if !exchange.request_done.get() {
+            return false;
+        }
+        if retarget(&mut head, &to.target).is_none() {
             self.stats.inc(stats::custom_response_invalid_uri);
-            return;
+            return false;
         }
         if head.method != Method::GET && head.method != Method::HEAD {
             head.method = Method::GET;
@@ -72,25 +76,35 @@ impl Filter {
         head.headers.remove(CONTENT_LENGTH);
         head.headers.remove(TRANSFER_ENCODING);
         let mut headers = std::mem::take(&mut head.headers);
-        exchange.with_attributes(&head, |attributes| policy.request.apply(&mut headers, attributes));
+        exchange.with_attributes(&head, |attributes| to.request.apply(&mut headers, attributes));
         head.headers = headers;
         let before = exchange.routed.clone();
         exchange.find_route(&head);
-        if exchange.routed.get().as_ref().is_none_or(|found| found.route.is_none()) {
+        let found = exchange.routed.get().as_ref().is_some_and(|found| found.route.is_some());
+        exchange.routed.restore(&before);
+        if !found {
             self.stats.inc(stats::custom_response_redirect_no_route);
-            exchange.routed.restore(&before);
-            return;
+            return false;
         }
-        // The connection is given up with the response: its body is of no use to anybody.
-        drop(std::mem::replace(reply, Reply::local(http::Response::new(Body::Empty))));
-        // Boxed, since it is rare and keeps much.
-        let routed = Box::pin(router::route(exchange, &mut head, http::Extensions::new(), Body::Empty)).await;
-        *reply = routed.unwrap_or_else(|local| Reply::local(local_reply::respond(exchange, *local)));
-        if let Some(status) = policy.status {
-            *reply.response.status_mut() = status;
-        }
-        apply(exchange, &policy.response, reply);
+        let kept: Box<dyn Any> = Box::new(Kept::Substitute(policy.clone(), status));
+        exchange.begin_again(status, Again { head, body: Body::Empty, kept: Some((name.into(), kept)) });
+        true
     }
+}
+
+/// What is kept until the response.
+enum Kept {
+    /// What the client asked for, which matchers look at.
+    Asked(Box<Head>),
+    /// The response is another's substitute, by this policy, in the place of a response of this status.
+    Substitute(Arc<Policy>, StatusCode),
+}
+
+/// Makes the response that came from elsewhere the client's.
+fn substitute(exchange: &Exchange, policy: &Policy, status: StatusCode, reply: &mut Reply) {
+    let Policy::Redirect(policy) = policy else { return };
+    apply(exchange, &policy.response, reply);
+    *reply.response.status_mut() = policy.status.unwrap_or(status);
 }
 
 /// A request, and the response to it.
@@ -176,20 +190,34 @@ fn local(exchange: &Exchange, policy: &LocalPolicy, reply: &mut Reply) {
         None if policy.body.is_some() => local.body = said.into(),
         None => {}
     }
+    let bodiless = local.body.is_empty();
     *reply = Reply::local(local_reply::respond(exchange, local));
+    if bodiless {
+        reply.response.headers_mut().remove(CONTENT_LENGTH);
+    }
     apply(exchange, &policy.headers, reply);
+    exchange.skip_filters();
 }
 
 impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
-        // Matchers look at what the client asked for.
-        request.exchange.state().put(request.name, request.head.clone());
+        let Request { name, exchange, head, .. } = request;
+        let mut state = exchange.state();
+        let kept = state.take(name).unwrap_or_else(|| Kept::Asked(Box::new(head.clone())));
+        state.put(name, kept);
         Flow::Continue
     }
 
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { name, exchange, reply } = response;
-        let head: Head = exchange.state().take(name)?;
+        let kept: Kept = exchange.state().take(name)?;
+        let head = match kept {
+            Kept::Asked(head) => head,
+            Kept::Substitute(policy, status) => {
+                substitute(exchange, &policy, status, reply);
+                return None;
+            }
+        };
         let levels = self.levels(exchange, name);
         let policy = {
             let info = exchange.info.borrow();
@@ -203,12 +231,10 @@ impl HttpFilter for Filter {
         };
         if let Policy::Local(policy) = &*policy {
             local(exchange, policy, reply);
-            return None;
+        } else if self.redirect(exchange, name, &policy, *head, reply.response.status()) {
+            // The connection is given up with the response: its body is of no use to anybody.
+            drop(std::mem::replace(reply, Reply::local(http::Response::new(Body::Empty))));
         }
-        Some(Box::pin(async move {
-            if let Policy::Redirect(policy) = &*policy {
-                self.redirect(exchange, policy, head, reply).await;
-            }
-        }))
+        None
     }
 }

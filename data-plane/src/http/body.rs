@@ -35,6 +35,15 @@ impl Body {
         Self::Boxed(Box::pin(body))
     }
 
+    /// Bytes whose number the codec is not to tell.
+    pub(crate) fn unmeasured(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            return Self::Empty;
+        }
+        let frames = futures_util::stream::iter([Ok(Frame::data(bytes))]);
+        Self::boxed(http_body_util::StreamBody::new(frames))
+    }
+
     /// Text of a local reply.
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
         let text = text.into();

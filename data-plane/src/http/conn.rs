@@ -11,7 +11,6 @@ use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sail_proxy_config::hcm::HeaderCase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -170,15 +169,8 @@ async fn run_http1(
         .max_headers(connection.manager.max_headers())
         .max_header_size(connection.manager.max_header_bytes())
         .max_buf_size(connection.manager.max_header_bytes().max(8192));
-    match connection.manager.config.http1.header_case {
-        HeaderCase::Lower => {}
-        HeaderCase::Proper => {
-            builder.title_case_headers(true);
-        }
-        HeaderCase::Preserve => {
-            builder.preserve_header_case(true);
-        }
-    }
+    let case = connection.manager.config.http1.header_case;
+    builder.title_case_headers(case.is_proper()).preserve_header_case(case.is_kept());
     let service = {
         let connection = connection.clone();
         service_fn(move |request| handler::serve(connection.clone(), request))

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use sail_proxy_config::hcm::RouteSource;
-use sail_proxy_decide::route::{Action, PerFilterConfig, Route, RouteAction};
+use sail_proxy_decide::route::{Action, PerFilterConfig, RouteAction};
 
+use super::again::Again;
 use super::attributes::RequestAttributes;
 use super::conn::Connection;
 use super::head::Head;
 use super::timers::{Limits, StreamTimer};
+use crate::router::internal_redirect::Step;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, StreamInfo, UpstreamSource, details};
@@ -40,8 +42,14 @@ pub(crate) struct Exchange {
     state: RefCell<crate::filters::State>,
     /// Who waits for the request's end.
     waiting: RefCell<Option<Waker>>,
-    /// Routes that internal redirects led away from.
-    pub(crate) redirects: RefCell<Vec<Arc<Route>>>,
+    /// What internal redirects led from and to.
+    pub(crate) redirects: RefCell<Vec<Step>>,
+    /// What is asked for in this one's place.
+    again: RefCell<Option<Box<Again>>>,
+    /// Another has taken this one's place.
+    superseded: Cell<bool>,
+    /// No further filter sees the response.
+    skips_filters: Cell<bool>,
     random: u64,
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
@@ -76,7 +84,58 @@ pub(crate) struct UpstreamOverride {
 
 impl Exchange {
     pub(crate) fn begin(connection: &Rc<Connection>) -> Rc<Self> {
-        let mut info = StreamInfo::new(connection.downstream.clone());
+        Self::begin_as(connection, StreamInfo::new(connection.downstream.clone()))
+    }
+
+    /// The exchange that takes this one's place. What came from downstream stays.
+    pub(super) fn again(&self) -> Rc<Self> {
+        let before = self.info.borrow();
+        let mut info = StreamInfo::new(before.downstream.clone());
+        (info.start_time, info.start) = (before.start_time, before.start);
+        info.timing.last_downstream_rx = before.timing.last_downstream_rx;
+        info.protocol = before.protocol;
+        info.bytes.received = before.bytes.received;
+        info.bytes.request_headers = before.bytes.request_headers;
+        info.request_id.clone_from(&before.request_id);
+        info.filter_state.clone_from(&before.filter_state);
+        let next = Self::begin_as(&self.connection, info);
+        next.request_done.set(self.request_done.get());
+        next.from_outside.set(self.from_outside.get());
+        next.redirects.replace(self.redirects.take());
+        if let Some(spelling) = self.spelling.get() {
+            // It has just been made.
+            let _ = next.spelling.set(spelling.clone());
+        }
+        next
+    }
+
+    /// Has the request begin anew in place of a response of this status, which no further filter sees.
+    pub(crate) fn begin_again(&self, status: StatusCode, again: Again) {
+        let mut info = self.info.borrow_mut();
+        info.response_code = Some(status.as_u16());
+        info.code_details = Some(details::INTERNAL_REDIRECT.into());
+        drop(info);
+        self.superseded.set(true);
+        self.skip_filters();
+        self.again.replace(Some(Box::new(again)));
+    }
+
+    /// The response is the client's as it is: no further filter sees it.
+    pub(crate) fn skip_filters(&self) {
+        self.skips_filters.set(true);
+    }
+
+    /// Whether filters are to see the response.
+    pub(crate) fn shows_filters(&self) -> bool {
+        !self.skips_filters.get()
+    }
+
+    /// What is asked for in this one's place.
+    pub(super) fn take_again(&self) -> Option<Box<Again>> {
+        self.again.take()
+    }
+
+    fn begin_as(connection: &Rc<Connection>, mut info: StreamInfo) -> Rc<Self> {
         info.captured.plan(connection.manager.observer.capture());
         let stats = &connection.manager.stats;
         stats.inc(stats::downstream_rq_total);
@@ -114,6 +173,9 @@ impl Exchange {
             random: connection.worker.random(),
             from_outside: Cell::new(true),
             redirects: RefCell::default(),
+            again: RefCell::default(),
+            superseded: Cell::new(false),
+            skips_filters: Cell::new(false),
             server_names: RefCell::default(),
             wishes: RefCell::default(),
         })
@@ -300,7 +362,11 @@ impl Exchange {
             let status = StatusCode::from_u16(code).unwrap_or_default();
             info.grpc_status = Some(super::local_reply::grpc_status(status));
         }
-        manager.count_response(&info);
+        if self.superseded.get() {
+            manager.stats.move_by(stats::downstream_rq_active, -1);
+        } else {
+            manager.count_response(&info);
+        }
         manager.observer.on_request_end(&mut info);
         connection.active.set(connection.active.get() - 1);
         connection.watch.set_busy(connection.active.get() > 0);

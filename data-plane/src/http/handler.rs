@@ -8,7 +8,6 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use sail_proxy_config::hcm::HeaderCase;
 
 use super::bodies::{BodyTimers, RequestBody, ResponseBody};
 use super::body::Body;
@@ -17,7 +16,7 @@ use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;
-use super::{admit, hop, local_reply, mutate, timers};
+use super::{admit, again, hop, local_reply, mutate, timers};
 use crate::filters::Chain;
 use crate::pool::lease::Lease;
 use crate::router;
@@ -74,43 +73,49 @@ pub(crate) fn serve(
     // Codecs move the future around before they poll it: it captures no more than it needs.
     async move {
         let reply = match &mut head {
-            Ok((head, extensions)) => run(&exchange, head, std::mem::take(extensions), body).await,
+            Ok((head, extensions)) => {
+                run(&exchange, head, std::mem::take(extensions), Came::First(body)).await
+            }
             Err(error) => reply_to_bad_head(&exchange, version, error),
         };
-        Ok(finish(&exchange, reply, guard, asked))
+        let Some(again) = exchange.take_again() else { return Ok(finish(&exchange, reply, guard, asked)) };
+        // What is dropped here needs no room in the future while it waits.
+        drop(reply);
+        // Boxed, since it is rare.
+        Ok(Box::pin(again::serve(exchange, guard, again, asked)).await)
     }
 }
 
-async fn run(
+/// How a request's body came here.
+pub(super) enum Came {
+    /// With the request, which is looked at.
+    First(Incoming),
+    /// From a request that begins anew.
+    Again(Body),
+}
+
+/// Checks a request, routes it, and passes it through the filters.
+pub(super) async fn run(
     exchange: &Rc<Exchange>,
     head: &mut Head,
     extensions: http::Extensions,
-    body: Incoming,
+    came: Came,
 ) -> Reply {
-    if exchange.connection.manager.config.http1.header_case == HeaderCase::Preserve {
-        let mut spelling = extensions.clone();
-        spelling.remove::<hyper::upgrade::OnUpgrade>();
-        // It is set here alone.
-        let _ = exchange.spelling.set(spelling);
-    }
-    if let Some(reply) = admit::framing(exchange, head) {
-        exchange.info.borrow_mut().protocol = Some(protocol(head.version));
-        return Reply::local(local_reply::respond(exchange, reply));
-    }
-    note_request(exchange, head);
-    exchange.grpc.set(head.is_grpc());
-    let admitted = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head));
-    if let Err(reply) = admitted {
-        note_head(exchange, head);
-        return Reply::local(local_reply::respond(exchange, reply));
-    }
+    let body = match came {
+        Came::Again(body) => body,
+        Came::First(body) => {
+            if let Some(refusal) = refusal(exchange, head, &extensions) {
+                return refusal;
+            }
+            RequestBody::wrap(body, exchange)
+        }
+    };
     exchange.find_route(head);
     remove_internal_only(exchange, head);
     trace(exchange, head);
     exchange.set_timer(head);
     exchange.connection.manager.observer.on_request_start(exchange, head);
     log_periodically(exchange);
-    let body = RequestBody::wrap(body, exchange);
     let manager = exchange.connection.manager.clone();
     let filters = manager.filters(head);
     // How many filters saw the request: as many see its response.
@@ -123,8 +128,29 @@ async fn run(
         expired.note(exchange);
         Reply::local(local_reply::respond(exchange, reply))
     });
-    filters.on_response(passed.get(), exchange, &mut reply).await;
+    if exchange.shows_filters() {
+        filters.on_response(passed.get(), exchange, &mut reply).await;
+    }
     reply
+}
+
+/// What is said to a request that may not pass; one that may is completed.
+fn refusal(exchange: &Rc<Exchange>, head: &mut Head, extensions: &http::Extensions) -> Option<Reply> {
+    if exchange.connection.manager.config.http1.header_case.is_kept() {
+        let mut spelling = extensions.clone();
+        spelling.remove::<hyper::upgrade::OnUpgrade>();
+        // It is set here alone.
+        let _ = exchange.spelling.set(spelling);
+    }
+    if let Some(reply) = admit::framing(exchange, head) {
+        exchange.info.borrow_mut().protocol = Some(protocol(head.version));
+        return Some(Reply::local(local_reply::respond(exchange, reply)));
+    }
+    note_request(exchange, head);
+    exchange.grpc.set(head.is_grpc());
+    let reply = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head)).err()?;
+    note_head(exchange, head);
+    Some(Reply::local(local_reply::respond(exchange, reply)))
 }
 
 /// The answer of a filter or of the router.
@@ -228,7 +254,7 @@ fn protocol(version: Version) -> Protocol {
     }
 }
 
-fn note_request(exchange: &Exchange, head: &Head) {
+pub(super) fn note_request(exchange: &Exchange, head: &Head) {
     let mut info = exchange.info.borrow_mut();
     info.protocol = Some(protocol(head.version));
     info.bytes.request_headers = head.wire_size();

@@ -81,10 +81,10 @@ impl Head {
         let hop = present.hop && version != Version::HTTP_2;
         let protocol = extensions
             .get::<hyper::ext::Protocol>()
-            .map(|protocol| protocol.as_str().to_ascii_lowercase())
+            .map(|protocol| protocol.as_str().to_owned())
             .or_else(|| if hop { super::hop::upgrade_of(&headers) } else { None })
             // Nobody is asked to change to HTTP/2 on the way; the client goes on as it began.
-            .filter(|protocol| !(hop && protocol == "h2c"));
+            .filter(|protocol| !(hop && protocol.eq_ignore_ascii_case("h2c")));
         if hop {
             headers.remove(HTTP2_SETTINGS);
             let coding = headers.get(TRANSFER_ENCODING);

@@ -61,12 +61,12 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) -> Last {
     last
 }
 
-/// What an upgrade asks to become, lower-cased.
+/// What an upgrade asks to become.
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     if !names(headers, "upgrade") {
         return None;
     }
-    headers.get(UPGRADE)?.to_str().ok().map(str::to_ascii_lowercase)
+    headers.get(UPGRADE)?.to_str().ok().map(ToOwned::to_owned)
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -110,6 +110,6 @@ mod tests {
     fn upgrades_need_both_headers() {
         assert_eq!(upgrade_of(&headers(&[("upgrade", "websocket")])), None);
         let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
-        assert_eq!(upgrade_of(&both).as_deref(), Some("websocket"));
+        assert_eq!(upgrade_of(&both).as_deref(), Some("WebSocket"));
     }
 }

@@ -140,8 +140,10 @@ impl Manager {
             return &self.filters;
         }
         let wanted = upgrade_of(head);
-        let own =
-            self.upgrade_filters.iter().find(|(kind, _)| wanted.is_some_and(|wanted| **kind == *wanted));
+        let own = self
+            .upgrade_filters
+            .iter()
+            .find(|(kind, _)| wanted.is_some_and(|wanted| kind.eq_ignore_ascii_case(wanted)));
         own.map_or(&self.filters, |(_, chain)| chain)
     }
 
@@ -268,7 +270,7 @@ fn share(random: u64) -> f64 {
     (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// What the request wants to become, lower-case.
+/// What the request wants to become.
 fn upgrade_of(head: &Head) -> Option<&str> {
     match &head.protocol {
         Some(protocol) => Some(protocol),

@@ -120,7 +120,7 @@ async fn render(response: Response<Body>, case: HeaderCase) -> BytesMut {
     let mut line = |name: &str, value: &[u8]| {
         let mut first = true;
         for byte in name.bytes() {
-            let upper = case == HeaderCase::Proper && first;
+            let upper = case.is_proper() && first;
             bytes.extend_from_slice(&[if upper { byte.to_ascii_uppercase() } else { byte }]);
             first = byte == b'-';
         }

@@ -158,15 +158,8 @@ impl Connector {
                 // The codec reads the usual number without allocating.
                 builder.max_headers(self.max_headers);
             }
-            match self.header_case {
-                HeaderCase::Lower => {}
-                HeaderCase::Proper => {
-                    builder.title_case_headers(true);
-                }
-                HeaderCase::Preserve => {
-                    builder.preserve_header_case(true);
-                }
-            }
+            let case = self.header_case;
+            builder.title_case_headers(case.is_proper()).preserve_header_case(case.is_kept());
             let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
             Ok(Established::Http1 { send, connection: Box::new(connection), info })
         }

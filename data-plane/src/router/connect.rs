@@ -126,7 +126,11 @@ impl Terminated<'_> {
     fn note(&self, cluster: &Cluster, host: &Host, reply: &mut Reply) {
         let exchange = self.exchange;
         let start = exchange.info.borrow().start;
-        if exchange.connection.manager.sends_envoy_headers() {
+        // It tells the time from the request's end, which a tunnel does not have.
+        if exchange.request_done.get()
+            && reply.tunnel.is_none()
+            && exchange.connection.manager.sends_envoy_headers()
+        {
             let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
             reply.response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
         }

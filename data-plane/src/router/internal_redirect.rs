@@ -1,161 +1,138 @@
-//! Redirects that the proxy follows itself: the response's target is routed as if the client had asked for it.
+//! Redirects that the proxy follows itself: the request begins anew with the response's target, as if the client had
+//! asked for it.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::header::{CONTENT_LENGTH, LOCATION};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use sail_proxy_decide::route::{InternalRedirect, RedirectPredicate, Route};
 
-use super::replay::Replay;
+use super::Found;
+use crate::cluster::Cluster;
+use crate::http::again::Again;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::handler::Reply;
 use crate::http::head::Head;
-use crate::http::local_reply::LocalReply;
 use crate::stats::Counter;
 use crate::stats::sets::{cluster as cluster_stats, http as stats};
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 
-/// As much of a body as is kept for the request after a redirect.
-const LIMIT: usize = 64 * 1024;
+/// A redirect that an exchange was led by: from this route to that one.
+pub(crate) type Step = (Arc<Route>, Arc<Route>);
 
-/// The request, kept for the case that it is sent elsewhere.
-pub(super) struct Keeper {
-    head: Head,
-    replay: Replay,
+/// A response that may lead elsewhere, and the request that brought it.
+pub(super) struct Redirected<'a, B> {
+    pub(super) exchange: &'a Rc<Exchange>,
+    pub(super) found: &'a Found,
+    pub(super) cluster: &'a Cluster,
+    /// The request as it went upstream.
+    pub(super) head: &'a Head,
+    /// Its whole body, where that was kept.
+    pub(super) body: Option<bytes::Bytes>,
+    pub(super) response: &'a Response<B>,
 }
 
-impl Keeper {
-    pub(super) fn new(head: &Head, body: Body) -> Self {
-        Self { head: head.clone(), replay: Replay::new(body, LIMIT) }
+/// Has the request begin anew where the policy lets it; else the client gets the response.
+pub(super) fn follow<B>(policy: &InternalRedirect, redirected: Redirected<'_, B>) -> bool {
+    let status = redirected.response.status();
+    if !policy.codes.contains(&status.as_u16()) {
+        return false;
     }
-
-    /// The body that goes upstream.
-    pub(super) fn body(&self) -> Body {
-        self.replay.reader()
-    }
-}
-
-/// Follows the response where the policy lets it; else the client gets it.
-pub(super) async fn follow(
-    exchange: &Rc<Exchange>,
-    policy: &InternalRedirect,
-    route: &Arc<Route>,
-    keeper: Keeper,
-    reply: Reply,
-) -> Result<Reply, Box<LocalReply>> {
-    if !policy.codes.contains(&reply.response.status().as_u16()) {
-        return Ok(reply);
-    }
-    let stats = &exchange.connection.manager.stats;
-    let count = |counter| {
-        let cluster = exchange.info.borrow().cluster.as_ref().map(|cluster| cluster.name.clone());
-        if let Some(cluster) = cluster.and_then(|name| exchange.active.cluster(&name)) {
-            cluster.stats().inc(counter);
-        }
-    };
-    match redirected(exchange, policy, route, &keeper, &reply) {
-        Ok(mut head) => {
-            // The connection is given up with the response: its body is of no use to anybody.
-            drop(reply);
-            count(cluster_stats::upstream_internal_redirect_succeeded_total);
-            let body = keeper.replay.reader();
-            // Boxed, since a redirect may lead to another.
-            Box::pin(super::route(exchange, &mut head, http::Extensions::new(), body)).await
+    let exchange = redirected.exchange;
+    let stats = redirected.cluster.stats();
+    match redirected.again(policy) {
+        Ok(again) => {
+            stats.inc(cluster_stats::upstream_internal_redirect_succeeded_total);
+            exchange.begin_again(status, again);
+            true
         }
         Err(reason) => {
-            count(cluster_stats::upstream_internal_redirect_failed_total);
+            stats.inc(cluster_stats::upstream_internal_redirect_failed_total);
             if let Some(counter) = reason {
-                stats.inc(counter);
+                exchange.connection.manager.stats.inc(counter);
             }
-            Ok(reply)
+            false
         }
     }
 }
 
 type Refusal = Option<Counter<stats::Set>>;
 
-/// The head of the request that follows the redirect, once its route is found.
-fn redirected(
-    exchange: &Rc<Exchange>,
-    policy: &InternalRedirect,
-    route: &Arc<Route>,
-    keeper: &Keeper,
-    reply: &Reply,
-) -> Result<Head, Refusal> {
-    let met = &exchange.redirects;
-    if met.borrow().len() >= policy.max as usize {
-        return Err(Some(stats::passthrough_internal_redirect_too_many_redirects));
-    }
-    if !keeper.replay.can_replay() {
-        return Err(None);
-    }
-    let mut head = keeper.head.clone();
-    retarget(&mut head, policy, reply)?;
-    let headers = reply.response.headers();
-    for name in &policy.copy {
-        head.headers.remove(name);
-        for value in headers.get_all(name) {
-            head.headers.append(name, value.clone());
+impl<B> Redirected<'_, B> {
+    fn again(self, policy: &InternalRedirect) -> Result<Again, Refusal> {
+        let exchange = self.exchange;
+        // What the client still sends cannot be sent anew.
+        if !exchange.request_done.get() {
+            return Err(None);
         }
-    }
-    let status = reply.response.status().as_u16();
-    if status == 303 && head.method != Method::GET && head.method != Method::HEAD {
-        return Err(None);
-    }
-    met.borrow_mut().push(route.clone());
-    let before = exchange.routed.clone();
-    exchange.find_route(&head);
-    let found = exchange.routed.get().as_ref().and_then(|found| found.route.clone());
-    let refusal = match found {
-        None => Some(stats::passthrough_internal_redirect_no_route),
-        Some(found) if !passes(exchange, policy, &found, &keeper.head, &head) => {
-            Some(stats::passthrough_internal_redirect_predicate)
+        let mut body = self.body.clone().ok_or(None)?;
+        let location = self.response.headers().get(LOCATION).ok_or(None)?;
+        let mut head = self.head.clone();
+        retarget(&mut head, policy, location)?;
+        if exchange.redirects.borrow().len() >= policy.max as usize {
+            return Err(Some(stats::passthrough_internal_redirect_too_many_redirects));
         }
-        Some(_) => return Ok(head),
-    };
-    met.borrow_mut().pop();
-    exchange.routed.restore(&before);
-    Err(refusal)
+        let headers = self.response.headers();
+        for name in &policy.copy {
+            head.headers.remove(name);
+            for value in headers.get_all(name) {
+                head.headers.append(name, value.clone());
+            }
+        }
+        let step = self.step(policy, &head)?;
+        let reads = head.method == Method::GET || head.method == Method::HEAD;
+        if self.response.status() == StatusCode::SEE_OTHER && !reads {
+            head.method = Method::GET;
+            head.headers.remove(CONTENT_LENGTH);
+            body = bytes::Bytes::new();
+        }
+        let original = format!("{}://{}{}", self.head.scheme, self.head.authority(), self.head.path);
+        if let Ok(original) = HeaderValue::from_str(&original) {
+            head.headers.insert(ORIGINAL_URL, original);
+        }
+        exchange.redirects.borrow_mut().push(step);
+        Ok(Again { head, body: Body::unmeasured(body), kept: None })
+    }
+
+    /// The routes that the redirect leads from and to, where the second may follow the first.
+    fn step(&self, policy: &InternalRedirect, head: &Head) -> Result<Step, Refusal> {
+        let exchange = self.exchange;
+        let before = exchange.routed.clone();
+        exchange.find_route(head);
+        let to = exchange.routed.get().as_ref().and_then(|found| found.route.clone());
+        exchange.routed.restore(&before);
+        let to = to.ok_or(Some(stats::passthrough_internal_redirect_no_route))?;
+        let from = self.found.route.clone().ok_or(None)?;
+        let unsafe_cross = self.head.scheme == "http" && head.scheme == "https";
+        let passes = policy.predicates.iter().all(|predicate| match predicate {
+            RedirectPredicate::PreviousRoutes => {
+                let met = exchange.redirects.borrow();
+                !met.iter().any(|(before, after)| before.name == from.name && after.name == to.name)
+            }
+            RedirectPredicate::AllowListed(names) => names.iter().any(|name| **name == *to.name),
+            // What a client sent in the clear does not pass for what came by TLS.
+            RedirectPredicate::SafeCrossScheme => !unsafe_cross,
+        });
+        if passes { Ok((from, to)) } else { Err(Some(stats::passthrough_internal_redirect_predicate)) }
+    }
 }
 
 /// Points the head at the response's location.
-fn retarget(head: &mut Head, policy: &InternalRedirect, reply: &Reply) -> Result<(), Refusal> {
+fn retarget(head: &mut Head, policy: &InternalRedirect, location: &HeaderValue) -> Result<(), Refusal> {
     let bad = Some(stats::passthrough_internal_redirect_bad_location);
-    let location = reply.response.headers().get(http::header::LOCATION).ok_or(bad)?;
     let uri: Uri = location.to_str().ok().and_then(|text| text.parse().ok()).ok_or(bad)?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(bad) };
-    let scheme = match scheme {
+    if (scheme == "http") != (head.scheme == "http") && !policy.allow_cross_scheme {
+        return Err(Some(stats::passthrough_internal_redirect_unsafe_scheme));
+    }
+    head.scheme = match scheme {
         "http" => "http",
         "https" => "https",
         _ => return Err(bad),
     };
-    if scheme != head.scheme && !policy.allow_cross_scheme {
-        return Err(Some(stats::passthrough_internal_redirect_unsafe_scheme));
-    }
-    let original = format!("{}://{}{}", head.scheme, head.authority(), head.path);
-    if let Ok(original) = HeaderValue::from_str(&original) {
-        head.headers.insert(ORIGINAL_URL, original);
-    }
-    head.scheme = scheme;
     head.authority = HeaderValue::from_str(authority.as_str()).map_err(|_| bad)?;
     head.path = uri.path_and_query().cloned().ok_or(bad)?;
     Ok(())
-}
-
-fn passes(
-    exchange: &Exchange,
-    policy: &InternalRedirect,
-    route: &Arc<Route>,
-    from: &Head,
-    to: &Head,
-) -> bool {
-    policy.predicates.iter().all(|predicate| match predicate {
-        RedirectPredicate::PreviousRoutes => {
-            !exchange.redirects.borrow().iter().any(|met| Arc::ptr_eq(met, route))
-        }
-        RedirectPredicate::AllowListed(names) => names.iter().any(|name| **name == *route.name),
-        RedirectPredicate::SafeCrossScheme => !(from.scheme == "https" && to.scheme == "http"),
-    })
 }

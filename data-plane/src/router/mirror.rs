@@ -1,21 +1,38 @@
-//! Copies of requests for other clusters. Nobody waits for them, and their responses are thrown away.
+//! Copies of requests for other clusters. They go out beside the original; nobody waits for them, and their responses are
+//! thrown away.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
-use sail_proxy_decide::route::{MirrorCluster, MirrorPolicy, RouteAction};
+use sail_proxy_decide::route::{MirrorCluster, MirrorPolicy, Priority, RouteAction};
 
-use super::Found;
-use super::request::Source;
-use crate::cluster::{Cluster, LbContext};
+use super::{Found, tee};
+use crate::cluster::{Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
+use crate::pool::Pool;
 use crate::pool::lease::Hold;
 use crate::pool::limits::Resource;
 use crate::stats::sets::cluster as stats;
+
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The limits that count for copies.
+const PRIORITY: Priority = Priority::Default;
+
+/// What bounds a copy.
+pub(super) struct Limits {
+    /// Bytes of the body that are held for a cluster that reads slowly.
+    pub(super) buffer: usize,
+    /// From the request's end to the response's.
+    pub(super) timeout: Option<Duration>,
+}
 
 /// A copy to be sent.
 pub(super) struct Copy {
@@ -54,14 +71,20 @@ pub(super) fn chosen(exchange: &Exchange, found: &Found, action: &RouteAction, h
         .collect()
 }
 
-/// Sends the copies. A body that was too large to keep is not copied.
-pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: &Source) {
-    if copies.is_empty() {
-        return;
-    }
-    let Some(body) = body.whole() else { return };
-    for copy in copies {
+/// Sends the copies off, each with a copy of the body that is returned.
+pub(super) fn send(
+    exchange: &Rc<Exchange>,
+    copies: Vec<Copy>,
+    head: &Head,
+    body: Body,
+    limits: Limits,
+) -> Body {
+    let (body, bodies) = tee::split(body, limits.buffer, copies.len());
+    for (copy, (body, end)) in copies.into_iter().zip(bodies) {
         let mut head = head.clone();
+        let own = exchange.connection.downstream.local_address.ip();
+        head.headers.insert(INTERNAL, HeaderValue::from_static("true"));
+        append_forwarded_for(&mut head.headers, own);
         if let Some(host) = &copy.host {
             head.authority = host.clone();
         } else if copy.host_suffix
@@ -77,33 +100,84 @@ pub(super) fn send(exchange: &Rc<Exchange>, copies: &[Copy], head: &Head, body: 
                 mutation.apply(&mut head.headers, attributes);
             }
         });
-        tokio::task::spawn_local(send_one(exchange.clone(), copy.cluster.clone(), head, body.clone()));
+        let timeout = async move {
+            let Some(limit) = limits.timeout else { return std::future::pending().await };
+            end.come().await;
+            tokio::time::sleep(limit).await;
+        };
+        let sent = send_one(exchange, copy.cluster.clone(), head, body);
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                status = sent => status.into_iter().for_each(|status| copy.cluster.count_own(status)),
+                () = timeout => {
+                    copy.cluster.stats().inc(stats::upstream_rq_timeout);
+                    copy.cluster.count_own(StatusCode::GATEWAY_TIMEOUT.as_u16());
+                }
+            }
+        });
+    }
+    body
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, own: IpAddr) {
+    let value = match sail_proxy_decide::head::joined(headers, &FORWARDED_FOR) {
+        Some(before) if !before.is_empty() => [&before[..], b",", own.to_string().as_bytes()].concat(),
+        _ => own.to_string().into_bytes(),
+    };
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
+        headers.insert(FORWARDED_FOR, value);
     }
 }
 
-async fn send_one(exchange: Rc<Exchange>, cluster: Rc<Cluster>, mut head: Head, body: bytes::Bytes) {
-    let context = LbContext::default();
-    let Some(choice) = cluster.choose(&context, &exchange.connection.worker) else { return };
-    let priority = sail_proxy_decide::route::Priority::Default;
-    let cluster = choice.member.clone().unwrap_or(cluster);
-    let Some(pool) = cluster.pool(&choice, &exchange, priority) else { return };
+/// Sends a copy. What is returned resolves with its response's end, or with a status that stands for its failure.
+fn send_one(
+    exchange: &Rc<Exchange>,
+    cluster: Rc<Cluster>,
+    head: Head,
+    body: Body,
+) -> impl Future<Output = Option<u16>> + 'static {
     // The request's own exchange must not live on for its copy.
-    drop(exchange);
-    let Ok(mut lease) = pool.acquire().await else { return };
-    let Some(permit) = cluster.limits(priority).acquire(Resource::Requests) else { return };
+    let choice = cluster.choose(&LbContext::default(), &exchange.connection.worker);
+    let chosen = choice.and_then(|choice| {
+        let cluster = choice.member.clone().unwrap_or(cluster);
+        let pool = cluster.pool(&choice, exchange, PRIORITY)?;
+        Some((choice, cluster, pool))
+    });
+    async move {
+        let failed = Some(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+        let Some((choice, cluster, pool)) = chosen else { return failed };
+        match forward(choice, cluster, &pool, head, body).await {
+            Some(()) => None,
+            None => failed,
+        }
+    }
+}
+
+async fn forward(
+    choice: Choice,
+    cluster: Rc<Cluster>,
+    pool: &Rc<Pool>,
+    mut head: Head,
+    body: Body,
+) -> Option<()> {
+    let mut lease = pool.acquire().await.ok()?;
+    let Some(permit) = cluster.limits(PRIORITY).acquire(Resource::Requests) else {
+        cluster.stats().inc(stats::upstream_rq_pending_overflow);
+        return None;
+    };
     lease.hold(Hold::new(cluster.stats(), &choice.host, permit));
     let parts = if lease.is_http2() {
         head.http2_parts(Keep::Nothing)
     } else {
         Some(head.http1_parts(Keep::Nothing))
     };
-    let Some(parts) = parts else { return };
     cluster.stats().inc(stats::upstream_rq_total);
-    let Ok(response) = lease.send(http::Request::from_parts(parts, Body::text(body))).await else { return };
+    let response = lease.send(http::Request::from_parts(parts?, body)).await.ok()?;
     cluster.count_response(&choice.host, response.status().as_u16());
     let mut body = response.into_body();
     while let Some(Ok(_)) = body.frame().await {}
     lease.finish();
+    Some(())
 }
 
 /// `host-shadow:port`, by which the copy's receiver knows it.

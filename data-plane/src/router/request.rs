@@ -18,6 +18,7 @@ use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
 use super::attempt::{self, Try};
 use super::counters::Counters;
 use super::failure::Failure;
+use super::internal_redirect::{self, Redirected};
 use super::replay::Replay;
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
 use crate::cluster::{Cluster, orca};
@@ -85,10 +86,19 @@ pub(super) async fn forward(
     let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, &timeouts);
     let mirrors = mirror::chosen(exchange, found, action, head);
-    let body =
-        Source::new(body, state.is_some() || !mirrors.is_empty(), buffer_limit(exchange, found, route));
+    let buffer = buffer_limit(exchange, found, route);
+    let body = match mirrors.is_empty() {
+        true => body,
+        false => {
+            let held = exchange.connection.manager.buffer_limit as usize;
+            let limits = mirror::Limits { buffer: held, timeout: timeouts.global };
+            mirror::send(exchange, mirrors, head, body, limits)
+        }
+    };
+    let redirect = action.internal_redirect.as_ref();
+    let body = Source::new(body, state.is_some() || redirect.is_some(), buffer);
     // Nobody asks for the head again: it may be moved.
-    let once = state.is_none() && mirrors.is_empty() && !has_response_operations(found, route);
+    let once = state.is_none() && redirect.is_none() && !has_response_operations(found, route);
     let keep = if once { Keep::Nothing } else { Keep::Headers };
     let mut tries = Tries {
         exchange,
@@ -114,7 +124,6 @@ pub(super) async fn forward(
             Some(limit) => Bounded { run, timer: Timer::new(exchange, limit) }.await,
         }
     };
-    mirror::send(exchange, &mirrors, head, &tries.body);
     let upgrading = match &head.protocol {
         Some(_) => Upgrading::To,
         None if head.is_connect() => Upgrading::Connect,
@@ -122,6 +131,7 @@ pub(super) async fn forward(
     };
     let set_cookie = tries.hash.set_cookie.take();
     let limits = (timeouts.global, timeouts.per_try_idle);
+    let whole = redirect.and_then(|_| tries.body.whole());
     drop(tries);
     let success = match result {
         Ok(success) => success,
@@ -142,6 +152,16 @@ pub(super) async fn forward(
             return Err(Box::new(reply));
         }
     };
+    if let Some(policy) = redirect {
+        let response = &success.response;
+        let redirected = Redirected { exchange, found, cluster: &cluster, head, body: whole, response };
+        if internal_redirect::follow(policy, redirected) {
+            if http_body::Body::is_end_stream(response.body()) {
+                success.lease.finish();
+            }
+            return Ok(Reply::local(Response::new(Body::Empty)));
+        }
+    }
     let mut reply = respond(exchange, &cluster, success, limits, upgrading, &mut extensions);
     counters.answered(reply.response.status().as_u16(), exchange.start);
     let headers = reply.response.headers_mut();
@@ -214,11 +234,21 @@ fn has_response_operations(found: &Found, route: &Route) -> bool {
     found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
 }
 
-/// As much of a body as is kept for another try: what a connection of the listener may buffer, where nothing else is said.
+/// An HTTP/2 client's stream may have so much under way, where nothing else is said.
+const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// As much of a body as is kept for another try: what a connection of the listener may buffer, or an HTTP/2 stream have
+/// under way, where nothing else is said.
 fn buffer_limit(exchange: &Exchange, found: &Found, route: &Route) -> usize {
     let limit = route.request_body_buffer_limit.or(found.virtual_host.request_body_buffer_limit);
-    let of_listener = || u64::from(exchange.connection.manager.buffer_limit);
-    usize::try_from(limit.unwrap_or_else(of_listener)).unwrap_or(usize::MAX)
+    let of_stream = || {
+        let manager = &exchange.connection.manager;
+        u64::from(match exchange.connection.http2 {
+            true => manager.config.http2.initial_stream_window_size.unwrap_or(STREAM_WINDOW),
+            false => manager.buffer_limit,
+        })
+    };
+    usize::try_from(limit.unwrap_or_else(of_stream)).unwrap_or(usize::MAX)
 }
 
 /// The request's body: sent once, or kept for more.
@@ -478,7 +508,9 @@ fn respond(
         }
     }
     // The words beside the status are our own, as all is that speaks of one connection.
-    response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+    if !cluster.config.http.http1.header_case.keeps_reason() {
+        response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+    }
     let start = exchange.info.borrow().start;
     // It tells the time from the request's end, which an upgrade does not have.
     let ended = exchange.request_done.get() && upgrading == Upgrading::No;

@@ -40,7 +40,8 @@ pub(super) fn is_accepted<B>(response: &Response<B>, connect: bool) -> bool {
 
 /// Whether the upstream answers a request for a WebSocket with something that is neither one nor an error.
 pub(super) fn is_no_websocket(exchange: &Exchange, response: &Response<Incoming>, lease: &Lease) -> bool {
-    let asked = exchange.info.borrow().upgrade.as_deref() == Some("websocket");
+    let asked =
+        exchange.info.borrow().upgrade.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("websocket"));
     asked && !lease.is_http2() && response.status().as_u16() < 400
 }
 

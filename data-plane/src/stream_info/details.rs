@@ -105,8 +105,8 @@ details! {
     REQUEST_RATE_LIMITED = "request_rate_limited";
     /// Rate limited here.
     LOCAL_RATE_LIMITED = "local_rate_limited";
-    /// Too many internal redirects, or the like.
-    INTERNAL_REDIRECT_FAILED = "internal_redirect";
+    /// The request went on elsewhere, by an internal redirect or in search of another response.
+    INTERNAL_REDIRECT = "internal_redirect";
     /// The cluster is in maintenance mode.
     MAINTENANCE_MODE = "maintenance_mode";
     /// The circuit breaker's refusal; Envoy writes it with the reset reason.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod bodies;
+mod custom_response;
 mod ext_authz;
 mod ext_proc;
 mod ext_proc_settings;
@@ -15,9 +16,14 @@ mod grpc_stats;
 #[path = "../support/h2.rs"]
 mod h2;
 mod jwt;
+mod mirrors;
+mod override_host;
+mod redirects;
 mod reports;
 mod setup;
+mod spellings;
 mod stateful_session;
 #[path = "../support.rs"]
 mod support;
 mod transcoder;
+mod transcoder_bodies;

@@ -25,6 +25,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 pub struct Message {
     pub head: HeaderMap,
     pub status: u16,
+    pub method: String,
+    pub host: String,
     pub path: String,
     pub body: Vec<u8>,
     pub trailers: HeaderMap,
@@ -118,7 +120,8 @@ pub fn call(
             tokio::time::timeout(limit, sender.send_request(request)).await.expect("an answer").unwrap();
         let (parts, body) = response.into_parts();
         let (body, trailers) = tokio::time::timeout(limit, read(body)).await.expect("the answer's end");
-        Message { head: parts.headers, status: parts.status.as_u16(), path: String::new(), body, trailers }
+        let status = parts.status.as_u16();
+        Message { head: parts.headers, status, body, trailers, ..Message::default() }
     })
 }
 
@@ -140,9 +143,14 @@ pub fn serve(answer: impl Fn(&Message) -> Message + Send + Sync + 'static) -> So
                         let (parts, body) = request.into_parts();
                         let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
                         let (body, trailers) = read(body).await;
-                        let asked = Message { head: parts.headers, status: 0, path, body, trailers };
+                        let method = parts.method.to_string();
+                        let host = parts.uri.authority().map(ToString::to_string).unwrap_or_default();
+                        let asked =
+                            Message { head: parts.headers, status: 0, method, host, path, body, trailers };
                         let said = answer(&asked);
-                        let mut all = Frames([Frame::data(Bytes::from(said.body))].into());
+                        // Without a body, the head ends the stream.
+                        let data = Some(Bytes::from(said.body)).filter(|body| !body.is_empty());
+                        let mut all = Frames(data.into_iter().map(Frame::data).collect());
                         if !said.trailers.is_empty() {
                             all.0.push_back(Frame::trailers(said.trailers));
                         }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{HeaderCase, Http1Options, Http2Keepalive, Http2Options, Underscores};
+use xds_api::envoy::extensions::http::header_formatters::preserve_case::v3 as preserve_case;
+
+use super::{HeaderCase, Http1Options, Http2Keepalive, Http2Options, Spelling, Underscores};
 use crate::convert::{Cx, type_name, values};
 use crate::pb;
 
@@ -97,6 +99,7 @@ fn header_case(
     value: pb::core::http1_protocol_options::HeaderKeyFormat,
 ) -> Option<HeaderCase> {
     use pb::core::http1_protocol_options::header_key_format::HeaderFormat;
+    use preserve_case::preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders::ProperCase;
     match value.header_format {
         Some(HeaderFormat::ProperCaseWords(_)) => Some(HeaderCase::Proper),
         Some(HeaderFormat::StatefulFormatter(value)) => {
@@ -108,8 +111,18 @@ fn header_case(
                     "stateful_formatter",
                     format_args!("there is no header formatter {:?}", type_name(&any)),
                 );
+                return None;
             }
-            Some(HeaderCase::Preserve)
+            cx.within("stateful_formatter", |cx| {
+                let preserve_case::PreserveCaseFormatterConfig {
+                    forward_reason_phrase,
+                    formatter_type_on_envoy_headers,
+                } = cx.unpack(&any)?;
+                Some(HeaderCase::Preserve(Spelling {
+                    others_proper: formatter_type_on_envoy_headers == ProperCase as i32,
+                    reason: forward_reason_phrase,
+                }))
+            })
         }
         None => None,
     }
