@@ -104,7 +104,8 @@ fn runs_the_front(program: &str) {
     let checked =
         e2e::command(program).args(["-c", file, "--mode", "validate"]).current_dir(root()).output().unwrap();
     assert!(checked.status.success(), "{program}: {checked:?}");
-    let _proxy = Running::start(program, &["-c", file, "--concurrency", "1", "-l", "warning"], &log);
+    let flags = ["-c", file, "--concurrency", "1", "-l", "warning", "--file-flush-interval-msec", "100"];
+    let _proxy = Running::start(program, &flags, &log);
     answers_from(&format!("{FRONT}/hello"), &[("end-user", "jason")], "v2");
     answers_from(&format!("{FRONT}/hello"), &[], "v1");
     let denied = get(&format!("{FRONT}/admin")).unwrap();
