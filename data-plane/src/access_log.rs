@@ -135,14 +135,14 @@ impl Logger {
         }
         match (&self.output, &self.log.sink) {
             (Output::File(sink), AccessLogSink::File { format, .. }) => {
-                sink.write(|line| write(format, &view, line));
+                sink.write(|line| format.write(&view, line));
             }
             (Output::Service(service), AccessLogSink::Grpc(config)) => service.send(match config.kind {
                 GrpcLogKind::Http => service::Entry::Http(Box::new(als::http(config, info, kind))),
                 GrpcLogKind::Tcp => service::Entry::Tcp(Box::new(als::tcp(config, info, kind))),
             }),
             (Output::Service(service), AccessLogSink::OpenTelemetry(config)) => {
-                let value = |format| json(format, &view, Missing::Dash, false);
+                let value = |format: &JsonFormat| format.value(&view, Missing::Dash, false);
                 let attributes =
                     config.attributes.iter().map(|(key, format)| (key.to_string(), value(format))).collect();
                 let record = otlp::record(info, config.body.as_ref().map(value), attributes);
@@ -193,7 +193,7 @@ fn plan_als(config: &GrpcAccessLog, capture: &mut Capture) {
 /// A format's text, as a log line would have it.
 pub(crate) fn formatted(format: &LogFormat, view: &View<'_>) -> String {
     let mut out = String::new();
-    write(format, view, &mut out);
+    format.write(view, &mut out);
     out
 }
 
@@ -202,37 +202,6 @@ pub fn text(format: &Format, info: &StreamInfo) -> String {
     let mut out = String::new();
     format.write(&View::new(info, LogType::DownstreamEnd), Missing::Empty, &mut out);
     out
-}
-
-fn write(format: &LogFormat, view: &View<'_>, line: &mut String) {
-    match format {
-        LogFormat::Text { format, omit_empty_values } => {
-            let missing = if *omit_empty_values { Missing::Empty } else { Missing::Dash };
-            format.write(view, missing, line);
-        }
-        LogFormat::Json { format, omit_empty_values, sort_properties } => {
-            let missing = if *omit_empty_values { Missing::Empty } else { Missing::Dash };
-            let mut value = json(format, view, missing, *omit_empty_values);
-            if *sort_properties {
-                value.sort_all_objects();
-            }
-            line.push_str(&value.to_string());
-            line.push('\n');
-        }
-    }
-}
-
-fn json(format: &JsonFormat, view: &View<'_>, missing: Missing, omit: bool) -> serde_json::Value {
-    match format {
-        JsonFormat::Value(value) => value.clone(),
-        JsonFormat::Format(format) => format.json(view, missing),
-        JsonFormat::List(list) => list.iter().map(|item| json(item, view, missing, omit)).collect(),
-        JsonFormat::Object(fields) => {
-            let fields =
-                fields.iter().map(|(key, value)| (key.to_string(), json(value, view, missing, omit)));
-            serde_json::Value::Object(fields.filter(|(_, value)| !(omit && value.is_null())).collect())
-        }
-    }
 }
 
 /// Adds the headers that a log's format reads.

@@ -7,6 +7,7 @@ mod origins;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod target;
+mod tracked;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ use crate::worker::state::Worker;
 use origins::{Origin, Origins};
 use shared::Destination;
 use target::PoolKey;
+use tracked::Tracked;
 
 /// The pools of one host.
 type Pools = SmallVec<[(PoolKey, Rc<Pool>); 1]>;
@@ -66,6 +68,7 @@ pub(crate) struct Cluster {
     retired: Cell<bool>,
     origins: Origins,
     tls: OnceCell<Rc<OfCluster>>,
+    tracked: Option<Box<Tracked>>,
 }
 
 impl Cluster {
@@ -87,6 +90,7 @@ impl Cluster {
             retired: Cell::new(false),
             origins: Origins::new(&shared.store),
             tls: OnceCell::new(),
+            tracked: Tracked::of(config, shared),
             config: config.clone(),
         })
     }
@@ -180,6 +184,11 @@ impl Cluster {
 
     pub(crate) fn stats(&self) -> &set::Scope {
         &self.stats
+    }
+
+    /// What is recorded of its requests besides counts.
+    pub(crate) fn tracked(&self) -> Option<&Tracked> {
+        self.tracked.as_deref()
     }
 
     /// What handshakes count in.

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 use sail_proxy_decide::route::{
-    Action, DirectResponse, Draw, Redirect, Route, RouteTable, VirtualHost, WeightedCluster,
+    Action, BodyFormat, ControlHeader, DirectResponse, Draw, Redirect, Route, RouteTable, VirtualHost,
+    WeightedCluster,
 };
 
 use crate::http::body::Body;
@@ -142,6 +143,9 @@ pub(crate) async fn route(
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
     exchange.connection.manager.stats.inc(stats::rq_total);
+    if let Some(reply) = check_strictly(exchange, head) {
+        return Err(Box::new(reply));
+    }
     let found = exchange.routed.get().clone();
     let Some(found) = found else { return Err(Box::new(handler::no_route(exchange))) };
     let Some(route) = &found.route else { return Err(Box::new(handler::no_route(exchange))) };
@@ -177,6 +181,17 @@ pub(crate) async fn route(
     }
 }
 
+/// Refuses what the router would not understand, where it is to be strict.
+fn check_strictly(exchange: &Exchange, head: &Head) -> Option<LocalReply> {
+    let strict = exchange.connection.manager.strict_check_headers();
+    let wrong = |header: &ControlHeader| Some((header.name(), header.misunderstood(&head.headers)?));
+    let (name, value) = strict.iter().find_map(wrong)?;
+    let mut reply =
+        LocalReply::new(StatusCode::BAD_REQUEST, "", details::REQUEST_HEADERS_FAILED_STRICT_CHECK);
+    reply.body = format!("invalid header '{name}' with value '{value}'").into();
+    Some(reply.flag(ResponseFlag::InvalidEnvoyRequestHeaders))
+}
+
 fn note_route(exchange: &Exchange, found: &Found, route: &Route) {
     let mut info = exchange.info.borrow_mut();
     if !route.name.is_empty() {
@@ -201,21 +216,19 @@ fn redirect_reply(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply
 
 fn direct_response(exchange: &Exchange, direct: &DirectResponse, head: &Head) -> http::Response<Body> {
     exchange.info.borrow_mut().code_details = Some(details::DIRECT_RESPONSE.into());
-    let body = match &direct.body_format {
-        None => direct.body.clone(),
-        Some(format) => {
+    let (body, kind) = match &direct.body_format {
+        None => (direct.body.clone(), HeaderValue::from_static("text/plain")),
+        Some(BodyFormat { format, content_type }) => {
             let mut text = String::new();
-            exchange.with_attributes(head, |attributes| {
-                format.write(attributes, sail_proxy_decide::format::Missing::Empty, &mut text);
-            });
-            text.into()
+            exchange.with_attributes(head, |attributes| format.write(attributes, &mut text));
+            (text.into(), content_type.clone())
         }
     };
     let mut response = http::Response::new(Body::text(body.clone()));
     *response.status_mut() = direct.status;
     if !body.is_empty() {
         response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     }
     crate::http::local_reply::rewrite_direct(exchange, response, body)
 }

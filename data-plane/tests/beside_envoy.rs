@@ -102,4 +102,5 @@ cases! {
     retries,
     ends,
     names,
+    strict,
 }

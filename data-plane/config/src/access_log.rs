@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::tracing::OtelExporter;
 use sail_proxy_decide::cel::Program;
-use sail_proxy_decide::format::Format;
 use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
 
@@ -38,39 +37,7 @@ pub enum AccessLogSink {
     OpenTelemetry(OtelAccessLog),
 }
 
-/// A log entry's text.
-#[derive(Clone, Debug)]
-pub enum LogFormat {
-    /// Text.
-    Text {
-        /// The line, with its end.
-        format: Format,
-        /// Whether missing values are empty rather than `-`.
-        omit_empty_values: bool,
-    },
-    /// JSON, a line.
-    Json {
-        /// The object.
-        format: JsonFormat,
-        /// Whether missing values are left out rather than null.
-        omit_empty_values: bool,
-        /// Whether keys are sorted.
-        sort_properties: bool,
-    },
-}
-
-/// A JSON value with operators.
-#[derive(Clone, Debug)]
-pub enum JsonFormat {
-    /// An object.
-    Object(Box<[(Box<str>, JsonFormat)]>),
-    /// A list.
-    List(Box<[JsonFormat]>),
-    /// A string with operators.
-    Format(Format),
-    /// A value without.
-    Value(serde_json::Value),
-}
+pub use sail_proxy_decide::log_format::{JsonFormat, LogFormat};
 
 /// Envoy's default line.
 pub const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \

@@ -40,6 +40,10 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How much a connection may buffer.
     pub per_connection_buffer_limit: u32,
+    /// Whether the sizes of requests and responses are recorded.
+    pub tracks_sizes: bool,
+    /// Whether it is recorded how much of their time requests take.
+    pub tracks_timeout_budgets: bool,
     /// Which host a request goes to.
     pub lb: LbPolicy,
     /// What policies share.

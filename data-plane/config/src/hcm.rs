@@ -13,7 +13,7 @@ use sail_proxy_decide::address::CidrSet;
 use sail_proxy_decide::headers::{HeaderOps, Mutation};
 use sail_proxy_decide::route::RouteTable;
 
-use crate::access_log::{AccessLog, AccessLogFilter, LogFormat};
+use crate::access_log::{AccessLog, AccessLogFilter};
 use crate::http_filter::HttpFilter;
 use crate::source::ResourceRef;
 use crate::tracing::Tracing;
@@ -386,14 +386,7 @@ pub struct ReplyMapper {
     pub headers: HeaderOps,
 }
 
-/// A body with operators.
-#[derive(Clone, Debug)]
-pub struct BodyFormat {
-    /// The body.
-    pub format: LogFormat,
-    /// Its type.
-    pub content_type: HeaderValue,
-}
+pub use sail_proxy_decide::route::BodyFormat;
 
 /// `HeadersWithUnderscoresAction`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

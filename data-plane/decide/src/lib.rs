@@ -20,6 +20,7 @@ pub mod headers;
 pub mod host;
 pub mod jwt;
 pub mod lb;
+pub mod log_format;
 pub mod matcher;
 pub mod mutation_rules;
 pub mod outlier;

@@ -5,6 +5,7 @@
 
 mod action;
 mod cluster;
+mod control;
 pub mod cors;
 pub mod hash;
 mod hosts;
@@ -20,10 +21,12 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use action::{
-    Action, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, InternalRedirect, MaxStreamDuration,
-    MirrorCluster, MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction, UpgradeConfig,
+    Action, BodyFormat, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, InternalRedirect,
+    MaxStreamDuration, MirrorCluster, MirrorPolicy, PathRewrite, Priority, RedirectPredicate, RouteAction,
+    UpgradeConfig,
 };
 pub use cluster::{ClusterChoice, ClusterName, ClusterSpecifier, Draw, WeightedCluster, WeightedClusters};
+pub use control::ControlHeader;
 pub use hosts::{HostIndex, InvalidDomain, without_port};
 pub use matching::{
     CookieMatcher, FilterStateMatch, FilterStateMatcher, PathMatch, RouteContext, RouteMatch, cookie,

@@ -94,6 +94,8 @@ impl http_body::Body for RequestBody {
 pub(crate) struct BodyTimers {
     /// The route's timeout, which covers the whole response.
     pub(crate) deadline: Option<Instant>,
+    /// When the upstream's stream has lasted long enough.
+    pub(crate) stream_end: Option<Instant>,
     /// How long the upstream may be silent.
     pub(crate) upstream_idle: Option<Duration>,
 }
@@ -132,13 +134,21 @@ impl ResponseBody {
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
         let timers = self.timers?;
         let exchange = &self.guard.exchange();
-        let sleep = timers
-            .deadline
+        let first = timers.deadline.into_iter().chain(timers.stream_end).min();
+        let sleep = first
             .map(|at| self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into()))));
         if let Some(deadline) = sleep
             && deadline.as_mut().poll(context).is_ready()
         {
             let mut info = exchange.info.borrow_mut();
+            if timers.stream_end.is_some() && timers.stream_end == first {
+                info.flag(ResponseFlag::UpstreamMaxStreamDurationReached);
+                info.code_details = Some(details::UPSTREAM_MAX_STREAM_DURATION_REACHED.into());
+                if let Some(lease) = &self.lease {
+                    lease.note_max_duration();
+                }
+                return Some(BodyError::Reset("upstream max stream duration reached"));
+            }
             info.flag(ResponseFlag::UpstreamRequestTimeout);
             info.code_details = Some(details::RESPONSE_TIMEOUT.into());
             return Some(BodyError::Reset("response timeout"));

@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use sail_proxy_config::hcm::{Codec, EscapedSlashes as ConfigSlashes, ForwardClientCert, Hcm, ServerHeader};
 use sail_proxy_config::http_filter::HttpFilterKind;
+use sail_proxy_config::http_filter::router::Router;
 use sail_proxy_config::listener::{FilterChain, Listener};
-use sail_proxy_decide::route::{Action, Route};
+use sail_proxy_decide::route::{Action, ControlHeader, Route};
 
 use super::head::Head;
 use super::mutate::Server;
@@ -49,6 +50,8 @@ pub(crate) struct Manager {
     /// What the codecs count of all managers.
     pub(crate) http1: http1::Scope,
     pub(crate) http2: http2::Scope,
+    /// The configuration of its last filter.
+    router: Option<Arc<Router>>,
     /// How much of a stream is buffered where nothing else is said.
     pub(crate) buffer_limit: u32,
     /// Whether the time that an earlier proxy expects a request to take bounds it.
@@ -68,6 +71,7 @@ impl Manager {
         let details = config.client_cert_details;
         Self {
             stats: store.scope(prefix),
+            router: router.cloned(),
             http1: store.scope(""),
             http2: store.scope(""),
             buffer_limit: listener.per_connection_buffer_limit,
@@ -239,6 +243,11 @@ impl Manager {
             .upgrades
             .iter()
             .any(|upgrade| upgrade.enabled && upgrade.upgrade_type.eq_ignore_ascii_case(wanted))
+    }
+
+    /// Headers whose values the router must understand.
+    pub(crate) fn strict_check_headers(&self) -> &[ControlHeader] {
+        self.router.as_ref().map_or(&[], |router| &router.strict_check_headers)
     }
 
     /// Counts a finished exchange.

@@ -213,6 +213,11 @@ impl Lease {
         self.last = true;
     }
 
+    /// The stream has lasted as long as it may.
+    pub(crate) fn note_max_duration(&self) {
+        self.pool.stats.inc(stats::upstream_rq_max_duration_reached);
+    }
+
     /// The response says that it is the connection's last.
     pub(crate) fn note_close(&self) {
         if let Kind::Exclusive(h1) = self.kind() {

@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     PerTryTimeout,
     /// The upstream was silent for too long.
     PerTryIdleTimeout,
+    /// The stream may not last longer.
+    MaxDuration,
     Timeout,
     /// The request's own body broke off.
     Downstream,
@@ -80,7 +82,7 @@ impl Failure {
     pub(crate) fn reset(&self) -> Option<Reset> {
         match self {
             Self::Connect(_) | Self::ConnectTimeout => Some(Reset::ConnectFailure),
-            Self::Terminated { .. } | Self::Reset | Self::Protocol => Some(Reset::Remote),
+            Self::Terminated { .. } | Self::Reset | Self::Protocol | Self::MaxDuration => Some(Reset::Remote),
             Self::Refused => Some(Reset::RefusedStream),
             Self::PerTryTimeout | Self::PerTryIdleTimeout => Some(Reset::PerTryTimeout),
             Self::Overflow => Some(Reset::Overflow),
@@ -122,6 +124,7 @@ impl Failure {
             Self::PerTryTimeout | Self::PerTryIdleTimeout | Self::Timeout => {
                 ResponseFlag::UpstreamRequestTimeout
             }
+            Self::MaxDuration => ResponseFlag::UpstreamMaxStreamDurationReached,
             Self::Downstream => ResponseFlag::DownstreamConnectionTermination,
             Self::BadAuthority => ResponseFlag::DownstreamProtocolError,
         }
@@ -188,6 +191,11 @@ impl Failure {
                 StatusCode::GATEWAY_TIMEOUT,
                 "upstream request timeout",
                 details::UPSTREAM_PER_TRY_IDLE_TIMEOUT,
+            ),
+            Self::MaxDuration => LocalReply::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream max stream duration reached",
+                details::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             ),
             Self::Downstream => {
                 LocalReply::new(StatusCode::BAD_REQUEST, "", details::DOWNSTREAM_REMOTE_DISCONNECT)

@@ -82,9 +82,13 @@ pub(super) async fn forward(
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
     let expected = exchange.connection.manager.heeds_expected_timeout;
     let (timeouts, state) = plan(action, policy, head, expected);
+    let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
     let hedges = state.is_some() && hedge::is_asked(action, found, head);
     let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, &timeouts);
+    if let Some(tracked) = cluster.tracked() {
+        tracked.begin(exchange, head, &timeouts);
+    }
     let mirrors = mirror::chosen(exchange, found, action, head);
     let buffer = buffer_limit(exchange, found, route);
     let body = match mirrors.is_empty() {
@@ -114,6 +118,8 @@ pub(super) async fn forward(
         retry_permit: None,
         keep,
         timed_out: false,
+        max_stream,
+        try_began: exchange.start,
         hedges,
         counters: &counters,
     };
@@ -130,7 +136,8 @@ pub(super) async fn forward(
         None => Upgrading::No,
     };
     let set_cookie = tries.hash.set_cookie.take();
-    let limits = (timeouts.global, timeouts.per_try_idle);
+    let stream_end = tries.max_stream.map(|limit| tries.try_began + limit);
+    let limits = (timeouts.global, timeouts.per_try_idle, stream_end);
     let whole = redirect.and_then(|_| tries.body.whole());
     drop(tries);
     let success = match result {
@@ -145,7 +152,7 @@ pub(super) async fn forward(
                 reply.status = http::StatusCode::NO_CONTENT;
                 reply.body = "".into();
             }
-            if failure != Failure::Downstream {
+            if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
                 cluster.count_answer(reply.status.as_u16(), exchange);
             }
             counters.answered(reply.status.as_u16(), exchange.start);
@@ -305,6 +312,9 @@ struct Tries<'a> {
     keep: Keep,
     /// The last try ran out of its time.
     timed_out: bool,
+    /// How long a try's stream may last.
+    max_stream: Option<Duration>,
+    try_began: Instant,
     /// A try that takes too long is left running beside the next.
     hedges: bool,
     counters: &'a Counters,
@@ -363,6 +373,18 @@ impl Tries<'_> {
     }
 
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
+        let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
+        self.try_began = Instant::now();
+        // Boxed, since it is rare.
+        let run = Box::pin(self.once_within_its_time(head));
+        let ended = tokio::time::timeout(limit, run).await;
+        ended.unwrap_or_else(|_| {
+            self.cluster.stats().inc(stats::upstream_rq_max_duration_reached);
+            Err(Failure::MaxDuration)
+        })
+    }
+
+    async fn once_within_its_time(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
         let attempt = Try {
             exchange: self.exchange,
@@ -485,12 +507,15 @@ fn respond(
     exchange: &Rc<Exchange>,
     cluster: &Rc<Cluster>,
     success: Success,
-    (limit, upstream_idle): (Option<Duration>, Option<Duration>),
+    (limit, upstream_idle, stream_end): (Option<Duration>, Option<Duration>, Option<Instant>),
     upgrading: Upgrading,
     extensions: &mut http::Extensions,
 ) -> Reply {
     let Success { mut response, mut lease, host, member } = success;
     let cluster = member.as_ref().unwrap_or(cluster);
+    if let Some(tracked) = cluster.tracked() {
+        tracked.note_response(response.headers());
+    }
     let connect = upgrading == Upgrading::Connect;
     let switched = upgrading != Upgrading::No && upgrade::is_accepted(&response, connect);
     let mut tunnel = None;
@@ -526,7 +551,7 @@ fn respond(
     }
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
-    let timers = BodyTimers { deadline, upstream_idle };
+    let timers = BodyTimers { deadline, upstream_idle, stream_end: stream_end.filter(|_| !switched) };
     let mut response = response.map(Body::Incoming);
     if let Some(config) = cluster.config.lb.reported_weights()
         && !orca::note(config, &host, response.headers())

@@ -9,6 +9,8 @@ macro_rules! details {
 details! {
     /// The upstream answered.
     VIA_UPSTREAM = "via_upstream";
+    /// A header for the router has a value that it does not understand.
+    REQUEST_HEADERS_FAILED_STRICT_CHECK = "request_headers_failed_strict_check";
     /// A route's direct response.
     DIRECT_RESPONSE = "direct_response";
     /// No route.

@@ -143,14 +143,11 @@ pub(crate) fn cluster(
     );
     cx.refuse("upstream_connection_options.happy_eyeballs_config", &connection.happy_eyeballs_config);
     let track = track_cluster_stats.unwrap_or_default();
-    for (field, wanted) in [
-        ("track_timeout_budgets", track_timeout_budgets),
-        ("track_cluster_stats.timeout_budgets", track.timeout_budgets),
-        ("track_cluster_stats.request_response_sizes", track.request_response_sizes),
-        ("track_cluster_stats.per_endpoint_stats", track.per_endpoint_stats),
-    ] {
-        cx.ignore(field, &wanted, "no such statistics are kept");
-    }
+    cx.ignore(
+        "track_cluster_stats.per_endpoint_stats",
+        &track.per_endpoint_stats,
+        "no such statistics are kept",
+    );
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
     let (lb, common_lb) = balancing?;
@@ -173,6 +170,8 @@ pub(crate) fn cluster(
     Some(Cluster {
         stat_name: if alt_stat_name.is_empty() { Arc::clone(&name) } else { arc(alt_stat_name) },
         connect_timeout,
+        tracks_sizes: track.request_response_sizes,
+        tracks_timeout_budgets: track.timeout_budgets || track_timeout_budgets,
         per_connection_buffer_limit: values::u32_or(per_connection_buffer_limit_bytes, 1024 * 1024),
         lb,
         common_lb,

@@ -9,6 +9,7 @@ use sail_proxy_decide::headers::HeaderAdd;
 use sail_proxy_decide::matcher::{MetadataMatcher, StringMatcher};
 use sail_proxy_decide::mutation_rules::MutationRules;
 use sail_proxy_decide::route::PerFilterConfig;
+use sail_proxy_decide::route::retry::RetryOn;
 
 use super::{Entry, HttpFilterKind, PerRoute};
 use crate::callout::{self, GrpcTarget, HttpTarget};
@@ -99,6 +100,8 @@ pub enum Service {
 /// How often a server is asked again that fails, and after which pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retries {
+    /// On what; nothing where it is not said, as in Envoy.
+    pub on: RetryOn,
     /// How often.
     pub count: u32,
     /// The longest first pause; later ones may be twice as long each.
@@ -200,7 +203,7 @@ fn retries(cx: &mut Cx<'_>, value: pb::core::RetryPolicy) -> Option<Retries> {
     let base = base.unwrap_or(Duration::from_secs(1));
     let max = values::duration(cx, "retry_back_off.max_interval", max_interval);
     let count = values::u32_or(num_retries, 1);
-    Some(Retries { count, base, max: max.unwrap_or(base * 10) })
+    Some(Retries { on: RetryOn::parse(&retry_on).0, count, base, max: max.unwrap_or(base * 10) })
 }
 
 fn http_service(cx: &mut Cx<'_>, value: proto::HttpService) -> Option<HttpService> {

@@ -137,10 +137,7 @@ fn requirement(cx: &mut Cx<'_>, names: &[String], value: proto::JwtRequirement) 
         }
         Some(RequiresType::AllowMissing(_)) => Some(Requirement::AllowMissing(all())),
         Some(RequiresType::AllowMissingOrFailed(_)) => Some(Requirement::AllowMissingOrFailed(all())),
-        Some(RequiresType::ExtractOnlyWithoutValidation(_)) => {
-            cx.error("extract_only_without_validation", "it is not supported");
-            None
-        }
+        Some(RequiresType::ExtractOnlyWithoutValidation(_)) => Some(Requirement::ExtractOnly(all())),
     }
 }
 
@@ -149,7 +146,8 @@ fn any(cx: &mut Cx<'_>, names: &[String], list: Vec<proto::JwtRequirement>) -> O
     let each = |cx: &mut Cx<'_>, value| requirement(cx, names, value);
     let all = cx.each("requires_any.requirements", list, each);
     let is_lenient = |one: &Requirement| {
-        matches!(one, Requirement::AllowMissing(_) | Requirement::AllowMissingOrFailed(_))
+        use Requirement as R;
+        matches!(one, R::AllowMissing(_) | R::AllowMissingOrFailed(_) | R::ExtractOnly(_))
     };
     let (lenient, mut strict): (Vec<_>, Vec<_>) = all.into_iter().partition(is_lenient);
     let mut used = Vec::new();
@@ -157,7 +155,9 @@ fn any(cx: &mut Cx<'_>, names: &[String], list: Vec<proto::JwtRequirement>) -> O
     used.sort_unstable();
     used.dedup();
     let used: Box<[ProviderId]> = if used.is_empty() { (0..names.len()).collect() } else { used.into() };
-    if lenient.iter().any(|one| matches!(one, Requirement::AllowMissingOrFailed(_))) {
+    if lenient.iter().any(|one| matches!(one, Requirement::ExtractOnly(_))) {
+        strict.push(Requirement::ExtractOnly(used));
+    } else if lenient.iter().any(|one| matches!(one, Requirement::AllowMissingOrFailed(_))) {
         strict.push(Requirement::AllowMissingOrFailed(used));
     } else if !lenient.is_empty() {
         strict.push(Requirement::AllowMissing(used));

@@ -6,6 +6,7 @@ use super::{Entry, HttpFilterKind};
 use crate::convert::{Cx, values};
 use crate::pb;
 use crate::pb::filters::http::router::v3 as proto;
+use sail_proxy_decide::route::ControlHeader;
 
 pub(super) const ENTRY: Entry =
     Entry { name: "envoy.extensions.filters.http.router.v3.Router", convert: read, per_route: None };
@@ -19,6 +20,8 @@ pub struct Router {
     pub start_child_span: bool,
     /// Whether `x-envoy-expected-rq-timeout-ms` of the request is heeded.
     pub respect_expected_rq_timeout: bool,
+    /// Headers whose values must be such as the router understands.
+    pub strict_check_headers: Box<[ControlHeader]>,
 }
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
@@ -48,8 +51,19 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         &suppress_grpc_request_failure_code_stats,
         "responses are counted by code in any case",
     );
-    cx.refuse("strict_check_headers", &strict_check_headers);
+    let strict_check_headers = cx.each("strict_check_headers", strict_check_headers, |cx, name| {
+        let found = ControlHeader::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(&name));
+        if found.is_none() {
+            cx.error("", format_args!("{name:?} is not one that is checked"));
+        }
+        found
+    });
     cx.refuse("upstream_http_filters", &upstream_http_filters);
     cx.refuse("reject_connect_request_early_data", &reject_connect_request_early_data);
-    Router { suppress_envoy_headers, start_child_span, respect_expected_rq_timeout }
+    Router {
+        suppress_envoy_headers,
+        start_child_span,
+        respect_expected_rq_timeout,
+        strict_check_headers: strict_check_headers.into(),
+    }
 }

@@ -13,7 +13,6 @@ use sail_proxy_decide::route::{
 };
 
 use super::{cors, hash_policy, internal_redirect, mirror, per_filter, policies, retry};
-use crate::access_log;
 use crate::convert::{Cx, arc, headers, matchers, values};
 use crate::pb;
 use crate::pb::route::route::Action as Kind;
@@ -50,14 +49,7 @@ fn direct_response(
     if body.len() > limit {
         cx.error("body", format_args!("it has {} bytes, more than the {limit} that are allowed", body.len()));
     }
-    let body_format =
-        cx.option("body_format", body_format, |cx, value| match access_log::format(cx, value)? {
-            access_log::LogFormat::Text { format, .. } => Some(format),
-            access_log::LogFormat::Json { .. } => {
-                cx.error("json_format", "it is not supported here");
-                None
-            }
-        });
+    let body_format = cx.option("body_format", body_format, crate::hcm::convert::body_format);
     Some(DirectResponse { status: status?, body: body.into(), body_format })
 }
 

@@ -142,6 +142,21 @@ impl<'a> Check<'a> {
                 }
                 Ok(())
             }
+            Requirement::ExtractOnly(providers) => {
+                for found in self.tokens(providers) {
+                    self.extract(&found);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A token's effects, whatever it is worth: its issuer names whose they are.
+    fn extract(&mut self, found: &Found<'a>) {
+        let Ok(token) = Token::parse(&found.text) else { return };
+        if let Some(id) = self.by_issuer(found, &token.issuer) {
+            let config = self.config;
+            self.accept(found, &config.providers[id], &token);
         }
     }
 

@@ -163,6 +163,8 @@ pub enum Requirement {
     AllowMissing(Box<[ProviderId]>),
     /// Anything; good tokens have their effects.
     AllowMissingOrFailed(Box<[ProviderId]>),
+    /// Anything; tokens have their effects whether or not they are good.
+    ExtractOnly(Box<[ProviderId]>),
 }
 
 impl JwtAuthn {
@@ -208,9 +210,9 @@ impl Requirement {
         match self {
             Self::Provider { provider, .. } => found.push(*provider),
             Self::Any(all) | Self::All(all) => all.iter().for_each(|one| one.providers(found)),
-            Self::AllowMissing(providers) | Self::AllowMissingOrFailed(providers) => {
-                found.extend(&**providers)
-            }
+            Self::AllowMissing(providers)
+            | Self::AllowMissingOrFailed(providers)
+            | Self::ExtractOnly(providers) => found.extend(&**providers),
         }
     }
 }

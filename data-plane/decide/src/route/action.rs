@@ -12,6 +12,7 @@ use super::{ClusterSpecifier, Metadata, Redirect, cors::CorsPolicy};
 use crate::format::Format;
 use crate::fraction::{Runtime, RuntimeFraction};
 use crate::headers::Mutation;
+use crate::log_format::LogFormat;
 use crate::matcher::RegexRewrite;
 
 /// What a route does.
@@ -35,7 +36,16 @@ pub struct DirectResponse {
     /// The body.
     pub body: Bytes,
     /// The body with operators, in place of the above.
-    pub body_format: Option<Format>,
+    pub body_format: Option<BodyFormat>,
+}
+
+/// A body with operators.
+#[derive(Clone, Debug)]
+pub struct BodyFormat {
+    /// The text.
+    pub format: LogFormat,
+    /// Its `content-type`.
+    pub content_type: http::HeaderValue,
 }
 
 /// `RouteAction`

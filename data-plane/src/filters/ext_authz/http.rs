@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sail_proxy_config::http_filter::ext_authz::HttpService;
 use sail_proxy_decide::headers::AppendAction;
 use sail_proxy_decide::matcher::StringMatcher;
+use sail_proxy_decide::route::retry::RetryOn;
 use serde_json::Value;
 
 use super::{Check, Consent, Excerpt, PARTIAL_BODY, Refusal, Verdict};
@@ -53,7 +54,7 @@ async fn again(
     let mut pause = retries.base;
     loop {
         let answer = callout::http(worker, &service.target, request.clone(), body.clone()).await;
-        let failed = answer.as_ref().map_or(true, |answer| answer.status().is_server_error());
+        let failed = is_retried(retries.on, &answer);
         if !failed || left == 0 {
             return answer;
         }
@@ -61,6 +62,21 @@ async fn again(
         let share = f64::from(u32::try_from(worker.random() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
         tokio::time::sleep(pause.mul_f64(share)).await;
         pause = (pause * 2).min(retries.max);
+    }
+}
+
+/// Whether an answer is such as is asked for again.
+fn is_retried(on: RetryOn, answer: &Result<Response<Bytes>, CalloutError>) -> bool {
+    let has = |condition| on.contains(condition);
+    match answer {
+        Ok(answer) => match answer.status().as_u16() {
+            502..=504 => has(RetryOn::ANY_5XX) || has(RetryOn::GATEWAY_ERROR),
+            500..=599 => has(RetryOn::ANY_5XX),
+            _ => false,
+        },
+        Err(CalloutError::NoCluster(_) | CalloutError::NoHost(_) | CalloutError::Authority(_)) => false,
+        Err(CalloutError::Pool(_)) if has(RetryOn::CONNECT_FAILURE) => true,
+        Err(_) => has(RetryOn::ANY_5XX) || has(RetryOn::GATEWAY_ERROR) || has(RetryOn::RESET),
     }
 }
 

@@ -240,3 +240,29 @@ stat_set! {
     gauges {}
     histograms { upstream_rq_time = "upstream_rq_time" }
 }
+
+stat_set! {
+    /// `cluster.<name>.`: sizes of requests and responses, where they are recorded.
+    cluster_sizes { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {}
+    gauges {}
+    histograms {
+        upstream_rq_headers_size = "upstream_rq_headers_size",
+        upstream_rq_headers_count = "upstream_rq_headers_count",
+        upstream_rq_body_size = "upstream_rq_body_size",
+        upstream_rs_headers_size = "upstream_rs_headers_size",
+        upstream_rs_headers_count = "upstream_rs_headers_count",
+        upstream_rs_body_size = "upstream_rs_body_size",
+    }
+}
+
+stat_set! {
+    /// `cluster.<name>.`: how many per cent of their time requests take, where that is recorded.
+    cluster_budgets { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {}
+    gauges {}
+    histograms {
+        percent_used = "upstream_rq_timeout_budget_percent_used",
+        per_try_percent_used = "upstream_rq_timeout_budget_per_try_percent_used",
+    }
+}
