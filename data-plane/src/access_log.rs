@@ -185,6 +185,7 @@ fn plan_als(config: &GrpcAccessLog, capture: &mut Capture) {
     for name in ["user-agent", "referer", "x-forwarded-for"] {
         capture.request(name);
     }
+    crate::trace::plan_tags(&config.custom_tags, capture);
     config.request_headers.iter().for_each(|name| capture.request(name.as_str()));
     config.response_headers.iter().for_each(|name| capture.response(name.as_str()));
     config.response_trailers.iter().for_each(|name| capture.trailer(name.as_str()));

@@ -18,3 +18,4 @@ pub(crate) use export::run_all;
 pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running};
 pub use sampling::{Reason, Sampling};
 pub use span::{Kind, Span, Tracer, TracerOptions, Way};
+pub(crate) use span::{plan_tags, value as tag_value};

@@ -227,3 +227,48 @@ fn losing_the_server_loses_no_traffic_and_the_next_stream_says_what_is_held() {
     assert_eq!(again.initial_resource_versions.len(), 1);
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
 }
+
+/// A cluster of a version to come.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Newer {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int32, tag = "2")]
+    kind: i32,
+    #[prost(string, tag = "4999")]
+    news: String,
+}
+
+impl prost::Name for Newer {
+    const NAME: &'static str = "Cluster";
+    const PACKAGE: &'static str = "envoy.config.cluster.v3";
+
+    fn type_url() -> String {
+        type_url::CLUSTER.to_owned()
+    }
+}
+
+#[test]
+fn what_nobody_knows_is_taken_or_refused_as_the_flag_says() {
+    for (flags, refused) in [(&[][..], false), (&["--reject-unknown-dynamic-fields"], true)] {
+        let mut server = Server::start(None);
+        let proxy = Proxy::start(&bootstrap(&server), flags);
+        server.subscription(type_url::CLUSTER);
+        let newer = Newer { name: "newer".to_owned(), kind: 0, news: "well".to_owned() };
+        let error = server.send(&[("newer", newer)], &[]).error_detail;
+        assert_eq!(error.is_some(), refused, "{error:?}");
+        if let Some(error) = error {
+            assert!(
+                error.message.contains("unknown field") && error.message.contains("4999"),
+                "{}",
+                error.message
+            );
+        }
+        let taken = || proxy.stat("cluster_manager.cds.update_success");
+        if refused {
+            assert_eq!(taken().unwrap_or(0), 0);
+        } else {
+            wait("the update", || (taken()? == 1).then_some(()));
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod convert;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tracing::OtelExporter;
+use crate::tracing::{CustomTag, OtelExporter};
 use sail_proxy_decide::cel::Program;
 use sail_proxy_decide::fraction::{Runtime, RuntimeFraction};
 use sail_proxy_decide::matcher::{HeaderMatcher, MetadataMatcher};
@@ -60,6 +60,8 @@ pub struct GrpcAccessLog {
     pub buffer_size_bytes: u32,
     /// Filter state objects that go along.
     pub filter_state_objects_to_log: Box<[Arc<str>]>,
+    /// Further facts that go along.
+    pub custom_tags: Box<[CustomTag]>,
     /// Request headers that go along.
     pub request_headers: Box<[http::HeaderName]>,
     /// Response headers that go along.

@@ -136,7 +136,8 @@ fn common(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> AccessLog
             .to_owned(),
         route_name: info.route_name.as_deref().unwrap_or_default().to_owned(),
         filter_state_objects: states.collect(),
-        duration: Some(duration(info.duration())),
+        // What goes on has none yet.
+        duration: info.timing.end.map(|_| duration(info.duration())),
         upstream_request_attempt_count: info.attempt_count,
         connection_termination_details: info.termination_details.as_deref().unwrap_or_default().to_owned(),
         stream_id: text(info.request_id.as_deref()),
@@ -152,6 +153,11 @@ fn common(config: &GrpcAccessLog, info: &StreamInfo, kind: LogType) -> AccessLog
         upstream_wire_bytes_sent: upstream_sent(info),
         upstream_wire_bytes_received: upstream_received(info),
         access_log_type: kind.number(),
+        custom_tags: config
+            .custom_tags
+            .iter()
+            .filter_map(|tag| Some((tag.tag.to_string(), crate::trace::tag_value(&tag.source, info)?)))
+            .collect(),
         ..AccessLogCommon::default()
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use rand::seq::IndexedRandom;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -13,6 +14,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
 use xds_api::envoy::config::endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier};
+use xds_api::envoy::extensions::upstreams;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// A byte stream of any kind.
 pub trait Connect: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -54,6 +58,8 @@ pub struct Target {
     pub tls: Option<ClientTls>,
     /// How long connecting may take.
     pub timeout: Duration,
+    /// Whether the cluster speaks HTTP/2 without being asked.
+    pub http2: bool,
 }
 
 /// Why no connection came about.
@@ -85,6 +91,24 @@ pub enum TargetError {
     },
 }
 
+/// What of `HttpProtocolOptions` says so, or the field before it.
+fn speaks_http2(cluster: &Cluster) -> bool {
+    use upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use upstreams::http::v3::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    #[expect(deprecated, reason = "it is still spoken")]
+    if cluster.http2_protocol_options.is_some() {
+        return true;
+    }
+    let options = cluster.typed_extension_protocol_options.get(HTTP_OPTIONS);
+    let options = options.and_then(|any| upstreams::http::v3::HttpProtocolOptions::decode(&*any.value).ok());
+    matches!(
+        options.and_then(|options| options.upstream_protocol_options),
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(_)),
+        }))
+    )
+}
+
 impl Target {
     /// From a cluster and, where it is discovered, its endpoints. TLS is the caller's to add.
     pub fn new(cluster: &Cluster, discovered: Option<&ClusterLoadAssignment>) -> Self {
@@ -100,6 +124,7 @@ impl Target {
             addresses: addresses.filter_map(parse_address).collect(),
             tls: None,
             timeout,
+            http2: speaks_http2(cluster),
         }
     }
 

@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sail_proxy_config::http_filter::composite::Composite;
+use sail_proxy_decide::matcher::tree::MatchTree;
 use sail_proxy_decide::rbac;
 
+use super::custom_response::Answered;
 use super::rbac::Subject;
 use super::{Build, Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
+use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::stats::Store;
 
@@ -30,6 +33,8 @@ pub(crate) struct Filter {
 /// A configuration with its filters.
 struct Built {
     config: Arc<Composite>,
+    /// The matcher waits for the response.
+    waits: bool,
     actions: Box<[Rc<[One]>]>,
 }
 
@@ -55,11 +60,15 @@ impl Built {
             });
             filters.collect()
         });
-        Rc::new(Self { config: config.clone(), actions: actions.collect() })
+        let waits = config.matcher.as_ref().is_some_and(MatchTree::reads_response);
+        Rc::new(Self { config: config.clone(), waits, actions: actions.collect() })
     }
 
     /// The filters for a request; `None` where the matcher says nothing.
     fn choose(&self, exchange: &Exchange, head: &Head) -> Option<Rc<[One]>> {
+        if self.waits {
+            return None;
+        }
         let info = exchange.info.borrow();
         let subject = Subject::new(exchange, head, &info);
         let at = *self.config.matcher.as_ref()?.find(&rbac::data(&subject))?;
@@ -69,6 +78,20 @@ impl Built {
             return Some(Rc::new([]));
         }
         self.actions.get(at).cloned()
+    }
+
+    /// Whether filters that saw a request do not see this response.
+    fn skips(&self, exchange: &Exchange, reply: &Reply) -> bool {
+        if !self.waits {
+            return false;
+        }
+        let head = exchange.noted_head();
+        let info = exchange.info.borrow();
+        let subject = Subject::new(exchange, &head, &info);
+        let (status, headers) = (reply.response.status(), reply.response.headers());
+        let answered = Answered { request: &rbac::data(&subject), status, headers };
+        let found = self.config.matcher.as_ref().and_then(|matcher| matcher.find(&answered));
+        found.and_then(|&at| self.actions.get(at)).is_some_and(|filters| filters.is_empty())
     }
 }
 
@@ -138,6 +161,9 @@ impl HttpFilter for Filter {
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { name, exchange, reply } = response;
         let Seen { filters, count } = exchange.state().take(name)?;
+        if self.built(exchange, name).skips(exchange, reply) {
+            return None;
+        }
         Some(Box::pin(async move {
             for one in filters[..count].iter().rev() {
                 let name = one.name.as_deref().unwrap_or(name);

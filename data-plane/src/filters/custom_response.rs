@@ -108,10 +108,10 @@ fn substitute(exchange: &Exchange, policy: &Policy, status: StatusCode, reply: &
 }
 
 /// A request, and the response to it.
-struct Answered<'a> {
-    request: &'a dyn Data,
-    status: StatusCode,
-    headers: &'a HeaderMap,
+pub(super) struct Answered<'a> {
+    pub(super) request: &'a dyn Data,
+    pub(super) status: StatusCode,
+    pub(super) headers: &'a HeaderMap,
 }
 
 impl Data for Answered<'_> {

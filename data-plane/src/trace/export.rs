@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use super::span::Span;
 use super::{otlp, zipkin};
-use crate::dial::{self, Target, Targets};
+use crate::dial::{self, Connect, Target, Targets};
 use crate::stats::Store;
 use crate::stats::sets::tracing_exporter as stat;
 
@@ -147,7 +147,7 @@ impl Exporter {
                     .header(header::HOST, host)
                     .header(header::CONTENT_TYPE, "application/json")
                     .body(Full::new(Bytes::from(body)))?;
-                http1(target, request).await
+                send(target, request).await
             }
             Protocol::OtlpHttp { uri, headers } => {
                 let body = otlp::encode(spans, &self.service).encode_to_vec();
@@ -220,20 +220,44 @@ pub(crate) async fn post<'a>(
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    http1(target, request.body(Full::new(Bytes::from(body)))?).await
+    send(target, request.body(Full::new(Bytes::from(body)))?).await
 }
 
-async fn http1(target: &Target, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+/// Sends a request in the protocol that the target's cluster speaks.
+async fn send(target: &Target, request: Request<Full<Bytes>>) -> Result<(), Failure> {
     let stream = target.connect().await?;
+    if target.http2 { http2(stream, request).await } else { http1(stream, request).await }
+}
+
+async fn http2(stream: Box<dyn Connect>, mut request: Request<Full<Bytes>>) -> Result<(), Failure> {
+    let host = request.headers_mut().remove(header::HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("cluster");
+    *request.uri_mut() = format!("http://{host}{}", request.uri()).parse()?;
+    let (mut send, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let connection = base::task::Supervised::spawn(async move {
+        // Its end is seen by the request on it.
+        let _ = connection.await;
+    });
+    let answered = finish(send.send_request(request).await?).await;
+    drop(connection);
+    answered
+}
+
+async fn http1(stream: Box<dyn Connect>, request: Request<Full<Bytes>>) -> Result<(), Failure> {
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = base::task::Supervised::spawn(async move {
         // Its end is seen by the request on it.
         let _ = connection.await;
     });
-    let response = send.send_request(request).await?;
-    let status = response.status();
-    // Read, so that the collector is not cut off in the middle of its answer.
-    let _ = Limited::new(response.into_body(), 64 * 1024).collect().await;
+    let answered = finish(send.send_request(request).await?).await;
     drop(connection);
+    answered
+}
+
+/// Reads an answer, so that the collector is not cut off in the middle of it.
+async fn finish(response: http::Response<hyper::body::Incoming>) -> Result<(), Failure> {
+    let status = response.status();
+    let _ = Limited::new(response.into_body(), 64 * 1024).collect().await;
     if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}").into()) }
 }

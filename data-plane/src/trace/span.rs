@@ -418,7 +418,8 @@ impl Tracer {
 }
 
 /// Adds the headers that tags read.
-fn plan_tags(tags: &[CustomTag], capture: &mut Capture) {
+/// Notes what tags read.
+pub(crate) fn plan_tags(tags: &[CustomTag], capture: &mut Capture) {
     for tag in tags {
         match &tag.source {
             CustomTagSource::RequestHeader(name, _) => capture.request(name.as_str()),
@@ -429,7 +430,8 @@ fn plan_tags(tags: &[CustomTag], capture: &mut Capture) {
     }
 }
 
-fn value(source: &CustomTagSource, info: &StreamInfo) -> Option<String> {
+/// What a tag says of a stream.
+pub(crate) fn value(source: &CustomTagSource, info: &StreamInfo) -> Option<String> {
     let given = |default: &Arc<str>| (!default.is_empty()).then(|| default.to_string());
     match source {
         CustomTagSource::Literal(text) => given(text),

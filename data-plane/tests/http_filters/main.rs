@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod bodies;
+mod collectors;
 mod custom_response;
 mod ext_authz;
 mod ext_proc;
@@ -16,6 +17,7 @@ mod grpc_stats;
 #[path = "../support/h2.rs"]
 mod h2;
 mod jwt;
+mod matchers;
 mod mirrors;
 mod override_host;
 mod redirects;

@@ -229,9 +229,9 @@ fn common(
         &grpc_stream_retry_policy,
         "the stream is opened again with back-off",
     );
-    cx.refuse("custom_tags", &custom_tags);
     let service = cx.required("grpc_service", grpc_service, grpc_target)?;
     Some(GrpcAccessLog {
+        custom_tags: cx.each("custom_tags", custom_tags, crate::tracing::convert::custom_tag).into(),
         log_name: arc(log_name),
         service,
         kind,

@@ -64,7 +64,7 @@ pub(crate) fn of_route(
     (!empty).then(|| Arc::new(spans))
 }
 
-fn custom_tag(cx: &mut Cx<'_>, value: pb::tag::CustomTag) -> Option<CustomTag> {
+pub(crate) fn custom_tag(cx: &mut Cx<'_>, value: pb::tag::CustomTag) -> Option<CustomTag> {
     use pb::tag::custom_tag::Type;
     let pb::tag::CustomTag { tag, r#type } = value;
     let source = match r#type {

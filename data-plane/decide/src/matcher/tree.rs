@@ -56,6 +56,22 @@ pub enum Predicate {
     Not(Box<Predicate>),
 }
 
+impl Predicate {
+    fn reads_response(&self) -> bool {
+        match self {
+            Self::Single(input, _) => input.is_of_response(),
+            Self::And(all) | Self::Or(all) => all.iter().any(Self::reads_response),
+            Self::Not(inner) => inner.reads_response(),
+        }
+    }
+}
+
+impl Input {
+    fn is_of_response(&self) -> bool {
+        matches!(self, Self::ResponseHeader(_) | Self::ResponseStatus | Self::ResponseStatusClass)
+    }
+}
+
 /// What a value must be like.
 #[derive(Debug)]
 pub enum Test {
@@ -121,6 +137,23 @@ pub trait Data {
 }
 
 impl<A> MatchTree<A> {
+    /// Whether something in it depends on the response.
+    pub fn reads_response(&self) -> bool {
+        let leads = |on_match: &OnMatch<A>| matches!(on_match, OnMatch::Tree(tree) if tree.reads_response());
+        let by = |input: &Input, all: &[(Box<str>, OnMatch<A>)]| {
+            input.is_of_response() || all.iter().any(|(_, on_match)| leads(on_match))
+        };
+        let here = match &self.branches {
+            Branches::None => false,
+            Branches::List(list) => {
+                list.iter().any(|(when, on_match)| when.reads_response() || leads(on_match))
+            }
+            Branches::Exact(input, all) | Branches::Prefix(input, all) => by(input, all),
+            Branches::Ranges(input, _, all) => input.is_of_response() || all.iter().any(leads),
+        };
+        here || self.on_no_match.as_deref().is_some_and(leads)
+    }
+
     /// The action for a stream.
     pub fn find(&self, data: &dyn Data) -> Option<&A> {
         let found = match &self.branches {

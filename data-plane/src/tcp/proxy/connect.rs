@@ -94,7 +94,6 @@ impl TcpProxy {
             life.local_close_reason.set(Some(close_reason::TCP_NO_ROUTE));
             return None;
         };
-        info.borrow_mut().cluster = Some(cluster.info().clone());
         let tlvs = self.tlvs(accepted);
         let tunneling = self.config.tunneling.as_deref();
         let tunneling = tunneling.filter(|_| info.borrow().filter_state(DISABLE_TUNNELING) != Some("true"));
@@ -114,12 +113,16 @@ impl TcpProxy {
                 let delay = backoff.next_delay(&mut *worker.rng.borrow_mut());
                 tokio::time::sleep(delay).await;
             }
-            info.borrow_mut().attempt_count += 1;
             let Some(choice) = cluster.choose(&context, worker) else {
                 info.borrow_mut().flag(ResponseFlag::NoHealthyUpstream);
                 life.local_close_reason.set(Some(close_reason::TCP_NO_HEALTHY_UPSTREAM));
                 return None;
             };
+            {
+                let mut info = info.borrow_mut();
+                info.cluster.get_or_insert_with(|| cluster.info().clone());
+                info.attempt_count += 1;
+            }
             // A member of an aggregate answers for itself.
             let cluster = choice.member.as_ref().unwrap_or(&cluster).clone();
             let host = &choice.host;
