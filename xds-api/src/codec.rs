@@ -116,10 +116,16 @@ impl Codec {
         value: &Value,
         unknown: UnknownFields,
     ) -> Result<Read<M>, Error> {
-        let name = M::full_name();
+        let Read { message, unknown } = self.encode::<M>(value, unknown)?;
+        let message =
+            M::decode(message.as_slice()).map_err(|source| Error::Decode { name: M::full_name(), source })?;
+        Ok(Read { message, unknown })
+    }
+
+    /// As [`Codec::read`], for who needs the bytes of the message only.
+    pub fn encode<M: Name>(&self, value: &Value, unknown: UnknownFields) -> Result<Read<Vec<u8>>, Error> {
         let reader = read::Reader::new(&self.pool, unknown);
-        let (bytes, unknown) = reader.read(&self.descriptor(&name)?, value)?;
-        let message = M::decode(bytes.as_slice()).map_err(|source| Error::Decode { name, source })?;
+        let (message, unknown) = reader.read(&self.descriptor(&M::full_name())?, value)?;
         Ok(Read { message, unknown })
     }
 

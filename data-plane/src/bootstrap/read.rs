@@ -66,19 +66,21 @@ pub fn load(cli: &Cli) -> Result<Loaded, Error> {
     match in_child(cli) {
         Some(result) => result,
         // No child can be started (no /proc, a sandbox): the memory is spent here then.
-        None => read(cli),
+        None => {
+            let read = read(cli)?;
+            Ok(Loaded { bootstrap: Bootstrap::decode(read.message.as_slice())?, unknown: read.unknown })
+        }
     }
 }
 
 /// The child's half of [`load`]: writes what it read to standard output.
 pub fn child_read(cli: &Cli) -> Result<(), Error> {
-    let loaded = read(cli)?;
-    let bytes = loaded.bootstrap.encode_to_vec();
+    let read = read(cli)?;
     let mut out = io::stdout().lock();
     // A parent that is gone does not need an answer.
-    let _ = out.write_all(&(bytes.len() as u64).to_le_bytes());
-    let _ = out.write_all(&bytes);
-    let _ = out.write_all(loaded.unknown.join("\n").as_bytes());
+    let _ = out.write_all(&(read.message.len() as u64).to_le_bytes());
+    let _ = out.write_all(&read.message);
+    let _ = out.write_all(read.unknown.join("\n").as_bytes());
     Ok(())
 }
 
@@ -174,28 +176,32 @@ fn in_child(cli: &Cli) -> Option<Result<Loaded, Error>> {
     Some(Bootstrap::decode(bytes).map(|bootstrap| Loaded { bootstrap, unknown }).map_err(Error::Decode))
 }
 
-fn read(cli: &Cli) -> Result<Loaded, Error> {
+/// The bytes of the bootstrap.
+fn read(cli: &Cli) -> Result<codec::Read<Vec<u8>>, Error> {
     let codec = Codec::new();
     let fields = if cli.allows_unknown_fields() { UnknownFields::Allow } else { UnknownFields::Reject };
-    let mut parts: Vec<codec::Read<Bootstrap>> = Vec::new();
-    let mut parse = |place: String, text: &str| {
-        let read = codec::parse(text).and_then(|value| codec.read(&value, fields));
-        read.map(|part| parts.push(part)).map_err(|source| Error::Config { place, source })
+    let mut whole: Option<codec::Read<Vec<u8>>> = None;
+    let mut add = |place: String, text: &str| -> Result<(), Error> {
+        let part = codec::parse(text)
+            .and_then(|value| codec.encode::<Bootstrap>(&value, fields))
+            .map_err(|source| Error::Config { place, source })?;
+        match &mut whole {
+            None => whole = Some(part),
+            // One message behind the other is both merged: scalars are replaced, lists are appended to.
+            Some(whole) => {
+                whole.message.extend(part.message);
+                whole.unknown.extend(part.unknown);
+            }
+        }
+        Ok(())
     };
     if let Some(path) = &cli.config_path {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::File { path: path.clone(), source })?;
-        parse(path.display().to_string(), &text)?;
+        add(path.display().to_string(), &text)?;
     }
     if let Some(text) = &cli.config_yaml {
-        parse("--config-yaml".to_owned(), text)?;
+        add("--config-yaml".to_owned(), text)?;
     }
-    let mut parts = parts.into_iter();
-    let codec::Read { message: mut bootstrap, mut unknown } = parts.next().ok_or(Error::None)?;
-    for part in parts {
-        // Protobuf's merge: scalars are replaced, lists are appended to.
-        bootstrap.merge(part.message.encode_to_vec().as_slice())?;
-        unknown.extend(part.unknown);
-    }
-    Ok(Loaded { bootstrap, unknown })
+    whole.ok_or(Error::None)
 }
