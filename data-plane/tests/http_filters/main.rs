@@ -29,3 +29,4 @@ mod stateful_session;
 mod support;
 mod transcoder;
 mod transcoder_bodies;
+mod wasm_grpc;
