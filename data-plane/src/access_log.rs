@@ -48,6 +48,8 @@ pub enum LogType {
     DownstreamPeriodic,
     /// A request has ended.
     DownstreamEnd,
+    /// A try has ended.
+    UpstreamEnd,
     /// A connection was not accepted.
     NotAccepted,
 }
@@ -63,6 +65,7 @@ impl LogType {
             Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamPeriodic => "DownstreamPeriodic",
             Self::DownstreamEnd => "DownstreamEnd",
+            Self::UpstreamEnd => "UpstreamEnd",
             Self::NotAccepted => "NotSet",
         }
     }
@@ -71,6 +74,7 @@ impl LogType {
     fn number(self) -> i32 {
         match self {
             Self::NotAccepted => 0,
+            Self::UpstreamEnd => 9,
             Self::TcpConnected => 1,
             Self::TcpPeriodic => 2,
             Self::TcpEnd => 3,

@@ -22,7 +22,7 @@ use crate::access_log::{self, LogType, Logger, Sinks};
 use crate::http::exchange::Exchange;
 use crate::http::head::Head;
 use crate::stats::Store;
-use crate::stream_info::{Capture, Direction, PeerMetadata, StreamInfo};
+use crate::stream_info::{Capture, Direction, PeerMetadata, ResponseFlag, ResponseFlags, StreamInfo};
 use crate::trace::{Exporters, Tracer, Way};
 use istio::IstioStats;
 
@@ -125,7 +125,14 @@ impl Observers {
         if let Some(tracer) = &tracer {
             tracer.plan(&mut capture);
         }
-        HttpObserver { capture: Arc::new(capture), loggers, istio, tracer, hcm: hcm.clone() }
+        let router = hcm.http_filters.iter().find_map(|filter| match &filter.kind {
+            HttpFilterKind::Router(router) => Some(router),
+            _ => None,
+        });
+        let logs = router.iter().flat_map(|router| &router.upstream_log);
+        let upstream: Vec<Logger> = logs.map(|log| Logger::new(log, &self.sinks)).collect();
+        upstream.iter().for_each(|logger| logger.plan(&mut capture));
+        HttpObserver { capture: Arc::new(capture), loggers, upstream, istio, tracer, hcm: hcm.clone() }
     }
 
     fn network_istio(&self, direction: Direction, chain: &FilterChain) -> Option<IstioStats> {
@@ -143,6 +150,8 @@ impl Observers {
 pub struct HttpObserver {
     capture: Arc<Capture>,
     loggers: Vec<Logger>,
+    /// Logs of tries.
+    upstream: Vec<Logger>,
     istio: Option<IstioStats>,
     tracer: Option<Tracer>,
     hcm: Arc<Hcm>,
@@ -170,7 +179,10 @@ impl HttpObserver {
     }
 
     /// Called where another try follows; the last one ends with the request.
-    pub fn on_try_end(&self, info: &mut StreamInfo, status: Option<u16>) {
+    pub fn on_try_end(&self, info: &mut StreamInfo, status: Option<u16>, flag: Option<ResponseFlag>) {
+        if !self.upstream.is_empty() {
+            self.log_try(info, status.filter(|status| *status > 0), flag);
+        }
         if let Some(tracer) = &self.tracer {
             tracer.end_try(info, status);
         }
@@ -193,6 +205,37 @@ impl HttpObserver {
         self.log(info, LogType::DownstreamPeriodic);
     }
 
+    /// Logs a try, as one who asks the upstream sees it.
+    fn log_try(&self, info: &mut StreamInfo, status: Option<u16>, flag: Option<ResponseFlag>) {
+        let before = (info.response_code, info.flags, info.attempt_count, info.bytes);
+        let details = info.code_details.take();
+        (info.response_code, info.flags, info.attempt_count) = (status, ResponseFlags::default(), 0);
+        (info.bytes.received, info.bytes.sent) = (info.bytes.sent, info.bytes.received);
+        if let Some(flag) = flag {
+            info.flag(flag);
+        }
+        for logger in &self.upstream {
+            logger.log(info, LogType::UpstreamEnd);
+        }
+        (info.response_code, info.flags, info.attempt_count, info.bytes) = before;
+        info.code_details = details;
+    }
+
+    /// Logs the last try.
+    fn log_last_try(&self, info: &mut StreamInfo) {
+        let failures = [
+            ResponseFlag::UpstreamConnectionFailure,
+            ResponseFlag::UpstreamConnectionTermination,
+            ResponseFlag::UpstreamRemoteReset,
+            ResponseFlag::UpstreamProtocolError,
+            ResponseFlag::UpstreamRequestTimeout,
+            ResponseFlag::UpstreamMaxStreamDurationReached,
+        ];
+        let failure = failures.into_iter().find(|flag| info.flags.has(*flag));
+        let status = info.response_code.filter(|_| info.timing.first_upstream_rx.is_some());
+        self.log_try(info, status, failure);
+    }
+
     fn log(&self, info: &StreamInfo, kind: LogType) {
         for logger in &self.loggers {
             logger.log(info, kind);
@@ -202,6 +245,9 @@ impl HttpObserver {
     /// Called once per request, when its last byte was sent or it was given up.
     pub fn on_request_end(&self, info: &mut StreamInfo) {
         info.timing.end.get_or_insert_with(std::time::Instant::now);
+        if !self.upstream.is_empty() && info.upstream.is_some() {
+            self.log_last_try(info);
+        }
         self.log(info, LogType::DownstreamEnd);
         if let Some(istio) = &self.istio {
             istio.on_http_end(info);

@@ -369,7 +369,8 @@ impl Tries<'_> {
     fn note_retry(&self, result: &Result<Success, Failure>) {
         let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
         let observer = &self.exchange.connection.manager.observer;
-        observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status));
+        let flag = result.as_ref().err().map(Failure::flag);
+        observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status), flag);
     }
 
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {

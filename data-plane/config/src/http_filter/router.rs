@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Entry, HttpFilterKind};
+use crate::access_log::{self, AccessLog};
 use crate::convert::{Cx, values};
 use crate::pb;
 use crate::pb::filters::http::router::v3 as proto;
@@ -22,6 +23,8 @@ pub struct Router {
     pub respect_expected_rq_timeout: bool,
     /// Headers whose values must be such as the router understands.
     pub strict_check_headers: Box<[ControlHeader]>,
+    /// Where each try is logged.
+    pub upstream_log: Box<[Arc<AccessLog>]>,
 }
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
@@ -43,7 +46,7 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         reject_connect_request_early_data,
     } = value;
     cx.refuse("upstream_log_options", &upstream_log_options);
-    cx.refuse("upstream_log", &upstream_log);
+    let upstream_log = access_log::all(cx, "upstream_log", upstream_log);
     let uncounted = !values::bool_or(dynamic_stats, true);
     cx.ignore("dynamic_stats", &uncounted, "responses are counted by code in any case");
     cx.ignore(
@@ -65,5 +68,6 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         start_child_span,
         respect_expected_rq_timeout,
         strict_check_headers: strict_check_headers.into(),
+        upstream_log,
     }
 }
