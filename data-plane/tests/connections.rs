@@ -385,3 +385,48 @@ fn filters_of_connections_are_found_by_discovery() {
     wait("other values", || logged("two two"));
     assert_eq!(proxy.stat("listener_manager.listener_modified").unwrap_or(0), 0);
 }
+
+/// A connection manager whose connections live so long.
+fn mortal(more: &str) -> Proxy {
+    let manager = filter(&format!(
+        "network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, drain_timeout: 0.1s, \
+         common_http_protocol_options: {{max_connection_duration: 0.2s, {more}}}, route_config: {{virtual_hosts: [{{name: v, \
+         domains: [\"*\"], routes: [{{match: {{prefix: /}}, direct_response: {{status: 204}}}}]}}]}}, http_filters: [{{name: \
+         router, typed_config: {{\"@type\": {TYPES}.filters.http.router.v3.Router}}}}]"
+    ));
+    proxy("", &[manager], &[])
+}
+
+#[test]
+fn connections_end_after_so_long_and_a_random_share_of_it() {
+    for more in ["", "max_connection_duration_jitter: {value: 100}"] {
+        let proxy = mortal(more);
+        let began = std::time::Instant::now();
+        let mut client = connect(proxy.listener("l"));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).unwrap();
+        assert!(all.starts_with("HTTP/1.1 204 ") && !all.contains("connection: close"), "{all}");
+        assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
+        assert_eq!(proxy.stat("http.in.downstream_cx_max_duration_reached"), Some(1), "{more}");
+    }
+}
+
+#[test]
+fn busy_connections_are_told_that_they_end() {
+    let proxy = mortal("");
+    let mut client = connect(proxy.listener("l"));
+    // As soon as the time is up, an answer says that it is the last.
+    let last = wait("the last answer", || {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).unwrap() == 1 {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        head.contains("connection: close").then_some(head)
+    });
+    assert!(last.starts_with("HTTP/1.1 204 "), "{last}");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
