@@ -210,7 +210,9 @@ impl HttpObserver {
         let before = (info.response_code, info.flags, info.attempt_count, info.bytes);
         let details = info.code_details.take();
         (info.response_code, info.flags, info.attempt_count) = (status, ResponseFlags::default(), 0);
-        (info.bytes.received, info.bytes.sent) = (info.bytes.sent, info.bytes.received);
+        // What the client got otherwise is our own.
+        let received = if status.is_some() { info.bytes.sent } else { 0 };
+        (info.bytes.received, info.bytes.sent) = (received, info.bytes.received);
         if let Some(flag) = flag {
             info.flag(flag);
         }

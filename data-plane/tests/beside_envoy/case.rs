@@ -31,6 +31,8 @@ pub struct Request {
     /// The listener that gets it.
     pub listener: String,
     pub bytes: Vec<u8>,
+    /// How many lines of the log it makes, if any.
+    pub logged: usize,
     /// Why the answers are not the same.
     pub differs: Option<String>,
 }
@@ -61,9 +63,13 @@ impl Request {
             Some((listener, why)) => (listener.trim(), Some(why.to_owned())),
             None => (title.trim(), None),
         };
+        let (listener, logged) = match listener.strip_suffix("logged twice") {
+            Some(listener) => (listener.trim(), 2),
+            None => (listener, 1),
+        };
         let listener = if listener.is_empty() { "l" } else { listener };
         let lines: Vec<&str> = body.split('\n').collect();
-        Self { listener: listener.to_owned(), bytes: unescape(&lines.join("\r\n")), differs }
+        Self { listener: listener.to_owned(), logged, bytes: unescape(&lines.join("\r\n")), differs }
     }
 }
 

@@ -110,7 +110,8 @@ impl Side {
             let before = self.log().len();
             let to = self.listener(&request.listener);
             let answer = exchange(to, request);
-            let lines = until(QUIET, || Some(self.log()).filter(|lines| lines.len() > before));
+            let lines =
+                until(QUIET, || Some(self.log()).filter(|lines| lines.len() >= before + request.logged));
             let lines = lines.map(|lines| lines[before..].join("\n")).unwrap_or_default();
             let text = format!("{}\nlog: {lines}", tidy(&answer)).replace(&to.to_string(), "LISTENER");
             seen.push(text);
