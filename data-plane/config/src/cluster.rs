@@ -38,8 +38,6 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How much a connection may buffer.
-    pub per_connection_buffer_limit: u32,
     /// Whether the sizes of requests and responses are recorded.
     pub tracks_sizes: bool,
     /// Whether it is recorded how much of their time requests take.

@@ -137,6 +137,11 @@ pub(crate) fn cluster(
     };
     let connection = upstream_connection_options.unwrap_or_default();
     cx.ignore(
+        "per_connection_buffer_limit_bytes",
+        &per_connection_buffer_limit_bytes,
+        "a connection buffers what its codec reads at once, and no more until that is passed on",
+    );
+    cx.ignore(
         "upstream_connection_options.set_local_interface_name_on_upstream_connections",
         &connection.set_local_interface_name_on_upstream_connections,
         "the interface's name is not read anywhere",
@@ -172,7 +177,6 @@ pub(crate) fn cluster(
         connect_timeout,
         tracks_sizes: track.request_response_sizes,
         tracks_timeout_budgets: track.timeout_budgets || track_timeout_budgets,
-        per_connection_buffer_limit: values::u32_or(per_connection_buffer_limit_bytes, 1024 * 1024),
         lb,
         common_lb,
         circuit_breakers: Arc::new(
