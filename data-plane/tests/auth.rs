@@ -44,7 +44,7 @@ fn proxy(filters: &[String], routes: &str, clusters: &[(&str, SocketAddr)]) -> (
         })
         .collect();
     let bootstrap = format!(
-        "node: {{id: n, cluster: c}}\nstatic_resources:\n  listeners:\n  - name: l\n    address: \
+        "node: {{id: test, cluster: c}}\nstatic_resources:\n  listeners:\n  - name: l\n    address: \
          {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}\n    filter_chains: [{{filters: [{{name: hcm, \
          typed_config: {{\"@type\": {HCM}, stat_prefix: l, route_config: {{name: r, virtual_hosts: [{{name: v, \
          domains: [\"*\"], routes: [{routes}]}}]}}, http_filters: [{}{ROUTER}]}}}}]}}]\n  clusters:\n{}",
@@ -143,6 +143,57 @@ fn tokens_and_their_claims_decide() {
 }
 
 /// An HTTP server that answers everything with this status and body, and counts.
+#[test]
+fn tokens_that_are_not_good_are_told_of() {
+    let backend = Backend::start("a");
+    let jwt = |fields: &str| {
+        let rules = format!("requires: {{extract_only_without_validation: {{{fields}}}}}");
+        filter(
+            "jwt_authn",
+            "jwt_authn.v3.JwtAuthentication",
+            &format!(
+                "providers: {{p: {{issuer: i, local_jwks: {{inline_string: '{}'}}, forward: true, claim_to_headers: \
+                 [{{header_name: x-sub, claim_name: sub}}]}}}}, rules: [{{match: {{prefix: /}}, {rules}}}]",
+                jwks()
+            ),
+        )
+    };
+    let claims = |change: Value| {
+        let mut claims = json!({"iss": "i", "sub": "me", "exp": now() + 100});
+        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        bearer(&claims)
+    };
+    for (fields, name) in [("", "x-jwt-signature-verified"), ("verification_status_header: x-seen", "x-seen")]
+    {
+        let (_proxy, at) = proxy(&[jwt(fields)], TO_A, &[("a", backend.address)]);
+        let good = claims(json!({}));
+        let bad = [
+            format!("{good}AAAA"),
+            claims(json!({"exp": 1})),
+            claims(json!({"iss": "other"})),
+            "Bearer abc".to_owned(),
+        ];
+        let seen = |token: Option<&str>| {
+            let token = token.map(|token| ("authorization", token));
+            let own = [("x-sub", "own"), (name, "true")];
+            let headers: Vec<_> = token.into_iter().chain(own).collect();
+            assert_eq!(get(at, "/", &headers).status, 200, "{token:?}");
+            backend.next()
+        };
+        // What is not known to be good is told to nobody.
+        for token in bad {
+            let seen = seen(Some(&token));
+            assert!(seen.contains(&format!("{name}: false")) && !seen.contains("true"), "{seen}");
+            assert!(!seen.contains("x-sub") && seen.contains(&token), "{seen}");
+        }
+        // As in Envoy, the client's own word stays where there is nothing to say against it.
+        let with = seen(Some(&good));
+        assert!(with.contains("x-sub: me") && with.contains(&format!("{name}: true")), "{with}");
+        let without = seen(None);
+        assert!(!without.contains("x-sub") && without.contains(&format!("{name}: true")), "{without}");
+    }
+}
+
 fn server(status: u16, body: String) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

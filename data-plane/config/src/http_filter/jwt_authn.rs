@@ -17,6 +17,9 @@ use crate::convert::{Cx, arc, matchers, values};
 use crate::pb::filters::http::jwt_authn::v3 as proto;
 use crate::{callout, pb, route};
 
+/// What says that a token was not verified, where the configuration names nothing else.
+const VERIFICATION_STATUS: &str = "x-jwt-signature-verified";
+
 pub(super) const ENTRY: Entry = Entry {
     name: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     convert: |cx, any| {
@@ -137,7 +140,12 @@ fn requirement(cx: &mut Cx<'_>, names: &[String], value: proto::JwtRequirement) 
         }
         Some(RequiresType::AllowMissing(_)) => Some(Requirement::AllowMissing(all())),
         Some(RequiresType::AllowMissingOrFailed(_)) => Some(Requirement::AllowMissingOrFailed(all())),
-        Some(RequiresType::ExtractOnlyWithoutValidation(_)) => Some(Requirement::ExtractOnly(all())),
+        Some(RequiresType::ExtractOnlyWithoutValidation(value)) => {
+            let proto::ExtractOnlyWithoutValidation { verification_status_header: name } = value;
+            let name = if name.is_empty() { VERIFICATION_STATUS } else { &name };
+            let status = header(cx, "extract_only_without_validation.verification_status_header", name)?;
+            Some(Requirement::ExtractOnly { providers: all(), status })
+        }
     }
 }
 
@@ -147,7 +155,7 @@ fn any(cx: &mut Cx<'_>, names: &[String], list: Vec<proto::JwtRequirement>) -> O
     let all = cx.each("requires_any.requirements", list, each);
     let is_lenient = |one: &Requirement| {
         use Requirement as R;
-        matches!(one, R::AllowMissing(_) | R::AllowMissingOrFailed(_) | R::ExtractOnly(_))
+        matches!(one, R::AllowMissing(_) | R::AllowMissingOrFailed(_) | R::ExtractOnly { .. })
     };
     let (lenient, mut strict): (Vec<_>, Vec<_>) = all.into_iter().partition(is_lenient);
     let mut used = Vec::new();
@@ -155,8 +163,12 @@ fn any(cx: &mut Cx<'_>, names: &[String], list: Vec<proto::JwtRequirement>) -> O
     used.sort_unstable();
     used.dedup();
     let used: Box<[ProviderId]> = if used.is_empty() { (0..names.len()).collect() } else { used.into() };
-    if lenient.iter().any(|one| matches!(one, Requirement::ExtractOnly(_))) {
-        strict.push(Requirement::ExtractOnly(used));
+    let status = lenient.iter().find_map(|one| match one {
+        Requirement::ExtractOnly { status, .. } => Some(status.clone()),
+        _ => None,
+    });
+    if let Some(status) = status {
+        strict.push(Requirement::ExtractOnly { providers: used, status });
     } else if lenient.iter().any(|one| matches!(one, Requirement::AllowMissingOrFailed(_))) {
         strict.push(Requirement::AllowMissingOrFailed(used));
     } else if !lenient.is_empty() {

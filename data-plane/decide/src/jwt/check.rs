@@ -134,30 +134,29 @@ impl<'a> Check<'a> {
             Requirement::AllowMissing(providers) => {
                 self.tokens(providers).iter().try_for_each(|found| self.token(found, None, None))
             }
-            Requirement::AllowMissingOrFailed(providers) => {
-                for found in self.tokens(providers) {
-                    if let Err(Stop::Fetch(provider)) = self.token(&found, None, None) {
-                        return Err(Stop::Fetch(provider));
-                    }
-                }
-                Ok(())
-            }
-            Requirement::ExtractOnly(providers) => {
-                for found in self.tokens(providers) {
-                    self.extract(&found);
+            Requirement::AllowMissingOrFailed(providers) => self.lenient(providers).map(drop),
+            Requirement::ExtractOnly { providers, status } => {
+                if !self.lenient(providers)? {
+                    // Whatever a client says of its token, this is known.
+                    self.effects.sanitize.push(status.clone());
+                    self.effects.add_headers.push((status.clone(), HeaderValue::from_static("false")));
                 }
                 Ok(())
             }
         }
     }
 
-    /// A token's effects, whatever it is worth: its issuer names whose they are.
-    fn extract(&mut self, found: &Found<'a>) {
-        let Ok(token) = Token::parse(&found.text) else { return };
-        if let Some(id) = self.by_issuer(found, &token.issuer) {
-            let config = self.config;
-            self.accept(found, &config.providers[id], &token);
+    /// Good tokens have their effects, others none. Whether all were good.
+    fn lenient(&mut self, providers: &[ProviderId]) -> Result<bool, Stop> {
+        let mut good = true;
+        for found in self.tokens(providers) {
+            match self.token(&found, None, None) {
+                Ok(()) => {}
+                Err(Stop::Failed(_)) => good = false,
+                Err(fetch @ Stop::Fetch(_)) => return Err(fetch),
+            }
         }
+        Ok(good)
     }
 
     fn any(&mut self, any: &[Requirement]) -> Result<(), Stop> {

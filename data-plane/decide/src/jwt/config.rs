@@ -163,8 +163,13 @@ pub enum Requirement {
     AllowMissing(Box<[ProviderId]>),
     /// Anything; good tokens have their effects.
     AllowMissingOrFailed(Box<[ProviderId]>),
-    /// Anything; tokens have their effects whether or not they are good.
-    ExtractOnly(Box<[ProviderId]>),
+    /// Anything; good tokens have their effects, and a header says "false" where one was not.
+    ExtractOnly {
+        /// In whose places tokens are looked for.
+        providers: Box<[ProviderId]>,
+        /// The header.
+        status: HeaderName,
+    },
 }
 
 impl JwtAuthn {
@@ -212,7 +217,7 @@ impl Requirement {
             Self::Any(all) | Self::All(all) => all.iter().for_each(|one| one.providers(found)),
             Self::AllowMissing(providers)
             | Self::AllowMissingOrFailed(providers)
-            | Self::ExtractOnly(providers) => found.extend(&**providers),
+            | Self::ExtractOnly { providers, .. } => found.extend(&**providers),
         }
     }
 }
