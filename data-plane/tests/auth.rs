@@ -277,7 +277,7 @@ fn policies_have_conditions_trees_and_shadows() {
     assert_eq!(get(at, "/neither", &[]).status, 403);
     assert_eq!(call(at, "POST", "/open", &[]).unwrap().status, 403);
     assert_eq!(proxy.stat("http.l.rbac.policy.posts.denied"), Some(1));
-    assert_eq!(proxy.stat("http.l.rbac.dry_shadow_denied"), Some(4));
+    assert_eq!(proxy.stat("http.l.rbac.dry_.shadow_denied"), Some(4));
 }
 
 #[test]

@@ -72,17 +72,19 @@ impl Counters {
     pub(super) fn count(&self, config: &RbacConfig, outcome: Outcome, policy: Option<&Arc<str>>) {
         let own =
             if outcome.is_shadow() { &config.shadow_rules_stat_prefix } else { &config.rules_stat_prefix };
+        // A part of the name like the others, whether or not it ends as one.
+        let dot = if own.is_empty() || own.ends_with('.') { "" } else { "." };
         let prefix = &self.prefix;
         if !own.is_empty() {
             let mut whole = self.whole.borrow_mut();
-            let name = || format!("http.{prefix}.rbac.{own}{}", outcome.name());
+            let name = || format!("http.{prefix}.rbac.{own}{dot}{}", outcome.name());
             whole.entry(outcome).or_insert_with(|| self.store.counter(&name())).inc(single_counter::value);
         }
         if config.track_per_rule_stats
             && let Some(policy) = policy
         {
             let mut policies = self.policies.borrow_mut();
-            let name = || format!("http.{prefix}.rbac.{own}policy.{policy}.{}", outcome.name());
+            let name = || format!("http.{prefix}.rbac.{own}{dot}policy.{policy}.{}", outcome.name());
             let counter = policies.entry((outcome, policy.clone()));
             counter.or_insert_with(|| self.store.counter(&name())).inc(single_counter::value);
         }
