@@ -418,12 +418,14 @@ async fn codec(manager: &Manager, accepted: &Accepted, stream: Stream) -> Option
     // In a box, since it is over when the connection idles.
     let detected = Box::pin(async {
         let limit = manager.idle_timeout().unwrap_or(Duration::MAX);
-        tokio::time::timeout(limit, detect(stream)).await
+        let mut detecting = std::pin::pin!(detect(stream));
+        // Counted before the connection ends with `detecting`: who sees the end finds it counted.
+        tokio::time::timeout(limit, detecting.as_mut()).await.unwrap_or_else(|_| {
+            manager.stats.inc(stats::downstream_cx_idle_timeout);
+            None
+        })
     });
-    detected.await.unwrap_or_else(|_| {
-        manager.stats.inc(stats::downstream_cx_idle_timeout);
-        None
-    })
+    detected.await
 }
 
 /// By the first bytes.
