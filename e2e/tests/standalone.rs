@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use e2e::{Answer, ensure, eventually, get, get_with, root};
 
+/// What both proxies are told. Without hot restart, as what Envoy shares for it may be another user's on this machine.
+const FLAGS: [&str; 5] = ["--concurrency", "1", "-l", "warning", "--disable-hot-restart"];
+
 /// A program that ends with this value.
 struct Running(Child);
 
@@ -74,10 +77,10 @@ fn version(answer: &Answer) -> Option<String> {
     Some(body["version"].as_str()?.to_owned())
 }
 
-/// The version that answers, once one does.
-fn answers_from(url: &str, headers: &[(&str, &str)], expected: &str) {
+/// The version that answers, once one does; `log` is that of the proxy that is asked.
+fn answers_from(url: &str, headers: &[(&str, &str)], expected: &str, log: &Path) {
     eventually(|| {
-        let answer = get_with(url, headers)?;
+        let answer = get_with(url, headers).map_err(|error| format!("{error}\n{}", text(log)))?;
         ensure(version(&answer).as_deref() == Some(expected), || format!("{answer:?}"))
     });
 }
@@ -104,10 +107,11 @@ fn runs_the_front(program: &str) {
     let checked =
         e2e::command(program).args(["-c", file, "--mode", "validate"]).current_dir(root()).output().unwrap();
     assert!(checked.status.success(), "{program}: {checked:?}");
-    let flags = ["-c", file, "--concurrency", "1", "-l", "warning", "--file-flush-interval-msec", "100"];
+    let mut flags = vec!["-c", file, "--file-flush-interval-msec", "100"];
+    flags.extend(FLAGS);
     let _proxy = Running::start(program, &flags, &log);
-    answers_from(&format!("{FRONT}/hello"), &[("end-user", "jason")], "v2");
-    answers_from(&format!("{FRONT}/hello"), &[], "v1");
+    answers_from(&format!("{FRONT}/hello"), &[("end-user", "jason")], "v2", &log);
+    answers_from(&format!("{FRONT}/hello"), &[], "v1", &log);
     let denied = get(&format!("{FRONT}/admin")).unwrap();
     assert_eq!((denied.status, denied.body.as_str()), (403, "RBAC: access denied"), "{program}");
     eventually(|| {
@@ -121,7 +125,7 @@ fn runs_the_front(program: &str) {
         get(&format!("{FRONT}/hello"))?;
         ensure(text(&log).contains(" 503 UH v1 "), || format!("{program}: {}", text(&log)))
     });
-    answers_from(&format!("{FRONT}/hello"), &[("end-user", "jason")], "v2");
+    answers_from(&format!("{FRONT}/hello"), &[("end-user", "jason")], "v2", &log);
 }
 
 #[test]
@@ -154,10 +158,11 @@ fn either_proxy_asks_the_control_plane() {
 fn follows_the_registry(program: &str, file: &Path, manifest: &str, folder: &Path) {
     const EDGE: &str = "http://127.0.0.1:8080/";
     let log = folder.join(program);
-    let arguments = ["-c", "examples/standalone/xds.yaml", "--concurrency", "1", "-l", "warning"];
-    let _proxy = Running::start(program, &arguments, &log);
-    answers_from(EDGE, &[], "v1");
-    answers_from(EDGE, &[("end-user", "jason")], "v2");
+    let mut flags = vec!["-c", "examples/standalone/xds.yaml"];
+    flags.extend(FLAGS);
+    let _proxy = Running::start(program, &flags, &log);
+    answers_from(EDGE, &[], "v1", &log);
+    answers_from(EDGE, &[("end-user", "jason")], "v2", &log);
     let synced = get("http://127.0.0.1:8081/debug/syncz").unwrap().body;
     assert!(synced.contains("edge.default"), "{program}: {synced}");
     let put = |text: &str| {
@@ -171,10 +176,10 @@ fn follows_the_registry(program: &str, file: &Path, manifest: &str, folder: &Pat
         let log = text(&folder.join("saild"));
         ensure(log.contains("echo.yaml") && log.contains("end-user"), || log)
     });
-    answers_from(EDGE, &[("end-user", "jason")], "v2");
+    answers_from(EDGE, &[("end-user", "jason")], "v2", &log);
     put(&manifest.replace("exact: jason", "exact: mary"));
-    answers_from(EDGE, &[("end-user", "jason")], "v1");
-    answers_from(EDGE, &[("end-user", "mary")], "v2");
+    answers_from(EDGE, &[("end-user", "jason")], "v1", &log);
+    answers_from(EDGE, &[("end-user", "mary")], "v2", &log);
     put(manifest);
-    answers_from(EDGE, &[("end-user", "jason")], "v2");
+    answers_from(EDGE, &[("end-user", "jason")], "v2", &log);
 }
