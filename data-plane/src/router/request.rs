@@ -1,12 +1,13 @@
 //! A request's tries: until one brings a response that may be passed on, or none is left.
 
+mod bounded;
 mod hedge;
+mod source;
 
 use std::cell::RefCell;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -15,11 +16,12 @@ use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
 use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
 
+use self::bounded::Bounded;
+use self::source::{Source, buffer_limit};
 use super::attempt::{self, Try};
 use super::counters::Counters;
 use super::failure::Failure;
 use super::internal_redirect::{self, Redirected};
-use super::replay::Replay;
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
 use crate::cluster::{Cluster, orca};
 use crate::http::bodies::BodyTimers;
@@ -127,7 +129,7 @@ pub(super) async fn forward(
         let run = pin!(tries.run(head));
         match timeouts.global {
             None => run.await,
-            Some(limit) => Bounded { run, timer: Timer::new(exchange, limit) }.await,
+            Some(limit) => Bounded::new(run, exchange, limit).await,
         }
     };
     let upgrading = match &head.protocol {
@@ -239,61 +241,6 @@ fn prepare(
 fn has_response_operations(found: &Found, route: &Route) -> bool {
     let weighted = found.weighted.as_deref();
     found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
-}
-
-/// An HTTP/2 client's stream may have so much under way, where nothing else is said.
-const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
-
-/// As much of a body as is kept for another try: what a connection of the listener may buffer, or an HTTP/2 stream have
-/// under way, where nothing else is said.
-fn buffer_limit(exchange: &Exchange, found: &Found, route: &Route) -> usize {
-    let limit = route.request_body_buffer_limit.or(found.virtual_host.request_body_buffer_limit);
-    let of_stream = || {
-        let manager = &exchange.connection.manager;
-        u64::from(match exchange.connection.http2 {
-            true => manager.config.http2.initial_stream_window_size.unwrap_or(STREAM_WINDOW),
-            false => manager.buffer_limit,
-        })
-    };
-    usize::try_from(limit.unwrap_or_else(of_stream)).unwrap_or(usize::MAX)
-}
-
-/// The request's body: sent once, or kept for more.
-pub(super) enum Source {
-    Once(RefCell<Option<Body>>),
-    Replay(Replay),
-}
-
-impl Source {
-    fn new(body: Body, again: bool, limit: usize) -> Self {
-        match body {
-            Body::Empty => Self::Replay(Replay::new(Body::Empty, 0)),
-            body if again => Self::Replay(Replay::new(body, limit)),
-            body => Self::Once(RefCell::new(Some(body))),
-        }
-    }
-
-    fn reader(&self) -> Option<Body> {
-        match self {
-            Self::Once(body) => body.take(),
-            Self::Replay(replay) => replay.can_replay().then(|| replay.reader()),
-        }
-    }
-
-    fn can_send_again(&self) -> bool {
-        match self {
-            Self::Once(body) => body.borrow().is_some(),
-            Self::Replay(replay) => replay.can_replay(),
-        }
-    }
-
-    /// The whole body, where it was kept.
-    pub(super) fn whole(&self) -> Option<bytes::Bytes> {
-        match self {
-            Self::Once(_) => None,
-            Self::Replay(replay) => replay.whole(),
-        }
-    }
 }
 
 /// The tries of one request.
@@ -562,45 +509,4 @@ fn respond(
         response = response.map(|inner| orca::watched(inner, host, config));
     }
     Reply { response, lease: Some(lease), timers, tunnel }
-}
-
-/// The route's timeout: it runs from the request's end.
-struct Timer<'a> {
-    exchange: &'a Exchange,
-    limit: Duration,
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl<'a> Timer<'a> {
-    fn new(exchange: &'a Exchange, limit: Duration) -> Self {
-        Self { exchange, limit, sleep: None }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.sleep.is_none() {
-            if !self.exchange.request_done.get() {
-                self.exchange.wake_when_request_done(context.waker());
-                return Poll::Pending;
-            }
-            self.sleep = Some(Box::pin(tokio::time::sleep(self.limit)));
-        }
-        self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(context))
-    }
-}
-
-struct Bounded<'a, F> {
-    run: Pin<&'a mut F>,
-    timer: Timer<'a>,
-}
-
-impl<F: Future<Output = Result<Success, Failure>>> Future for Bounded<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.get_mut();
-        if let Poll::Ready(result) = this.run.as_mut().poll(context) {
-            return Poll::Ready(result);
-        }
-        this.timer.poll(context).map(|()| Err(Failure::Timeout))
-    }
 }
