@@ -1,5 +1,5 @@
-//! Copies of requests for other clusters. They go out beside the original; nobody waits for them, and their responses are
-//! thrown away.
+//! Copies of requests for other clusters. They go out beside the original, whose answer waits for none of theirs: these are
+//! thrown away. A copy whose body is read slowly holds the original's up a little (`tee.rs`), and is given up then.
 
 use std::net::IpAddr;
 use std::rc::Rc;
