@@ -73,13 +73,13 @@ impl Code {
             if let Some(result) = result
                 && (returns_number || kind.results().len() == 0)
             {
-                let stub = move |_: wasmtime::Caller<'_, State>, _: &[Val], results: &mut [Val]| {
+                let refusal = move |_: wasmtime::Caller<'_, State>, _: &[Val], results: &mut [Val]| {
                     if let Some(place) = results.first_mut() {
                         *place = Val::I32(result);
                     }
                     Ok(())
                 };
-                linker.func_new(import.module(), import.name(), kind, stub).map_err(link)?;
+                linker.func_new(import.module(), import.name(), kind, refusal).map_err(link)?;
             }
         }
         let pre = linker.instantiate_pre(&self.module).map_err(link)?;
