@@ -1,8 +1,24 @@
-//! What hyper needs to run on a worker's single thread.
+//! A runtime of one thread, whose tasks never leave it, and what runs on it.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-/// Spawns on the worker's local task set.
+/// The runtime of the calling thread.
+///
+/// # Errors
+/// The system's, where it gives no file for events or for waking.
+pub(crate) fn local() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+/// Spawns on the thread's own runtime.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExec;
 
@@ -12,5 +28,95 @@ where
 {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+pin_project! {
+    /// A future that is asked only after it was woken. One that mostly sleeps costs next to nothing beside a busy one in
+    /// the same task.
+    pub(crate) struct Sleeper<F> {
+        #[pin]
+        future: F,
+        bell: Arc<Bell>,
+        // Whom the bell wakes.
+        task: Option<Waker>,
+    }
+}
+
+struct Bell {
+    rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Release);
+        self.task.wake();
+    }
+}
+
+impl<F> Sleeper<F> {
+    pub(crate) fn new(future: F) -> Self {
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { future, bell, task: None }
+    }
+}
+
+impl<F: Future> Future for Sleeper<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        if !this.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            *this.task = Some(context.waker().clone());
+            this.bell.task.register(context.waker());
+        }
+        // Read before it is written, since it mostly did not ring.
+        while this.bell.rung.load(Acquire) {
+            // Ringing used the waker up. If it rings before there is another, it is seen in the next turn.
+            this.bell.rung.store(false, Release);
+            this.bell.task.register(context.waker());
+            let waker = Waker::from(this.bell.clone());
+            if let Poll::Ready(output) = this.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_asked_when_it_was_woken() {
+        let (asked, inside) = (Cell::new(0), Rc::new(Cell::new(None)));
+        let mut sleeper = pin!(Sleeper::new(poll_fn(|context| {
+            asked.set(asked.get() + 1);
+            inside.set(Some(context.waker().clone()));
+            if asked.get() == 3 { Poll::Ready(()) } else { Poll::Pending }
+        })));
+        let outside = Arc::new(Bell { rung: AtomicBool::new(false), task: AtomicWaker::new() });
+        let waker = Waker::from(outside.clone());
+        let mut ask = || sleeper.as_mut().poll(&mut Context::from_waker(&waker));
+        for expected in [1, 2] {
+            assert!(ask().is_pending());
+            assert!(ask().is_pending());
+            assert_eq!(asked.get(), expected);
+            assert!(!outside.rung.load(Acquire), "nobody woke it");
+            inside.take().unwrap().wake();
+            assert!(outside.rung.swap(false, Acquire), "its task is woken");
+        }
+        assert!(ask().is_ready());
     }
 }

@@ -73,9 +73,8 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     }
     let place =
         cli.config_path.as_ref().map_or("--config-yaml".to_owned(), |path| path.display().to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, serve(cli, environment, loaded.bootstrap, levels, log))
+    crate::rt::local()?
+        .block_on(serve(cli, environment, loaded.bootstrap, levels, log))
         .with_context(|| format!("cannot run {place}"))
 }
 

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
 use sail_proxy_decide::address::Address;
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 pub use crate::listener::sockets::BindError;
 use crate::listener::sockets::{Opened, Sockets};
@@ -135,11 +134,21 @@ impl Workers {
         for index in 0..concurrency {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (shared, snapshot) = (shared.clone(), snapshot.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (started, outcome) = std::sync::mpsc::sync_channel(1);
             std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
                 stats::attach_worker(index);
-                LocalSet::new().block_on(&runtime, run(shared, snapshot, receiver));
+                // It belongs to the thread that makes it.
+                match crate::rt::local() {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        runtime.block_on(run(shared, snapshot, receiver));
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                }
             })?;
+            outcome.recv().map_err(io::Error::other)??;
             orders.push(sender);
         }
         Ok(Self { orders, sockets: Sockets::new(concurrency), shared })

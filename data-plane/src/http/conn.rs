@@ -21,7 +21,7 @@ use super::{handler, refusal};
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
-use crate::rt::LocalExec;
+use crate::rt::{LocalExec, Sleeper};
 use crate::stats::sets::http as stats;
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{CloseType, DownstreamInfo};
@@ -137,7 +137,7 @@ enum Codec {
 async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
     let mut io = Watched::new(stream, connection);
     let mut ender = Ender::new(connection);
-    let mut ender = pin!(ender.run());
+    let mut ender = pin!(Sleeper::new(ender.run()));
     loop {
         match Box::pin(run_http1(connection, io, ender.as_mut())).await {
             Codec::Ended => return,
@@ -166,9 +166,12 @@ async fn run_http1(
         .header_read_timeout(None)
         // Gathering responses to pipelined requests would lose them where the connection ends before the last.
         .pipeline_flush(false)
-        .max_headers(connection.manager.max_headers())
         .max_header_size(connection.manager.max_header_bytes())
         .max_buf_size(connection.manager.max_header_bytes().max(8192));
+    if connection.manager.max_headers() != USUAL_HEADERS {
+        // The codec keeps places for the usual number on its stack, which need no filling.
+        builder.max_headers(connection.manager.max_headers());
+    }
     let case = connection.manager.config.http1.header_case;
     builder.title_case_headers(case.is_proper()).preserve_header_case(case.is_kept());
     let service = {
@@ -176,7 +179,7 @@ async fn run_http1(
         service_fn(move |request| handler::serve(connection.clone(), request))
     };
     let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let mut quiet = pin!(tokio::time::sleep(REST_AFTER));
+    let mut rest = pin!(Sleeper::new(comes_to_rest(connection)));
     let mut told = false;
     let mut error = None;
     let ended = std::future::poll_fn(|context| {
@@ -189,12 +192,8 @@ async fn run_http1(
             error = result.err();
             return Poll::Ready(true);
         }
-        while !told && quiet.as_mut().poll(context).is_ready() {
-            let due = connection.idle_since.get() + REST_AFTER;
-            if connection.is_at_rest() && due <= Instant::now() {
-                return Poll::Ready(false);
-            }
-            quiet.as_mut().reset(due.max(Instant::now() + REST_AFTER / 2).into());
+        if !told && rest.as_mut().poll(context).is_ready() {
+            return Poll::Ready(false);
         }
         Poll::Pending
     })
@@ -206,6 +205,19 @@ async fn run_http1(
         return Codec::Refused(io, Box::new(reply));
     }
     if ended { Codec::Ended } else { Codec::Rests(io.rewound(parts.read_buf)) }
+}
+
+/// Ends once the client was silent for long enough, and nothing else goes on.
+async fn comes_to_rest(connection: &Rc<Connection>) {
+    let mut next = Instant::now() + REST_AFTER;
+    loop {
+        tokio::time::sleep_until(next.into()).await;
+        let (now, due) = (Instant::now(), connection.idle_since.get() + REST_AFTER);
+        if connection.is_at_rest() && due <= now {
+            return;
+        }
+        next = due.max(now + REST_AFTER / 2);
+    }
 }
 
 async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
@@ -236,7 +248,7 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     let batch = Batch::new(stream);
     let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));
     let mut ender = Ender::new(connection);
-    let mut ender = pin!(ender.run());
+    let mut ender = pin!(Sleeper::new(ender.run()));
     let mut told = false;
     std::future::poll_fn(|context| {
         if !told && ender.as_mut().poll(context).is_ready() {
@@ -398,6 +410,9 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
+
+/// As many headers as the codec takes, and Envoy by default.
+const USUAL_HEADERS: usize = 100;
 
 /// How long an HTTP/1 client is silent before its connection rests.
 const REST_AFTER: Duration = Duration::from_secs(2);

@@ -317,9 +317,10 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     {
         info.grpc_status = Some(status);
     }
-    info.timing.first_downstream_tx = Some(std::time::Instant::now());
+    let now = std::time::Instant::now();
+    info.timing.first_downstream_tx = Some(now);
     drop(info);
-    exchange.moved.set(std::time::Instant::now());
+    exchange.moved.set(now);
     if let Some(tunnel) = tunnel {
         tunnel.spawn(exchange, guard, lease);
         return response.map(|_| Body::Empty);

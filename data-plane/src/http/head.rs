@@ -78,15 +78,17 @@ impl Head {
             None => return Err(HeadError::MissingPath),
         };
         let present = Present::of(&headers);
-        let hop = present.hop && version != Version::HTTP_2;
+        let hop = present.hop() && version != Version::HTTP_2;
         let protocol = extensions
             .get::<hyper::ext::Protocol>()
             .map(|protocol| protocol.as_str().to_owned())
-            .or_else(|| if hop { super::hop::upgrade_of(&headers) } else { None })
+            .or_else(|| if hop && present.upgrade { super::hop::upgrade_of(&headers) } else { None })
             // Nobody is asked to change to HTTP/2 on the way; the client goes on as it began.
             .filter(|protocol| !(hop && protocol.eq_ignore_ascii_case("h2c")));
         if hop {
-            headers.remove(HTTP2_SETTINGS);
+            if present.upgrade {
+                headers.remove(HTTP2_SETTINGS);
+            }
             let coding = headers.get(TRANSFER_ENCODING);
             if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
                 return Err(HeadError::BadEncoding);

@@ -1,7 +1,7 @@
 //! Headers that speak of one connection and must not cross to the next.
 
-use http::HeaderMap;
 use http::header::{CONNECTION, EXPECT, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 
 use super::scan::Present;
 
@@ -16,9 +16,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, present: Present) {
                 .to_str()
                 .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
         });
-    if present.hop {
-        strip(headers);
-    }
+    strip(headers, present);
     if wants_trailers {
         headers.insert(TE, http::HeaderValue::from_static("trailers"));
     } else if present.te {
@@ -39,9 +37,13 @@ pub(crate) fn keeps_alive(headers: &HeaderMap) -> bool {
 
 /// Whether `connection` names something.
 fn names(headers: &HeaderMap, name: &str) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(name)))
-    })
+    let has =
+        |value: &HeaderValue| value.as_bytes().split(|&byte| byte == b',').any(|part| is_name(part, name));
+    headers.get_all(CONNECTION).iter().any(has)
+}
+
+fn is_name(part: &[u8], name: &str) -> bool {
+    part.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// Whether a message is the last on its connection.
@@ -53,11 +55,9 @@ pub(crate) enum Last {
 
 /// Strips a response.
 pub(crate) fn strip_response(headers: &mut HeaderMap) -> Last {
-    if !Present::of(headers).hop {
-        return Last::No;
-    }
-    let last = if names(headers, "close") { Last::Yes } else { Last::No };
-    strip(headers);
+    let present = Present::of(headers);
+    let last = if present.connection && names(headers, "close") { Last::Yes } else { Last::No };
+    strip(headers, present);
     last
 }
 
@@ -69,21 +69,29 @@ pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     headers.get(UPGRADE)?.to_str().ok().map(ToOwned::to_owned)
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION)
-        && let Ok(text) = connection.to_str()
+fn strip(headers: &mut HeaderMap, present: Present) {
+    if present.connection
+        && let Some(connection) = headers.remove(CONNECTION)
     {
-        for name in text.split(',').map(str::trim) {
-            let kept = ["close", "keep-alive", "upgrade", "te", "host", "http2-settings"];
-            if !name.is_empty() && !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept)) {
+        for name in connection.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            let kept = ["close", "keep-alive", "upgrade", "te", "host"];
+            if !name.is_empty()
+                && !kept.iter().any(|kept| is_name(name, kept))
+                && let Ok(name) = HeaderName::from_bytes(name)
+            {
                 headers.remove(name);
             }
         }
     }
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
+    let others = [
+        (present.transfer_encoding, TRANSFER_ENCODING),
+        (present.upgrade, UPGRADE),
+        (present.keep_alive, KEEP_ALIVE),
+        (present.proxy_connection, PROXY_CONNECTION),
+    ];
+    for (_, name) in others.into_iter().filter(|(present, _)| *present) {
+        headers.remove(name);
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use http::HeaderMap;
 /// Which headers a message has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Present {
-    /// `connection`, `keep-alive`, `proxy-connection`, `transfer-encoding` or `upgrade`.
-    pub(crate) hop: bool,
+    pub(crate) connection: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) proxy_connection: bool,
+    pub(crate) transfer_encoding: bool,
+    pub(crate) upgrade: bool,
     pub(crate) te: bool,
     pub(crate) expect: bool,
     /// Any that begins with `x-envoy-`, or `grpc-timeout`.
@@ -22,12 +25,12 @@ impl Present {
         for name in headers.keys() {
             let name = name.as_str();
             match name.as_bytes()[0] {
-                b'c' if name == "connection" => present.hop = true,
-                b'u' if name == "upgrade" => present.hop = true,
-                b'k' if name == "keep-alive" => present.hop = true,
-                b'p' if name == "proxy-connection" => present.hop = true,
+                b'c' if name == "connection" => present.connection = true,
+                b'u' if name == "upgrade" => present.upgrade = true,
+                b'k' if name == "keep-alive" => present.keep_alive = true,
+                b'p' if name == "proxy-connection" => present.proxy_connection = true,
                 b't' if name == "te" => present.te = true,
-                b't' if name == "transfer-encoding" => present.hop = true,
+                b't' if name == "transfer-encoding" => present.transfer_encoding = true,
                 b'e' if name == "expect" => present.expect = true,
                 b'g' if name == "grpc-timeout" => present.control = true,
                 b'x' => present.note_extension(name),
@@ -35,6 +38,11 @@ impl Present {
             }
         }
         present
+    }
+
+    /// Whether any header speaks of one connection alone.
+    pub(crate) fn hop(self) -> bool {
+        self.connection || self.keep_alive || self.proxy_connection || self.transfer_encoding || self.upgrade
     }
 
     fn note_extension(&mut self, name: &str) {
@@ -61,7 +69,7 @@ mod tests {
             assert_eq!(Present::of(&headers), expect, "{name}");
         };
         check("accept", Present::default());
-        check("keep-alive", Present { hop: true, ..Present::default() });
+        check("keep-alive", Present { keep_alive: true, ..Present::default() });
         check("x-envoy-max-retries", Present { control: true, ..Present::default() });
         check("x-forwarded-client-cert", Present { client_cert: true, ..Present::default() });
     }

@@ -83,11 +83,12 @@ pub(super) async fn forward(
     }
     let policy = action.retry.as_deref().or(found.virtual_host.retry.as_deref());
     let expected = exchange.connection.manager.heeds_expected_timeout;
-    let (timeouts, state) = plan(action, policy, head, expected);
+    let present = Present::of(&head.headers);
+    let (timeouts, state) = plan(action, policy, head, present, expected);
     let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
     let hedges = state.is_some() && hedge::is_asked(action, found, head);
     let counters = Counters::new(exchange, found, route, head);
-    prepare(exchange, found, route, action, head, &timeouts);
+    prepare(exchange, found, route, action, head, present, &timeouts);
     if let Some(tracked) = cluster.tracked() {
         tracked.begin(exchange, head, &timeouts);
     }
@@ -189,10 +190,10 @@ fn plan(
     action: &RouteAction,
     policy: Option<&RetryPolicy>,
     head: &Head,
+    present: Present,
     expected: bool,
 ) -> (Timeouts, Option<RetryState>) {
-    let silent =
-        policy.is_none() && !Present::of(&head.headers).control && action.max_stream_duration.is_none();
+    let silent = policy.is_none() && !present.control && action.max_stream_duration.is_none();
     if silent && action.max_grpc_timeout.is_none() {
         let global = action.timeout.filter(|limit| !limit.is_zero());
         return (Timeouts { global, ..Timeouts::default() }, None);
@@ -207,9 +208,9 @@ fn prepare(
     route: &Route,
     action: &RouteAction,
     head: &mut Head,
+    present: Present,
     timeouts: &Timeouts,
 ) {
-    let present = Present::of(&head.headers);
     if present.control {
         for name in mutate::ENVOY_REQUEST_CONTROLS {
             head.headers.remove(name);
@@ -484,17 +485,17 @@ fn respond(
     if !cluster.config.http.http1.header_case.keeps_reason() {
         response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     }
-    let start = exchange.info.borrow().start;
+    let (start, now) = (exchange.info.borrow().start, Instant::now());
     // It tells the time from the request's end, which an upgrade does not have.
     let ended = exchange.request_done.get() && upgrading == Upgrading::No;
     if ended && exchange.connection.manager.sends_envoy_headers() {
-        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(now.duration_since(start).as_millis()).unwrap_or(u64::MAX);
         response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
     }
     {
         let mut info = exchange.info.borrow_mut();
         info.code_details = Some(details::VIA_UPSTREAM.into());
-        info.timing.first_upstream_rx = Some(Instant::now());
+        info.timing.first_upstream_rx = Some(now);
         info.bytes.upstream_response_headers = 17 + crate::http::head::headers_size(response.headers());
     }
     cluster.note_response(&host, &response, exchange);
