@@ -11,16 +11,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use sail_proxy_config::callout::HttpTarget;
 use sail_proxy_decide::route::Priority;
 
 use crate::cluster::LbContext;
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
 use crate::http::head::{Head, Keep};
 use crate::http::scan::Present;
 use crate::pool::PoolError;
-use crate::pool::lease::{Hold, Lease};
+use crate::pool::lease::{Hold, Lease, SendError};
 use crate::pool::limits::Resource;
 use crate::stats::sets::cluster as stats;
 use crate::worker::state::Worker;
@@ -45,7 +44,7 @@ pub(crate) enum CalloutError {
     Pool(#[from] PoolError),
     /// The exchange broke off.
     #[error("upstream reset: {0}")]
-    Codec(#[from] hyper::Error),
+    Codec(#[from] BodyError),
     /// The cluster's name, or what stands in for it, is no authority.
     #[error("{0:?} cannot be an :authority")]
     Authority(String),
@@ -63,7 +62,7 @@ pub(crate) async fn send(
     cluster: &Arc<str>,
     mut head: Head,
     body: Body,
-) -> Result<(Response<Incoming>, Lease), CalloutError> {
+) -> Result<(Response<Body>, Lease), CalloutError> {
     let active = worker.active();
     let cluster = active.cluster(cluster).ok_or_else(|| CalloutError::NoCluster(cluster.clone()))?;
     let choice = cluster
@@ -81,27 +80,27 @@ pub(crate) async fn send(
     cluster.stats().inc(stats::upstream_rq_total);
     let mut stale = 0;
     loop {
-        let mut error = match lease.send(request).await {
+        let SendError { unsent, error } = match lease.send(request).await {
             Ok(response) => {
                 cluster.count_response(&choice.host, response.status().as_u16());
                 return Ok((response, lease));
             }
             Err(error) => error,
         };
-        let Some(unsent) = error.take_message().filter(|_| stale < STALE_CONNECTIONS) else {
+        let Some(unsent) = unsent.filter(|_| stale < STALE_CONNECTIONS) else {
             cluster.stats().inc(stats::upstream_rq_rx_reset);
-            return Err(error.into_error().into());
+            return Err(error.into());
         };
         // The connection had ended while it was idle, and nothing was sent.
         stale += 1;
-        request = unsent;
+        request = *unsent;
         let hold = lease.take_hold();
         lease = pool.acquire().await?;
         if let Some(hold) = hold {
             lease.hold(hold);
         }
         if lease.is_http2() != http2 {
-            return Err(error.into_error().into());
+            return Err(error.into());
         }
     }
 }
@@ -160,7 +159,7 @@ async fn within<T>(
     }
 }
 
-async fn read(mut body: Incoming) -> Result<Bytes, CalloutError> {
+async fn read(mut body: Body) -> Result<Bytes, CalloutError> {
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use crate::http::head::{Head, Keep};
 use crate::http::path::{self, EscapedSlashes, Outcome, Rules};
 use crate::http::{forwarded, hop};
+use crate::http1;
 use crate::inspect::{self, Finding};
 use crate::net::proxy_protocol::{self, Found};
 
@@ -135,6 +136,12 @@ pub fn http1_head(data: &[u8]) {
     // An expectation that the codec does not answer is the upstream's to judge.
     let expected = parts.headers.get(header::EXPECT);
     assert!(expected.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")));
+}
+
+/// An upstream's answer over HTTP/1: the same outcome however it is cut into pieces, whose size the first byte says.
+pub fn http1_response(data: &[u8]) {
+    let Some((&size, answer)) = data.split_first() else { return };
+    http1::probe::check(answer, usize::from(size));
 }
 
 /// The request of a head, as the codec makes it.

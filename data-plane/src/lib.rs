@@ -26,6 +26,7 @@ mod callout;
 mod cluster;
 mod filters;
 mod http;
+mod http1;
 mod inspect;
 mod listener;
 mod net;

@@ -8,8 +8,10 @@ pub(crate) mod connect;
 pub(crate) mod ending;
 pub(crate) mod lease;
 pub(crate) mod limits;
+mod spelled;
+mod watch;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -19,10 +21,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::http1::{self, Interrupt};
 use crate::stats::sets::cluster;
 use connect::{Connector, Established, Http2Connection, Protocol};
-use lease::{Connection, H1, H2, Lease};
+use lease::{Codec, Connection, H1, H2, Lease};
 use limits::{Limits, Permit, Resource};
+use watch::Watch;
 
 /// Why no connection could be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +75,9 @@ pub(crate) struct Pool {
     closed: Cell<bool>,
     /// Ends connections whatever is on them.
     abort: CancellationToken,
+    /// The same, for HTTP/1 connections.
+    interrupts: RefCell<Vec<Weak<Interrupt>>>,
+    watch: OnceCell<Watch>,
     /// Its own place under the cluster's limit of pools.
     place: RefCell<Option<Permit>>,
 }
@@ -105,6 +112,8 @@ impl Pool {
             busy: Cell::new(0),
             closed: Cell::new(false),
             abort: CancellationToken::new(),
+            interrupts: RefCell::default(),
+            watch: OnceCell::new(),
             place: RefCell::new(Some(place)),
         })
     }
@@ -114,20 +123,17 @@ impl Pool {
         if let Some(h2) = self.pick_shared() {
             return Some(Lease::shared(h2, self.clone()));
         }
-        let mut idle = self.idle.borrow_mut();
-        let mut busy = None;
-        let found = loop {
-            match idle.pop() {
-                None => break None,
-                Some(h1) if h1.send.is_closed() => {}
-                Some(h1) if h1.info.is_expired() => self.stats.inc(cluster::upstream_cx_max_duration_reached),
-                Some(h1) if h1.send.is_ready() => break Some(h1),
-                // Its last response is read, but the codec has not come round yet. It goes back below.
-                Some(h1) => busy.get_or_insert_with(Vec::new).push(h1),
+        loop {
+            let h1 = self.idle.borrow_mut().pop()?;
+            if self.watch.get().is_some_and(|watch| watch.knows_end_of(&h1)) {
+                continue;
             }
-        };
-        idle.extend(busy.into_iter().flatten());
-        found.map(|h1| Lease::exclusive(h1, self.clone()))
+            if h1.info().is_expired() {
+                self.stats.inc(cluster::upstream_cx_max_duration_reached);
+                continue;
+            }
+            return Some(Lease::exclusive(h1, self.clone()));
+        }
     }
 
     /// Waits for a connection.
@@ -154,7 +160,7 @@ impl Pool {
         let mut shared = self.shared.borrow_mut();
         if self.options.max_duration.is_some() {
             let before = idle.len() + shared.len();
-            idle.retain(|h1| !h1.info.is_expired());
+            idle.retain(|h1| !h1.info().is_expired());
             shared.retain(|h2| !h2.info.is_expired());
             let gone = before - idle.len() - shared.len();
             self.stats.add(cluster::upstream_cx_max_duration_reached, gone as u64);
@@ -162,7 +168,7 @@ impl Pool {
         let Some(limit) = self.options.idle_timeout else { return };
         let expired = |since: Instant| now.saturating_duration_since(since) >= limit;
         let before = idle.len() + shared.len();
-        idle.retain(|h1| !expired(h1.idle_since) && !h1.send.is_closed());
+        idle.retain(|h1| !expired(h1.idle_since) && h1.is_reusable());
         shared.retain(|h2| h2.streams.get() > 0 || !expired(h2.idle_since.get()));
         let gone = before - idle.len() - shared.len();
         self.stats.add(cluster::upstream_cx_idle_timeout, gone as u64);
@@ -176,7 +182,7 @@ impl Pool {
     /// Closes idle connections now and the others after their last response.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        self.idle.borrow_mut().clear();
+        drop(self.idle.take());
         self.shared.borrow_mut().clear();
         self.place.take();
     }
@@ -194,6 +200,8 @@ impl Pool {
     pub(crate) fn abort(&self) {
         self.close();
         self.abort.cancel();
+        let interrupts = self.interrupts.take();
+        interrupts.iter().filter_map(Weak::upgrade).for_each(|interrupt| interrupt.raise());
     }
 
     /// A request begins or ends on a connection.
@@ -275,7 +283,7 @@ impl Pool {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
             pool.note_protocol(pool.connector.protocol);
-            let result = pool.connector.establish().await;
+            let result = pool.connector.establish(&pool.abort).await;
             pool.connecting.set(pool.connecting.get() - 1);
             match result {
                 Ok(established) => {
@@ -311,37 +319,38 @@ impl Pool {
 
     fn adopt(self: &Rc<Self>, established: Established, permit: Permit) {
         self.open.set(self.open.get() + 1);
-        let guard = ConnectionGuard::new(self, permit);
         let negotiated = matches!(self.connector.protocol, Protocol::Negotiated);
         match established {
-            Established::Http1 { send, connection, info } => {
+            Established::Http1 { stream, info } => {
                 if negotiated {
                     self.note_protocol(Protocol::Http1);
                 }
-                self.bound(&info);
-                let (abort, facts) = (self.abort.clone(), info.clone());
-                tokio::task::spawn_local(async move {
-                    // Why it ended shows in the request that was on it.
-                    let ended = abort.run_until_cancelled(connection.with_upgrades()).await;
-                    facts.ending.task_ended(ended.is_none(), Rc::strong_count(&facts) > 1);
-                    drop(guard);
-                });
-                self.offer(H1 { send, info, idle_since: Instant::now() });
+                let interrupt = Rc::new(Interrupt::default());
+                self.note_interrupt(&interrupt);
+                let connection = http1::Connection::new(stream, self.connector.http1(), interrupt);
+                self.adopt_http1(Codec::Own(Rc::new(RefCell::new(connection))), info, permit);
+            }
+            Established::Spelled { spelled, info } => {
+                if negotiated {
+                    self.note_protocol(Protocol::Http1);
+                }
+                self.adopt_http1(Codec::Spelled(Box::new(spelled)), info, permit);
             }
             Established::Http2 { send, connection, info } => {
                 if negotiated {
                     self.note_protocol(Protocol::Http2);
                 }
                 self.bound(&info);
-                let facts = info.clone();
+                let guard = ConnectionGuard::new(self, info.clone(), permit);
                 let h2 = Rc::new(H2::new(send, info));
                 // Held by those who use it alone: when nobody does any more, the codec ends it.
                 let (abort, used) = (self.abort.clone(), Rc::downgrade(&h2));
                 tokio::task::spawn_local(async move {
                     let ended = abort.run_until_cancelled(drive_http2(connection, &used)).await;
                     let wanted = used.upgrade();
-                    facts.ending.set_busy(wanted.as_ref().is_some_and(|h2| h2.streams.get() > 0));
-                    facts.ending.task_ended(ended.is_none(), wanted.is_some());
+                    let ending = &guard.info.ending;
+                    ending.set_busy(wanted.as_ref().is_some_and(|h2| h2.streams.get() > 0));
+                    ending.task_ended(ended.is_none(), wanted.is_some());
                     drop(guard);
                 });
                 if !self.closed.get() {
@@ -350,6 +359,12 @@ impl Pool {
                 self.serve_waiting_from(&h2);
             }
         }
+    }
+
+    fn adopt_http1(self: &Rc<Self>, codec: Codec, info: Facts, permit: Permit) {
+        self.bound(&info);
+        let guard = ConnectionGuard::new(self, info, permit);
+        self.offer(H1 { codec, idle_since: Instant::now(), guard });
     }
 
     /// Sets when the connection has lasted long enough.
@@ -389,37 +404,56 @@ impl Pool {
     }
 
     /// Hands a connection to the first in line, or keeps it.
-    pub(crate) fn offer(self: &Rc<Self>, mut h1: H1) {
-        if h1.info.is_expired() {
+    pub(crate) fn offer(self: &Rc<Self>, h1: H1) {
+        if h1.info().is_expired() {
             self.stats.inc(cluster::upstream_cx_max_duration_reached);
             return;
         }
-        if h1.send.is_closed() || h1.info.is_spent(self.options.max_requests) {
-            if !h1.send.is_closed() {
-                self.stats.inc(cluster::upstream_cx_max_requests);
+        if !h1.is_reusable() {
+            return;
+        }
+        if h1.info().is_spent(self.options.max_requests) {
+            self.stats.inc(cluster::upstream_cx_max_requests);
+            return;
+        }
+        match h1.codec {
+            // It is still finishing its last exchange.
+            Codec::Spelled(mut spelled) if !spelled.is_ready() => {
+                let pool = self.clone();
+                tokio::task::spawn_local(async move {
+                    if spelled.ready().await {
+                        pool.hand_over(H1 { codec: Codec::Spelled(spelled), ..h1 });
+                    }
+                });
             }
-            return;
+            _ => self.hand_over(h1),
         }
-        // A connection that is still finishing its last exchange cannot take a request at once.
-        if !h1.send.is_ready() && !self.waiting.borrow().is_empty() {
-            let pool = self.clone();
-            tokio::task::spawn_local(async move {
-                if h1.send.ready().await.is_ok() {
-                    pool.hand_over(h1);
-                }
-            });
-            return;
-        }
-        self.hand_over(h1);
     }
 
     fn hand_over(self: &Rc<Self>, h1: H1) {
         if let Some(waiter) = self.next_waiter() {
             // If the waiter leaves in this instant, the lease comes back through its drop.
-            let _ = waiter.send(Ok(Lease::exclusive(h1, self.clone())));
-        } else if !self.closed.get() {
+            let _ = waiter.send(Ok(Lease::handed_over(h1, self.clone())));
+        } else if !self.closed.get() && !self.watch.get_or_init(|| Watch::new(self)).has_ended(&h1) {
             self.idle.borrow_mut().push(H1 { idle_since: Instant::now(), ..h1 });
         }
+    }
+
+    /// Forgets idle connections that have ended.
+    fn drop_ended(&self, watch: &Watch) {
+        let mut idle = self.idle.take();
+        idle.retain(|h1| !watch.has_ended(h1));
+        self.idle.borrow_mut().extend(idle);
+    }
+
+    /// Keeps what ends the exchange on a connection.
+    fn note_interrupt(&self, interrupt: &Rc<Interrupt>) {
+        let mut interrupts = self.interrupts.borrow_mut();
+        // Those of connections that are gone are forgotten before the list grows.
+        if interrupts.len() == interrupts.capacity() {
+            interrupts.retain(|interrupt| interrupt.strong_count() > 0);
+        }
+        interrupts.push(Rc::downgrade(interrupt));
     }
 
     fn fail(self: &Rc<Self>, error: &PoolError) {
@@ -454,18 +488,19 @@ async fn drive_http2(mut connection: Http2Connection, h2: &Weak<H2>) {
     .await;
 }
 
-/// Counts a connection for as long as its task runs.
-struct ConnectionGuard {
+/// Counts a connection for as long as it lasts.
+pub(crate) struct ConnectionGuard {
     pool: Rc<Pool>,
+    pub(crate) info: Facts,
     permit: Option<Permit>,
     since: Instant,
 }
 
 impl ConnectionGuard {
-    fn new(pool: &Rc<Pool>, permit: Permit) -> Self {
+    fn new(pool: &Rc<Pool>, info: Facts, permit: Permit) -> Self {
         pool.stats.move_by(cluster::upstream_cx_active, 1);
         pool.connector.host.state.active_connections.fetch_add(1, Relaxed);
-        Self { pool: pool.clone(), permit: Some(permit), since: Instant::now() }
+        Self { pool: pool.clone(), info, permit: Some(permit), since: Instant::now() }
     }
 }
 

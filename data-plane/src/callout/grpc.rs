@@ -11,7 +11,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use prost::Message;
 use sail_proxy_config::callout::GrpcTarget;
 use tokio::sync::mpsc;
@@ -58,8 +57,8 @@ impl From<CalloutError> for Status {
     }
 }
 
-impl From<hyper::Error> for Status {
-    fn from(error: hyper::Error) -> Self {
+impl From<BodyError> for Status {
+    fn from(error: BodyError) -> Self {
         CalloutError::from(error).into()
     }
 }
@@ -227,14 +226,14 @@ pub(crate) fn frame(message: &impl Message) -> Bytes {
 
 /// Messages of a response.
 struct Messages {
-    body: Incoming,
+    body: Body,
     seen: BytesMut,
     trailers: Option<HeaderMap>,
     ended: bool,
 }
 
 impl Messages {
-    fn new(response: http::Response<Incoming>) -> Result<Self, Status> {
+    fn new(response: http::Response<Body>) -> Result<Self, Status> {
         if response.status() != StatusCode::OK {
             let code = crate::http::local_reply::grpc_status(response.status());
             return Err(Status::new(code, format!("HTTP status {}", response.status())));

@@ -27,6 +27,8 @@ const MAX_STREAMS: u32 = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
     pub(crate) protocol: Protocol,
+    /// Names of headers are spelled as one of both sides does.
+    spelled: bool,
     /// Which of the cluster's sockets, by the address of its TLS context.
     socket: usize,
     pub(crate) alpn: Option<Arc<[Vec<u8>]>>,
@@ -58,8 +60,10 @@ impl PoolKey {
         let asked =
             if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
         let alpn = asked.or_else(|| fallback_alpn(socket, protocol));
+        let kept = config.http.http1.header_case.is_kept() || exchange.spelling.get().is_some();
         Self {
             protocol,
+            spelled: kept && protocol != Protocol::Http2,
             socket: socket_id(socket),
             alpn,
             sni,
@@ -85,6 +89,7 @@ impl PoolKey {
         let socket = config.socket_for(&host.metadata);
         Self {
             protocol,
+            spelled: false,
             socket: socket_id(socket),
             alpn: fallback_alpn(socket, protocol),
             sni: None,
@@ -105,6 +110,7 @@ impl PoolKey {
         let socket = config.socket_for(&host.metadata);
         Self {
             protocol,
+            spelled: config.http.http1.header_case.is_kept(),
             socket: socket_id(socket),
             alpn: fallback_alpn(socket, protocol),
             sni: None,
@@ -258,6 +264,7 @@ pub(super) fn connector(
         },
         max_headers: config.http.max_response_headers_count,
         header_case: config.http.http1.header_case,
+        spelled: key.spelled,
         counts: cluster.tls_counts().clone(),
         worker: worker.clone(),
     }
@@ -283,6 +290,7 @@ pub(crate) fn tcp_connector(
         http2: Http2Options::default(),
         max_headers: config.http.max_response_headers_count,
         header_case: config.http.http1.header_case,
+        spelled: false,
         counts: cluster.tls_counts().clone(),
         worker: worker.clone(),
     }

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::body::{Body, BodyError};
 use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::headers_size;
+use crate::http1;
 use crate::pool::lease::Lease;
 use crate::router::failure::Failure;
 use crate::stats::sets::http as stats;
@@ -107,12 +108,15 @@ pub(crate) struct ResponseBody {
     timers: Option<BodyTimers>,
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
+    /// How it broke off, to be told once what came before that is on its way.
+    broken: Option<Box<BodyError>>,
     guard: Guard,
 }
 
 impl ResponseBody {
     pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
-        let mut body = Self { inner, lease, timers: Some(timers), deadline: None, idle: None, guard };
+        let mut body =
+            Self { inner, lease, timers: Some(timers), deadline: None, idle: None, broken: None, guard };
         if body.inner.is_end_stream() {
             body.finish();
         }
@@ -213,11 +217,19 @@ impl ResponseBody {
 impl ResponseBody {
     /// Why the upstream's body broke off.
     fn failure(&self, error: Option<&BodyError>) -> Failure {
-        let Some(BodyError::Codec(error)) = error else { return Failure::Terminated { started: true } };
+        let Some(error) = error else { return Failure::Terminated { started: true } };
+        let malformed = match error {
+            BodyError::Codec(error) => is_malformed(error),
+            BodyError::Http1(http1::Error::Invalid(_)) => true,
+            BodyError::Http1(http1::Error::Closed | http1::Error::Io(_)) => false,
+            BodyError::Http1(http1::Error::Interrupted | http1::Error::Body(_)) | BodyError::Reset(_) => {
+                return Failure::of_codec(error, false);
+            }
+        };
         match &self.lease {
             // Who ends a connection in the middle of a message breaks the protocol.
             Some(lease) if !lease.is_http2() => {
-                lease.note_broken(is_malformed(error));
+                lease.note_broken(malformed);
                 Failure::Protocol
             }
             _ => Failure::of_codec(error, false),
@@ -233,7 +245,17 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(*error)));
+        }
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Err(error))) => {
+                self.note_failure(Some(&error));
+                // The codec drops what it has not written when it hears of this: it writes before it asks again.
+                self.broken = Some(Box::new(error));
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let Some(error) = self.poll_timers(context) else { return Poll::Pending };
@@ -253,14 +275,14 @@ impl http_body::Body for ResponseBody {
                     self.finish();
                 }
             }
-            Some(Err(error)) => self.note_failure(Some(error)),
+            Some(Err(_)) => {}
             None => self.finish(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.broken.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -7,12 +7,17 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::http1;
+
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The codec or the peer.
     #[error(transparent)]
     Codec(#[from] hyper::Error),
+    /// An upstream over HTTP/1, or its codec.
+    #[error(transparent)]
+    Http1(#[from] http1::Error),
     /// The proxy gave up on the stream: a timeout, or the other side's end.
     #[error("stream reset: {0}")]
     Reset(&'static str),
@@ -26,6 +31,8 @@ pub(crate) enum Body {
     Empty,
     Full(Bytes),
     Incoming(Incoming),
+    /// From an upstream over HTTP/1.
+    Received(http1::Received),
     Boxed(BoxBody),
 }
 
@@ -57,6 +64,7 @@ impl std::fmt::Debug for Body {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
             Self::Incoming(_) => "Incoming",
+            Self::Received(_) => "Received",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -81,6 +89,9 @@ impl http_body::Body for Body {
             Self::Incoming(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map(|frame| frame.map(|result| result.map_err(Into::into))),
+            Self::Received(received) => Pin::new(received)
+                .poll_frame(context)
+                .map(|frame| frame.map(|result| result.map_err(Into::into))),
             Self::Boxed(inner) => inner.as_mut().poll_frame(context),
         }
     }
@@ -90,6 +101,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Received(received) => received.is_end_stream(),
             Self::Boxed(inner) => inner.is_end_stream(),
         }
     }
@@ -99,6 +111,7 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Received(received) => received.size_hint(),
             Self::Boxed(inner) => inner.size_hint(),
         }
     }

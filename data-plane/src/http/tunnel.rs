@@ -49,7 +49,7 @@ impl Tunnel {
         let _active = stats.hold(stats::downstream_cx_upgrades_active);
         let Ok(downstream) = self.downstream.await else { return };
         let mut downstream = Stream::Tunnel(Box::new(TokioIo::new(downstream)));
-        let (mut upstream, held) = match self.upstream {
+        let (mut upstream, _held) = match self.upstream {
             Upstream::Connected(stream, held) => (stream, Some(held)),
             Upstream::Switched(upgrade) => match upgrade.await {
                 Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None),
@@ -69,12 +69,11 @@ impl Tunnel {
                 () = drained(&exchange) => None,
             }
         };
-        let switched = held.is_none();
         if let Some(lease) = &lease {
             let theirs = progress.upstream_first.get() || matches!(end, Some(Ok(End::Upstream(_))));
             lease.connection().ending.was_ended_by(if theirs { By::Peer } else { By::Us });
         }
-        let upstream_resets = switched && lease.as_ref().is_some_and(|lease| !lease.is_http2());
+        let upstream_resets = lease.as_ref().is_some_and(|lease| !lease.is_http2());
         note_end(&exchange, &progress, end, upstream_resets);
         guard.complete();
         drop(lease);

@@ -7,20 +7,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use sail_proxy_config::hcm::HeaderCase;
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::ending::Ending;
 use super::lease::Connection;
+use super::spelled::Spelled;
 use super::{Facts, PoolError};
 use crate::http::body::Body;
+use crate::http1;
 use crate::net::batch::{Batch, BatchExec};
 use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
@@ -31,9 +34,6 @@ use crate::worker::state::Worker;
 
 /// How long an address has before the next one is tried beside it, as RFC 8305 says.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
-
-/// As many headers as the codec takes, and Envoy by default.
-const USUAL_HEADERS: usize = 100;
 
 /// What a host is spoken to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +73,8 @@ pub(crate) struct Connector {
     pub(crate) max_headers: usize,
     /// How names of headers are spelled over HTTP/1.
     pub(crate) header_case: HeaderCase,
+    /// They are spelled as one of both sides does.
+    pub(crate) spelled: bool,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,
     /// Whose secrets are used: those of the moment when a connection is made.
@@ -84,9 +86,6 @@ impl std::fmt::Debug for Connector {
         write!(f, "Connector({}, {:?})", self.host.address, self.protocol)
     }
 }
-
-/// As much of a response as is read ahead, and a bound of its head.
-const READ_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2 settings that a cluster may change.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,18 +107,10 @@ pub(crate) struct Opened {
 pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchExec>;
 
 /// A connection that takes requests. The second part is to be driven by a task.
-#[expect(clippy::large_enum_variant, reason = "it is made once a connection, and taken apart at once")]
 pub(crate) enum Established {
-    Http1 {
-        send: http1::SendRequest<Body>,
-        connection: Box<http1::Connection<TokioIo<Stream>, Body>>,
-        info: Facts,
-    },
-    Http2 {
-        send: http2::SendRequest<Body>,
-        connection: Http2Connection,
-        info: Facts,
-    },
+    Http1 { stream: Stream, info: Facts },
+    Spelled { spelled: Spelled, info: Facts },
+    Http2 { send: http2::SendRequest<Body>, connection: Http2Connection, info: Facts },
 }
 
 impl Connector {
@@ -129,7 +120,7 @@ impl Connector {
     }
 
     /// Connects up to a codec that takes requests.
-    pub(super) async fn establish(&self) -> Result<Established, PoolError> {
+    pub(super) async fn establish(&self, abort: &CancellationToken) -> Result<Established, PoolError> {
         let Opened { stream, info } = self.open().await?;
         let negotiated = info.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
         let http2 = match self.protocol {
@@ -151,18 +142,22 @@ impl Connector {
             }
             let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
             Ok(Established::Http2 { send, connection, info })
+        } else if self.spelled {
+            let abort = abort.clone();
+            let options = (self.max_headers, self.header_case);
+            let spelled = Spelled::new(stream, options, info.clone(), abort);
+            let spelled = spelled.await.map_err(failed)?;
+            Ok(Established::Spelled { spelled, info })
         } else {
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(READ_BUFFER);
-            if self.max_headers != USUAL_HEADERS {
-                // The codec reads the usual number without allocating.
-                builder.max_headers(self.max_headers);
-            }
-            let case = self.header_case;
-            builder.title_case_headers(case.is_proper()).preserve_header_case(case.is_kept());
-            let (send, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
-            Ok(Established::Http1 { send, connection: Box::new(connection), info })
+            Ok(Established::Http1 { stream, info })
         }
+    }
+
+    /// How HTTP/1 is spoken to the host.
+    pub(super) fn http1(&self) -> http1::Options {
+        let proper = self.header_case.is_proper();
+        let spelling = if proper { http1::Spelling::Proper } else { http1::Spelling::Lower };
+        http1::Options { max_headers: self.max_headers, spelling }
     }
 
     /// Connects to the host, by the first of its addresses that answers: the next one is tried when one fails or is

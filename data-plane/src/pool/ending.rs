@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, OnceCell};
 
+use crate::http::body::BodyError;
+use crate::http1::{self, Left};
 use crate::stats::sets::cluster as stats;
 
 /// Who ended a connection.
@@ -52,11 +54,31 @@ impl Ending {
         self.ended_by(if aborted || !wanted { By::Us } else { By::Peer });
     }
 
-    /// A request on it failed so. Whoever was asked for it knows better than the task.
-    pub(super) fn failed(&self, error: &hyper::Error, unsent: bool) {
+    /// It serves no other request, whoever said what before.
+    pub(super) fn left(&self, left: Left) {
+        match left {
+            Left::ByPeer => self.ended_by(By::Peer),
+            Left::ByUs => self.ended_by(By::Us),
+            Left::Unasked => {
+                self.ended_by(By::Us);
+                self.broken();
+            }
+        }
+    }
+
+    /// A request on it failed so. Whoever was asked for it knows better than a task that drove it.
+    pub(super) fn failed(&self, error: &BodyError, unsent: bool) {
+        let (ours, malformed) = match error {
+            BodyError::Codec(error) => (error.is_user(), error.is_parse()),
+            BodyError::Http1(error) => (
+                matches!(error, http1::Error::Interrupted | http1::Error::Body(_)),
+                matches!(error, http1::Error::Invalid(_)),
+            ),
+            BodyError::Reset(_) => (true, false),
+        };
         self.busy.set(!unsent);
-        self.by.set(Some(if error.is_parse() || error.is_user() { By::Us } else { By::Peer }));
-        if error.is_parse() {
+        self.by.set(Some(if ours || malformed { By::Us } else { By::Peer }));
+        if malformed {
             self.broken();
         }
     }

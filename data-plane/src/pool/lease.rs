@@ -1,21 +1,26 @@
 //! A connection in use by one request, and its way back into the pool.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use sail_proxy_decide::host::{Host, HostState};
 
 use super::ending::{By, Ending};
 use super::limits::Permit;
-use super::{Facts, Pool};
-use crate::http::body::Body;
+use super::spelled::Spelled;
+use super::{ConnectionGuard, Facts, Pool};
+use crate::http::body::{Body, BodyError};
+use crate::http1;
+use crate::net::Stream;
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::UpstreamLife;
 
@@ -48,11 +53,57 @@ impl Connection {
     }
 }
 
-/// An HTTP/1 connection between two requests.
+/// What speaks HTTP/1 on a connection.
+pub(super) enum Codec {
+    Own(Rc<RefCell<http1::Connection>>),
+    /// Boxed: it is rare.
+    Spelled(Box<Spelled>),
+}
+
+/// An HTTP/1 connection.
 pub(crate) struct H1 {
-    pub(crate) send: http1::SendRequest<Body>,
-    pub(crate) info: Facts,
-    pub(crate) idle_since: Instant,
+    pub(super) codec: Codec,
+    pub(super) idle_since: Instant,
+    pub(super) guard: ConnectionGuard,
+}
+
+impl H1 {
+    pub(super) fn info(&self) -> &Facts {
+        &self.guard.info
+    }
+
+    /// Whether its codec runs in a task of its own.
+    pub(super) fn is_spelled(&self) -> bool {
+        matches!(self.codec, Codec::Spelled(_))
+    }
+
+    /// Whether it ended while it was idle. The waker is told when it ends later.
+    pub(super) fn has_ended(&self, context: &mut Context<'_>) -> bool {
+        match &self.codec {
+            Codec::Own(connection) => {
+                let left = connection.borrow_mut().poll_left(context);
+                if let Poll::Ready(left) = left {
+                    self.info().ending.left(left);
+                }
+                left.is_ready()
+            }
+            Codec::Spelled(spelled) => spelled.is_closed(),
+        }
+    }
+
+    /// Whether the last exchange left a connection that may serve another.
+    pub(super) fn is_reusable(&self) -> bool {
+        match &self.codec {
+            Codec::Own(connection) => {
+                let left = connection.borrow().left();
+                if let Some(left) = left {
+                    self.info().ending.left(left);
+                }
+                left.is_none()
+            }
+            Codec::Spelled(spelled) => !spelled.is_closed(),
+        }
+    }
 }
 
 /// An HTTP/2 connection.
@@ -80,6 +131,9 @@ impl H2 {
         self.info.is_spent(max_requests)
     }
 }
+
+/// Why a lease has its connection.
+const HELD: &str = "held until the lease is finished or dropped";
 
 enum Kind {
     Exclusive(H1),
@@ -125,6 +179,8 @@ pub(crate) struct Lease {
     kind: Option<Kind>,
     pool: Rc<Pool>,
     sent: bool,
+    /// It was handed over some time ago: the connection may have ended since.
+    waited: bool,
     /// The connection serves nothing after this.
     last: bool,
     hold: Option<Hold>,
@@ -138,21 +194,31 @@ impl std::fmt::Debug for Lease {
 
 impl Lease {
     pub(super) fn exclusive(h1: H1, pool: Rc<Pool>) -> Self {
-        pool.note_busy(1);
-        h1.info.ending.set_busy(true);
-        Self { kind: Some(Kind::Exclusive(h1)), pool, sent: false, last: false, hold: None }
+        h1.info().ending.set_busy(true);
+        Self::new(Kind::Exclusive(h1), pool)
+    }
+
+    /// For one who waits, and will look at it later.
+    pub(super) fn handed_over(h1: H1, pool: Rc<Pool>) -> Self {
+        let mut lease = Self::exclusive(h1, pool);
+        lease.waited = true;
+        lease
     }
 
     pub(super) fn shared(h2: Rc<H2>, pool: Rc<Pool>) -> Self {
         h2.streams.set(h2.streams.get() + 1);
+        Self::new(Kind::Shared(h2), pool)
+    }
+
+    fn new(kind: Kind, pool: Rc<Pool>) -> Self {
         pool.note_busy(1);
-        Self { kind: Some(Kind::Shared(h2)), pool, sent: false, last: false, hold: None }
+        Self { kind: Some(kind), pool, sent: false, waited: false, last: false, hold: None }
     }
 
     /// The connection's facts.
     pub(crate) fn connection(&self) -> &Facts {
         match self.kind() {
-            Kind::Exclusive(h1) => &h1.info,
+            Kind::Exclusive(h1) => h1.info(),
             Kind::Shared(h2) => &h2.info,
         }
     }
@@ -172,29 +238,41 @@ impl Lease {
         self.hold.take()
     }
 
-    /// Sends the request; the response's head comes back. An error that still holds the request means that nothing of
-    /// it was sent.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    /// Sends the request; the response's head comes back.
+    pub(crate) fn send(&mut self, request: Request<Body>) -> Sending<'_> {
         self.sent = true;
         let info = self.connection();
         info.requests.set(info.requests.get() + 1);
-        let result = match self.kind.as_mut().expect("held until the lease is finished or dropped") {
-            Kind::Exclusive(h1) => h1.send.try_send_request(request).await,
+        let waited = std::mem::take(&mut self.waited);
+        let (exchange, ending) = match self.kind.as_mut().expect(HELD) {
+            Kind::Exclusive(h1) => {
+                let ended = waited && h1.has_ended(&mut Context::from_waker(Waker::noop()));
+                let exchange = match &mut h1.codec {
+                    _ if ended => Exchange::Unsent(Some(Box::new(request))),
+                    Codec::Own(connection) => {
+                        connection.borrow_mut().begin(request);
+                        Exchange::Http1(connection)
+                    }
+                    Codec::Spelled(spelled) => Exchange::Hyper(Box::pin(spelled.send(request))),
+                };
+                (exchange, Some(&h1.guard.info.ending))
+            }
             Kind::Shared(h2) => {
                 let mut send = h2.send.clone();
-                send.try_send_request(request).await
+                (Exchange::Hyper(Box::pin(async move { send.try_send_request(request).await })), None)
             }
         };
-        if let Some(hold) = &mut self.hold {
-            hold.responded = result.is_ok();
+        Sending { exchange, hold: self.hold.as_mut(), ending }
+    }
+
+    /// What a connection is that has switched to another protocol: bytes. The lease still holds its place.
+    pub(crate) fn take_stream(&mut self) -> Option<Stream> {
+        match self.kind() {
+            Kind::Exclusive(H1 { codec: Codec::Own(connection), .. }) => {
+                connection.borrow_mut().take_stream()
+            }
+            Kind::Exclusive(_) | Kind::Shared(_) => None,
         }
-        if let (Err(error), Kind::Exclusive(h1)) = (&result, self.kind()) {
-            h1.info.ending.failed(error.error(), error.message().is_some());
-        }
-        result
     }
 
     /// The response was read to its end: the connection serves the next.
@@ -203,7 +281,7 @@ impl Lease {
             return;
         }
         if let Some(Kind::Exclusive(h1)) = self.kind.take_if(|kind| matches!(kind, Kind::Exclusive(_))) {
-            h1.info.ending.set_busy(false);
+            h1.info().ending.set_busy(false);
             self.pool.offer(h1);
         }
     }
@@ -218,23 +296,31 @@ impl Lease {
         self.pool.stats.inc(stats::upstream_rq_max_duration_reached);
     }
 
+    /// Whether the response's version, or what it says, makes it the connection's last.
+    pub(crate) fn is_last(&self) -> bool {
+        match self.kind() {
+            Kind::Exclusive(H1 { codec: Codec::Own(connection), .. }) => connection.borrow().is_last(),
+            Kind::Exclusive(_) | Kind::Shared(_) => false,
+        }
+    }
+
     /// The response says that it is the connection's last.
     pub(crate) fn note_close(&self) {
         if let Kind::Exclusive(h1) = self.kind() {
-            h1.info.ending.told_to_close();
+            h1.info().ending.told_to_close();
         }
     }
 
     /// The response broke off in the middle.
     pub(crate) fn note_broken(&self, malformed: bool) {
         if let Kind::Exclusive(h1) = self.kind() {
-            h1.info.ending.broken();
-            h1.info.ending.was_ended_by(if malformed { By::Us } else { By::Peer });
+            h1.info().ending.broken();
+            h1.info().ending.was_ended_by(if malformed { By::Us } else { By::Peer });
         }
     }
 
     fn kind(&self) -> &Kind {
-        self.kind.as_ref().expect("held until the lease is finished or dropped")
+        self.kind.as_ref().expect(HELD)
     }
 }
 
@@ -243,10 +329,10 @@ impl Drop for Lease {
         self.pool.note_busy(-1);
         match self.kind.take() {
             Some(Kind::Exclusive(h1)) if !self.sent => {
-                h1.info.ending.set_busy(false);
+                h1.info().ending.set_busy(false);
                 self.pool.offer(h1);
             }
-            Some(Kind::Exclusive(h1)) => h1.info.ending.ended_by(By::Us),
+            Some(Kind::Exclusive(h1)) => h1.info().ending.ended_by(By::Us),
             Some(Kind::Shared(h2)) => {
                 h2.streams.set(h2.streams.get() - 1);
                 if h2.streams.get() == 0 {
@@ -256,5 +342,64 @@ impl Drop for Lease {
             }
             _ => {}
         }
+    }
+}
+
+/// Why no response came.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// The request, if nothing of it was sent: its connection had ended before.
+    pub(crate) unsent: Option<Box<Request<Body>>>,
+    pub(crate) error: BodyError,
+}
+
+/// What hyper answers.
+type FromHyper = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+
+enum Exchange<'a> {
+    Http1(&'a Rc<RefCell<http1::Connection>>),
+    /// Boxed: it is large, and not every request needs it.
+    Hyper(Pin<Box<dyn Future<Output = FromHyper>>>),
+    /// The connection had ended.
+    Unsent(Option<Box<Request<Body>>>),
+}
+
+/// A request on its way, up to its response's head.
+pub(crate) struct Sending<'a> {
+    exchange: Exchange<'a>,
+    hold: Option<&'a mut Hold>,
+    /// Where a connection that is its own is told how it failed.
+    ending: Option<&'a Ending>,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Response<Body>, SendError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let result = match &mut this.exchange {
+            Exchange::Http1(connection) => {
+                let response = ready!(connection.borrow_mut().poll_response(context));
+                response
+                    .map(|head| head.map(|()| Body::Received(http1::Received::begin(connection))))
+                    .map_err(|error| SendError { unsent: None, error: error.into() })
+            }
+            Exchange::Hyper(sending) => ready!(sending.as_mut().poll(context))
+                .map(|response| response.map(Body::Incoming))
+                .map_err(|mut error| SendError {
+                    unsent: error.take_message().map(Box::new),
+                    error: error.into_error().into(),
+                }),
+            Exchange::Unsent(request) => {
+                Err(SendError { unsent: request.take(), error: http1::Error::Closed.into() })
+            }
+        };
+        if let Some(hold) = &mut this.hold {
+            hold.responded = result.is_ok();
+        }
+        if let (Err(failed), Some(ending)) = (&result, this.ending) {
+            ending.failed(&failed.error, failed.unsent.is_some());
+        }
+        Poll::Ready(result)
     }
 }

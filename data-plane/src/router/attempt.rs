@@ -22,7 +22,7 @@ use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep, headers_size};
 use crate::pool::Pool;
-use crate::pool::lease::{Hold, Lease};
+use crate::pool::lease::{Hold, Lease, SendError, Sending};
 use crate::pool::limits::Resource;
 use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::{Protocol, UpstreamInfo};
@@ -44,6 +44,13 @@ pub(super) struct Try<'a> {
     /// How long the upstream may be silent.
     pub(super) idle: Option<std::time::Duration>,
     pub(super) counters: &'a Counters,
+}
+
+/// What a connection is to send.
+enum Message {
+    New(Body),
+    /// What another connection took back, since it had ended.
+    Unsent(Box<Request<Body>>),
 }
 
 /// The request's hash, where the route has hash policies.
@@ -78,15 +85,13 @@ impl Try<'_> {
             cluster.pool(&choice, self.exchange, self.action.priority).ok_or(Failure::NoHealthyHost)?;
         let mut hold = None;
         let mut lease = self.lease(cluster, &pool, &host, &mut hold).await?;
-        let mut request = self.request(head, &lease, &host, body)?;
-        self.note_connection(&lease, &request);
-        stats.inc(stats::upstream_rq_total);
-        self.counters.inc(virtual_host::upstream_rq_total);
+        let mut message = Message::New(body);
         let mut stale = 0;
         loop {
+            let sending = self.begin(cluster, &host, &mut lease, head, message)?;
             let sent = match self.idle {
-                None => lease.send(request).await,
-                Some(limit) => match tokio::time::timeout(limit, lease.send(request)).await {
+                None => sending.await,
+                Some(limit) => match tokio::time::timeout(limit, sending).await {
                     Ok(sent) => sent,
                     Err(_) => {
                         let failure = Failure::PerTryIdleTimeout;
@@ -96,18 +101,18 @@ impl Try<'_> {
                     }
                 },
             };
-            let mut error = match sent {
+            let SendError { unsent, error } = match sent {
                 Ok(response) => {
                     return Ok(Success { response, lease, host, member: choice.member.clone() });
                 }
                 Err(error) => error,
             };
-            match error.take_message() {
+            match unsent {
                 // The connection had ended while it was idle, and nothing was sent: that is no try.
                 Some(unsent) if stale < STALE_CONNECTIONS => {
                     stale += 1;
                     hold = lease.take_hold();
-                    request = unsent;
+                    message = Message::Unsent(unsent);
                     let http2 = lease.is_http2();
                     lease = self.lease(cluster, &pool, &host, &mut hold).await?;
                     if lease.is_http2() != http2 {
@@ -115,7 +120,7 @@ impl Try<'_> {
                     }
                 }
                 unsent => {
-                    let failure = Failure::of_codec(error.error(), unsent.is_some());
+                    let failure = Failure::of_codec(&error, unsent.is_some());
                     if matches!(failure, Failure::Reset | Failure::Refused) {
                         stats.inc(stats::upstream_rq_rx_reset);
                     }
@@ -124,6 +129,28 @@ impl Try<'_> {
                 }
             }
         }
+    }
+
+    /// Begins to send. Not a part of the async function, in whose future the request would stand once more.
+    fn begin<'l>(
+        &self,
+        cluster: &Cluster,
+        host: &Host,
+        lease: &'l mut Lease,
+        head: &mut Head,
+        message: Message,
+    ) -> Result<Sending<'l>, Failure> {
+        let request = match message {
+            Message::Unsent(request) => *request,
+            Message::New(body) => {
+                let request = self.request(head, lease, host, body)?;
+                self.note_connection(lease, &request);
+                cluster.stats().inc(stats::upstream_rq_total);
+                self.counters.inc(virtual_host::upstream_rq_total);
+                request
+            }
+        };
+        Ok(lease.send(request))
     }
 
     /// A connection to the host, and the request's place under the cluster's limits.

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use http::StatusCode;
 use sail_proxy_decide::route::retry::Reset;
 
+use crate::http::body::BodyError;
 use crate::http::local_reply::LocalReply;
+use crate::http1;
 use crate::pool::PoolError;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -60,7 +62,16 @@ fn is_aborted(error: &hyper::Error) -> bool {
 
 impl Failure {
     /// What the codec's error says.
-    pub(crate) fn of_codec(error: &hyper::Error, unsent: bool) -> Self {
+    pub(crate) fn of_codec(error: &BodyError, unsent: bool) -> Self {
+        match error {
+            BodyError::Codec(error) => Self::of_hyper(error, unsent),
+            BodyError::Http1(http1::Error::Invalid(_)) => Self::Protocol,
+            BodyError::Http1(http1::Error::Body(_)) => Self::Downstream,
+            BodyError::Http1(_) | BodyError::Reset(_) => Self::Terminated { started: !unsent },
+        }
+    }
+
+    fn of_hyper(error: &hyper::Error, unsent: bool) -> Self {
         if let Some(h2) = source::<h2::Error>(error) {
             return match h2.reason() {
                 Some(h2::Reason::REFUSED_STREAM) => Self::Refused,

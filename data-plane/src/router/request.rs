@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
 use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
@@ -44,7 +43,7 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 
 /// What a successful try brought.
 pub(super) struct Success {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Body>,
     pub(super) lease: Lease,
     pub(super) host: Arc<Host>,
     /// The host's cluster, where it is a member of the one that was asked.
@@ -472,12 +471,13 @@ fn respond(
         return Reply::local(upgrade::refused(exchange, response.status()));
     }
     if switched {
-        tunnel = upgrade::switch(exchange, connect, extensions, &mut response);
+        tunnel = upgrade::switch(exchange, connect, extensions, &mut response, &mut lease);
     } else {
         if upgrading == Upgrading::To && !lease.is_http2() {
             lease.give_up();
         }
-        if hop::strip_response(response.headers_mut()) == hop::Last::Yes {
+        let told = hop::strip_response(response.headers_mut()) == hop::Last::Yes;
+        if told || (response.version() == http::Version::HTTP_10 && lease.is_last()) {
             lease.note_close();
         }
     }
@@ -501,7 +501,6 @@ fn respond(
     cluster.note_response(&host, &response, exchange);
     let deadline = limit.map(|limit| start + limit).filter(|_| !switched);
     let timers = BodyTimers { deadline, upstream_idle, stream_end: stream_end.filter(|_| !switched) };
-    let mut response = response.map(Body::Incoming);
     if let Some(config) = cluster.config.lb.reported_weights()
         && !orca::note(config, &host, response.headers())
         && !switched

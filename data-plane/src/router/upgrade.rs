@@ -2,7 +2,6 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{Extensions, Method, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::http::body::Body;
@@ -39,7 +38,7 @@ pub(super) fn is_accepted<B>(response: &Response<B>, connect: bool) -> bool {
 }
 
 /// Whether the upstream answers a request for a WebSocket with something that is neither one nor an error.
-pub(super) fn is_no_websocket(exchange: &Exchange, response: &Response<Incoming>, lease: &Lease) -> bool {
+pub(super) fn is_no_websocket(exchange: &Exchange, response: &Response<Body>, lease: &Lease) -> bool {
     let asked =
         exchange.info.borrow().upgrade.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("websocket"));
     asked && !lease.is_http2() && response.status().as_u16() < 400
@@ -56,9 +55,14 @@ pub(super) fn switch(
     exchange: &Exchange,
     connect: bool,
     extensions: &mut Extensions,
-    response: &mut Response<Incoming>,
+    response: &mut Response<Body>,
+    lease: &mut Lease,
 ) -> Option<Box<Tunnel>> {
-    let upstream = Upstream::Switched(hyper::upgrade::on(&mut *response));
+    let upstream = match lease.take_stream() {
+        // The lease stands for what is held.
+        Some(stream) => Upstream::Connected(stream, Box::new(())),
+        None => Upstream::Switched(hyper::upgrade::on(&mut *response)),
+    };
     let downstream = extensions.remove::<OnUpgrade>()?;
     hop::strip_response(response.headers_mut());
     if connect {

@@ -117,10 +117,10 @@ pub(super) async fn share(
         match tokio::time::timeout(limit, lease.send(request)).await {
             Err(_) => return Err(PoolError::Timeout),
             Ok(Ok(response)) => break (write, accepted(response)?),
-            Ok(Err(mut error)) => {
+            Ok(Err(failure)) => {
                 stale += 1;
-                if error.take_message().is_none() || stale > STALE_CONNECTIONS {
-                    return Err(failed(error.into_error()));
+                if failure.unsent.is_none() || stale > STALE_CONNECTIONS {
+                    return Err(failed(failure.error));
                 }
             }
         }
@@ -138,6 +138,8 @@ pub(super) async fn share(
         }
         Some(write) => {
             let (head, body) = response.into_parts();
+            // Shared connections are HTTP/2's.
+            let Body::Incoming(body) = body else { return Ok(None) };
             (Stream::Posted(Box::new(Posted::new(write, body))), head.headers)
         }
     };
@@ -186,7 +188,7 @@ pub(super) fn as_json(headers: &HeaderMap) -> String {
     serde_json::Value::Object(fields.collect()).to_string()
 }
 
-fn failed(error: hyper::Error) -> PoolError {
+fn failed(error: impl std::fmt::Display) -> PoolError {
     PoolError::Connect(format!("the tunnel was not opened: {error}").into())
 }
 
@@ -222,17 +224,15 @@ async fn by_post(stream: Stream, mut request: Head) -> Tunneled {
     Ok((Stream::Posted(Box::new(Posted::new(write, body))), head.headers))
 }
 
-async fn upgraded(
-    response: http::Response<hyper::body::Incoming>,
+async fn upgraded<B>(
+    response: http::Response<B>,
 ) -> Result<(hyper::upgrade::Upgraded, HeaderMap), PoolError> {
     let response = accepted(response)?;
     let headers = response.headers().clone();
     Ok((hyper::upgrade::on(response).await.map_err(failed)?, headers))
 }
 
-fn accepted(
-    response: http::Response<hyper::body::Incoming>,
-) -> Result<http::Response<hyper::body::Incoming>, PoolError> {
+fn accepted<B>(response: http::Response<B>) -> Result<http::Response<B>, PoolError> {
     if !response.status().is_success() {
         let status = response.status();
         return Err(PoolError::Connect(format!("the tunnel was refused: {status}").into()));

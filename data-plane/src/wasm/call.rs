@@ -10,13 +10,12 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use sail_proxy_config::callout::HttpTarget;
 use sail_proxy_wasm::{HttpCall, HttpCallResponse, Pairs, Status};
 
 use super::host::Tasks;
 use crate::callout::{self, CalloutError};
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
 use crate::http::head::Head;
 use crate::http::scan::Present;
 use crate::worker::state::Worker;
@@ -31,7 +30,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Callout(#[from] CalloutError),
     #[error("the answer broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] BodyError),
     #[error("the answer is too large")]
     TooLarge,
 }
@@ -119,7 +118,7 @@ pub(super) async fn fetch(
     }
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<(Bytes, Option<HeaderMap>), Failure> {
+async fn collect(mut body: Body, limit: usize) -> Result<(Bytes, Option<HeaderMap>), Failure> {
     let mut all = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {

@@ -1,0 +1,353 @@
+//! A connection to an upstream: sends a request and reads its response, inside the future of whoever wants it.
+
+mod sending;
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use base::task::Supervised;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame};
+use tokio_util::io::poll_read_buf;
+
+use super::buffers;
+use super::decode::{Decoder, Part};
+use super::encode::{self, Delimiter, Size, Spelling};
+use super::error::Error;
+use super::framing::{self, Asked, Framing};
+use super::head::{Head, HeadReader};
+use super::interrupt::Interrupt;
+use super::outgoing::Outgoing;
+use crate::http::body::Body;
+use crate::net::Stream;
+
+/// As much as is read at once of a large body.
+const MAX_READ: usize = 64 * 1024;
+
+/// Less room is not read into.
+const MIN_READ: usize = 1024;
+
+/// How a connection is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// As many headers as a response may have.
+    pub(crate) max_headers: usize,
+    pub(crate) spelling: Spelling,
+}
+
+/// Where the response stands.
+#[derive(Debug)]
+enum Reading {
+    /// No request was sent.
+    Idle,
+    Head(Asked),
+    Body(Decoder),
+    /// Nothing more can be read as HTTP.
+    Broken,
+}
+
+/// Where the request stands.
+#[derive(Debug)]
+enum Writing {
+    Body {
+        body: Body,
+        delimiter: Delimiter,
+    },
+    /// The body's end was encoded; what was encoded last may not be written.
+    Rest,
+    Done,
+    /// The upstream takes no more; it may still answer.
+    Broken,
+}
+
+/// Why a connection serves no other request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The upstream ended it.
+    ByPeer,
+    /// We do, as the last exchange has it.
+    ByUs,
+    /// The upstream said what nobody asked for.
+    Unasked,
+}
+
+/// See the module's documentation.
+pub(crate) struct Connection {
+    /// Taken away when the connection switches to another protocol.
+    stream: Option<Stream>,
+    options: Options,
+    interrupt: Rc<Interrupt>,
+    input: BytesMut,
+    /// As much as the next read asks for.
+    read_size: usize,
+    output: Outgoing,
+    heads: HeadReader,
+    /// An allocation for the next response's headers.
+    spare: HeaderMap,
+    reading: Reading,
+    writing: Writing,
+    /// Sends the request's rest while its response is read.
+    sender: Option<Supervised<()>>,
+    /// Why that ended early.
+    send_failed: Option<Error>,
+    /// The upstream keeps the connection after this response.
+    keeps_alive: bool,
+    /// The upstream sends no more.
+    ended: bool,
+    /// The exchanges so far.
+    exchange: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, options: Options, interrupt: Rc<Interrupt>) -> Self {
+        Self {
+            stream: Some(stream),
+            options,
+            interrupt,
+            input: BytesMut::new(),
+            read_size: buffers::SIZE,
+            output: Outgoing::default(),
+            heads: HeadReader::default(),
+            spare: HeaderMap::new(),
+            reading: Reading::Idle,
+            writing: Writing::Done,
+            sender: None,
+            send_failed: None,
+            keeps_alive: true,
+            ended: false,
+            exchange: 0,
+        }
+    }
+
+    /// The number of the exchange that it serves or served last.
+    pub(super) fn exchange(&self) -> u64 {
+        self.exchange
+    }
+
+    /// Why the last exchange left a connection that serves no other; `None` if it may.
+    pub(crate) fn left(&self) -> Option<Left> {
+        if self.ended {
+            return Some(Left::ByPeer);
+        }
+        let read = match &self.reading {
+            Reading::Idle => true,
+            Reading::Body(decoder) => decoder.is_ended() && self.keeps_alive,
+            Reading::Head(_) | Reading::Broken => false,
+        };
+        if !matches!(self.writing, Writing::Done) || self.stream.is_none() {
+            return Some(Left::ByUs);
+        }
+        match (read, self.input.is_empty()) {
+            (true, true) => None,
+            (_, false) if self.has_ended() => Some(Left::Unasked),
+            _ => Some(Left::ByUs),
+        }
+    }
+
+    /// Ready if an idle connection is of no use any more: the upstream closed it, or sent what nobody asked for. Costs no
+    /// system call as long as nothing has come.
+    pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<Left> {
+        if let Some(left) = self.left() {
+            return Poll::Ready(left);
+        }
+        if self.interrupt.is_raised() {
+            return Poll::Ready(Left::ByUs);
+        }
+        self.interrupt.forget();
+        Poll::Ready(match ready!(self.poll_fill(context)) {
+            Ok(0) | Err(_) => Left::ByPeer,
+            // So an upstream says good-bye to who has been silent for long.
+            Ok(_) if self.input.starts_with(b"HTTP/1.") && self.input.get(8..12) == Some(b" 408") => {
+                Left::ByUs
+            }
+            Ok(_) => Left::Unasked,
+        })
+    }
+
+    /// Begins an exchange on a reusable connection.
+    pub(crate) fn begin(&mut self, request: Request<Body>) {
+        let (mut parts, body) = request.into_parts();
+        let size = if body.is_end_stream() {
+            Size::Empty
+        } else {
+            body.size_hint().exact().map_or(Size::Unknown, Size::Exact)
+        };
+        let (out, spelling) = (self.output.buffer(), self.options.spelling);
+        let delimiter = encode::head(out, &parts.method, &parts.uri, &parts.headers, size, spelling);
+        self.writing = if size == Size::Empty { Writing::Rest } else { Writing::Body { body, delimiter } };
+        self.reading = Reading::Head(Asked::from(&parts.method));
+        self.read_size = buffers::SIZE;
+        self.sender = None;
+        self.exchange += 1;
+        self.spare = std::mem::take(&mut parts.headers);
+    }
+
+    /// Sends the request, and waits for the response's head.
+    pub(crate) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        let response = self.poll_head(context);
+        match &response {
+            Poll::Pending => self.interrupt.register(context),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => self.reading = Reading::Broken,
+        }
+        response
+    }
+
+    /// The next part of the response's body. The request's goes on beside it.
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let part = self.poll_part(context);
+        match part {
+            Poll::Pending => {
+                self.interrupt.register(context);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Ok(Some(Part::Data(data)))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Poll::Ready(Ok(Some(Part::Trailers(map)))) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
+            Poll::Ready(Err(error)) => {
+                self.reading = Reading::Broken;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    /// Whether the response's body was read to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended())
+    }
+
+    /// How much is still to come of the response's body, where that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match &self.reading {
+            Reading::Body(decoder) => decoder.left(),
+            _ => None,
+        }
+    }
+
+    /// Whether this response is the connection's last, as its upstream says.
+    pub(crate) fn is_last(&self) -> bool {
+        !self.keeps_alive
+    }
+
+    /// The bytes of a connection that speaks another protocol now.
+    pub(crate) fn take_stream(&mut self) -> Option<Stream> {
+        let rest = std::mem::take(&mut self.input).freeze();
+        self.stream.take().map(|stream| stream.rewound(rest))
+    }
+
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        if self.interrupt.is_raised() {
+            return Poll::Ready(Err(Error::Interrupted));
+        }
+        self.poll_send(context)?;
+        let Reading::Head(asked) = self.reading else { return Poll::Ready(Err(Error::Closed)) };
+        loop {
+            if !self.input.is_empty() {
+                while let Some(mut head) =
+                    self.heads.next(&mut self.input, self.options.max_headers, &mut self.spare)?
+                {
+                    let framing = framing::of(&mut head, asked)?;
+                    if framing != Framing::Interim {
+                        return Poll::Ready(Ok(self.respond(head, framing)));
+                    }
+                }
+            }
+            match self.poll_fill(context)? {
+                Poll::Ready(0) => return Poll::Ready(Err(Error::Closed)),
+                Poll::Ready(_) => {}
+                // Who takes no more has nothing to say if it says nothing. Of a socket the end is heard soon; what
+                // it said before that is an answer.
+                Poll::Pending if matches!(self.writing, Writing::Broken) && !self.is_bare() => {
+                    return Poll::Ready(Err(Error::Closed));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn respond(&mut self, head: Head, framing: Framing) -> Response<()> {
+        self.keeps_alive =
+            framing != Framing::Switched && framing != Framing::UntilClose && framing::keeps_alive(&head);
+        self.reading = Reading::Body(Decoder::new(framing, self.options.max_headers));
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.version_mut() = head.version;
+        *response.headers_mut() = head.headers;
+        self.release();
+        response
+    }
+
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
+        if self.interrupt.is_raised() {
+            return Poll::Ready(Err(Error::Interrupted));
+        }
+        if self.sender.is_none() {
+            self.poll_send(context)?;
+        } else if let Some(error) = self.send_failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            let Reading::Body(decoder) = &mut self.reading else {
+                return Poll::Ready(Err(Error::Closed));
+            };
+            if let Some(part) = decoder.next(&mut self.input)? {
+                self.release();
+                return Poll::Ready(Ok(Some(part)));
+            }
+            if decoder.is_ended() {
+                self.release();
+                return Poll::Ready(Ok(None));
+            }
+            if ready!(self.poll_fill(context))? == 0
+                && let Reading::Body(decoder) = &mut self.reading
+            {
+                decoder.close()?;
+            }
+        }
+    }
+
+    /// Reads what has come, and says how much that was.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(0)) };
+        if self.input.capacity() == 0 && self.read_size == buffers::SIZE {
+            self.input = buffers::take();
+        } else if self.input.capacity() - self.input.len() < MIN_READ {
+            self.input.reserve(self.read_size);
+        }
+        let room = self.input.capacity() - self.input.len();
+        let read = poll_read_buf(Pin::new(stream), context, &mut self.input);
+        match &read {
+            Poll::Ready(Ok(0) | Err(_)) => self.ended = true,
+            Poll::Ready(Ok(count)) if *count == room => self.read_size = (self.read_size * 2).min(MAX_READ),
+            Poll::Ready(_) => {}
+            Poll::Pending if self.input.is_empty() => self.give_back(),
+            Poll::Pending => {}
+        }
+        read
+    }
+
+    fn is_bare(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.bare_tcp().is_some())
+    }
+
+    /// Lets go of the buffer if nothing stands in it. A body that comes in large parts goes on in what is left of it.
+    fn release(&mut self) {
+        if self.input.is_empty() && self.read_size == buffers::SIZE {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        let buffer = std::mem::take(&mut self.input);
+        if self.read_size == buffers::SIZE && buffer.capacity() > 0 {
+            buffers::give(buffer);
+        }
+    }
+}

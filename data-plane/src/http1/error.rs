@@ -1,0 +1,50 @@
+//! Why an exchange over HTTP/1 broke off.
+
+use std::io;
+
+use crate::http::body::BodyError;
+
+/// See the module's documentation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The upstream ended the connection before the response was complete.
+    #[error("connection closed before the response was complete")]
+    Closed,
+    /// The socket or TLS.
+    #[error("connection error: {0}")]
+    Io(#[from] io::Error),
+    /// What came was no HTTP/1, or more than is allowed of it.
+    #[error("invalid response: {0}")]
+    Invalid(#[from] Invalid),
+    /// The connection was given up under its request.
+    #[error("connection given up")]
+    Interrupted,
+    /// The request's own body broke off, or was not as long as its head said.
+    #[error("request body: {0}")]
+    Body(Box<BodyError>),
+}
+
+/// What is wrong with the bytes of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("a line does not end in CRLF")]
+    LineEnd,
+    #[error("the status line or a header is malformed")]
+    Head,
+    #[error("the head is too large")]
+    HeadTooLarge,
+    #[error("too many headers")]
+    TooManyHeaders,
+    #[error("content-length is no length, or given twice")]
+    ContentLength,
+    #[error("transfer-encoding is not \"chunked\", or stands beside what excludes it")]
+    TransferEncoding,
+    #[error("a chunk's size is malformed")]
+    ChunkSize,
+    #[error("a chunk's extensions are too long")]
+    ChunkExtension,
+    #[error("a chunk does not end where it says")]
+    ChunkEnd,
+    #[error("the trailers are malformed or too large")]
+    Trailers,
+}

@@ -1,0 +1,176 @@
+//! A response's head: finds its end as bytes come, and takes it apart.
+//!
+//! Every line ends in CRLF. A bare CR or LF, a folded line or a space before a colon is no head: readers differ in what
+//! they make of those.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use memchr::memchr_iter;
+
+use super::error::Invalid;
+
+/// As large as a head may be, and the trailers.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+
+/// How a head begins.
+const VERSION: &[u8] = b"HTTP/1.";
+
+/// Headers that are parsed without allocating: as many as Envoy takes by default.
+const USUAL_HEADERS: usize = 100;
+
+/// A response's head.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) version: Version,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Looks for the empty line that ends a block of lines. It remembers how far it looked, so that a block which comes byte
+/// by byte is looked at once.
+#[derive(Debug, Default)]
+pub(crate) struct EndOfLines {
+    /// Where the line begins that has not ended yet.
+    line: usize,
+    /// So far no line ends after `line`.
+    seen: usize,
+}
+
+impl EndOfLines {
+    /// How long the block is, its empty line included; `None` if more must come.
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Invalid> {
+        let from = self.seen;
+        for at in memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()) {
+            let end = from + at;
+            let length = end - self.line;
+            if length == 0 || bytes[end - 1] != b'\r' {
+                return Err(Invalid::LineEnd);
+            }
+            self.line = end + 1;
+            if length == 1 {
+                *self = Self::default();
+                return Ok(Some(end + 1));
+            }
+        }
+        self.seen = bytes.len();
+        if bytes.len() > MAX_HEAD { Err(Invalid::HeadTooLarge) } else { Ok(None) }
+    }
+}
+
+/// Reads heads from what has come.
+#[derive(Debug, Default)]
+pub(crate) struct HeadReader {
+    end: EndOfLines,
+    /// As much as was looked at of a head that is not complete.
+    checked: usize,
+}
+
+impl HeadReader {
+    /// The next head, taken from the input; `None` if more must come. What cannot become a head is refused as soon as
+    /// its line is there. The map's allocation is used for the headers.
+    pub(crate) fn next(
+        &mut self,
+        input: &mut BytesMut,
+        max_headers: usize,
+        map: &mut HeaderMap,
+    ) -> Result<Option<Head>, Invalid> {
+        if let Some(length) = self.end.find(input)? {
+            self.checked = 0;
+            let block = input.split_to(length).freeze();
+            return parse(&block, max_headers, std::mem::take(map)).map(Some);
+        }
+        let start = &input[..input.len().min(VERSION.len())];
+        if !VERSION.starts_with(start) {
+            return Err(Invalid::Head);
+        }
+        // The number of lines is bounded, and so is the work.
+        if self.end.line > self.checked {
+            self.checked = self.end.line;
+            check(&input[..self.checked], max_headers)?;
+        }
+        Ok(None)
+    }
+}
+
+/// Whether these lines may be the first of a head.
+fn check(lines: &[u8], max_headers: usize) -> Result<(), Invalid> {
+    let mut space = vec![httparse::EMPTY_HEADER; max_headers];
+    httparse::Response::new(&mut space).parse(lines).map_err(invalid)?;
+    Ok(())
+}
+
+/// Takes a head apart whose end was found. The map's allocation is used; what stands in it is not.
+fn parse(block: &Bytes, max_headers: usize, mut map: HeaderMap) -> Result<Head, Invalid> {
+    map.clear();
+    if block.len() > MAX_HEAD {
+        return Err(Invalid::HeadTooLarge);
+    }
+    if max_headers <= USUAL_HEADERS {
+        let mut space = [const { std::mem::MaybeUninit::uninit() }; USUAL_HEADERS];
+        parse_into(block, &mut space[..max_headers], map)
+    } else {
+        let mut space = vec![std::mem::MaybeUninit::uninit(); max_headers];
+        parse_into(block, &mut space, map)
+    }
+}
+
+fn parse_into<'a>(
+    block: &'a Bytes,
+    space: &mut [std::mem::MaybeUninit<httparse::Header<'a>>],
+    mut map: HeaderMap,
+) -> Result<Head, Invalid> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, block, space)
+        .map_err(invalid)?;
+    if parsed != httparse::Status::Complete(block.len()) {
+        return Err(Invalid::Head);
+    }
+    let version = match response.version {
+        Some(1) => Version::HTTP_11,
+        Some(0) => Version::HTTP_10,
+        _ => return Err(Invalid::Head),
+    };
+    let code = response.code.ok_or(Invalid::Head)?;
+    let status = StatusCode::from_u16(code).map_err(|_| Invalid::Head)?;
+    map.reserve(response.headers.len());
+    for header in &*response.headers {
+        append(&mut map, block, header)?;
+    }
+    Ok(Head { version, status, headers: map })
+}
+
+/// Takes trailers apart, whose end was found: headers without a line before them.
+pub(crate) fn parse_trailers(block: &Bytes, max_headers: usize) -> Result<HeaderMap, Invalid> {
+    let mut space = vec![httparse::EMPTY_HEADER; max_headers];
+    let mut map = HeaderMap::new();
+    match httparse::parse_headers(block, &mut space) {
+        Ok(httparse::Status::Complete((length, headers))) if length == block.len() => {
+            for header in headers {
+                append(&mut map, block, header).map_err(|_| Invalid::Trailers)?;
+            }
+            Ok(map)
+        }
+        _ => Err(Invalid::Trailers),
+    }
+}
+
+/// The value stays where it is: it shares the block's memory.
+fn append(map: &mut HeaderMap, block: &Bytes, header: &httparse::Header<'_>) -> Result<(), Invalid> {
+    let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Invalid::Head)?;
+    let value = if header.value.is_empty() {
+        HeaderValue::from_static("")
+    } else {
+        HeaderValue::from_maybe_shared(block.slice_ref(header.value)).map_err(|_| Invalid::Head)?
+    };
+    map.try_append(name, value).map_err(|_| Invalid::TooManyHeaders)?;
+    Ok(())
+}
+
+fn invalid(error: httparse::Error) -> Invalid {
+    match error {
+        httparse::Error::TooManyHeaders => Invalid::TooManyHeaders,
+        httparse::Error::NewLine => Invalid::LineEnd,
+        _ => Invalid::Head,
+    }
+}

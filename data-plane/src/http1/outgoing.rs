@@ -1,0 +1,133 @@
+//! What is to be written: small parts are gathered, a large one stands beside them uncopied, and one call writes both.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use tokio::io::AsyncWrite;
+
+use super::buffers;
+use super::encode::{self, Delimiter, Spelling};
+
+/// What is larger is not copied.
+const COPIED: usize = 4 * 1024;
+
+/// More is not gathered.
+const ENOUGH: usize = 16 * 1024;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    gathered: BytesMut,
+    large: Bytes,
+    /// The end of the chunk that `large` is.
+    tail: &'static [u8],
+    unflushed: bool,
+}
+
+impl Outgoing {
+    /// Where a head is written to.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        if self.gathered.capacity() == 0 {
+            self.gathered = buffers::take();
+        }
+        &mut self.gathered
+    }
+
+    /// Whether more is to be gathered before it is written.
+    pub(super) fn has_room(&self) -> bool {
+        self.large.is_empty() && self.gathered.len() < ENOUGH
+    }
+
+    /// Adds a part of a body. To be called where there is room.
+    pub(super) fn put(&mut self, data: Bytes, delimiter: Delimiter) {
+        if data.is_empty() {
+            return;
+        }
+        let chunked = delimiter == Delimiter::Chunked;
+        let small = data.len() <= COPIED;
+        let buffer = self.buffer();
+        if chunked {
+            put_size(buffer, data.len());
+        }
+        if small {
+            buffer.put_slice(&data);
+            if chunked {
+                buffer.put_slice(b"\r\n");
+            }
+        } else {
+            self.large = data;
+            self.tail = if chunked { b"\r\n" } else { b"" };
+        }
+    }
+
+    /// Ends a chunked body. To be called where there is room.
+    pub(super) fn end_chunks(&mut self, trailers: Option<&HeaderMap>, spelling: Spelling) {
+        let buffer = self.buffer();
+        buffer.put_slice(b"0\r\n");
+        match trailers {
+            None => buffer.put_slice(b"\r\n"),
+            Some(trailers) => encode::trailers(buffer, trailers, spelling),
+        }
+    }
+
+    /// Writes everything.
+    pub(super) fn poll_write(
+        &mut self,
+        mut stream: Pin<&mut (impl AsyncWrite + ?Sized)>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let written = if self.large.is_empty() && self.tail.is_empty() {
+                stream.as_mut().poll_write(context, &self.gathered)
+            } else {
+                let slices =
+                    [IoSlice::new(&self.gathered), IoSlice::new(&self.large), IoSlice::new(self.tail)];
+                stream.as_mut().poll_write_vectored(context, &slices)
+            };
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.advance(count),
+            }
+            self.unflushed = true;
+        }
+        if self.gathered.capacity() > 0 {
+            buffers::give(std::mem::take(&mut self.gathered));
+        }
+        if self.unflushed {
+            ready!(stream.poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gathered.is_empty() && self.large.is_empty() && self.tail.is_empty()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        let gathered = count.min(self.gathered.len());
+        self.gathered.advance(gathered);
+        count -= gathered;
+        let large = count.min(self.large.len());
+        self.large.advance(large);
+        if self.large.is_empty() {
+            // Its memory is not needed while the rest waits.
+            self.large = Bytes::new();
+        }
+        self.tail = &self.tail[count - large..];
+    }
+}
+
+/// `1f4\r\n`
+fn put_size(buffer: &mut BytesMut, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    buffer.reserve(digits as usize + 2);
+    for place in (0..digits).rev() {
+        let digit = (size >> (place * 4)) & 0xf;
+        buffer.put_u8(b"0123456789abcdef"[digit]);
+    }
+    buffer.put_slice(b"\r\n");
+}

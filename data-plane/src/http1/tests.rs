@@ -1,0 +1,280 @@
+//! What is a response and what is none, however its bytes come.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
+
+use super::decode::{Decoder, Part};
+use super::encode::{self, Delimiter, Size, Spelling};
+use super::framing::Asked;
+use super::probe::{self, Outcome};
+use super::{MAX_HEAD, outgoing::Outgoing};
+
+/// The outcome of a response that comes whole; in pieces it is the same.
+fn read(response: &str) -> Outcome {
+    let whole = probe::read([response.as_bytes()], Asked::Other);
+    for size in 1..4 {
+        assert_eq!(
+            probe::read(response.as_bytes().chunks(size), Asked::Other),
+            whole,
+            "{response:?} by {size}"
+        );
+    }
+    whole
+}
+
+fn complete(body: &'static str, rest: usize) -> Outcome {
+    Outcome::Complete { status: 200, body: body.into(), trailers: 0, rest }
+}
+
+#[test]
+fn bodies_end_where_their_framing_says() {
+    assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"), complete("abc", 0));
+    assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcde"), complete("abc", 2));
+    assert_eq!(read("HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n"), complete("", 0));
+    assert_eq!(
+        read("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n2;a=b\r\nde\r\n0\r\n\r\n"),
+        complete("abcde", 0)
+    );
+    assert_eq!(
+        read("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: 1\r\ny: 2\r\n\r\n"),
+        Outcome::Complete { status: 200, body: "a".into(), trailers: 2, rest: 0 }
+    );
+    assert_eq!(read("HTTP/1.1 200 OK\r\n\r\nabc"), Outcome::UntilClose { status: 200, body: "abc".into() });
+    assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nabc"), Outcome::Partial);
+    assert_eq!(
+        read("HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na"),
+        complete("a", 0)
+    );
+}
+
+#[test]
+fn some_responses_have_no_body() {
+    let status = |status: u16| Outcome::Complete { status, body: Bytes::new(), trailers: 0, rest: 0 };
+    assert_eq!(read("HTTP/1.1 204 No Content\r\n\r\n"), status(204));
+    assert_eq!(read("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"), status(204));
+    assert_eq!(read("HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n"), status(304));
+    assert_eq!(read("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"), status(101));
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
+    assert_eq!(probe::read([&head[..]], Asked::Head), status(200));
+    assert_eq!(probe::read([&b"HTTP/1.1 200 OK\r\n\r\n"[..]], Asked::Connect), status(200));
+}
+
+#[test]
+fn what_two_readers_may_read_in_two_ways_is_refused() {
+    for response in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1, 1\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551616\r\n\r\na",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 1\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\nx: y\n\n",
+        "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: a\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx : a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\0: a\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 99 OK\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.6\r\n",
+        "\r\n",
+    ] {
+        assert_eq!(read(response), Outcome::Refused, "{response:?}");
+    }
+}
+
+#[test]
+fn chunks_are_read_to_the_letter() {
+    for chunks in [
+        "x\r\n",
+        "\r\n",
+        "-1\r\n",
+        "0x1\r\n",
+        "11111111111111111\r\n",
+        "1\na\r\n",
+        "1\r\nab\r\n",
+        "1\r\na\n0\r\n\r\n",
+        "1\ra",
+        "1;a\nb\r\n",
+        "0\r\nx\r\n\r\n",
+        "0\r\n\nx: y\r\n\r\n",
+        "0\r\nx: y\n\r\n",
+    ] {
+        let response = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+        assert_eq!(read(&response), Outcome::Refused, "{chunks:?}");
+    }
+    let extension = "x".repeat(20_000);
+    let response =
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;{extension}\r\na\r\n0\r\n\r\n");
+    assert_eq!(probe::read([response.as_bytes()], Asked::Other), Outcome::Refused);
+}
+
+#[test]
+fn heads_are_bounded() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(101));
+    assert_eq!(probe::read([many.as_bytes()], Asked::Other), Outcome::Refused);
+    let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(MAX_HEAD));
+    assert_eq!(probe::read([long.as_bytes()], Asked::Other), Outcome::Refused);
+    let ended = format!("{long}\r\n\r\n");
+    assert_eq!(probe::read([ended.as_bytes()], Asked::Other), Outcome::Refused);
+}
+
+fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+}
+
+#[test]
+fn requests_say_how_long_they_are_once() {
+    let check = |method: Method, headers: &HeaderMap, size, expect: (&str, Delimiter)| {
+        let mut out = BytesMut::new();
+        let uri = "/a?b".parse().unwrap();
+        let delimiter = encode::head(&mut out, &method, &uri, headers, size, Spelling::Lower);
+        assert_eq!((std::str::from_utf8(&out).unwrap(), delimiter), expect);
+    };
+    let none = HeaderMap::new();
+    check(Method::GET, &none, Size::Empty, ("GET /a?b HTTP/1.1\r\n\r\n", Delimiter::Length(0)));
+    let post = ("POST /a?b HTTP/1.1\r\ncontent-length: 0\r\n\r\n", Delimiter::Length(0));
+    check(Method::POST, &none, Size::Empty, post);
+    // A length that is not the body's would make the next request a part of this one's body.
+    check(Method::POST, &headers(&[(CONTENT_LENGTH, "5")]), Size::Empty, post);
+    let three = ("POST /a?b HTTP/1.1\r\ncontent-length: 3\r\n\r\n", Delimiter::Length(3));
+    check(Method::POST, &none, Size::Exact(3), three);
+    check(Method::POST, &headers(&[(CONTENT_LENGTH, "3")]), Size::Unknown, three);
+    let chunked = ("POST /a?b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", Delimiter::Chunked);
+    check(Method::POST, &none, Size::Unknown, chunked);
+    check(Method::POST, &headers(&[(TRANSFER_ENCODING, "gzip")]), Size::Unknown, chunked);
+    check(Method::POST, &headers(&[(CONTENT_LENGTH, "x")]), Size::Unknown, chunked);
+}
+
+#[test]
+fn targets_and_names_have_their_forms() {
+    let mut out = BytesMut::new();
+    let map = headers(&[(HeaderName::from_static("x-a-1b"), "v")]);
+    encode::head(&mut out, &Method::CONNECT, &"a:1".parse().unwrap(), &map, Size::Empty, Spelling::Proper);
+    assert_eq!(out, "CONNECT a:1 HTTP/1.1\r\nX-A-1b: v\r\n\r\n");
+    out.clear();
+    let uri = "http://a/b".parse().unwrap();
+    encode::head(&mut out, &Method::GET, &uri, &HeaderMap::new(), Size::Empty, Spelling::Lower);
+    assert_eq!(out, "GET http://a/b HTTP/1.1\r\n\r\n");
+}
+
+/// A writer that takes few bytes at a time, and every other time none.
+struct Slow {
+    taken: Vec<u8>,
+    size: usize,
+    ready: bool,
+}
+
+impl tokio::io::AsyncWrite for Slow {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.ready = !self.ready;
+        if !self.ready {
+            context.waker().wake_by_ref();
+            return std::task::Poll::Pending;
+        }
+        let count = data.len().min(self.size);
+        self.taken.extend_from_slice(&data[..count]);
+        std::task::Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// What is written of these parts as chunks, when so many bytes at most leave at once.
+fn written(parts: &[Vec<u8>], size: usize) -> Vec<u8> {
+    let mut slow = Slow { taken: Vec::new(), size, ready: false };
+    let mut outgoing = Outgoing::default();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut flush = |outgoing: &mut Outgoing| {
+        while outgoing.poll_write(std::pin::Pin::new(&mut slow), &mut context).is_pending() {}
+    };
+    for part in parts {
+        if !outgoing.has_room() {
+            flush(&mut outgoing);
+        }
+        outgoing.put(Bytes::copy_from_slice(part), Delimiter::Chunked);
+    }
+    flush(&mut outgoing);
+    outgoing.end_chunks(None, Spelling::Lower);
+    flush(&mut outgoing);
+    slow.taken
+}
+
+/// Everything that a decoder finds.
+fn decoded(mut bytes: &[u8], size: usize) -> Vec<u8> {
+    let mut decoder = Decoder::Chunked(super::chunked::Chunked::new(10));
+    let (mut input, mut all) = (BytesMut::new(), Vec::new());
+    while !decoder.is_ended() {
+        let (piece, rest) = bytes.split_at(size.min(bytes.len()));
+        assert!(!piece.is_empty(), "the body does not end");
+        bytes = rest;
+        input.extend_from_slice(piece);
+        while let Some(part) = decoder.next(&mut input).unwrap() {
+            let Part::Data(data) = part else { panic!("nobody sent trailers") };
+            all.extend_from_slice(&data);
+        }
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn what_was_written_in_chunks_is_read_from_them(
+        parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9000), 0..6),
+        write in 1_usize..3000,
+        read in 1_usize..3000,
+    ) {
+        prop_assert_eq!(decoded(&written(&parts, write), read), parts.concat());
+    }
+
+    #[test]
+    fn anything_is_read_alike_however_it_is_cut(bytes in response_like(), size in 1_usize..20) {
+        probe::check(&bytes, size);
+    }
+}
+
+/// Bytes that look like a response more often than chance has it.
+fn response_like() -> impl Strategy<Value = Vec<u8>> {
+    let token = prop_oneof![
+        Just("HTTP/1.1 200 OK\r\n"),
+        Just("HTTP/1.1 100 Continue\r\n\r\n"),
+        Just("HTTP/1.0 200 OK\r\n"),
+        Just("content-length: 3\r\n"),
+        Just("transfer-encoding: chunked\r\n"),
+        Just("connection: close\r\n"),
+        Just("x: y\r\n"),
+        Just("\r\n"),
+        Just("\n"),
+        Just("\r"),
+        Just("3\r\nabc\r\n"),
+        Just("0\r\n"),
+        Just("fffffffff\r\n"),
+        Just("abc"),
+        Just(";"),
+        Just(" "),
+    ];
+    proptest::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat().into_bytes())
+}
