@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sail_proxy_config::hcm::ClientAddress;
 
+use super::scan::Present;
 use crate::stream_info::DownstreamInfo;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -56,10 +57,8 @@ pub(crate) struct Connected {
 pub(crate) struct Further {
     /// `x-forwarded-port` is written.
     pub(crate) append_port: bool,
-    /// The request has a header that begins with `x-envoy-`.
-    pub(crate) controls: bool,
-    /// The request has `x-forwarded-for`.
-    pub(crate) forwarded_for: bool,
+    /// What the request has.
+    pub(crate) present: Present,
 }
 
 /// Where a request comes from.
@@ -86,7 +85,7 @@ pub(crate) fn apply(
         append(headers, peer);
     }
     let edge_hop = config.use_remote_address && config.xff_num_trusted_hops == 0;
-    if edge_hop || !headers.contains_key(FORWARDED_PROTO) {
+    if edge_hop || !further.present.forwarded_proto {
         headers
             .insert(FORWARDED_PROTO, HeaderValue::from_static(if connected.tls { "https" } else { "http" }));
     }
@@ -97,7 +96,7 @@ pub(crate) fn apply(
     let edge = !internal && config.use_remote_address;
     if internal {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
-    } else if further.controls {
+    } else if further.present.control {
         clean(headers, edge);
     }
     if edge && let Ok(value) = HeaderValue::from_str(&address.to_string()) {
@@ -118,16 +117,16 @@ fn client(
 ) -> (Option<IpAddr>, bool) {
     let hops = config.xff_num_trusted_hops;
     if config.use_remote_address {
-        let trusted = hops > 0 && further.forwarded_for;
+        let trusted = hops > 0 && further.present.forwarded_for;
         let found = if trusted { nth_from_last(headers, hops - 1) } else { None };
         // What stands before us came through others, whose word on being internal counts for nothing.
-        return (found.filter(|address| *address != peer), !further.forwarded_for);
+        return (found.filter(|address| *address != peer), !further.present.forwarded_for);
     }
     if let Some(name) = &config.custom_header {
         let found = address_in(headers, name);
         return (found, found.is_some() && config.custom_header_is_trusted);
     }
-    if !further.forwarded_for {
+    if !further.present.forwarded_for {
         return (None, false);
     }
     let single = headers.get_all(FORWARDED_FOR).iter().count() == 1
@@ -204,8 +203,7 @@ mod tests {
             tls: false,
         };
         let mut downstream = crate::access_log::tests::downstream();
-        let further =
-            Further { append_port: true, controls: true, forwarded_for: headers.contains_key(FORWARDED_FOR) };
+        let further = Further { append_port: true, present: Present::of(&headers) };
         let origin = apply(&mut headers, config, further, connected, &mut downstream);
         (headers, origin, downstream.remote_address.ip())
     }

@@ -55,11 +55,7 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalR
         local: connection.downstream.local_address,
         tls: tls.is_some(),
     };
-    let further = Further {
-        append_port: config.append_x_forwarded_port,
-        controls: head.present.control,
-        forwarded_for: head.present.forwarded_for,
-    };
+    let further = Further { append_port: config.append_x_forwarded_port, present: head.present };
     let origin = {
         let downstream = &mut exchange.info.borrow_mut().downstream;
         forwarded::apply(&mut head.headers, &config.client_address, further, connected, downstream)
@@ -68,12 +64,15 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalR
     if config.add_user_agent {
         add_user_agent(exchange, &mut head.headers);
     }
-    head.scheme = match (&config.scheme.overwrite, head.headers.get(FORWARDED_PROTO)) {
-        (Some(scheme), _) if **scheme == *"https" => "https",
-        (Some(_), _) => "http",
-        (None, Some(proto)) if proto.as_bytes() == b"https" => "https",
-        (None, _) => "http",
+    let secure = match &config.scheme.overwrite {
+        Some(scheme) => **scheme == *"https",
+        None if head.present.forwarded_proto => {
+            head.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes() == b"https")
+        }
+        // It has just been written.
+        None => tls.is_some(),
     };
+    head.scheme = if secure { "https" } else { "http" };
     strip_host(config.host, connection.downstream.local_address.port(), head);
     let (mode, details) = manager.client_cert();
     let chain = tls.map(|peer| &peer.chain[..]).unwrap_or_default();

@@ -15,6 +15,7 @@ pub(crate) struct Present {
     /// Any that begins with `x-envoy-`, or `grpc-timeout`.
     pub(crate) control: bool,
     pub(crate) forwarded_for: bool,
+    pub(crate) forwarded_proto: bool,
     pub(crate) client_cert: bool,
     pub(crate) request_id: bool,
 }
@@ -49,6 +50,7 @@ impl Present {
         match name {
             "x-request-id" => self.request_id = true,
             "x-forwarded-for" => self.forwarded_for = true,
+            "x-forwarded-proto" => self.forwarded_proto = true,
             "x-forwarded-client-cert" => self.client_cert = true,
             name => self.control |= name.starts_with("x-envoy-"),
         }
