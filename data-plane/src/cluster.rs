@@ -44,7 +44,7 @@ use crate::worker::state::Worker;
 use origins::{Origin, Origins};
 use shared::Destination;
 use target::PoolKey;
-use tracked::Tracked;
+pub(crate) use tracked::Tracked;
 
 /// The pools of one host.
 type Pools = SmallVec<[(PoolKey, Rc<Pool>); 1]>;
@@ -327,8 +327,7 @@ impl Cluster {
     /// Counts a try that brought no response.
     pub(crate) fn note_failure(&self, host: &Host, failure: &Failure) {
         if failure.is_upstreams() {
-            let timeout =
-                matches!(failure, Failure::ConnectTimeout | Failure::Timeout | Failure::PerTryTimeout);
+            let timeout = failure.is_timeout() || matches!(failure, Failure::ConnectTimeout);
             let state = &host.state;
             state.failed.fetch_add(1, Relaxed);
             if matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout) {

@@ -68,8 +68,19 @@ pub(crate) fn count(stats: &stat::Scope, found: Ejection) {
         stats.inc(stat::ejections_enforced_total);
         stats.move_by(stat::ejections_active, 1);
     }
+    // Those that came first, and count on under their old names.
+    let old = match cause {
+        Cause::Consecutive5xx => Some(stat::ejections_consecutive_5xx),
+        Cause::SuccessRate => Some(stat::ejections_success_rate),
+        _ => None,
+    };
+    if let Some(old) = old {
+        stats.inc(old);
+    }
     if matches!(found, Ejection::Overflow(_)) {
         stats.inc(stat::ejections_overflow);
+    } else if old.is_some() {
+        stats.inc(stat::ejections_total);
     }
 }
 

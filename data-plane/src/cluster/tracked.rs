@@ -1,7 +1,7 @@
 //! What a cluster records of its requests where its configuration asks for more than counts: sizes, and how much of their
 //! time they take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use sail_proxy_config::cluster::Cluster as Config;
@@ -31,7 +31,7 @@ impl Tracked {
     }
 
     /// A request as it goes upstream.
-    pub(crate) fn begin(&self, exchange: &Exchange, head: &Head, timeouts: &Timeouts) {
+    pub(crate) fn begin(&self, exchange: &Exchange, head: &Head) {
         if let Some(stats) = self.sizes.clone() {
             let pseudo = [
                 (":method", head.method.as_str().len()),
@@ -48,16 +48,30 @@ impl Tracked {
                 stats.record(sizes::upstream_rs_body_size, bytes.sent);
             }));
         }
-        if let Some(stats) = self.budgets.clone() {
-            let (global, per_try) = (timeouts.global, timeouts.per_try);
-            exchange.state().at_end(Box::new(move |exchange| {
-                let taken = exchange.start.elapsed();
-                if let Some(limit) = global {
-                    stats.record(budgets::percent_used, percent(taken, limit));
-                }
-                stats.record(budgets::per_try_percent_used, per_try.map_or(0, |limit| percent(taken, limit)));
-            }));
+    }
+
+    /// A request whose end is told of once it is over.
+    pub(crate) fn note_end(&self, exchange: &Exchange, timeouts: &Timeouts) {
+        let (Some(stats), Some(limit)) = (self.budgets.clone(), timeouts.global) else { return };
+        exchange.state().at_end(Box::new(move |exchange| {
+            stats.record(budgets::percent_used, percent(exchange.start.elapsed(), limit));
+        }));
+    }
+
+    /// A try that is over.
+    pub(crate) fn note_try(&self, began: Instant, timeouts: &Timeouts) {
+        if let Some(stats) = &self.budgets {
+            stats.record(budgets::per_try_percent_used, of_try(began, timeouts.per_try));
         }
+    }
+
+    /// The try that lasts as long as its request.
+    pub(crate) fn note_try_end(&self, exchange: &Exchange, began: Instant, timeouts: &Timeouts) {
+        let Some(stats) = self.budgets.clone() else { return };
+        let per_try = timeouts.per_try;
+        exchange.state().at_end(Box::new(move |_| {
+            stats.record(budgets::per_try_percent_used, of_try(began, per_try));
+        }));
     }
 
     /// A response as it comes.
@@ -71,6 +85,11 @@ impl Tracked {
 
 fn size(headers: &HeaderMap) -> u64 {
     headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
+}
+
+/// Of a time that is not bounded, nothing is ever used.
+fn of_try(began: Instant, limit: Option<Duration>) -> u64 {
+    limit.map_or(0, |limit| percent(began.elapsed(), limit))
 }
 
 fn percent(taken: Duration, limit: Duration) -> u64 {

@@ -103,7 +103,7 @@ impl Terminated<'_> {
         let opened = match self.open(&cluster, policy, head).await {
             Ok(opened) => opened,
             Err(failure) => {
-                request::note_failure(exchange, &cluster, &failure);
+                request::note_failure(exchange, &failure);
                 return Err(Box::new(request::failed_reply(exchange, self.found, &failure)));
             }
         };

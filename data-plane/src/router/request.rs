@@ -4,7 +4,7 @@ mod bounded;
 mod hedge;
 mod source;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::counters::Counters;
 use super::failure::Failure;
 use super::internal_redirect::{self, Redirected};
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
-use crate::cluster::{Cluster, orca};
+use crate::cluster::{Cluster, Tracked, orca};
 use crate::http::bodies::BodyTimers;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
@@ -85,11 +85,11 @@ pub(super) async fn forward(
     let present = Present::of(&head.headers);
     let (timeouts, state) = plan(action, policy, head, present, expected);
     let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
-    let hedges = state.is_some() && hedge::is_asked(action, found, head);
+    let hedges = hedge::is_asked(action, found, head);
     let counters = Counters::new(exchange, found, route, head);
     prepare(exchange, found, route, action, head, present, &timeouts);
     if let Some(tracked) = cluster.tracked() {
-        tracked.begin(exchange, head, &timeouts);
+        tracked.begin(exchange, head);
     }
     let mirrors = mirror::chosen(exchange, found, action, head);
     let buffer = buffer_limit(exchange, found, route);
@@ -106,6 +106,7 @@ pub(super) async fn forward(
     // Nobody asks for the head again: it may be moved.
     let once = state.is_none() && redirect.is_none() && !has_response_operations(found, route);
     let keep = if once { Keep::Nothing } else { Keep::Headers };
+    let tried = RefCell::default();
     let mut tries = Tries {
         exchange,
         found,
@@ -116,12 +117,15 @@ pub(super) async fn forward(
         timeouts,
         body,
         hash: attempt::hash(exchange, action, head),
-        tried: RefCell::default(),
+        tried: &tried,
+        under_way: Cell::new(0),
         retry_permit: None,
         keep,
         timed_out: false,
         max_stream,
-        try_began: exchange.start,
+        try_began: Cell::new(exchange.start),
+        timeout_noted: Cell::new(false),
+        retried: Cell::new(false),
         hedges,
         counters: &counters,
     };
@@ -138,26 +142,35 @@ pub(super) async fn forward(
         None => Upgrading::No,
     };
     let set_cookie = tries.hash.set_cookie.take();
-    let stream_end = tries.max_stream.map(|limit| tries.try_began + limit);
+    let stream_end = tries.max_stream.map(|limit| tries.try_began.get() + limit);
     let limits = (timeouts.global, timeouts.per_try_idle, stream_end);
     let whole = redirect.and_then(|_| tries.body.whole());
+    if let Some(tracked) = cluster.tracked() {
+        tries.note_budgets(tracked, &result);
+    }
+    let under_way = match &result {
+        Err(failure @ Failure::Timeout) => {
+            tries.note_timeout(failure);
+            tries.under_way.get()
+        }
+        _ => 1,
+    };
     drop(tries);
     let success = match result {
         Ok(success) => success,
         Err(failure) => {
-            note_failure(exchange, &cluster, &failure);
-            if failure == Failure::Timeout {
-                counters.inc(virtual_host::upstream_rq_timeout);
-            }
+            note_failure(exchange, &failure);
             let mut reply = failed_reply(exchange, found, &failure);
             if timeouts.quiet && failure.is_timeout() {
                 reply.status = http::StatusCode::NO_CONTENT;
                 reply.body = "".into();
             }
-            if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
-                cluster.count_answer(reply.status.as_u16(), exchange);
+            for _ in 0..under_way {
+                if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
+                    cluster.count_answer(reply.status.as_u16(), exchange);
+                }
+                counters.answered(reply.status.as_u16(), exchange.start);
             }
-            counters.answered(reply.status.as_u16(), exchange.start);
             return Err(Box::new(reply));
         }
     };
@@ -254,14 +267,20 @@ struct Tries<'a> {
     timeouts: Timeouts,
     body: Source,
     hash: sail_proxy_decide::route::hash::Hashed,
-    tried: RefCell<Vec<Arc<Host>>>,
+    tried: &'a RefCell<Vec<Arc<Host>>>,
+    /// How many tries are under way.
+    under_way: Cell<usize>,
     retry_permit: Option<Permit>,
     keep: Keep,
     /// The last try ran out of its time.
     timed_out: bool,
     /// How long a try's stream may last.
     max_stream: Option<Duration>,
-    try_began: Instant,
+    try_began: Cell<Instant>,
+    /// The host that was tried last is known to have taken too long.
+    timeout_noted: Cell<bool>,
+    /// A retry has begun.
+    retried: Cell<bool>,
     /// A try that takes too long is left running beside the next.
     hedges: bool,
     counters: &'a Counters,
@@ -282,33 +301,79 @@ impl Tries<'_> {
         if self.found.virtual_host.include_request_attempt_count {
             head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
         }
+        self.timeout_noted.set(false);
+        if self.cluster.tracked().is_some() {
+            self.try_began.set(Instant::now());
+        }
         let observer = &self.exchange.connection.manager.observer;
         observer.on_try(&mut head.headers, &mut self.exchange.info.borrow_mut(), count);
         count
     }
 
     async fn run(&mut self, head: &mut Head) -> Result<Success, Failure> {
+        let limit = [self.timeouts.per_try, self.timeouts.per_try_idle].into_iter().flatten().min();
         if self.hedges
-            && let Some(limit) = self.timeouts.per_try
+            && let Some(limit) = limit
         {
             // Boxed, since it is rare and large.
             return Box::pin(self.run_hedged(head, limit)).await;
         }
         loop {
-            let count = self.begin(head);
+            self.begin(head);
+            self.under_way.set(1);
             let result = self.once(head).await;
             self.timed_out = matches!(result, Err(Failure::PerTryTimeout | Failure::PerTryIdleTimeout));
-            let Some(wait) = self.judge(&result) else {
-                if count > 1 && result.is_ok() {
-                    self.cluster.stats().inc(stats::upstream_rq_retry_success);
-                    self.counters.inc(virtual_host::upstream_rq_retry_success);
-                }
-                return result;
-            };
+            let Some(wait) = self.judge(&result) else { return result };
+            self.under_way.set(0);
+            if let Some(tracked) = self.cluster.tracked() {
+                tracked.note_try(self.try_began.get(), &self.timeouts);
+            }
             self.note_retry(&result);
             // The failed try's connection is given up before the next is looked for.
             drop(result);
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait.time).await;
+            self.count_retry(wait);
+        }
+    }
+
+    /// A retry begins.
+    fn count_retry(&self, wait: Wait) {
+        self.retried.set(true);
+        let stats = self.cluster.stats();
+        stats.inc(stats::upstream_rq_retry);
+        self.counters.inc(virtual_host::upstream_rq_retry);
+        stats.inc(match wait.asked_for {
+            true => stats::upstream_rq_retry_backoff_ratelimited,
+            false => stats::upstream_rq_retry_backoff_exponential,
+        });
+    }
+
+    /// The route's time is over: each try that is under way has taken too long, and so has the last one's host.
+    fn note_timeout(&self, failure: &Failure) {
+        for _ in 0..self.under_way.get() {
+            self.cluster.stats().inc(stats::upstream_rq_timeout);
+            self.counters.inc(virtual_host::upstream_rq_timeout);
+        }
+        if self.under_way.get() > 0
+            && !self.timeout_noted.get()
+            && let Some(host) = self.tried.borrow().last()
+        {
+            self.cluster.note_failure(host, failure);
+        }
+    }
+
+    /// How much of its time the request took, and its last try, if that is known to have ended.
+    fn note_budgets(&self, tracked: &Tracked, result: &Result<Success, Failure>) {
+        if matches!(
+            result,
+            Ok(_) | Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdleTimeout)
+        ) {
+            tracked.note_end(self.exchange, &self.timeouts);
+        }
+        match result {
+            Ok(_) => tracked.note_try_end(self.exchange, self.try_began.get(), &self.timeouts),
+            Err(Failure::Timeout) => {}
+            Err(_) => tracked.note_try(self.try_began.get(), &self.timeouts),
         }
     }
 
@@ -322,7 +387,7 @@ impl Tries<'_> {
 
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
-        self.try_began = Instant::now();
+        self.try_began.set(Instant::now());
         // Boxed, since it is rare.
         let run = Box::pin(self.once_within_its_time(head));
         let ended = tokio::time::timeout(limit, run).await;
@@ -341,7 +406,7 @@ impl Tries<'_> {
             found: self.found,
             policy: self.policy,
             hash: self.hash.hash,
-            tried: &self.tried,
+            tried: self.tried,
             keep: self.keep,
             idle: self.timeouts.per_try_idle,
             counters: self.counters,
@@ -349,7 +414,7 @@ impl Tries<'_> {
         let run = pin!(attempt.run(head, body));
         let Some(limit) = self.timeouts.per_try else { return run.await };
         // Boxed: a request without such a limit has no room for its timer.
-        Box::pin(tokio::time::timeout(limit, run)).await.unwrap_or_else(|_| {
+        Box::pin(bounded::within(run, self.exchange, limit)).await.unwrap_or_else(|| {
             self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
             if let Some(host) = self.tried.borrow().last() {
                 self.cluster.note_failure(host, &Failure::PerTryTimeout);
@@ -359,8 +424,11 @@ impl Tries<'_> {
     }
 
     /// Whether to try again, and after what wait.
-    fn judge(&mut self, result: &Result<Success, Failure>) -> Option<Duration> {
+    fn judge(&mut self, result: &Result<Success, Failure>) -> Option<Wait> {
         let state = self.state.as_mut()?;
+        if !self.body.can_send_again() {
+            return None;
+        }
         let verdict = match result {
             Ok(success) => {
                 let response = &success.response;
@@ -368,11 +436,16 @@ impl Tries<'_> {
             }
             Err(failure) => state.on_reset(failure.reset()?, failure.started()),
         };
+        if verdict == Verdict::No && self.retried.get() {
+            // Whatever it brought, it was no reason to go on.
+            self.cluster.stats().inc(stats::upstream_rq_retry_success);
+            self.counters.inc(virtual_host::upstream_rq_retry_success);
+        }
         self.again(verdict, result.as_ref().ok())
     }
 
     /// Whether there is room for the try that a verdict asks for, and how long to wait before it.
-    fn again(&mut self, verdict: Verdict, response: Option<&Success>) -> Option<Duration> {
+    fn again(&mut self, verdict: Verdict, response: Option<&Success>) -> Option<Wait> {
         let stats = self.cluster.stats();
         match verdict {
             Verdict::No => return None,
@@ -384,9 +457,6 @@ impl Tries<'_> {
             }
             Verdict::Retry => {}
         }
-        if !self.body.can_send_again() {
-            return None;
-        }
         // One place serves all retries of this request.
         if self.retry_permit.is_none() {
             self.retry_permit = self.cluster.limits(self.action.priority).acquire(Resource::Retries);
@@ -397,34 +467,35 @@ impl Tries<'_> {
                 return None;
             }
         }
-        stats.inc(stats::upstream_rq_retry);
         if let Some(success) = response {
             self.cluster.count_retried(success.response.status().as_u16());
         }
-        self.counters.inc(virtual_host::upstream_rq_retry);
         let retries = self.state.as_ref().map_or(1, RetryState::retries);
         let random = self.exchange.connection.worker.random();
         let asked = response.zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));
         if let Some((success, back_off)) = asked
-            && let Some(wait) = back_off.wait(success.response.headers(), unix_now(), random)
+            && let Some(time) = back_off.wait(success.response.headers(), unix_now(), random)
         {
-            stats.inc(stats::upstream_rq_retry_backoff_ratelimited);
-            return Some(wait);
+            return Some(Wait { time, asked_for: true });
         }
-        stats.inc(stats::upstream_rq_retry_backoff_exponential);
         let back_off = self.policy.map(|policy| policy.back_off).unwrap_or_default();
-        Some(back_off.wait(retries, random))
+        Some(Wait { time: back_off.wait(retries, random), asked_for: false })
     }
+}
+
+/// The wait before a retry.
+#[derive(Clone, Copy)]
+struct Wait {
+    time: Duration,
+    /// The upstream said how long.
+    asked_for: bool,
 }
 
 fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-pub(super) fn note_failure(exchange: &Exchange, cluster: &Cluster, failure: &Failure) {
-    if *failure == Failure::Timeout {
-        cluster.stats().inc(stats::upstream_rq_timeout);
-    }
+pub(super) fn note_failure(exchange: &Exchange, failure: &Failure) {
     if let Failure::Connect(reason) = failure {
         exchange.info.borrow_mut().upstream_mut().transport_failure = Some((&**reason).into());
     }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::histogram::{Buckets, Shard as HistogramShard};
 use super::sample::{Name, Sample, Value};
@@ -39,7 +40,7 @@ pub fn shards() -> usize {
     WORKERS.load(Relaxed) + 1
 }
 
-/// Status codes that are counted one by one; the others count in their class alone.
+/// Status codes that have a place in each scope that counts any; the others get theirs when one is seen.
 const CODES: [u16; 45] = [
     100, 101, 103, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403,
     404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431, 500,
@@ -153,9 +154,12 @@ impl<S: StatSet> Scope<S> {
     /// Counts a response by its status (`upstream_rq_200`); classes are counters of their own.
     #[inline]
     pub fn code(&self, status: u16) {
-        let Some(place) = code_place(status) else { return };
         let (shard, slot) = self.any.shard();
-        bump(&shard.codes.get_or_init(|| cells(CODES_LEN))[place], slot, 1);
+        let codes = shard.codes.get_or_init(|| Box::new(Codes::new()));
+        match code_place(status) {
+            Some(place) => bump(&codes.usual[place], slot, 1),
+            None => codes.count_rare(status),
+        }
     }
 
     /// A counter's value over all workers.
@@ -216,10 +220,32 @@ fn code_place(status: u16) -> Option<usize> {
         .or_else(|| MORE_CODES.iter().position(|code| *code == status).map(|place| CODES.len() + place))
 }
 
+/// Responses by status.
+struct Codes {
+    usual: Box<[AtomicU64]>,
+    /// Those that are nobody's habit.
+    rare: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl Codes {
+    fn new() -> Self {
+        Self { usual: cells(CODES_LEN), rare: Mutex::default() }
+    }
+
+    fn rare(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
+        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cold]
+    fn count_rare(&self, status: u16) {
+        *self.rare().entry(status).or_default() += 1;
+    }
+}
+
 struct Shard {
     scalars: Box<[AtomicU64]>,
     histograms: Box<[OnceLock<Box<HistogramShard>>]>,
-    codes: OnceLock<Box<[AtomicU64]>>,
+    codes: OnceLock<Box<Codes>>,
 }
 
 struct Inner {
@@ -264,6 +290,7 @@ impl AnyScope {
         for place in 0..CODES_LEN {
             baseline[schema.scalars.len() + place].fetch_add(self.code_count(place), Relaxed);
         }
+        self.live().filter_map(|shard| shard.codes.get()).for_each(|codes| codes.rare().clear());
     }
 
     pub(super) fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
@@ -339,6 +366,16 @@ impl AnyScope {
                 visit(Sample { name: self.named(&stat), value: Value::Counter(value), used: true });
             }
         }
+        let mut rare = BTreeMap::<u16, u64>::new();
+        for codes in self.live().filter_map(|shard| shard.codes.get()) {
+            for (code, count) in &*codes.rare() {
+                *rare.entry(*code).or_default() += count;
+            }
+        }
+        for (code, count) in rare {
+            let stat = format!("{prefix}{code}");
+            visit(Sample { name: self.named(&stat), value: Value::Counter(count), used: true });
+        }
     }
 
     #[inline]
@@ -380,7 +417,7 @@ impl AnyScope {
         let total = self
             .live()
             .filter_map(|shard| shard.codes.get())
-            .fold(0u64, |sum, codes| sum.wrapping_add(codes[place].load(Relaxed)));
+            .fold(0u64, |sum, codes| sum.wrapping_add(codes.usual[place].load(Relaxed)));
         self.since_reset(self.0.schema.scalars.len() + place, total)
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// Starts one; it ends with the test's process.
 pub fn start() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Any loopback address is a host of its own.
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -90,6 +91,25 @@ fn respond(stream: &mut TcpStream, line: &str, headers: &str, body: &[u8]) -> st
     stream.write_all(body)
 }
 
+/// `/tries/503/300-200/close`: what each try of a request gets, after so many milliseconds; whether to go on.
+fn try_one(stream: &mut TcpStream, request: &Request, wanted: &str) -> std::io::Result<bool> {
+    let number: usize =
+        request.header("x-envoy-attempt-count").and_then(|count| count.parse().ok()).unwrap_or(1);
+    let step = request.path().split(['/', '?']).nth(number + 1).unwrap_or("200");
+    let (wait, what) = step.split_once('-').unwrap_or(("0", step));
+    std::thread::sleep(Duration::from_millis(wait.parse().unwrap_or(0)));
+    if what == "close" {
+        return Ok(false);
+    }
+    let (wanted, status) = match what.strip_suffix('!') {
+        Some(status) => (wanted, status),
+        None => ("", what),
+    };
+    let body = format!("try {number} at {}", stream.local_addr()?.ip());
+    respond(stream, &format!("{status} Whatever"), wanted, body.as_bytes())?;
+    Ok(true)
+}
+
 fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = Request::read(&mut reader)? {
@@ -98,6 +118,11 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         let mut parts = request.path().trim_start_matches('/').split(['/', '?']);
         match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
             ("status", status) => respond(&mut stream, &format!("{status} Whatever"), &wanted, b"status")?,
+            ("tries", _) => {
+                if !try_one(&mut stream, &request, &wanted)? {
+                    return Ok(());
+                }
+            }
             ("close", _) => return Ok(()),
             ("garbage", _) => stream.write_all(b"nonsense\r\n\r\n")?,
             ("badheader", _) => {

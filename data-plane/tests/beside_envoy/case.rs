@@ -16,7 +16,7 @@
 //! ^cluster\.[^.]+\.http2\.
 //! ```
 //!
-//! With `names`, ours has every statistic that Envoy has, but for those that match one of its expressions. In a request, `\xNN` is a byte and `{a*70000}` is that many of one; an empty line ends its head.
+//! A statistic that ends in `*` stands for all that begin so. With `names`, ours has every statistic that Envoy has, but for those that match one of its expressions. In a request, `\xNN` is a byte and `{a*70000}` is that many of one; an empty line ends its head.
 
 /// See the module's documentation.
 pub struct Case {

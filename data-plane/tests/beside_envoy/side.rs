@@ -44,6 +44,16 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// The counters and gauges whose names begin so, that are not zero.
+    pub fn counted(&self, start: &str) -> String {
+        let mut lines: Vec<_> = self.stats.lines().filter_map(|line| line.strip_prefix(start)).collect();
+        lines.retain(|line| !line.ends_with(": 0") && !line.contains('('));
+        lines.sort_unstable();
+        lines.join(" ")
+    }
+}
+
 impl Side {
     pub fn envoy(case: &Case) -> Self {
         Self::start(Path::new("envoy"), case)
@@ -70,7 +80,7 @@ impl Side {
             .replace("$BACKEND", &backend::start().to_string())
             .replace("$NOBODY", &nobody.to_string());
         let (config, admin) = (dir.path().join("bootstrap.yaml"), dir.path().join("admin"));
-        let own = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n";
+        let own = "stats_flush_on_admin: true\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n";
         std::fs::write(&config, format!("{own}{text}")).unwrap();
         let child = Command::new(program)
             .args(["-c", config.to_str().unwrap(), "--admin-address-path", admin.to_str().unwrap()])
@@ -118,7 +128,16 @@ impl Side {
         }
         let all = self.admin("/stats").1;
         let names = all.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned());
-        Seen { seen, names: names.collect(), stats: self.admin("/stats?usedonly").1 }
+        // A line of a metric is read as one of a statistic: how often a histogram was written is told there alone.
+        let metrics = self.admin("/stats/prometheus?usedonly").1;
+        let metrics: Vec<_> = metrics
+            .lines()
+            .filter(|line| line.contains("_count{"))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        let stats = format!("{}\n{}", self.admin("/stats?usedonly").1, metrics.join("\n"));
+        Seen { seen, names: names.collect(), stats }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The bound of a route's timeout around all tries of a request.
+//! The bound of a route's timeout around all tries of a request, and of a try's around one.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Success;
 use crate::http::exchange::Exchange;
@@ -50,4 +50,49 @@ impl<F: Future<Output = Result<Success, Failure>>> Future for Bounded<'_, F> {
         }
         this.timer.poll(context).map(|()| Err(Failure::Timeout))
     }
+}
+
+/// The time of one try: it runs once the try has a connection and the request is there as a whole.
+pub(super) struct TryTimer<'a> {
+    timer: Timer<'a>,
+    connected: bool,
+}
+
+impl<'a> TryTimer<'a> {
+    pub(super) fn new(exchange: &'a Exchange, limit: Duration) -> Self {
+        Self { timer: Timer { exchange, limit, sleep: None }, connected: false }
+    }
+
+    /// When the request went to an upstream last.
+    fn sent(&self) -> Option<Instant> {
+        self.timer.exchange.info.borrow().timing.first_upstream_tx
+    }
+
+    /// Goes on with the try. `None`: its time is over.
+    pub(super) fn poll<F: Future + ?Sized>(
+        &mut self,
+        run: Pin<&mut F>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<F::Output>> {
+        // Other tries may be under way: what changes meanwhile is this one's doing.
+        let before = self.sent();
+        if let Poll::Ready(result) = run.poll(context) {
+            return Poll::Ready(Some(result));
+        }
+        self.connected |= self.sent() != before;
+        if !self.connected {
+            return Poll::Pending;
+        }
+        self.timer.poll(context).map(|()| None)
+    }
+}
+
+/// One try, for as long as it may take; `None`: it took longer.
+pub(super) async fn within<F: Future + ?Sized>(
+    mut run: Pin<&mut F>,
+    exchange: &Exchange,
+    limit: Duration,
+) -> Option<F::Output> {
+    let mut timer = TryTimer::new(exchange, limit);
+    std::future::poll_fn(|context| timer.poll(run.as_mut(), context)).await
 }

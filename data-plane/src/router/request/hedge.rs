@@ -1,22 +1,20 @@
 //! Hedging: a try that runs out of its time is left running, and another begins beside it. The first response that is
 //! no reason to try again is the request's; the other tries end with it.
 
-use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sail_proxy_decide::host::Host;
 use sail_proxy_decide::route::RouteAction;
-use tokio::time::{Instant, Sleep};
+use sail_proxy_decide::route::retry::RetryState;
+use tokio::time::Sleep;
 
-use super::{Success, Tries};
+use super::bounded::TryTimer;
+use super::{Success, Tries, Wait};
 use crate::http::head::{Head, Keep};
 use crate::router::Found;
 use crate::router::attempt::Try;
 use crate::router::failure::Failure;
-use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::UpstreamInfo;
 
 /// Whether route, virtual host or the request itself ask for it.
@@ -32,40 +30,49 @@ pub(super) fn is_asked(action: &RouteAction, found: &Found, head: &Head) -> bool
 /// A try under way.
 struct Flight<'a> {
     run: Pin<Box<dyn Future<Output = Result<Success, Failure>> + 'a>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<TryTimer<'a>>,
+    began: Instant,
+    /// Where its host stands among those that were tried.
+    place: usize,
     /// Another try stands in for it.
     replaced: bool,
     /// What was known of its upstream when the next try began.
     upstream: Option<UpstreamInfo>,
 }
 
+impl Flight<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Success, Failure>>> {
+        match &mut self.timer {
+            Some(timer) => timer.poll(self.run.as_mut(), context),
+            None => self.run.as_mut().poll(context).map(Some),
+        }
+    }
+}
+
 #[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Event {
     Done(usize, Result<Success, Failure>),
     Late(usize),
-    Next,
+    Next(Wait),
 }
 
 /// The tries that are under way, and the one that waits to begin.
 struct Flights<'a> {
     all: Vec<Flight<'a>>,
-    next: Option<Pin<Box<Sleep>>>,
+    next: Option<(Pin<Box<Sleep>>, Wait)>,
 }
 
 impl Flights<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         for (place, flight) in self.all.iter_mut().enumerate() {
-            if let Poll::Ready(result) = flight.run.as_mut().poll(context) {
-                return Poll::Ready(Event::Done(place, result));
-            }
-            if let Some(timer) = &mut flight.timer
-                && timer.as_mut().poll(context).is_ready()
-            {
-                return Poll::Ready(Event::Late(place));
+            match flight.poll(context) {
+                Poll::Ready(Some(result)) => return Poll::Ready(Event::Done(place, result)),
+                Poll::Ready(None) => return Poll::Ready(Event::Late(place)),
+                Poll::Pending => {}
             }
         }
         match &mut self.next {
-            Some(next) => next.as_mut().poll(context).map(|()| Event::Next),
+            Some((sleep, wait)) => sleep.as_mut().poll(context).map(|()| Event::Next(*wait)),
             None => Poll::Pending,
         }
     }
@@ -73,42 +80,49 @@ impl Flights<'_> {
     fn are_over(&self) -> bool {
         self.all.is_empty() && self.next.is_none()
     }
+
+    fn begin_after(&mut self, wait: Wait) {
+        self.next = Some((Box::pin(tokio::time::sleep(wait.time)), wait));
+    }
 }
 
-impl Tries<'_> {
+impl<'a> Tries<'a> {
     pub(super) async fn run_hedged(&mut self, head: &Head, limit: Duration) -> Result<Success, Failure> {
-        let tried = RefCell::default();
         let mut flights = Flights { all: Vec::new(), next: None };
-        flights.all.push(self.launch(head, limit, &tried)?);
+        flights.all.push(self.launch(head, limit)?);
         loop {
+            self.under_way.set(flights.all.len());
             match std::future::poll_fn(|context| flights.poll(context)).await {
-                Event::Next => {
+                Event::Next(wait) => {
                     flights.next = None;
+                    self.count_retry(wait);
                     let upstream = self.exchange.info.borrow().upstream.clone();
                     if let Some(last) = flights.all.last_mut() {
                         last.upstream = upstream;
                     }
-                    flights.all.push(self.launch(head, limit, &tried)?);
+                    flights.all.push(self.launch(head, limit)?);
                 }
                 Event::Late(place) => {
+                    let is_last = place + 1 == flights.all.len();
                     let flight = &mut flights.all[place];
-                    if !self.exchange.request_done.get() {
-                        // The time of a try is counted from the request's end.
-                        flight.timer = Some(Box::pin(tokio::time::sleep(limit)));
-                        continue;
-                    }
                     flight.timer = None;
-                    self.note_late(&tried.borrow());
-                    let verdict = self.state.as_mut().map(|state| state.on_hedge());
+                    self.note_late(flight.place, is_last);
+                    let can_send = self.body.can_send_again();
+                    let verdict = self.state.as_mut().filter(|_| can_send).map(RetryState::on_hedge);
                     if let Some(wait) = verdict.and_then(|verdict| self.again(verdict, None)) {
                         flight.replaced = true;
-                        flights.next = Some(Box::pin(tokio::time::sleep(wait)));
+                        flights.begin_after(wait);
                     }
                 }
                 Event::Done(place, result) => {
                     let flight = flights.all.remove(place);
+                    self.under_way.set(flights.all.len());
                     if let Some(result) = self.settle(&flight, result, &mut flights) {
+                        self.note_others(&flight, &flights);
                         return result;
+                    }
+                    if let Some(tracked) = self.cluster.tracked() {
+                        tracked.note_try(flight.began, &self.timeouts);
                     }
                 }
             }
@@ -123,52 +137,57 @@ impl Tries<'_> {
         flights: &mut Flights<'_>,
     ) -> Option<Result<Success, Failure>> {
         let bad = match &result {
-            Ok(Success { response, .. }) => self.state.as_ref().is_some_and(|state| {
-                state.would_retry(self.policy, response.status().as_u16(), response.headers())
-            }),
+            Ok(Success { response, .. }) => {
+                self.body.can_send_again()
+                    && self.state.as_ref().is_some_and(|state| {
+                        state.would_retry(self.policy, response.status().as_u16(), response.headers())
+                    })
+            }
             Err(_) => true,
         };
-        if bad && flight.replaced && !flights.are_over() {
-            return None;
-        }
-        if bad
-            && !flight.replaced
+        if !flight.replaced
             && let Some(wait) = self.judge(&result)
         {
-            flights.next = Some(Box::pin(tokio::time::sleep(wait)));
+            flights.begin_after(wait);
             return None;
         }
-        if result.is_err() && !flights.are_over() {
-            // Others may still bring a response.
+        if bad && !flights.are_over() {
+            // Others may still bring something better.
+            if let Err(failure) = &result
+                && failure.reset().is_some()
+            {
+                let status = failure.reply(1).status.as_u16();
+                self.cluster.count_answer(status, self.exchange);
+                self.counters.answered(status, self.exchange.start);
+            }
             return None;
         }
         if let Some(upstream) = &flight.upstream {
             self.exchange.info.borrow_mut().upstream = Some(upstream.clone());
         }
-        if !bad && self.exchange.info.borrow().attempt_count > 1 {
-            self.cluster.stats().inc(stats::upstream_rq_retry_success);
-            self.counters.inc(virtual_host::upstream_rq_retry_success);
-        }
         Some(result)
     }
 
-    fn note_late(&mut self, tried: &[Arc<Host>]) {
+    /// The tries that end with this one.
+    fn note_others(&self, flight: &Flight<'_>, flights: &Flights<'_>) {
+        let Some(tracked) = self.cluster.tracked() else { return };
+        self.try_began.set(flight.began);
+        for other in &flights.all {
+            tracked.note_try(other.began, &self.timeouts);
+        }
+    }
+
+    fn note_late(&mut self, place: usize, is_last: bool) {
         self.timed_out = true;
-        self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
-        if let Some(host) = tried.last() {
+        if is_last {
+            self.timeout_noted.set(true);
+        }
+        if let Some(host) = self.tried.borrow().get(place) {
             self.cluster.note_failure(host, &Failure::PerTryTimeout);
         }
     }
 
-    fn launch<'f>(
-        &self,
-        head: &Head,
-        limit: Duration,
-        tried: &'f RefCell<Vec<Arc<Host>>>,
-    ) -> Result<Flight<'f>, Failure>
-    where
-        Self: 'f,
-    {
+    fn launch(&self, head: &Head, limit: Duration) -> Result<Flight<'a>, Failure> {
         let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
         let mut head = head.clone();
         self.begin(&mut head);
@@ -179,13 +198,15 @@ impl Tries<'_> {
             found: self.found,
             policy: self.policy,
             hash: self.hash.hash,
-            tried,
+            tried: self.tried,
             keep: Keep::Nothing,
-            idle: self.timeouts.per_try_idle,
+            // Silence, too, is a reason for another try and no end of this one.
+            idle: None,
             counters: self.counters,
         };
         let run = Box::pin(async move { attempt.run(&mut head, body).await });
-        let timer = Some(Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        Ok(Flight { run, timer, replaced: false, upstream: None })
+        let timer = Some(TryTimer::new(self.exchange, limit));
+        let place = self.tried.borrow().len();
+        Ok(Flight { run, timer, began: Instant::now(), place, replaced: false, upstream: None })
     }
 }

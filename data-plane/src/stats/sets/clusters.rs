@@ -163,6 +163,9 @@ stat_set! {
     /// `cluster.<name>.outlier_detection.`. Written by the main thread.
     cluster_outlier { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {
+        ejections_total = "outlier_detection.ejections_total",
+        ejections_consecutive_5xx = "outlier_detection.ejections_consecutive_5xx",
+        ejections_success_rate = "outlier_detection.ejections_success_rate",
         ejections_enforced_total = "outlier_detection.ejections_enforced_total",
         ejections_overflow = "outlier_detection.ejections_overflow",
         ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx",
