@@ -485,3 +485,105 @@ fn the_end_of_one_side_is_the_other_sides() {
     wait("the end", || (proxy.stat("http.l.downstream_cx_upgrades_active")? == 0).then_some(()));
     wait("the end", || (proxy.stat("cluster.tcp.upstream_cx_active")? == 0).then_some(()));
 }
+
+/// An upstream that opens the tunnel, unless it is `bare`. `A`: it reads to the end and then speaks; `B`: it speaks and
+/// ends its direction. It tells what it read.
+fn one_sided(bare: bool) -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (send, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            if bare {
+            } else if head(&mut stream).starts_with("connect ") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            } else {
+                let switch =
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                stream.write_all(switch).unwrap();
+            }
+            let mut kind = [0];
+            stream.read_exact(&mut kind).unwrap();
+            if kind == *b"B" {
+                stream.write_all(b"bye").unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut got = Vec::new();
+            // Where the client's end has no sign, it is the silence that tells.
+            let ended = stream.read_to_end(&mut got).is_ok();
+            if kind == *b"A" {
+                // Who does not want to hear it has closed.
+                let _ = stream.write_all(b"late");
+            }
+            let got = String::from_utf8(got).unwrap();
+            send.send(format!("{got} {}", if ended { "ended" } else { "silent" })).unwrap();
+        }
+    });
+    (address, told)
+}
+
+/// As in Envoy: HTTP/1 has no half of a connection, an HTTP/2 stream has.
+#[test]
+fn one_direction_ends_before_the_other() {
+    let routes = "{match: {connect_matcher: {}, headers: [{name: x-end, present_match: true}]}, route: {cluster: tcp, \
+        upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}, {match: {connect_matcher: {}}, route: {cluster: \
+        tcp}}, {match: {path: /none}, direct_response: {status: 204}}, {match: {prefix: /}, route: {cluster: tcp}}";
+    let connect_head = |more: &str| format!("CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n{more}\r\n");
+    for (bare, request) in
+        [(false, websocket("/", "")), (false, connect_head("")), (true, connect_head("x-end: 1\r\n"))]
+    {
+        let (address, told) = one_sided(bare);
+        let proxy = Proxy::ready(&bootstrap(routes, ALL, address), &[]);
+        for kind in ["A", "B"] {
+            let mut client = connect(proxy.listener("l"));
+            client.write_all(request.as_bytes()).unwrap();
+            head(&mut client);
+            client.write_all(kind.as_bytes()).unwrap();
+            if kind == "A" {
+                client.write_all(b"ping").unwrap();
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).unwrap();
+            let expect = if kind == "A" { ("", "ping ended") } else { ("bye", " ended") };
+            assert_eq!((&*rest, &*told.recv().unwrap()), expect, "{request}");
+        }
+    }
+    for (bare, protocol, got, rest) in [
+        (false, true, "ping silent", "late"),
+        (false, false, "ping ended", ""),
+        (true, false, "ping ended", "late"),
+    ] {
+        let (address, told) = one_sided(bare);
+        let proxy = Proxy::ready(&bootstrap(routes, ALL, address), &[]);
+        runtime().block_on(async {
+            for kind in ["A", "B"] {
+                let mut send = settled(proxy.listener("l")).await;
+                let target = if protocol { "http://x/" } else { "x:1" };
+                let mut request = extended(target, protocol.then_some("websocket"));
+                if bare {
+                    request.headers_mut().insert("x-end", http::HeaderValue::from_static("1"));
+                }
+                let response = send.send_request(request).await.unwrap();
+                assert_eq!(response.status(), 200);
+                let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+                io.write_all(kind.as_bytes()).await.unwrap();
+                if kind == "A" {
+                    io.write_all(b"ping").await.unwrap();
+                    io.shutdown().await.unwrap();
+                }
+                let mut back = Vec::new();
+                // A broken upstream may reset the stream.
+                let _ =
+                    tokio::time::timeout(Duration::from_secs(20), io.read_to_end(&mut back)).await.unwrap();
+                let expect = if kind == "A" { (rest, got) } else { ("bye", " ended") };
+                assert_eq!(
+                    (&*String::from_utf8(back).unwrap(), &*told.recv().unwrap()),
+                    expect,
+                    "{kind} {target} {bare}"
+                );
+            }
+        });
+    }
+}

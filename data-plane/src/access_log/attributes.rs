@@ -76,6 +76,7 @@ impl<'a> View<'a> {
         if let Some(head) = self.head {
             let live = match key {
                 HeaderKey::Method => some(head.method.as_str()),
+                HeaderKey::Path if head.is_connect() && head.protocol.is_none() => None,
                 HeaderKey::Path => some(head.path.as_str()),
                 HeaderKey::Authority => some(head.authority()),
                 HeaderKey::Scheme => some(head.scheme),
@@ -88,6 +89,12 @@ impl<'a> View<'a> {
         let request = &self.info.request;
         match key {
             HeaderKey::Method => request.method.as_ref().map(|method| method.as_str().into()),
+            // A tunnel's request has none.
+            HeaderKey::Path
+                if request.method == Some(http::Method::CONNECT) && self.info.upgrade.is_none() =>
+            {
+                None
+            }
             HeaderKey::Path => some(request.path()),
             HeaderKey::Authority => some(request.authority()),
             HeaderKey::Scheme => request.scheme.map(Cow::Borrowed),

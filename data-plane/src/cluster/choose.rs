@@ -142,6 +142,7 @@ impl Cluster {
             now_ms: now_ms(),
             avoid: context.avoid.map(|avoid| avoid.hosts),
             attempts: context.avoid.map_or(0, |avoid| avoid.attempts),
+            attempt: 0,
             avoid_priorities: context.avoid_priorities,
             criteria: context.criteria,
             override_host: context.override_host,

@@ -322,6 +322,9 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     drop(info);
     exchange.moved.set(now);
     if let Some(tunnel) = tunnel {
+        if connection.http2 {
+            *response.status_mut() = StatusCode::OK;
+        }
         tunnel.spawn(exchange, guard, lease);
         return response.map(|_| Body::Empty);
     }

@@ -5,10 +5,11 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 
 use super::exchange::{Exchange, Guard};
 use super::timers;
@@ -17,7 +18,10 @@ use crate::pool::ending::By;
 use crate::pool::lease::Lease;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
-use crate::tcp::relay::{self, End, Progress};
+use crate::tcp::relay::{self, ClientEnd, End, Progress};
+
+/// How long it may take to tell both sides of the end.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Both ends of a tunnel.
 pub(crate) struct Tunnel {
@@ -57,8 +61,11 @@ impl Tunnel {
             },
         };
         let progress = Progress::new(0);
+        let client_end = client_end(&exchange, lease.as_ref());
         let end = {
-            let mut relay = pin!(relay::relay(&mut downstream, &mut upstream, Vec::new(), &progress));
+            let relay =
+                relay::relay_until(&mut downstream, &mut upstream, Vec::new(), &progress, Some(client_end));
+            let mut relay = pin!(relay);
             let work = pin!(poll_fn(|context| {
                 let end = relay.as_mut().poll(context);
                 exchange.moved.set(progress.moved.get().max(exchange.moved.get()));
@@ -74,9 +81,33 @@ impl Tunnel {
             lease.connection().ending.was_ended_by(if theirs { By::Peer } else { By::Us });
         }
         let upstream_resets = lease.as_ref().is_some_and(|lease| !lease.is_http2());
+        if matches!(end, Some(Ok(End::Finished))) {
+            let resets = upstream_resets && exchange.connection.http2;
+            let parting = async {
+                // A stream that is dropped without its end is reset.
+                if !resets {
+                    let _ = downstream.shutdown().await;
+                }
+                let _ = upstream.shutdown().await;
+            };
+            let _ = tokio::time::timeout(PARTING, parting).await;
+        }
         note_end(&exchange, &progress, end, upstream_resets);
         guard.complete();
         drop(lease);
+    }
+}
+
+/// What the client's end means: that of an HTTP/1 connection ends it for both directions.
+fn client_end(exchange: &Exchange, lease: Option<&Lease>) -> ClientEnd {
+    // Without one the upstream is a bare connection.
+    let upstream_http1 = lease.is_some_and(|lease| !lease.is_http2());
+    match (exchange.connection.http2, upstream_http1) {
+        (false, _) => ClientEnd::Ends,
+        (true, false) => ClientEnd::IsTold,
+        // An upgrade has no sign for it; a tunnel has the connection's end.
+        (true, true) if exchange.info.borrow().upgrade.is_some() => ClientEnd::IsKept,
+        (true, true) => ClientEnd::Ends,
     }
 }
 
@@ -116,7 +147,7 @@ fn note_end(
                 info.flag(ResponseFlag::UpstreamConnectionTermination);
             }
             // HTTP/1 has no other end than that of the connection.
-            Some(Ok(End::Finished)) if progress.upstream_first.get() => {
+            Some(Ok(End::Finished)) if progress.upstream_first.get() || exchange.connection.http2 => {
                 if upstream_resets {
                     stats.inc(stats::downstream_rq_tx_reset);
                     stats.inc(stats::downstream_rq_rx_reset);

@@ -159,19 +159,8 @@ pub(super) async fn forward(
     let success = match result {
         Ok(success) => success,
         Err(failure) => {
-            note_failure(exchange, &failure);
-            let mut reply = failed_reply(exchange, found, &failure);
-            if timeouts.quiet && failure.is_timeout() {
-                reply.status = http::StatusCode::NO_CONTENT;
-                reply.body = "".into();
-            }
-            for _ in 0..under_way {
-                if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
-                    cluster.count_answer(reply.status.as_u16(), exchange);
-                }
-                counters.answered(reply.status.as_u16(), exchange.start);
-            }
-            return Err(Box::new(reply));
+            let failed = Failed { exchange, found, cluster: &cluster, counters: &counters, failure };
+            return Err(Box::new(failed.answer(under_way, timeouts.quiet)));
         }
     };
     if let Some(policy) = redirect {
@@ -498,6 +487,35 @@ fn unix_now() -> u64 {
 pub(super) fn note_failure(exchange: &Exchange, failure: &Failure) {
     if let Failure::Connect(reason) = failure {
         exchange.info.borrow_mut().upstream_mut().transport_failure = Some((&**reason).into());
+    }
+}
+
+/// A request that no try of which brought a response.
+struct Failed<'a> {
+    exchange: &'a Exchange,
+    found: &'a Found,
+    cluster: &'a Cluster,
+    counters: &'a Counters,
+    failure: Failure,
+}
+
+impl Failed<'_> {
+    /// The answer, counted for each try that was under way.
+    fn answer(self, under_way: usize, quiet: bool) -> LocalReply {
+        let Self { exchange, found, cluster, counters, failure } = self;
+        note_failure(exchange, &failure);
+        let mut reply = failed_reply(exchange, found, &failure);
+        if quiet && failure.is_timeout() {
+            reply.status = http::StatusCode::NO_CONTENT;
+            reply.body = "".into();
+        }
+        for _ in 0..under_way {
+            if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
+                cluster.count_answer(reply.status.as_u16(), exchange);
+            }
+            counters.answered(reply.status.as_u16(), exchange.start);
+        }
+        reply
     }
 }
 

@@ -68,7 +68,8 @@ pub(super) fn switch(
     if connect {
         response.headers_mut().remove(CONTENT_LENGTH);
     } else if exchange.connection.http2 {
-        *response.status_mut() = StatusCode::OK;
+        // On the wire it is 200; all else sees what it means.
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().remove(CONTENT_LENGTH);
     } else {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -56,6 +56,17 @@ impl Progress {
     }
 }
 
+/// What becomes of a relay when the client has nothing more to say. Where it is `None`, both sides end on their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientEnd {
+    /// It is all over.
+    Ends,
+    /// The upstream is told, and may go on.
+    IsTold,
+    /// The upstream has no way to be told, and goes on.
+    IsKept,
+}
+
 /// How a relay ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -73,6 +84,8 @@ struct Direction {
     start: usize,
     state: State,
     unflushed: bool,
+    /// The reader's end is not passed on.
+    keeps_end: bool,
     splice: Splice,
     /// Small moves that the kernel may still do before copying is cheaper; 0 while bytes are copied.
     bulk: u8,
@@ -99,8 +112,21 @@ pub(crate) async fn relay(
     early: Vec<u8>,
     progress: &Progress,
 ) -> End {
+    relay_until(downstream, upstream, early, progress, None).await
+}
+
+/// As [`relay`]; where `client_end` says something, the upstream's end is the end.
+pub(crate) async fn relay_until(
+    downstream: &mut Stream,
+    upstream: &mut Stream,
+    early: Vec<u8>,
+    progress: &Progress,
+    client_end: Option<ClientEnd>,
+) -> End {
     let mut up = Direction { unflushed: !early.is_empty(), kept: early, ..Direction::default() };
-    let mut down = Direction::default();
+    up.keeps_end = client_end.is_some_and(|end| end != ClientEnd::IsTold);
+    // Whether it is a reset that a client gets is known only once all is over.
+    let mut down = Direction { keeps_end: client_end.is_some(), ..Direction::default() };
     std::future::poll_fn(|context| {
         let first = up.poll(context, downstream, upstream, &progress.received, &progress.moved);
         match first {
@@ -117,7 +143,11 @@ pub(crate) async fn relay(
         if down.state != State::Open && up.state == State::Open {
             progress.upstream_first.set(true);
         }
-        if first.is_ready() && second.is_ready() { Poll::Ready(End::Finished) } else { Poll::Pending }
+        let ends = match client_end {
+            None => first.is_ready() && second.is_ready(),
+            Some(end) => second.is_ready() || (first.is_ready() && end == ClientEnd::Ends),
+        };
+        if ends { Poll::Ready(End::Finished) } else { Poll::Pending }
     })
     .await
 }
@@ -141,7 +171,11 @@ impl Direction {
                 moved.set(Instant::now());
             }
             if self.state == State::Ending {
-                ready!(Pin::new(&mut *writer).poll_shutdown(context)).map_err(Side::Writer)?;
+                let told = match self.keeps_end {
+                    true => ready!(Pin::new(&mut *writer).poll_flush(context)),
+                    false => ready!(Pin::new(&mut *writer).poll_shutdown(context)),
+                };
+                told.map_err(Side::Writer)?;
                 self.state = State::Done;
                 return Poll::Ready(Ok(()));
             }

@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub avoid: Option<&'a dyn Fn(&Host) -> bool>,
     /// How often another host is looked for on that account.
     pub attempts: u32,
+    /// How often one was looked for already.
+    pub attempt: u32,
     /// Priorities that a retry avoids, while there are others.
     pub avoid_priorities: &'a [u32],
     /// Which subset of hosts.
@@ -207,8 +209,8 @@ impl Balancer {
     ) -> Option<Arc<Host>> {
         self.refresh(endpoints, context.now_ms);
         let mut chosen = None;
-        for _ in 0..=context.attempts {
-            let host = self.once(context, random)?;
+        for attempt in 0..=context.attempts {
+            let host = self.once(&Context { attempt, ..*context }, random)?;
             let avoided = context.avoid.is_some_and(|avoid| avoid(&host));
             chosen = Some(host);
             if !avoided {

@@ -249,7 +249,7 @@ fn hashed(pick: &Pick<'_>, hosts: &[u32], source: Source) -> Vec<Hashed> {
 /// The first host along the table that is not too busy.
 fn within_balance(table: &Table, hash: u64, pick: &Pick<'_>, hosts: &[u32]) -> Option<usize> {
     let Some(factor) = pick.common.hash_balance_factor.filter(|factor| *factor > 0) else {
-        return table.walk(hash).next();
+        return table.walk(hash, pick.context.attempt).next();
     };
     let active = |index: usize| u32::try_from(index).map_or(0, |index| pick.active(index));
     let (total, weights) = hosts.iter().fold((0, 0), |(total, weights), index| {
@@ -262,7 +262,7 @@ fn within_balance(table: &Table, hash: u64, pick: &Pick<'_>, hosts: &[u32]) -> O
         let limit = ((total + 1) * u64::from(factor) * weight).div_ceil(100 * weights.max(1));
         active(index) < limit
     };
-    let mut walk = table.walk(hash);
+    let mut walk = table.walk(hash, pick.context.attempt);
     let first = walk.next()?;
     if fits(first) {
         return Some(first);

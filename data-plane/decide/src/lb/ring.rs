@@ -98,12 +98,18 @@ impl Table {
         Self::Maglev(table.into())
     }
 
-    /// The hosts for a hash, the first choice first; may repeat itself.
-    pub(super) fn walk(&self, hash: u64) -> impl Iterator<Item = usize> {
+    /// The hosts for a hash, the first choice first; may repeat itself. Later attempts begin elsewhere.
+    pub(super) fn walk(&self, hash: u64, attempt: u32) -> impl Iterator<Item = usize> {
         let (start, length) = match self {
-            Self::Ring(points) => (points.partition_point(|(point, _)| *point < hash), points.len()),
+            Self::Ring(points) => {
+                let first = points.partition_point(|(point, _)| *point < hash);
+                // Past the last point is the first one.
+                let first = if first == points.len() { 0 } else { first };
+                (first + attempt as usize, points.len())
+            }
             Self::Maglev(table) => {
                 let length = table.len();
+                let hash = hash ^ u64::from(attempt).wrapping_neg();
                 (usize::try_from(hash % (length as u64).max(1)).unwrap_or(0), length)
             }
         };

@@ -213,6 +213,20 @@ fn retries_avoid_what_was_tried() {
     for _ in 0..30 {
         assert_ne!(last(&balancer.choose(&all, &context, || 0).unwrap()), 1);
     }
+    for policy in [
+        LbPolicy::RingHash {
+            minimum_ring_size: 1024,
+            maximum_ring_size: 4096,
+            function: HashFunction::XxHash,
+        },
+        LbPolicy::Maglev { table_size: 65537 },
+    ] {
+        let mut balancer = Balancer::new(policy, CommonLb::default());
+        for hash in (0..u64::MAX).step_by(1 << 58) {
+            let context = Context { hash: Some(hash), attempts: 20, ..context };
+            assert_ne!(last(&balancer.choose(&all, &context, || 0).unwrap()), 1);
+        }
+    }
     // Better one that was tried than none.
     let one = endpoints(&[&[H]]);
     assert_eq!(last(&balancer.choose(&one, &context, || 0).unwrap()), 1);
