@@ -109,6 +109,8 @@ cases! {
     retry_edges,
     hedges,
     ends,
+    upstream,
+    upstream_odd,
     names,
     strict,
 }

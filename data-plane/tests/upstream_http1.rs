@@ -99,7 +99,7 @@ fn bad_framing_is_a_protocol_error() {
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
         "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\nx: a\n\n",
+        "HTTP/1.1 200 OK\rx: a\r\r",
         "not HTTP at all",
     ] {
         let upstream = Upstream::answers(answer);

@@ -369,6 +369,8 @@ pub struct UpstreamHttp {
     pub max_requests_per_connection: Option<u32>,
     /// How many response headers; 100 by default.
     pub max_response_headers_count: usize,
+    /// How large they may be; 80 KiB over HTTP/1 and 60 KiB over HTTP/2 by default.
+    pub max_response_headers_kb: Option<u32>,
     /// Whether the request's host is the SNI.
     pub auto_sni: bool,
     /// Whether the server's certificate must be for that host.

@@ -13,6 +13,7 @@ use socket2::TcpKeepalive;
 use super::Cluster;
 use crate::access_log;
 use crate::http::exchange::Exchange;
+use crate::http1;
 use crate::net::proxy_protocol::{self, Tlv, Version};
 use crate::net::socket::ConnectOptions;
 use crate::pool::PoolOptions;
@@ -260,14 +261,21 @@ pub(super) fn connector(
             stream_window: http2.initial_stream_window_size,
             connection_window: http2.initial_connection_window_size,
             header_table: http2.hpack_table_size,
+            header_list: Some(config.http.max_response_headers_kb.unwrap_or(60) * 1024),
             keepalive: http2.keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
         },
-        max_headers: config.http.max_response_headers_count,
+        limits: limits(config),
         header_case: config.http.http1.header_case,
         spelled: key.spelled,
         counts: cluster.tls_counts().clone(),
         worker: worker.clone(),
     }
+}
+
+/// How large heads of responses over HTTP/1 may be.
+fn limits(config: &Config) -> http1::Limits {
+    let kib = config.http.max_response_headers_kb.unwrap_or(80) as usize;
+    http1::Limits { headers: config.http.max_response_headers_count, bytes: kib * 1024 }
 }
 
 /// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.
@@ -288,7 +296,7 @@ pub(crate) fn tcp_connector(
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
         http2: Http2Options::default(),
-        max_headers: config.http.max_response_headers_count,
+        limits: limits(config),
         header_case: config.http.http1.header_case,
         spelled: false,
         counts: cluster.tls_counts().clone(),

@@ -221,7 +221,7 @@ impl ResponseBody {
         let malformed = match error {
             BodyError::Codec(error) => is_malformed(error),
             BodyError::Http1(http1::Error::Invalid(_)) => true,
-            BodyError::Http1(http1::Error::Closed | http1::Error::Io(_)) => false,
+            BodyError::Http1(http1::Error::Closed | http1::Error::Partial | http1::Error::Io(_)) => false,
             BodyError::Http1(http1::Error::Interrupted | http1::Error::Body(_)) | BodyError::Reset(_) => {
                 return Failure::of_codec(error, false);
             }

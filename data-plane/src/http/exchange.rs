@@ -337,7 +337,10 @@ impl Exchange {
             info.timing.last_downstream_tx = Some(now);
         } else {
             info.flag(ResponseFlag::DownstreamConnectionTermination);
-            info.code_details.get_or_insert(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+            let begun = info.code_details.as_deref() == Some(details::VIA_UPSTREAM) && !connection.http2;
+            if begun || info.code_details.is_none() {
+                info.code_details = Some(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+            }
             manager.stats.inc(stats::downstream_rq_rx_reset);
             if !connection.http2 {
                 info.downstream.state.life.end();

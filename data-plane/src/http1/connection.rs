@@ -19,7 +19,7 @@ use super::decode::{Decoder, Part};
 use super::encode::{self, Delimiter, Size, Spelling};
 use super::error::Error;
 use super::framing::{self, Asked, Framing};
-use super::head::{Head, HeadReader};
+use super::head::{Head, HeadReader, Limits};
 use super::interrupt::Interrupt;
 use super::outgoing::Outgoing;
 use crate::http::body::Body;
@@ -34,8 +34,8 @@ const MIN_READ: usize = 1024;
 /// How a connection is spoken to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// As many headers as a response may have.
-    pub(crate) max_headers: usize,
+    /// How large a response's head may be.
+    pub(crate) limits: Limits,
     pub(crate) spelling: Spelling,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Connection {
     send_failed: Option<Error>,
     /// The upstream keeps the connection after this response.
     keeps_alive: bool,
+    /// What it says is the reason if not.
+    says_last: bool,
     /// The upstream sends no more.
     ended: bool,
     /// The exchanges so far.
@@ -118,6 +120,7 @@ impl Connection {
             sender: None,
             send_failed: None,
             keeps_alive: true,
+            says_last: false,
             ended: false,
             exchange: 0,
         }
@@ -233,7 +236,7 @@ impl Connection {
 
     /// Whether this response is the connection's last, as its upstream says.
     pub(crate) fn is_last(&self) -> bool {
-        !self.keeps_alive
+        self.says_last
     }
 
     /// The bytes of a connection that speaks another protocol now.
@@ -251,7 +254,7 @@ impl Connection {
         loop {
             if !self.input.is_empty() {
                 while let Some(mut head) =
-                    self.heads.next(&mut self.input, self.options.max_headers, &mut self.spare)?
+                    self.heads.next(&mut self.input, self.options.limits, &mut self.spare)?
                 {
                     let framing = framing::of(&mut head, asked)?;
                     if framing != Framing::Interim {
@@ -260,7 +263,8 @@ impl Connection {
                 }
             }
             match self.poll_fill(context)? {
-                Poll::Ready(0) => return Poll::Ready(Err(Error::Closed)),
+                Poll::Ready(0) if self.input.is_empty() => return Poll::Ready(Err(Error::Closed)),
+                Poll::Ready(0) => return Poll::Ready(Err(Error::Partial)),
                 Poll::Ready(_) => {}
                 // Who takes no more has nothing to say if it says nothing. Of a socket the end is heard soon; what
                 // it said before that is an answer.
@@ -273,9 +277,9 @@ impl Connection {
     }
 
     fn respond(&mut self, head: Head, framing: Framing) -> Response<()> {
-        self.keeps_alive =
-            framing != Framing::Switched && framing != Framing::UntilClose && framing::keeps_alive(&head);
-        self.reading = Reading::Body(Decoder::new(framing, self.options.max_headers));
+        self.says_last = !framing::keeps_alive(&head, framing);
+        self.keeps_alive = !self.says_last && !matches!(framing, Framing::Switched | Framing::UntilClose);
+        self.reading = Reading::Body(Decoder::new(framing, self.options.limits));
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use super::chunked::{self, Chunked};
 use super::error::{Error, Invalid};
 use super::framing::Framing;
+use super::head::Limits;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -24,11 +25,11 @@ pub(crate) enum Part {
 }
 
 impl Decoder {
-    pub(crate) fn new(framing: Framing, max_trailers: usize) -> Self {
+    pub(crate) fn new(framing: Framing, trailers: Limits) -> Self {
         match framing {
             Framing::Length(0) | Framing::Interim | Framing::Switched => Self::Ended,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunked::new(max_trailers)),
+            Framing::Chunked => Self::Chunked(Chunked::new(trailers)),
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -67,7 +68,7 @@ impl Decoder {
                     chunked::Step::More | chunked::Step::End => None,
                 };
                 // The last part is to be known as the last.
-                if chunked.ends_here(input)? {
+                if chunked.ends_here(input) {
                     *self = Self::Ended;
                 }
                 return Ok(part);

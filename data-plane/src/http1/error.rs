@@ -10,6 +10,9 @@ pub(crate) enum Error {
     /// The upstream ended the connection before the response was complete.
     #[error("connection closed before the response was complete")]
     Closed,
+    /// The same, in the middle of its head.
+    #[error("connection closed in the middle of a response's head")]
+    Partial,
     /// The socket or TLS.
     #[error("connection error: {0}")]
     Io(#[from] io::Error),
@@ -27,7 +30,7 @@ pub(crate) enum Error {
 /// What is wrong with the bytes of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
-    #[error("a line does not end in CRLF")]
+    #[error("a line does not end where it should")]
     LineEnd,
     #[error("the status line or a header is malformed")]
     Head,

@@ -46,7 +46,7 @@ pub(crate) enum Framing {
 pub(crate) fn of(head: &mut Head, asked: Asked) -> Result<Framing, Invalid> {
     let chunked = is_chunked(&head.headers)?;
     let length = content_length(&head.headers)?;
-    if chunked && (length.is_some() || head.version == Version::HTTP_10) {
+    if chunked && length.is_some() {
         return Err(Invalid::TransferEncoding);
     }
     let status = head.status;
@@ -70,8 +70,12 @@ pub(crate) fn of(head: &mut Head, asked: Asked) -> Result<Framing, Invalid> {
 }
 
 /// Whether the upstream keeps the connection after this response.
-pub(crate) fn keeps_alive(head: &Head) -> bool {
+pub(crate) fn keeps_alive(head: &Head, framing: Framing) -> bool {
     let mut alive = head.version == Version::HTTP_11;
+    // HTTP/1.0 has no chunks: whoever sends them so may not know what they are.
+    if !alive && framing == Framing::Chunked {
+        return false;
+    }
     for name in [CONNECTION, PROXY_CONNECTION] {
         for value in head.headers.get_all(name) {
             for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {

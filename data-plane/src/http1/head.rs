@@ -1,7 +1,7 @@
 //! A response's head: finds its end as bytes come, and takes it apart.
 //!
-//! Every line ends in CRLF. A bare CR or LF, a folded line or a space before a colon is no head: readers differ in what
-//! they make of those.
+//! A line ends in CRLF or, as RFC 9112 §2.2 lets it and Envoy takes it, in LF: what goes on is written anew. A bare CR, a
+//! folded line or a space before a colon is no head: readers differ in what they make of those.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
@@ -9,14 +9,18 @@ use memchr::memchr_iter;
 
 use super::error::Invalid;
 
-/// As large as a head may be, and the trailers.
-pub(crate) const MAX_HEAD: usize = 64 * 1024;
-
 /// How a head begins.
 const VERSION: &[u8] = b"HTTP/1.";
 
 /// Headers that are parsed without allocating: as many as Envoy takes by default.
 const USUAL_HEADERS: usize = 100;
+
+/// How large a head may be, and the trailers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) headers: usize,
+    pub(crate) bytes: usize,
+}
 
 /// A response's head.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,22 +42,19 @@ pub(crate) struct EndOfLines {
 
 impl EndOfLines {
     /// How long the block is, its empty line included; `None` if more must come.
-    pub(crate) fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Invalid> {
+    pub(crate) fn find(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Invalid> {
         let from = self.seen;
         for at in memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()) {
             let end = from + at;
-            let length = end - self.line;
-            if length == 0 || bytes[end - 1] != b'\r' {
-                return Err(Invalid::LineEnd);
-            }
+            let empty = end == self.line || (end == self.line + 1 && bytes[self.line] == b'\r');
             self.line = end + 1;
-            if length == 1 {
+            if empty {
                 *self = Self::default();
-                return Ok(Some(end + 1));
+                return if end >= limit { Err(Invalid::HeadTooLarge) } else { Ok(Some(end + 1)) };
             }
         }
         self.seen = bytes.len();
-        if bytes.len() > MAX_HEAD { Err(Invalid::HeadTooLarge) } else { Ok(None) }
+        if bytes.len() > limit { Err(Invalid::HeadTooLarge) } else { Ok(None) }
     }
 }
 
@@ -71,13 +72,13 @@ impl HeadReader {
     pub(crate) fn next(
         &mut self,
         input: &mut BytesMut,
-        max_headers: usize,
+        limits: Limits,
         map: &mut HeaderMap,
     ) -> Result<Option<Head>, Invalid> {
-        if let Some(length) = self.end.find(input)? {
+        if let Some(length) = self.end.find(input, limits.bytes)? {
             self.checked = 0;
             let block = input.split_to(length).freeze();
-            return parse(&block, max_headers, std::mem::take(map)).map(Some);
+            return parse(&block, limits.headers, std::mem::take(map)).map(Some);
         }
         let start = &input[..input.len().min(VERSION.len())];
         if !VERSION.starts_with(start) {
@@ -86,7 +87,7 @@ impl HeadReader {
         // The number of lines is bounded, and so is the work.
         if self.end.line > self.checked {
             self.checked = self.end.line;
-            check(&input[..self.checked], max_headers)?;
+            check(&input[..self.checked], limits.headers)?;
         }
         Ok(None)
     }
@@ -95,16 +96,19 @@ impl HeadReader {
 /// Whether these lines may be the first of a head.
 fn check(lines: &[u8], max_headers: usize) -> Result<(), Invalid> {
     let mut space = vec![httparse::EMPTY_HEADER; max_headers];
-    httparse::Response::new(&mut space).parse(lines).map_err(invalid)?;
+    parser().parse_response(&mut httparse::Response::new(&mut space), lines).map_err(invalid)?;
     Ok(())
+}
+
+fn parser() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
+    config
 }
 
 /// Takes a head apart whose end was found. The map's allocation is used; what stands in it is not.
 fn parse(block: &Bytes, max_headers: usize, mut map: HeaderMap) -> Result<Head, Invalid> {
     map.clear();
-    if block.len() > MAX_HEAD {
-        return Err(Invalid::HeadTooLarge);
-    }
     if max_headers <= USUAL_HEADERS {
         let mut space = [const { std::mem::MaybeUninit::uninit() }; USUAL_HEADERS];
         parse_into(block, &mut space[..max_headers], map)
@@ -120,9 +124,7 @@ fn parse_into<'a>(
     mut map: HeaderMap,
 ) -> Result<Head, Invalid> {
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut response, block, space)
-        .map_err(invalid)?;
+    let parsed = parser().parse_response_with_uninit_headers(&mut response, block, space).map_err(invalid)?;
     if parsed != httparse::Status::Complete(block.len()) {
         return Err(Invalid::Head);
     }

@@ -3,11 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::MAX_HEAD;
 use super::decode::{Decoder, Part};
 use super::error::Invalid;
 use super::framing::{self, Asked, Framing};
-use super::head::HeadReader;
+use super::head::{HeadReader, Limits};
+
+/// As Envoy bounds them.
+pub(super) const LIMITS: Limits = Limits { headers: 100, bytes: 80 * 1024 };
 
 /// What became of the bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(crate) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, asked: Asked)
         if reader.advance().is_err() {
             return Outcome::Refused;
         }
-        assert!(reader.input.len() <= MAX_HEAD + piece.len(), "{} bytes are kept", reader.input.len());
+        assert!(reader.input.len() <= LIMITS.bytes + piece.len(), "{} bytes are kept", reader.input.len());
     }
     reader.outcome()
 }
@@ -71,14 +73,14 @@ impl Reader {
             if self.input.is_empty() {
                 return Ok(());
             }
-            let Some(mut head) = self.heads.next(&mut self.input, 100, &mut HeaderMap::new())? else {
+            let Some(mut head) = self.heads.next(&mut self.input, LIMITS, &mut HeaderMap::new())? else {
                 return Ok(());
             };
             let framing = framing::of(&mut head, self.asked)?;
             if framing != Framing::Interim {
                 self.response = Some(Response {
                     status: head.status.as_u16(),
-                    decoder: Decoder::new(framing, 100),
+                    decoder: Decoder::new(framing, LIMITS),
                     body: BytesMut::new(),
                     trailers: 0,
                     rest: 0,

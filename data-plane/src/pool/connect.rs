@@ -69,8 +69,8 @@ pub(crate) struct Connector {
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
     pub(crate) http2: Http2Options,
-    /// How many headers a response may have.
-    pub(crate) max_headers: usize,
+    /// How large a response's head may be over HTTP/1.
+    pub(crate) limits: http1::Limits,
     /// How names of headers are spelled over HTTP/1.
     pub(crate) header_case: HeaderCase,
     /// They are spelled as one of both sides does.
@@ -93,6 +93,8 @@ pub(crate) struct Http2Options {
     pub(crate) stream_window: Option<u32>,
     pub(crate) connection_window: Option<u32>,
     pub(crate) header_table: Option<u32>,
+    /// How large a response's headers may be.
+    pub(crate) header_list: Option<u32>,
     /// How often a ping is sent, and how long its answer may take.
     pub(crate) keepalive: Option<(Duration, Duration)>,
 }
@@ -137,6 +139,9 @@ impl Connector {
                 .initial_stream_window_size(self.http2.stream_window)
                 .initial_connection_window_size(self.http2.connection_window)
                 .header_table_size(self.http2.header_table);
+            if let Some(limit) = self.http2.header_list {
+                builder.max_header_list_size(limit);
+            }
             if let Some((interval, timeout)) = self.http2.keepalive {
                 builder.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
             }
@@ -144,7 +149,7 @@ impl Connector {
             Ok(Established::Http2 { send, connection, info })
         } else if self.spelled {
             let abort = abort.clone();
-            let options = (self.max_headers, self.header_case);
+            let options = (self.limits, self.header_case);
             let spelled = Spelled::new(stream, options, info.clone(), abort);
             let spelled = spelled.await.map_err(failed)?;
             Ok(Established::Spelled { spelled, info })
@@ -157,7 +162,7 @@ impl Connector {
     pub(super) fn http1(&self) -> http1::Options {
         let proper = self.header_case.is_proper();
         let spelling = if proper { http1::Spelling::Proper } else { http1::Spelling::Lower };
-        http1::Options { max_headers: self.max_headers, spelling }
+        http1::Options { limits: self.limits, spelling }
     }
 
     /// Connects to the host, by the first of its addresses that answers: the next one is tried when one fails or is

@@ -57,7 +57,8 @@ impl Ending {
     /// It serves no other request, whoever said what before.
     pub(super) fn left(&self, left: Left) {
         match left {
-            Left::ByPeer => self.ended_by(By::Peer),
+            // A body that ends with its connection: its end came first.
+            Left::ByPeer => self.was_ended_by(By::Peer),
             Left::ByUs => self.ended_by(By::Us),
             Left::Unasked => {
                 self.ended_by(By::Us);
@@ -78,7 +79,7 @@ impl Ending {
         };
         self.busy.set(!unsent);
         self.by.set(Some(if ours || malformed { By::Us } else { By::Peer }));
-        if malformed {
+        if malformed || matches!(error, BodyError::Http1(http1::Error::Partial)) {
             self.broken();
         }
     }

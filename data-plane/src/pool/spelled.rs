@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Facts;
 use crate::http::body::Body;
-use crate::http1::MAX_HEAD;
+use crate::http1::Limits;
 use crate::net::Stream;
 
 /// As many headers as the codec takes without allocating.
 const USUAL_HEADERS: usize = 100;
+
+/// The codec has at least so much.
+const MIN_BUFFER: usize = 8 * 1024;
 
 /// See the module's documentation.
 pub(crate) struct Spelled {
@@ -31,17 +34,17 @@ pub(crate) struct Spelled {
 impl Spelled {
     pub(super) async fn new(
         stream: Stream,
-        (max_headers, case): (usize, HeaderCase),
+        (limits, case): (Limits, HeaderCase),
         facts: Facts,
         abort: CancellationToken,
     ) -> Result<Self, hyper::Error> {
         let mut builder = http1::Builder::new();
         builder
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(limits.bytes.max(MIN_BUFFER))
             .preserve_header_case(case.is_kept())
             .title_case_headers(case.is_proper());
-        if max_headers != USUAL_HEADERS {
-            builder.max_headers(max_headers);
+        if limits.headers != USUAL_HEADERS {
+            builder.max_headers(limits.headers);
         }
         let (send, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let codec = Supervised::spawn_local(async move {

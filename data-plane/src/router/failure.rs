@@ -65,7 +65,7 @@ impl Failure {
     pub(crate) fn of_codec(error: &BodyError, unsent: bool) -> Self {
         match error {
             BodyError::Codec(error) => Self::of_hyper(error, unsent),
-            BodyError::Http1(http1::Error::Invalid(_)) => Self::Protocol,
+            BodyError::Http1(http1::Error::Invalid(_) | http1::Error::Partial) => Self::Protocol,
             BodyError::Http1(http1::Error::Body(_)) => Self::Downstream,
             BodyError::Http1(_) | BodyError::Reset(_) => Self::Terminated { started: !unsent },
         }

@@ -566,7 +566,7 @@ fn respond(
             lease.give_up();
         }
         let told = hop::strip_response(response.headers_mut()) == hop::Last::Yes;
-        if told || (response.version() == http::Version::HTTP_10 && lease.is_last()) {
+        if told || lease.is_last() {
             lease.note_close();
         }
     }

@@ -110,6 +110,36 @@ fn try_one(stream: &mut TcpStream, request: &Request, wanted: &str) -> std::io::
     Ok(true)
 }
 
+/// Says what a request wants to hear: `|` is a line's end, `%0a` a byte, `<a*9>` many of one, and `@` a pause.
+fn say(stream: &mut TcpStream, text: &str) -> std::io::Result<()> {
+    for (at, part) in text.split('@').enumerate() {
+        if at > 0 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut bytes = Vec::new();
+        let mut rest = part;
+        while let Some(first) = rest.chars().next() {
+            let many = rest.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+            if let Some((one, count)) = many.and_then(|(what, _)| what.split_once('*')) {
+                bytes.extend(one.replace('|', "\r\n").repeat(count.parse().unwrap()).into_bytes());
+                rest = &rest[one.len() + count.len() + 3..];
+                continue;
+            }
+            rest = &rest[first.len_utf8()..];
+            match first {
+                '|' => bytes.extend(b"\r\n"),
+                '%' => {
+                    bytes.push(u8::from_str_radix(&rest[..2], 16).unwrap());
+                    rest = &rest[2..];
+                }
+                other => bytes.extend(other.to_string().bytes()),
+            }
+        }
+        stream.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
 fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = Request::read(&mut reader)? {
@@ -117,6 +147,12 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         let wanted = request.header("x-want").map(|line| format!("{line}\r\n")).unwrap_or_default();
         let mut parts = request.path().trim_start_matches('/').split(['/', '?']);
         match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+            ("say", _) => {
+                say(&mut stream, request.header("x-say").unwrap_or_default())?;
+                if request.header("x-then") == Some("close") {
+                    return Ok(());
+                }
+            }
             ("status", status) => respond(&mut stream, &format!("{status} Whatever"), &wanted, b"status")?,
             ("tries", _) => {
                 if !try_one(&mut stream, &request, &wanted)? {

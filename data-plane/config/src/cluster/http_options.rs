@@ -177,6 +177,7 @@ fn build(
         max_stream_duration: common.max_stream_duration,
         max_requests_per_connection: common.max_requests_per_connection,
         max_response_headers_count: common.max_headers_count,
+        max_response_headers_kb: common.max_response_headers_kb,
         auto_sni,
         auto_san_validation,
         override_auto_sni_header: match override_auto_sni_header.as_str() {

@@ -108,7 +108,13 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     );
 
     let common = cx.within("common_http_protocol_options", |cx| {
-        protocol::common(cx, common_http_protocol_options.unwrap_or_default())
+        let options = common_http_protocol_options.unwrap_or_default();
+        cx.ignore(
+            "max_response_headers_kb",
+            &options.max_response_headers_kb,
+            "it bounds what clusters answer",
+        );
+        protocol::common(cx, options)
     });
     let options = access_log_options.unwrap_or_default();
     cx.refuse(

@@ -15,6 +15,7 @@ pub(crate) struct Common {
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
     pub(crate) max_headers_count: usize,
+    pub(crate) max_response_headers_kb: Option<u32>,
     pub(crate) max_requests_per_connection: Option<u32>,
     pub(crate) underscores: Underscores,
 }
@@ -31,7 +32,10 @@ pub(crate) fn common(cx: &mut Cx<'_>, value: pb::core::HttpProtocolOptions) -> C
         headers_with_underscores_action,
         max_requests_per_connection,
     } = value;
-    cx.ignore("max_response_headers_kb", &max_response_headers_kb, "the codec's own limit holds");
+    let max_response_headers_kb = max_response_headers_kb.map(|value| value.value);
+    if max_response_headers_kb.is_some_and(|value| !(1..=8192).contains(&value)) {
+        cx.error("max_response_headers_kb", "it must be between 1 and 8192");
+    }
     Common {
         max_connection_duration_jitter: values::percent(
             cx,
@@ -43,6 +47,7 @@ pub(crate) fn common(cx: &mut Cx<'_>, value: pb::core::HttpProtocolOptions) -> C
         max_connection_duration: values::limit(cx, "max_connection_duration", max_connection_duration, None),
         max_stream_duration: values::limit(cx, "max_stream_duration", max_stream_duration, None),
         max_headers_count: values::u32_or(max_headers_count, 100) as usize,
+        max_response_headers_kb,
         max_requests_per_connection: max_requests_per_connection
             .map(|value| value.value)
             .filter(|limit| *limit > 0),
