@@ -99,7 +99,7 @@ fn bad_framing_is_a_protocol_error() {
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx",
         "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\rx: a\r\r",
+        "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
         "not HTTP at all",
     ] {
         let upstream = Upstream::answers(answer);
@@ -319,6 +319,55 @@ fn both_directions_stream_at_once() {
         let mut back = vec![0; chunk.len()];
         stream.read_exact(&mut back).unwrap();
         assert_eq!(String::from_utf8(back).unwrap(), chunk);
+    }
+}
+
+#[test]
+fn a_request_goes_on_while_nobody_reads_its_response() {
+    const SIZE: usize = 16 << 20;
+    let upstream = Upstream::start(|stream, _| {
+        head(stream);
+        let mut answer = stream.try_clone().unwrap();
+        let write = std::thread::spawn(move || {
+            answer.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n").as_bytes())?;
+            answer.write_all(&vec![b'a'; SIZE])
+        });
+        assert_eq!(std::io::copy(&mut stream.take(SIZE as u64), &mut std::io::sink()).unwrap(), SIZE as u64);
+        write.join().unwrap().unwrap();
+    });
+    let proxy = before(&upstream, "", "");
+    let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {SIZE}\r\n\r\n").as_bytes())
+        .unwrap();
+    // All of it, before anything of the response is read.
+    stream.write_all(&vec![b'b'; SIZE]).unwrap();
+    assert!(head(&mut stream).starts_with("http/1.1 200 "));
+    let mut body = vec![0; SIZE];
+    stream.read_exact(&mut body).unwrap();
+    assert!(body.iter().all(|byte| *byte == b'a'));
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn what_was_said_before_the_connection_broke_is_the_answer() {
+    let upstream = Upstream::start(|stream, _| {
+        head(stream);
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno")
+            .unwrap();
+        // What it has not read makes this a reset.
+    });
+    let proxy = before(&upstream, "", "");
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n");
+        let _ = stream.write_all(&[b'b'; 300_000]);
+        let answer = head(&mut stream);
+        assert!(answer.starts_with("http/1.1 413 "), "{answer}");
     }
 }
 
