@@ -1,7 +1,8 @@
 //! Headers that speak of one connection and must not cross to the next.
 
-use http::header::{CONNECTION, EXPECT, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, EXPECT, Entry, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
 
 use super::scan::Present;
 
@@ -55,10 +56,7 @@ pub(crate) enum Last {
 
 /// Strips a response.
 pub(crate) fn strip_response(headers: &mut HeaderMap) -> Last {
-    let present = Present::of(headers);
-    let last = if present.connection && names(headers, "close") { Last::Yes } else { Last::No };
-    strip(headers, present);
-    last
+    strip(headers, Present::of(headers))
 }
 
 /// What an upgrade asks to become.
@@ -69,17 +67,17 @@ pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     headers.get(UPGRADE)?.to_str().ok().map(ToOwned::to_owned)
 }
 
-fn strip(headers: &mut HeaderMap, present: Present) {
-    if present.connection
-        && let Some(connection) = headers.remove(CONNECTION)
-    {
-        for name in connection.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            let kept = ["close", "keep-alive", "upgrade", "te", "host"];
-            if !name.is_empty()
-                && !kept.iter().any(|kept| is_name(name, kept))
-                && let Ok(name) = HeaderName::from_bytes(name)
-            {
-                headers.remove(name);
+fn strip(headers: &mut HeaderMap, present: Present) -> Last {
+    let mut last = Last::No;
+    if present.connection {
+        let values = match headers.entry(CONNECTION) {
+            Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+            Entry::Vacant(_) => SmallVec::<[HeaderValue; 1]>::new(),
+        };
+        for value in values {
+            // What most say.
+            if value != "keep-alive" && strip_named(headers, value.as_bytes()) == Last::Yes {
+                last = Last::Yes;
             }
         }
     }
@@ -92,6 +90,23 @@ fn strip(headers: &mut HeaderMap, present: Present) {
     for (_, name) in others.into_iter().filter(|(present, _)| *present) {
         headers.remove(name);
     }
+    last
+}
+
+/// Strips what a `connection` header names, and says whether it names `close`.
+fn strip_named(headers: &mut HeaderMap, names: &[u8]) -> Last {
+    let mut last = Last::No;
+    for name in names.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        let kept = ["keep-alive", "upgrade", "te", "host"];
+        if is_name(name, "close") {
+            last = Last::Yes;
+        } else if !kept.iter().any(|kept| is_name(name, kept))
+            && let Ok(name) = HeaderName::from_bytes(name)
+        {
+            headers.remove(name);
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -112,6 +127,21 @@ mod tests {
         let present = Present::of(&map);
         strip_request(&mut map, present);
         assert_eq!(map, headers(&[("te", "trailers")]));
+    }
+
+    #[test]
+    fn a_response_says_whether_it_is_the_last() {
+        let last = |pairs: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.append(*name, http::HeaderValue::from_static(value));
+            }
+            let last = strip_response(&mut map);
+            (last, map)
+        };
+        assert_eq!(last(&[("connection", "keep-alive"), ("a", "1")]), (Last::No, headers(&[("a", "1")])));
+        let twice = [("connection", "keep-alive"), ("connection", "a, Close"), ("a", "1"), ("upgrade", "x")];
+        assert_eq!(last(&twice), (Last::Yes, HeaderMap::new()));
     }
 
     #[test]

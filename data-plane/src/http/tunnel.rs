@@ -83,13 +83,14 @@ impl Tunnel {
         let upstream_resets = lease.as_ref().is_some_and(|lease| !lease.is_http2());
         if matches!(end, Some(Ok(End::Finished))) {
             let resets = upstream_resets && exchange.connection.http2;
-            let parting = async {
+            let downstream = async {
                 // A stream that is dropped without its end is reset.
                 if !resets {
                     let _ = downstream.shutdown().await;
                 }
-                let _ = upstream.shutdown().await;
             };
+            // Neither waits for the other: a client may take its time to close.
+            let parting = async { tokio::join!(downstream, upstream.shutdown()) };
             let _ = tokio::time::timeout(PARTING, parting).await;
         }
         note_end(&exchange, &progress, end, upstream_resets);

@@ -1,12 +1,10 @@
 //! How a response's body is delimited, by RFC 9112 §6.3, and whether its connection may serve another request.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::error::Invalid;
-use super::head::Head;
-
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use super::head::{Head, PROXY_CONNECTION};
 
 /// What a request's method says of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +42,8 @@ pub(crate) enum Framing {
 
 /// Which body follows the head. `content-length: 0` is taken from responses that must not have it, as Envoy does.
 pub(crate) fn of(head: &mut Head, asked: Asked) -> Result<Framing, Invalid> {
-    let chunked = is_chunked(&head.headers)?;
-    let length = content_length(&head.headers)?;
+    let chunked = head.present.coding && is_chunked(&head.headers)?;
+    let length = if head.present.length { content_length(&head.headers)? } else { None };
     if chunked && length.is_some() {
         return Err(Invalid::TransferEncoding);
     }
@@ -75,6 +73,9 @@ pub(crate) fn keeps_alive(head: &Head, framing: Framing) -> bool {
     // HTTP/1.0 has no chunks: whoever sends them so may not know what they are.
     if !alive && framing == Framing::Chunked {
         return false;
+    }
+    if !head.present.connection {
+        return alive;
     }
     for name in [CONNECTION, PROXY_CONNECTION] {
         for value in head.headers.get_all(name) {

@@ -4,10 +4,13 @@
 //! folded line or a space before a colon is no head: readers differ in what they make of those.
 
 use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use memchr::memchr_iter;
 
 use super::error::Invalid;
+
+pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// How a head begins.
 const VERSION: &[u8] = b"HTTP/1.";
@@ -28,6 +31,24 @@ pub(crate) struct Head {
     pub(crate) version: Version,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    pub(super) present: Present,
+}
+
+/// Which of the headers there are that delimit a message or speak of its connection: mostly one, and looking up the others
+/// would cost more than noting it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Present {
+    pub(super) length: bool,
+    pub(super) coding: bool,
+    pub(super) connection: bool,
+}
+
+impl Present {
+    fn note(&mut self, name: &HeaderName) {
+        self.length |= name == CONTENT_LENGTH;
+        self.coding |= name == TRANSFER_ENCODING;
+        self.connection |= name == CONNECTION || name == PROXY_CONNECTION;
+    }
 }
 
 /// Looks for the empty line that ends a block of lines. It remembers how far it looked, so that a block which comes byte
@@ -136,10 +157,13 @@ fn parse_into<'a>(
     let code = response.code.ok_or(Invalid::Head)?;
     let status = StatusCode::from_u16(code).map_err(|_| Invalid::Head)?;
     map.reserve(response.headers.len());
+    let mut present = Present::default();
     for header in &*response.headers {
-        append(&mut map, block, header)?;
+        let name = name_of(header)?;
+        present.note(&name);
+        append(&mut map, block, name, header)?;
     }
-    Ok(Head { version, status, headers: map })
+    Ok(Head { version, status, headers: map, present })
 }
 
 /// Takes trailers apart, whose end was found: headers without a line before them.
@@ -149,7 +173,8 @@ pub(crate) fn parse_trailers(block: &Bytes, max_headers: usize) -> Result<Header
     match httparse::parse_headers(block, &mut space) {
         Ok(httparse::Status::Complete((length, headers))) if length == block.len() => {
             for header in headers {
-                append(&mut map, block, header).map_err(|_| Invalid::Trailers)?;
+                let added = name_of(header).and_then(|name| append(&mut map, block, name, header));
+                added.map_err(|_| Invalid::Trailers)?;
             }
             Ok(map)
         }
@@ -157,9 +182,17 @@ pub(crate) fn parse_trailers(block: &Bytes, max_headers: usize) -> Result<Header
     }
 }
 
+fn name_of(header: &httparse::Header<'_>) -> Result<HeaderName, Invalid> {
+    HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Invalid::Head)
+}
+
 /// The value stays where it is: it shares the block's memory.
-fn append(map: &mut HeaderMap, block: &Bytes, header: &httparse::Header<'_>) -> Result<(), Invalid> {
-    let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Invalid::Head)?;
+fn append(
+    map: &mut HeaderMap,
+    block: &Bytes,
+    name: HeaderName,
+    header: &httparse::Header<'_>,
+) -> Result<(), Invalid> {
     let value = if header.value.is_empty() {
         HeaderValue::from_static("")
     } else {

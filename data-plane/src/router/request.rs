@@ -240,6 +240,13 @@ fn prepare(
     mutate::rewrite(exchange, found, route, action, head);
 }
 
+/// As a header's value. Most are of one digit, which needs no memory of its own.
+fn small_number(number: u64) -> HeaderValue {
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let digit = usize::try_from(number).ok().and_then(|number| DIGITS.get(number));
+    digit.map_or_else(|| HeaderValue::from(number), |digit| HeaderValue::from_static(digit))
+}
+
 fn has_response_operations(found: &Found, route: &Route) -> bool {
     let weighted = found.weighted.as_deref();
     found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
@@ -579,7 +586,7 @@ fn respond(
     let ended = exchange.request_done.get() && upgrading == Upgrading::No;
     if ended && exchange.connection.manager.sends_envoy_headers() {
         let millis = u64::try_from(now.duration_since(start).as_millis()).unwrap_or(u64::MAX);
-        response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
+        response.headers_mut().insert(SERVICE_TIME, small_number(millis));
     }
     {
         let mut info = exchange.info.borrow_mut();
