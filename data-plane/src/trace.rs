@@ -13,9 +13,9 @@ mod zipkin;
 
 pub(crate) use context::set_sampled;
 pub use context::{Context, Propagation, SpanId, TraceId};
-pub(crate) use export::post;
 pub(crate) use export::run_all;
 pub use export::{Exporter, ExporterHandle, Exporters, Protocol as ExportProtocol, Running};
+pub(crate) use export::{TIMEOUT, post};
 pub use sampling::{Reason, Sampling};
 pub use span::{Kind, Span, Tracer, TracerOptions, Way};
 pub(crate) use span::{plan_tags, value as tag_value};

@@ -106,6 +106,7 @@ cases! {
     mirror,
     limits,
     retries,
+    settings,
     retry_edges,
     hedges,
     ends,

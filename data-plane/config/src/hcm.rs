@@ -152,6 +152,8 @@ pub struct Http1Options {
     pub enable_trailers: bool,
     /// Whether a body in chunks may have a length beside it, which is dropped.
     pub allow_chunked_length: bool,
+    /// Whether upstreams get whole URLs, as proxies do.
+    pub send_fully_qualified_url: bool,
     /// How header names are spelled.
     pub header_case: HeaderCase,
 }
@@ -163,6 +165,7 @@ impl Default for Http1Options {
             default_host_for_http_10: None,
             enable_trailers: false,
             allow_chunked_length: false,
+            send_fully_qualified_url: false,
             header_case: HeaderCase::Lower,
         }
     }

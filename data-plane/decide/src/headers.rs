@@ -3,6 +3,7 @@
 //! Pseudo-headers and `host` cannot be written this way: routes have rewrites for them.
 
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 
 use crate::format::{Attributes, Format, Missing};
 use crate::matcher::StringMatcher;
@@ -113,46 +114,51 @@ pub enum QueryMutation {
 }
 
 impl QueryMutation {
-    /// Carries it out on a path; `None` if nothing changes.
+    /// Carries it out on a path; `None` if nothing changes. Parameters come out in the order of their names, each with a
+    /// `=`, also those that stay.
     pub fn apply<A: Attributes + ?Sized>(&self, path: &str, attributes: &A) -> Option<String> {
         let (before, query) = path.split_once('?').unwrap_or((path, ""));
+        let query = query.strip_suffix('&').unwrap_or(query);
+        let pairs = query.split('&').filter(|_| !query.is_empty());
         let mut pairs: Vec<String> =
-            query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned).collect();
-        let is = |pair: &str, key: &str| {
-            let found = pair.split('=').next().unwrap_or_default();
-            percent_encoding::percent_decode_str(found).decode_utf8_lossy() == key
-        };
-        let count = pairs.len();
+            pairs.map(|pair| if pair.contains('=') { pair.to_owned() } else { format!("{pair}=") }).collect();
         match self {
-            Self::Remove(key) => {
-                pairs.retain(|pair| !is(pair, key));
-                if pairs.len() == count {
-                    return None;
-                }
-            }
+            Self::Remove(key) => pairs.retain(|pair| name_of(pair) != **key),
             Self::Add(key, value, action) => {
-                let there = pairs.iter().any(|pair| is(pair, key));
-                match (action, there) {
-                    (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => {
-                        return None;
-                    }
+                let there = pairs.iter().any(|pair| name_of(pair) == **key);
+                let add = match (action, there) {
+                    (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => false,
                     (AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists, true) => {
-                        pairs.retain(|pair| !is(pair, key));
+                        pairs.retain(|pair| name_of(pair) != **key);
+                        true
                     }
-                    _ => {}
+                    _ => true,
+                };
+                if add {
+                    let mut text = String::new();
+                    value.write(attributes, Missing::Empty, &mut text);
+                    pairs.push(format!("{}={}", encoded(key), encoded(&text)));
                 }
-                let mut text = String::new();
-                value.write(attributes, Missing::Empty, &mut text);
-                let encode =
-                    |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-                let key = encode(key).to_string().replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
-                let value =
-                    encode(&text).to_string().replace("%2D", "-").replace("%5F", "_").replace("%2E", ".");
-                pairs.push(format!("{key}={value}"));
             }
         }
-        Some(if pairs.is_empty() { before.to_owned() } else { format!("{before}?{}", pairs.join("&")) })
+        // Those of one name stay in their order.
+        pairs.sort_by(|a, b| name_of(a).cmp(&name_of(b)));
+        let changed = match pairs.is_empty() {
+            true => before.to_owned(),
+            false => format!("{before}?{}", pairs.join("&")),
+        };
+        (changed != path).then_some(changed)
     }
+}
+
+fn name_of(pair: &str) -> Cow<'_, str> {
+    let name = pair.split('=').next().unwrap_or_default();
+    percent_encoding::percent_decode_str(name).decode_utf8_lossy()
+}
+
+fn encoded(text: &str) -> String {
+    let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+    encoded.to_string().replace("%2D", "-").replace("%5F", "_").replace("%2E", ".")
 }
 
 /// One of them.
@@ -212,8 +218,6 @@ pub fn put(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, actio
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
     use crate::format::Operator;
 
@@ -259,12 +263,15 @@ mod tests {
         let check = |mutation: &QueryMutation, path: &str, expected: Option<&str>| {
             assert_eq!(mutation.apply(path, &Nothing).as_deref(), expected, "{mutation:?} {path}");
         };
-        check(&QueryMutation::Remove("k".into()), "/a?k=1&b&k=2", Some("/a?b"));
+        check(&QueryMutation::Remove("k".into()), "/a?k=1&b&k=2", Some("/a?b="));
+        check(&QueryMutation::Remove("k".into()), "/a?z=1&b&%61=c", Some("/a?%61=c&b=&z=1"));
+        check(&QueryMutation::Remove("k".into()), "/a?", Some("/a"));
         check(&QueryMutation::Remove("k".into()), "/a?k=1", Some("/a"));
         check(&QueryMutation::Remove("k".into()), "/a", None);
         check(&add(AppendAction::AppendIfExistsOrAdd), "/a?k=1", Some("/a?k=1&k=v%20w"));
         check(&add(AppendAction::AddIfAbsent), "/a?k=1", None);
-        check(&add(AppendAction::OverwriteIfExistsOrAdd), "/a?k=1&b", Some("/a?b&k=v%20w"));
+        check(&add(AppendAction::OverwriteIfExistsOrAdd), "/a?k=1&b", Some("/a?b=&k=v%20w"));
+        check(&add(AppendAction::AddIfAbsent), "/a?x&k", Some("/a?k=&x="));
         check(&add(AppendAction::OverwriteIfExists), "/a", None);
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use aggregate::{Aggregate, Member};
 pub use balancer::{Balancer, Context, Events, Forced, Override};
 pub use orca::{LoadReport, Reported, ReportedWeights};
-pub use overriding::{Metadata, OverrideHost, OverrideSource};
+pub use overriding::{Metadata, MetadataPath, OverrideHost, OverrideSource};
 pub use subset::{Criteria, Fallback, Selector, SelectorFallback, Subset, SubsetEvents};
 pub use zone::{LocalZone, ZoneEvent};
 
@@ -75,6 +75,14 @@ impl LbPolicy {
             Self::ClientSideWeightedRoundRobin(config) => Some(config),
             Self::OverrideHost(config) => config.fallback.reported_weights(),
             Self::Subset(config) => config.child.reported_weights(),
+            _ => None,
+        }
+    }
+
+    /// Where the host that was chosen is told, if it is.
+    pub fn selected_host_key(&self) -> Option<&MetadataPath> {
+        match self {
+            Self::OverrideHost(config) => config.selected.as_ref(),
             _ => None,
         }
     }

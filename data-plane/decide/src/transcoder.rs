@@ -4,7 +4,9 @@ mod message;
 mod split;
 mod status;
 mod template;
+mod unknown;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
@@ -52,6 +54,8 @@ pub struct Input {
     pub ignored: Vec<String>,
     /// All that are not known are passed over.
     pub ignore_unknown: bool,
+    /// All that are not known are told in the body's message, where that is a body as it is.
+    pub capture_unknown: bool,
     /// `+` means a space in queries.
     pub unescape_plus: bool,
     /// Enums may be written in lower case.
@@ -92,6 +96,8 @@ pub struct Call {
     binding: usize,
     /// Fields that path and query give.
     fields: Vec<(Vec<String>, String)>,
+    /// Query parameters that are no fields.
+    unknown: BTreeMap<String, Vec<String>>,
 }
 
 /// Why a request means no method.
@@ -213,6 +219,7 @@ impl Transcoder {
         let path = path.strip_prefix('/').unwrap_or(path);
         let (index, variables) = self.binding(method, path).ok_or(NoCall::UnknownMethod)?;
         let mut fields: Vec<_> = variables.into_iter().map(|(name, value)| (names(name), value)).collect();
+        let mut unknown = BTreeMap::<String, Vec<String>>::new();
         let input = self.methods[self.bindings[index].method].input();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -224,11 +231,15 @@ impl Transcoder {
                 .is_some_and(|path| path.last().is_some_and(message::is_settable));
             if known {
                 fields.push((names(&name), self.unescaped(value)));
-            } else if !self.input.ignore_unknown {
+            } else if self.input.ignore_unknown {
+                continue;
+            } else if self.input.capture_unknown {
+                unknown.entry(name).or_default().push(self.unescaped(value));
+            } else {
                 return Err(NoCall::UnknownQueryParameter(name));
             }
         }
-        Ok(Call { transcoder: Arc::clone(self), binding: index, fields })
+        Ok(Call { transcoder: Arc::clone(self), binding: index, fields, unknown })
     }
 
     fn binding(&self, method: &http::Method, path: &str) -> Option<(usize, Vec<(&str, String)>)> {
@@ -323,7 +334,8 @@ impl Call {
         let given = if !self.has_body() || (body.is_empty() && !self.takes_raw()) {
             None
         } else if self.takes_raw() {
-            Some(message::raw(&input, &self.binding().body, body, content_type)?)
+            let extensions = unknown::extensions(&self.unknown);
+            Some(message::raw(&input, &self.binding().body, (body, content_type), extensions)?)
         } else {
             Some(message::read(&input, &self.binding().body, body, options)?)
         };

@@ -196,7 +196,11 @@ async fn send(
                 Entry::Http(_) | Entry::Tcp(_) => None,
             });
             let request = otlp::export(resource, records.collect());
-            tokio::time::timeout(TIMEOUT, export(exporter, &target()?, request)).await?
+            let limit = match exporter {
+                OtelExporter::Http { timeout: Some(limit), .. } => *limit,
+                _ => TIMEOUT,
+            };
+            tokio::time::timeout(limit, export(exporter, &target()?, request)).await?
         }
     }
 }

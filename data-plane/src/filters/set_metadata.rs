@@ -24,6 +24,15 @@ impl HttpFilter for Filter {
     fn on_request<'a>(&'a self, request: Request<'a>) -> Flow<'a> {
         let mut info = request.exchange.info.borrow_mut();
         for entry in self.entries.iter() {
+            if let Some(message) = &entry.typed {
+                let there = info.dynamic_metadata.typed(&entry.namespace).is_some();
+                if there && !entry.allow_overwrite {
+                    self.stats.inc(stats::overwrite_denied);
+                } else {
+                    info.dynamic_metadata.set_typed(&entry.namespace, message.clone());
+                }
+            }
+            let Some(value) = &entry.value else { continue };
             let old = info.dynamic_metadata.get(&entry.namespace).and_then(Value::as_object);
             let merged = match old {
                 Some(_) if !entry.allow_overwrite => {
@@ -32,10 +41,10 @@ impl HttpFilter for Filter {
                 }
                 Some(old) => {
                     let mut merged = old.clone();
-                    merge(&mut merged, &entry.value);
+                    merge(&mut merged, value);
                     merged
                 }
-                None => entry.value.clone(),
+                None => value.clone(),
             };
             info.dynamic_metadata.merge(&entry.namespace, merged);
         }

@@ -174,14 +174,18 @@ impl Head {
         parts
     }
 
-    /// The head of the request that goes out over HTTP/2; `None` if its authority cannot be one.
-    pub(crate) fn http2_parts(&mut self, keep: Keep) -> Option<request::Parts> {
-        let authority = Authority::try_from(self.authority.as_bytes()).ok()?;
+    /// The target as a whole URL, as a proxy is asked; `None` if the authority cannot be one.
+    pub(crate) fn whole_url(&self) -> Option<Uri> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(if self.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
-        uri.authority = Some(authority);
+        uri.authority = Some(Authority::try_from(self.authority.as_bytes()).ok()?);
         uri.path_and_query = Some(self.path.clone());
-        let uri = Uri::from_parts(uri).ok()?;
+        Uri::from_parts(uri).ok()
+    }
+
+    /// The head of the request that goes out over HTTP/2; `None` if its authority cannot be one.
+    pub(crate) fn http2_parts(&mut self, keep: Keep) -> Option<request::Parts> {
+        let uri = self.whole_url()?;
         Some(self.parts(uri, Version::HTTP_2, keep))
     }
 

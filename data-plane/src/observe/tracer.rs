@@ -9,7 +9,7 @@ use sail_proxy_decide::fraction::Fraction;
 
 use super::Observers;
 use crate::stream_info::Direction;
-use crate::trace::{ExportProtocol, Exporter, Kind, Propagation, Sampling, Tracer, TracerOptions};
+use crate::trace::{ExportProtocol, Exporter, Kind, Propagation, Sampling, TIMEOUT, Tracer, TracerOptions};
 
 impl Observers {
     pub(super) fn tracer(&self, direction: Direction, hcm: &Hcm, tracing: &Tracing) -> Option<Tracer> {
@@ -21,24 +21,33 @@ impl Observers {
                 let protocol =
                     ExportProtocol::Zipkin { path: zipkin.endpoint.to_string(), host: host.to_string() };
                 let propagation = if zipkin.w3c { Propagation::B3AndW3c } else { Propagation::B3 };
-                let exporter =
-                    Exporter { cluster: zipkin.cluster.to_string(), protocol, service: service.to_owned() };
+                let exporter = Exporter {
+                    cluster: zipkin.cluster.to_string(),
+                    protocol,
+                    service: service.to_owned(),
+                    timeout: TIMEOUT,
+                };
                 (exporter, propagation, zipkin.trace_id_128bit, zipkin.shared_span_context)
             }
             TracingProvider::OpenTelemetry(otel) => {
                 let named = !otel.service_name.is_empty();
                 let service = if named { &*otel.service_name } else { "unknown_service:envoy" };
-                let (cluster, protocol) = match &otel.exporter {
-                    OtelExporter::Grpc(target) => (target.cluster.to_string(), ExportProtocol::OtlpGrpc),
-                    OtelExporter::Http { cluster, uri, headers, .. } => {
+                let (cluster, protocol, limit) = match &otel.exporter {
+                    OtelExporter::Grpc(target) => {
+                        (target.cluster.to_string(), ExportProtocol::OtlpGrpc, target.timeout)
+                    }
+                    OtelExporter::Http { cluster, uri, headers, timeout } => {
                         let headers = headers
                             .iter()
                             .map(|(name, value)| (name.to_string(), value.to_string()))
                             .collect();
-                        (cluster.to_string(), ExportProtocol::OtlpHttp { uri: uri.to_string(), headers })
+                        let protocol = ExportProtocol::OtlpHttp { uri: uri.to_string(), headers };
+                        (cluster.to_string(), protocol, *timeout)
                     }
                 };
-                (Exporter { cluster, protocol, service: service.to_owned() }, Propagation::W3c, true, false)
+                let timeout = limit.unwrap_or(TIMEOUT);
+                let exporter = Exporter { cluster, protocol, service: service.to_owned(), timeout };
+                (exporter, Propagation::W3c, true, false)
             }
         };
         let locality = self.node.locality.as_ref();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request};
 use sail_proxy_decide::host::Host;
-use sail_proxy_decide::lb::{Criteria, Override};
+use sail_proxy_decide::lb::{Criteria, MetadataPath, Override};
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
 use sail_proxy_decide::route::retry::{HostPredicate, RetryPolicy};
 use sail_proxy_decide::route::{HostRewrite, RouteAction};
@@ -81,6 +81,9 @@ impl Try<'_> {
         let host = choice.host.clone();
         self.tried.borrow_mut().push(host.clone());
         self.note_host(&host);
+        if let Some(key) = cluster.config.lb.selected_host_key() {
+            self.note_selected(key, &host);
+        }
         let pool =
             cluster.pool(&choice, self.exchange, self.action.priority).ok_or(Failure::NoHealthyHost)?;
         let mut hold = None;
@@ -263,6 +266,12 @@ impl Try<'_> {
             head.http2_parts(self.keep).ok_or(Failure::BadAuthority)?
         } else {
             let mut parts = head.http1_parts(self.keep);
+            if self.cluster.config.http.http1.send_fully_qualified_url
+                && !head.is_connect()
+                && let Some(url) = head.whole_url()
+            {
+                parts.uri = url;
+            }
             if matches!(body, Body::Empty) && usually_has_body(&parts.method) && head.protocol.is_none() {
                 parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
             }
@@ -275,6 +284,18 @@ impl Try<'_> {
             super::upgrade::ask(&mut parts, protocol, lease.is_http2());
         }
         Ok(Request::from_parts(parts, body))
+    }
+
+    /// Tells in metadata which host it is.
+    fn note_selected(&self, (namespace, path): &MetadataPath, host: &Host) {
+        let Some((first, rest)) = path.split_first() else { return };
+        let address = serde_json::Value::from(host.address.to_string());
+        let value = rest
+            .iter()
+            .rev()
+            .fold(address, |inner, key| serde_json::Map::from_iter([(key.to_string(), inner)]).into());
+        let fields = serde_json::Map::from_iter([(first.to_string(), value)]);
+        self.exchange.info.borrow_mut().dynamic_metadata.merge(namespace, fields);
     }
 
     pub(super) fn note_host(&self, host: &Host) {

@@ -86,7 +86,7 @@ pub(super) async fn forward(
     let (timeouts, state) = plan(action, policy, head, present, expected);
     let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
     let hedges = hedge::is_asked(action, found, head);
-    let counters = Counters::new(exchange, found, route, head);
+    let counters = Counters::new(exchange, found, route, &cluster, head);
     prepare(exchange, found, route, action, head, present, &timeouts);
     if let Some(tracked) = cluster.tracked() {
         tracked.begin(exchange, head);

@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt;
 use super::filters::{Denied, Judged};
 use super::relay::{self, End, Progress};
 use super::{exchange_metadata, tunnel};
+use crate::http::request_id;
 use crate::listener::connection::Accepted;
 use crate::net::{Stream, socket};
 use crate::observe::TcpObserver;
@@ -88,6 +89,7 @@ impl TcpProxy {
         let mut info = StreamInfo::of_connection(accepted.downstream.clone());
         info.filter_chain = (!chain.is_empty()).then_some(chain);
         info.downstream_peer = judged.downstream_peer.clone();
+        info.request_id = Some(request_id::generate(&mut rand::rng()));
         let info = RefCell::new(info);
         self.observer.on_start(&info.borrow());
         self.run(&worker, &accepted, &judged, &info, stream).await;

@@ -26,8 +26,8 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 512;
 /// How long spans wait for company.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a collector may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a collector may take, where nothing else is said.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A collector's protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +59,8 @@ pub struct Exporter {
     pub protocol: Protocol,
     /// Our name.
     pub service: String,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// The workers' end of an exporter.
@@ -189,7 +191,7 @@ async fn run(running: Running, target: Targets) {
             batch.clear();
             continue;
         };
-        let posted = tokio::time::timeout(TIMEOUT, exporter.post(&target, &batch, address)).await;
+        let posted = tokio::time::timeout(exporter.timeout, exporter.post(&target, &batch, address)).await;
         match posted.unwrap_or_else(|_| Err("the collector takes too long".into())) {
             Ok(()) => {
                 stats.inc(stat::reports_sent);

@@ -76,7 +76,8 @@ fn hosts_that_headers_name() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let policy = "load_balancing_policy: {policies: [{typed_extension_config: {name: o, typed_config: {\"@type\": \
         type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost, override_host_sources: \
-        [{header: x-first}, {header: x-second}, {metadata: {key: hosts, path: [{key: to}]}}], fallback_policy: {policies: \
+        [{header: x-first}, {header: x-second}, {metadata: {key: hosts, path: [{key: to}]}}], \
+        selected_host_key: {key: chosen, path: [{key: by}, {key: policy}]}, fallback_policy: {policies: \
         [{typed_extension_config: {name: r, typed_config: {\"@type\": \
         type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin}}}]}}}}]}, \
         common_lb_config: {healthy_panic_threshold: {value: 0}}, ";
@@ -95,13 +96,23 @@ fn hosts_that_headers_name() {
         "metadata",
         "header_to_metadata.v3.Config, request_rules: [{header: x-to, on_header_present: {metadata_namespace: hosts, key: to}}]",
     );
-    let proxy = Proxy::ready(&bootstrap(&metadata, &routes, &clusters), &[]);
+    let told = filter(
+        "told",
+        "header_mutation.v3.HeaderMutation, mutations: {response_mutations: [{append: {header: {key: x-told, value: \
+         \"%DYNAMIC_METADATA(chosen:by:policy)% %UPSTREAM_HOST%\"}}}]}",
+    );
+    let proxy = Proxy::ready(&bootstrap(&(metadata + &told), &routes, &clusters), &[]);
     let to = proxy.listener("l");
     let mut lines = Vec::new();
     let (there, gone) = (b.address.to_string(), "127.0.0.1:1".to_owned());
     let mut ask = |name: &str, path: &str, head: &[(&str, &str)]| {
         // Were it not for the header, it would be another's turn each time.
         let answers = [(); 2].map(|()| call(to, "GET", path, head).unwrap());
+        for answer in &answers {
+            let line = answer.head.lines().find_map(|line| line.strip_prefix("x-told: ")).unwrap_or("- -");
+            let (told, chosen) = line.split_once(' ').unwrap();
+            assert_eq!(told, chosen, "{name}");
+        }
         let seen = answers.map(|answer| format!("{} {}", answer.status, answer.body));
         let seen = if seen[0] == seen[1] { seen[0].clone() } else { "in turn".to_owned() };
         lines.push(format!("{name}: {seen}"));

@@ -46,6 +46,22 @@ struct HttpBody {
     content_type: String,
     #[prost(bytes = "vec", tag = "2")]
     data: Vec<u8>,
+    #[prost(message, repeated, tag = "3")]
+    extensions: Vec<xds_api::google::protobuf::Any>,
+}
+
+impl HttpBody {
+    /// The query parameters that it tells of.
+    fn unknown(&self) -> String {
+        use xds_api::envoy::extensions::filters::http::grpc_json_transcoder::v3::UnknownQueryParams;
+        let told = self.extensions.iter().flat_map(|any| {
+            let all: UnknownQueryParams = xds_api::any::unpack(any).unwrap();
+            let mut all: Vec<_> = all.key.into_iter().map(|(name, all)| (name, all.values)).collect();
+            all.sort();
+            all
+        });
+        told.map(|(name, values)| format!("&{name}={values:?}")).collect()
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -68,7 +84,7 @@ struct Status {
 }
 
 fn body(kind: &str, data: &str) -> HttpBody {
-    HttpBody { content_type: kind.to_owned(), data: data.into() }
+    HttpBody { content_type: kind.to_owned(), data: data.into(), extensions: Vec::new() }
 }
 
 fn failing(name: &str) -> Vec<(&'static str, String)> {
@@ -149,8 +165,9 @@ fn serve(asked: &Message) -> Message {
         "/files.Files/Put" | "/files.Files/Pour" => {
             let told = messages.iter().map(|message| {
                 let Blob { name, content } = Blob::decode(message.clone()).unwrap();
-                let HttpBody { content_type, data } = content.unwrap_or_default();
-                format!("{name}={content_type}:{}", String::from_utf8(data).unwrap())
+                let content = content.unwrap_or_default();
+                let data = std::str::from_utf8(&content.data).unwrap();
+                format!("{name}={}:{data}{}", content.content_type, content.unknown())
             });
             answer_framed(named(told.collect::<Vec<_>>().join(" ")), &ok)
         }
@@ -231,6 +248,23 @@ fn bodies_are_as_they_are() {
     ask("POST", "/streams/n", "text/plain", &[]);
     ask("POST", "/fill", "text/plain", &[b"one"]);
     agrees("transcoder_bodies", &lines);
+}
+
+#[test]
+fn parameters_that_are_no_fields_may_be_told() {
+    let proxy = transcoding("capture_unknown_query_parameters: true, ignored_query_parameters: [not],");
+    let mut lines = Vec::new();
+    for path in [
+        "/blobs/n?x=1&not=1&x=2&y=%20z+&a.b=c&content.content_type=mine&none",
+        "/streams/n?x=1",
+        "/blobs/n",
+        "/echo?x=1",
+    ] {
+        let head = [("content-type", "text/plain")];
+        lines.push(ask_one(proxy.listener("l"), "POST", path, &head, &[b"one"], path));
+    }
+    lines.push(ask_one(proxy.listener("l"), "GET", "/files/html?x=1", &[], &[], "no body"));
+    agrees("transcoder_unknown", &lines);
 }
 
 #[test]

@@ -77,7 +77,6 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         allow_custom_methods: _,
         ignore_http_11_upgrade,
     } = value;
-    cx.refuse("send_fully_qualified_url", &send_fully_qualified_url);
     let goes_on = override_stream_error_on_invalid_http_message.is_some_and(|value| value.value);
     cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
     cx.refuse("ignore_http_11_upgrade", &ignore_http_11_upgrade);
@@ -93,6 +92,7 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
             .then(|| default_host_for_http_10.into()),
         enable_trailers,
         allow_chunked_length,
+        send_fully_qualified_url,
         header_case: cx
             .option("header_key_format", header_key_format, header_case)
             .unwrap_or(HeaderCase::Lower),

@@ -70,7 +70,6 @@ fn transcoder(cx: &mut Cx<'_>, value: proto::GrpcJsonTranscoder) -> Option<GrpcJ
         capture_unknown_query_parameters,
         descriptor_set,
     } = value;
-    cx.refuse("capture_unknown_query_parameters", &capture_unknown_query_parameters);
     let descriptors = match descriptor_set {
         Some(DescriptorSet::ProtoDescriptor(path)) => {
             let read = cx.sources.file(&path);
@@ -109,6 +108,7 @@ fn transcoder(cx: &mut Cx<'_>, value: proto::GrpcJsonTranscoder) -> Option<GrpcJ
     let input = Input {
         ignored: ignored_query_parameters,
         ignore_unknown: ignore_unknown_query_parameters,
+        capture_unknown: capture_unknown_query_parameters,
         unescape_plus: query_param_unescape_plus,
         case_insensitive_enums: case_insensitive_enum_parsing,
         reject_collisions: reject_binding_body_field_collisions,

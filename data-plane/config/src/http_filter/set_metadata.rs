@@ -19,8 +19,10 @@ pub struct SetMetadata {
     pub namespace: Box<str>,
     /// Whether a namespace that is there is written into.
     pub allow_overwrite: bool,
-    /// What is written.
-    pub value: Map<String, Value>,
+    /// What is written; `None`: only a message is.
+    pub value: Option<Map<String, Value>>,
+    /// The message that is written.
+    pub typed: Option<pb::Any>,
 }
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
@@ -28,13 +30,19 @@ fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
     let mut all = Vec::new();
     if let Some(value) = value {
         let namespace = metadata_namespace.into();
-        all.push(SetMetadata { namespace, allow_overwrite: true, value: values::object(value) });
+        let value = Some(values::object(value));
+        all.push(SetMetadata { namespace, allow_overwrite: true, value, typed: None });
     }
-    all.extend(cx.each("metadata", metadata, |cx, value| {
+    all.extend(cx.each("metadata", metadata, |_, value| {
         let proto::Metadata { metadata_namespace, allow_overwrite, value, typed_value } = value;
-        cx.refuse("typed_value", &typed_value);
-        let value = values::object(value.unwrap_or_default());
-        Some(SetMetadata { namespace: metadata_namespace.into(), allow_overwrite, value })
+        // Where there are both, the message is nothing, as in Envoy.
+        let typed = typed_value.filter(|_| value.is_none());
+        let value = match value {
+            None if typed.is_some() => None,
+            value => Some(values::object(value.unwrap_or_default())),
+        };
+        let namespace = metadata_namespace.into();
+        Some(SetMetadata { namespace, allow_overwrite, value, typed })
     }));
     Some(HttpFilterKind::SetMetadata(Arc::from(all)))
 }

@@ -14,9 +14,14 @@ use crate::host::{Endpoints, Host};
 pub struct OverrideHost {
     /// What may name hosts, as `IP:port` separated by commas; one after the other.
     pub sources: Box<[OverrideSource]>,
+    /// Where the host that was chosen is told: namespace and path of dynamic metadata.
+    pub selected: Option<MetadataPath>,
     /// How a host is chosen where none is named.
     pub fallback: LbPolicy,
 }
+
+/// A namespace of metadata, and the keys to a value in it.
+pub type MetadataPath = (Box<str>, Box<[Box<str>]>);
 
 /// What may name hosts.
 #[derive(Clone, Debug, PartialEq)]

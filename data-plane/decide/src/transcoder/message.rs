@@ -186,8 +186,8 @@ fn raise_enums(descriptor: &MessageDescriptor, json: &mut Json, depth: usize) {
 pub(super) fn raw(
     descriptor: &MessageDescriptor,
     body_field: &str,
-    body: &[u8],
-    content_type: &str,
+    (body, content_type): (&[u8], &str),
+    extension: Option<(&str, Vec<u8>)>,
 ) -> Result<DynamicMessage, Unfit> {
     let mut root = DynamicMessage::new(descriptor.clone());
     let mut at = &mut root;
@@ -206,6 +206,19 @@ pub(super) fn raw(
     ];
     for (name, value) in fields {
         at.try_set_field_by_name(name, value).map_err(|error| Unfit(error.to_string()))?;
+    }
+    if let Some((type_url, value)) = extension
+        && let Some(field) = at.descriptor().get_field_by_name("extensions")
+        && let Kind::Message(any) = field.kind()
+    {
+        let mut message = DynamicMessage::new(any);
+        for (name, value) in
+            [("type_url", Value::String(type_url.to_owned())), ("value", Value::Bytes(value.into()))]
+        {
+            message.try_set_field_by_name(name, value).map_err(|error| Unfit(error.to_string()))?;
+        }
+        let list = Value::List(vec![Value::Message(message)]);
+        at.try_set_field(&field, list).map_err(|error| Unfit(error.to_string()))?;
     }
     Ok(root)
 }

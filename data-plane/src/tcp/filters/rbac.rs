@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{Cx, NetworkFilter, Step, Verdict};
 use crate::listener::connection::Accepted;
-use crate::stats::sets::network_rbac as stats;
+use crate::stats::sets::{network_rbac as stats, single_counter};
 use crate::stream_info::details::{self, close_reason};
+use crate::worker::state::Worker;
 
 /// Where shadow rules leave their result.
 const NAMESPACE: &str = "envoy.filters.network.rbac";
@@ -24,7 +25,7 @@ impl NetworkFilter for Arc<NetworkRbac> {
         let input = Connection(cx.accepted);
         if let Some(rules) = &self.config.shadow_rules {
             let verdict = rules.decide(&input);
-            scope.inc(if verdict.allowed { stats::shadow_allowed } else { stats::shadow_denied });
+            count_shadow(self, cx.worker, &scope, verdict.allowed);
             let note = |key: &str, value: &str| {
                 let key = format!("{}{key}", self.config.shadow_rules_stat_prefix);
                 let mut metadata = cx.accepted.downstream.state.metadata.borrow_mut();
@@ -48,6 +49,19 @@ impl NetworkFilter for Arc<NetworkRbac> {
         cx.denied.0 = Some(details::rbac_denied(Some(policy)).into());
         Step::Now(Verdict::Close(self.delay_deny))
     }
+}
+
+/// Counts what shadow rules say, under a prefix that is theirs alone where they have one.
+fn count_shadow(rbac: &NetworkRbac, worker: &Worker, scope: &stats::Scope, allowed: bool) {
+    let own = &rbac.config.shadow_rules_stat_prefix;
+    if own.is_empty() {
+        return scope.inc(if allowed { stats::shadow_allowed } else { stats::shadow_denied });
+    }
+    // A part of the name like the others, whether or not it ends as one.
+    let own = own.strip_suffix('.').unwrap_or(own);
+    let name = if allowed { "shadow_allowed" } else { "shadow_denied" };
+    let name = format!("{}.rbac.{own}.{name}", rbac.stat_prefix);
+    worker.shared.store.pinned::<single_counter::Set>(&name).inc(single_counter::value);
 }
 
 /// A connection as policies see it.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sail_proxy_decide::lb::{CommonLb, LbPolicy, LocalityLb, OverrideHost, OverrideSource, ReportedWeights};
+use sail_proxy_decide::lb::{
+    CommonLb, LbPolicy, LocalityLb, MetadataPath, OverrideHost, OverrideSource, ReportedWeights,
+};
 
 use super::{choices, ring, slow_start, subset, table};
 use crate::convert::{Cx, headers, type_name, values};
@@ -183,7 +185,12 @@ fn override_host(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Optio
         selected_host_key,
         fallback_policy,
     } = cx.unpack(any)?;
-    cx.refuse("selected_host_key", &selected_host_key);
+    let selected = cx.option("selected_host_key", selected_host_key, |cx, key| {
+        if key.path.is_empty() {
+            cx.error("path", "it must not be empty");
+        }
+        metadata_path(cx, key)
+    });
     if override_host_sources.is_empty() {
         cx.error("override_host_sources", "it must not be empty");
     }
@@ -194,18 +201,21 @@ fn override_host(cx: &mut Cx<'_>, any: &pb::Any, common: &mut CommonLb) -> Optio
                 cx.error("metadata", "header is set already: a source has one of them");
                 None
             }
-            Some(key) => cx.within("metadata", |cx| metadata_source(cx, key)),
+            Some(key) => {
+                let (namespace, path) = cx.within("metadata", |cx| metadata_path(cx, key))?;
+                Some(OverrideSource::Metadata(namespace, path))
+            }
             None => headers::name(cx, "header", &header).map(OverrideSource::Header),
         }
     });
     let fallback = cx.required("fallback_policy", fallback_policy, |cx, value| policy(cx, value, common))?;
-    Some(LbPolicy::OverrideHost(Arc::new(OverrideHost { sources: sources.into(), fallback })))
+    Some(LbPolicy::OverrideHost(Arc::new(OverrideHost { sources: sources.into(), selected, fallback })))
 }
 
-fn metadata_source(
+fn metadata_path(
     cx: &mut Cx<'_>,
     value: xds_api::envoy::r#type::metadata::v3::MetadataKey,
-) -> Option<OverrideSource> {
+) -> Option<MetadataPath> {
     use xds_api::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
     if value.key.is_empty() {
         cx.error("key", "it must be set");
@@ -217,7 +227,7 @@ fn metadata_source(
             None
         }
     });
-    Some(OverrideSource::Metadata(value.key.into(), path.into()))
+    Some((value.key.into(), path.into()))
 }
 
 fn reported_weights(cx: &mut Cx<'_>, any: &pb::Any) -> Option<LbPolicy> {
