@@ -221,8 +221,11 @@ impl Transcoder {
         let mut fields: Vec<_> = variables.into_iter().map(|(name, value)| (names(name), value)).collect();
         let mut unknown = BTreeMap::<String, Vec<String>>::new();
         let input = self.methods[self.bindings[index].method].input();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for pair in query.split('&') {
+            // As in Envoy, what has no name or no sign of a value is none.
+            let Some((name, value)) = pair.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+                continue;
+            };
             let name = self.unescaped(name);
             if self.input.ignored.contains(&name) {
                 continue;

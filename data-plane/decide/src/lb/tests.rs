@@ -343,6 +343,7 @@ fn requests_go_where_they_say() {
             super::OverrideSource::Header(http::HeaderName::from_static("x-to")),
         ]
         .into(),
+        selected: None,
         fallback: LbPolicy::RoundRobin { slow_start: None },
     }));
     let mut balancer = Balancer::new(policy, CommonLb::default());
