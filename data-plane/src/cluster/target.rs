@@ -24,6 +24,9 @@ use crate::worker::state::Worker;
 /// Streams on one HTTP/2 connection where the configuration says nothing.
 const MAX_STREAMS: u32 = 1024;
 
+/// As many headers as can be told apart.
+const MOST_HEADERS: usize = 1 << 15;
+
 /// What tells the pools of one host apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
@@ -275,7 +278,7 @@ pub(super) fn connector(
 /// How large heads of responses over HTTP/1 may be.
 fn limits(config: &Config) -> http1::Limits {
     let kib = config.http.max_response_headers_kb.unwrap_or(80) as usize;
-    http1::Limits { headers: config.http.max_response_headers_count, bytes: kib * 1024 }
+    http1::Limits { headers: config.http.max_response_headers_count.min(MOST_HEADERS), bytes: kib * 1024 }
 }
 
 /// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.

@@ -109,6 +109,14 @@ impl Chunked {
         matches!(self.state, State::Done)
     }
 
+    /// What is wrong with what was passed.
+    pub(crate) fn verdict(&self) -> Result<(), Invalid> {
+        match self.state {
+            State::Broken(why) => Err(why),
+            _ => Ok(()),
+        }
+    }
+
     /// Passes everything that stands between chunks.
     fn walk(&mut self, input: &mut BytesMut) {
         let mut passed = 0;

@@ -186,6 +186,8 @@ impl Connection {
         self.read_size = buffers::SIZE;
         self.sender = None;
         self.exchange += 1;
+        // What the values stand in is free from here on.
+        parts.headers.clear();
         self.spare = std::mem::take(&mut parts.headers);
     }
 

@@ -51,6 +51,7 @@ impl Decoder {
     pub(crate) fn next(&mut self, input: &mut BytesMut) -> Result<Option<Part>, Invalid> {
         let data = match self {
             Self::Ended => return Ok(None),
+            Self::Chunked(chunked) if input.is_empty() => return chunked.verdict().map(|()| None),
             _ if input.is_empty() => return Ok(None),
             Self::UntilClose => input.split(),
             Self::Length(left) => {

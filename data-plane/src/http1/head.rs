@@ -3,6 +3,8 @@
 //! A line ends in CRLF or, as RFC 9112 §2.2 lets it and Envoy takes it, in LF: what goes on is written anew. A bare CR, a
 //! folded line or a space before a colon is no head: readers differ in what they make of those.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
@@ -116,9 +118,23 @@ impl HeadReader {
 
 /// Whether these lines may be the first of a head.
 fn check(lines: &[u8], max_headers: usize) -> Result<(), Invalid> {
-    let mut space = vec![httparse::EMPTY_HEADER; max_headers];
-    parser().parse_response(&mut httparse::Response::new(&mut space), lines).map_err(invalid)?;
-    Ok(())
+    with_space(max_headers, |space| {
+        let mut response = httparse::Response::new(&mut []);
+        parser().parse_response_with_uninit_headers(&mut response, lines, space).map_err(invalid)?;
+        Ok(())
+    })
+}
+
+/// With room for so many headers.
+fn with_space<'a, T>(
+    max_headers: usize,
+    parse: impl FnOnce(&mut [MaybeUninit<httparse::Header<'a>>]) -> Result<T, Invalid>,
+) -> Result<T, Invalid> {
+    if max_headers <= USUAL_HEADERS {
+        parse(&mut [const { MaybeUninit::uninit() }; USUAL_HEADERS][..max_headers])
+    } else {
+        parse(&mut vec![MaybeUninit::uninit(); max_headers])
+    }
 }
 
 fn parser() -> httparse::ParserConfig {
@@ -127,21 +143,14 @@ fn parser() -> httparse::ParserConfig {
     config
 }
 
-/// Takes a head apart whose end was found. The map's allocation is used; what stands in it is not.
-fn parse(block: &Bytes, max_headers: usize, mut map: HeaderMap) -> Result<Head, Invalid> {
-    map.clear();
-    if max_headers <= USUAL_HEADERS {
-        let mut space = [const { std::mem::MaybeUninit::uninit() }; USUAL_HEADERS];
-        parse_into(block, &mut space[..max_headers], map)
-    } else {
-        let mut space = vec![std::mem::MaybeUninit::uninit(); max_headers];
-        parse_into(block, &mut space, map)
-    }
+/// Takes a head apart whose end was found. The map's allocation is used; it is empty.
+fn parse(block: &Bytes, max_headers: usize, map: HeaderMap) -> Result<Head, Invalid> {
+    with_space(max_headers, |space| parse_into(block, space, map))
 }
 
 fn parse_into<'a>(
     block: &'a Bytes,
-    space: &mut [std::mem::MaybeUninit<httparse::Header<'a>>],
+    space: &mut [MaybeUninit<httparse::Header<'a>>],
     mut map: HeaderMap,
 ) -> Result<Head, Invalid> {
     let mut response = httparse::Response::new(&mut []);
@@ -156,7 +165,7 @@ fn parse_into<'a>(
     };
     let code = response.code.ok_or(Invalid::Head)?;
     let status = StatusCode::from_u16(code).map_err(|_| Invalid::Head)?;
-    map.reserve(response.headers.len());
+    map.try_reserve(response.headers.len()).map_err(|_| Invalid::TooManyHeaders)?;
     let mut present = Present::default();
     for header in &*response.headers {
         let name = name_of(header)?;

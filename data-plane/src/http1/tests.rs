@@ -108,6 +108,7 @@ fn chunks_are_read_to_the_letter() {
         "1\r\na\n0\r\n\r\n",
         "1\ra",
         "1;a\nb\r\n",
+        "1\r\na\r\n\n",
         "0\r\nx\r\n\r\n",
     ] {
         let response = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
@@ -259,25 +260,112 @@ proptest! {
     }
 }
 
+/// What hyper makes of a response: its status and its body, if it is complete.
+fn by_hyper(bytes: Vec<u8>) -> Option<(u16, Bytes)> {
+    use http_body_util::{BodyExt as _, Empty};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let io = hyper_util::rt::TokioIo::new(near);
+        let (mut send, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let exchange = async {
+            let request = http::Request::get("/").header("host", "a").body(Empty::<Bytes>::new()).unwrap();
+            let response = send.send_request(request).await.ok()?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.ok()?;
+            Some((status, body.to_bytes()))
+        };
+        let upstream = async {
+            let _ = far.read(&mut [0; 1024]).await;
+            let _ = far.write_all(&bytes).await;
+            drop(far);
+        };
+        let drive = async {
+            let _ = connection.await;
+        };
+        futures_util::join!(exchange, upstream, drive).0
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_hyper_reads_too_it_reads_alike(bytes in response_like()) {
+        let own = match probe::read([&bytes[..]], Asked::Other) {
+            Outcome::Complete { status, body, .. } | Outcome::UntilClose { status, body } => (status, body),
+            Outcome::Partial | Outcome::Refused => return Ok(()),
+        };
+        if let Some(other) = by_hyper(bytes) {
+            prop_assert_eq!(own, other);
+        }
+    }
+
+    #[test]
+    fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), size in 1_usize..20) {
+        let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
+        answer.extend(&bytes);
+        probe::check(&answer, size);
+        let mut chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        chunks.extend(&bytes);
+        probe::check(&chunks, size);
+        probe::check(&bytes, size);
+    }
+}
+
+const LINES: &[&str] = &[
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.0 200 OK\r\n",
+    "HTTP/1.1 204 No\r\n",
+    "HTTP/1.1 304 No\n",
+    "HTTP/1.1  200\r\n",
+    "x",
+];
+
+const HEADERS: &[&str] = &[
+    "content-length: 3\r\n",
+    "content-length: 9\n",
+    "Content-Length: 03\r\n",
+    "transfer-encoding: chunked\r\n",
+    "Transfer-Encoding: Chunked\r\n",
+    "transfer-encoding: gzip\r\n",
+    "connection: close\r\n",
+    "connection: keep-alive\r\n",
+    "x: y\r\n",
+    "x: \t y \n",
+    " z\r\n",
+    "x\ry: z\r\n",
+];
+
+const BODY: &[&str] = &[
+    "3\r\nabc\r\n",
+    "3;x=\"y\"\r\nabc\r\n",
+    "3\nabc\n",
+    "03\r\nabc\r\n",
+    "4\r\nab\r\n\r\n",
+    "0\r\n",
+    "0\r\n\r\n",
+    "00\r\n\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "x: y\r\n",
+    "fffffffff\r\n",
+    "abc",
+    ";",
+    " ",
+    "HTTP/1.1 200 OK\r\n",
+];
+
 /// Bytes that look like a response more often than chance has it.
 fn response_like() -> impl Strategy<Value = Vec<u8>> {
-    let token = prop_oneof![
-        Just("HTTP/1.1 200 OK\r\n"),
-        Just("HTTP/1.1 100 Continue\r\n\r\n"),
-        Just("HTTP/1.0 200 OK\r\n"),
-        Just("content-length: 3\r\n"),
-        Just("transfer-encoding: chunked\r\n"),
-        Just("connection: close\r\n"),
-        Just("x: y\r\n"),
-        Just("\r\n"),
-        Just("\n"),
-        Just("\r"),
-        Just("3\r\nabc\r\n"),
-        Just("0\r\n"),
-        Just("fffffffff\r\n"),
-        Just("abc"),
-        Just(";"),
-        Just(" "),
-    ];
-    proptest::collection::vec(token, 0..12).prop_map(|tokens| tokens.concat().into_bytes())
+    let some = |from: &'static [&'static str], most| {
+        proptest::collection::vec(proptest::sample::select(from), 0..most).prop_map(|tokens| tokens.concat())
+    };
+    let interim = proptest::sample::select(
+        &["", "", "", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Hints\r\nlink: a\r\n\r\n"][..],
+    );
+    let end = proptest::sample::select(&["\r\n", "\r\n", "\r\n", "\n", "\r", ""][..]);
+    (interim, proptest::sample::select(LINES), some(HEADERS, 4), end, some(BODY, 8)).prop_map(
+        |(interim, line, headers, end, body)| [interim, line, &headers, end, &body].concat().into_bytes(),
+    )
 }
