@@ -19,9 +19,8 @@ const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CON
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a connection stays open after its answer where nothing says that it ends, and how long a log line takes
-/// that does not come.
-const QUIET: Duration = Duration::from_millis(400);
+/// How long a log line may take, of which each request has one: on a busy machine Envoy writes late.
+const LOGGED: Duration = Duration::from_secs(3);
 
 pub struct Side {
     child: Child,
@@ -121,7 +120,7 @@ impl Side {
             let to = self.listener(&request.listener);
             let answer = exchange(to, request);
             let lines =
-                until(QUIET, || Some(self.log()).filter(|lines| lines.len() >= before + request.logged));
+                until(LOGGED, || Some(self.log()).filter(|lines| lines.len() >= before + request.logged));
             let lines = lines.map(|lines| lines[before..].join("\n")).unwrap_or_default();
             let text = format!("{}\nlog: {lines}", tidy(&answer)).replace(&to.to_string(), "LISTENER");
             seen.push(text);
