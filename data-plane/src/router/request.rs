@@ -3,6 +3,7 @@
 mod bounded;
 mod hedge;
 mod source;
+mod tries;
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -12,17 +13,18 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use sail_proxy_decide::host::Host;
-use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
+use sail_proxy_decide::route::retry::{RetryPolicy, RetryState};
 use sail_proxy_decide::route::{Action, Route, RouteAction, Timeouts};
 
 use self::bounded::Bounded;
 use self::source::{Source, buffer_limit};
-use super::attempt::{self, Try};
+use self::tries::Tries;
+use super::attempt;
 use super::counters::Counters;
 use super::failure::Failure;
 use super::internal_redirect::{self, Redirected};
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
-use crate::cluster::{Cluster, Tracked, orca};
+use crate::cluster::{Cluster, orca};
 use crate::http::bodies::BodyTimers;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
@@ -32,12 +34,9 @@ use crate::http::local_reply::LocalReply;
 use crate::http::scan::Present;
 use crate::http::{hop, mutate};
 use crate::pool::lease::Lease;
-use crate::pool::limits::{Permit, Resource};
-use crate::stats::sets::{cluster as stats, virtual_host};
 use crate::stream_info::{ResponseFlag, details};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const IS_TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
@@ -250,245 +249,6 @@ fn small_number(number: u64) -> HeaderValue {
 fn has_response_operations(found: &Found, route: &Route) -> bool {
     let weighted = found.weighted.as_deref();
     found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some()
-}
-
-/// The tries of one request.
-struct Tries<'a> {
-    exchange: &'a Rc<Exchange>,
-    found: &'a Found,
-    action: &'a RouteAction,
-    cluster: &'a Rc<Cluster>,
-    policy: Option<&'a RetryPolicy>,
-    state: Option<RetryState>,
-    timeouts: Timeouts,
-    body: Source,
-    hash: sail_proxy_decide::route::hash::Hashed,
-    tried: &'a RefCell<Vec<Arc<Host>>>,
-    /// How many tries are under way.
-    under_way: Cell<usize>,
-    retry_permit: Option<Permit>,
-    keep: Keep,
-    /// The last try ran out of its time.
-    timed_out: bool,
-    /// How long a try's stream may last.
-    max_stream: Option<Duration>,
-    try_began: Cell<Instant>,
-    /// The host that was tried last is known to have taken too long.
-    timeout_noted: Cell<bool>,
-    /// A retry has begun.
-    retried: Cell<bool>,
-    /// A try that takes too long is left running beside the next.
-    hedges: bool,
-    counters: &'a Counters,
-}
-
-impl Tries<'_> {
-    /// Counts the try that begins, and tells the upstream of it where it wants to know.
-    fn begin(&self, head: &mut Head) -> u32 {
-        let count = {
-            let mut info = self.exchange.info.borrow_mut();
-            info.attempt_count += 1;
-            info.attempt_count
-        };
-        if self.found.virtual_host.include_is_timeout_retry_header && count > 1 {
-            let value = HeaderValue::from_static(if self.timed_out { "true" } else { "false" });
-            head.headers.insert(IS_TIMEOUT_RETRY, value);
-        }
-        if self.found.virtual_host.include_request_attempt_count {
-            head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(count));
-        }
-        self.timeout_noted.set(false);
-        if self.cluster.tracked().is_some() {
-            self.try_began.set(Instant::now());
-        }
-        let observer = &self.exchange.connection.manager.observer;
-        observer.on_try(&mut head.headers, &mut self.exchange.info.borrow_mut(), count);
-        count
-    }
-
-    async fn run(&mut self, head: &mut Head) -> Result<Success, Failure> {
-        let limit = [self.timeouts.per_try, self.timeouts.per_try_idle].into_iter().flatten().min();
-        if self.hedges
-            && let Some(limit) = limit
-        {
-            // Boxed, since it is rare and large.
-            return Box::pin(self.run_hedged(head, limit)).await;
-        }
-        loop {
-            self.begin(head);
-            self.under_way.set(1);
-            let result = self.once(head).await;
-            self.timed_out = matches!(result, Err(Failure::PerTryTimeout | Failure::PerTryIdleTimeout));
-            let Some(wait) = self.judge(&result) else { return result };
-            self.under_way.set(0);
-            if let Some(tracked) = self.cluster.tracked() {
-                tracked.note_try(self.try_began.get(), &self.timeouts);
-            }
-            self.note_retry(&result);
-            // The failed try's connection is given up before the next is looked for.
-            drop(result);
-            tokio::time::sleep(wait.time).await;
-            self.count_retry(wait);
-        }
-    }
-
-    /// A retry begins.
-    fn count_retry(&self, wait: Wait) {
-        self.retried.set(true);
-        let stats = self.cluster.stats();
-        stats.inc(stats::upstream_rq_retry);
-        self.counters.inc(virtual_host::upstream_rq_retry);
-        stats.inc(match wait.asked_for {
-            true => stats::upstream_rq_retry_backoff_ratelimited,
-            false => stats::upstream_rq_retry_backoff_exponential,
-        });
-    }
-
-    /// The route's time is over: each try that is under way has taken too long, and so has the last one's host.
-    fn note_timeout(&self, failure: &Failure) {
-        for _ in 0..self.under_way.get() {
-            self.cluster.stats().inc(stats::upstream_rq_timeout);
-            self.counters.inc(virtual_host::upstream_rq_timeout);
-        }
-        if self.under_way.get() > 0
-            && !self.timeout_noted.get()
-            && let Some(host) = self.tried.borrow().last()
-        {
-            self.cluster.note_failure(host, failure);
-        }
-    }
-
-    /// How much of its time the request took, and its last try, if that is known to have ended.
-    fn note_budgets(&self, tracked: &Tracked, result: &Result<Success, Failure>) {
-        if matches!(
-            result,
-            Ok(_) | Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdleTimeout)
-        ) {
-            tracked.note_end(self.exchange, &self.timeouts);
-        }
-        match result {
-            Ok(_) => tracked.note_try_end(self.exchange, self.try_began.get(), &self.timeouts),
-            Err(Failure::Timeout) => {}
-            Err(_) => tracked.note_try(self.try_began.get(), &self.timeouts),
-        }
-    }
-
-    /// A try ended, and there will be another.
-    fn note_retry(&self, result: &Result<Success, Failure>) {
-        let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
-        let observer = &self.exchange.connection.manager.observer;
-        let flag = result.as_ref().err().map(Failure::flag);
-        observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status), flag);
-    }
-
-    async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
-        let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
-        self.try_began.set(Instant::now());
-        // Boxed, since it is rare.
-        let run = Box::pin(self.once_within_its_time(head));
-        let ended = tokio::time::timeout(limit, run).await;
-        ended.unwrap_or_else(|_| {
-            self.cluster.stats().inc(stats::upstream_rq_max_duration_reached);
-            Err(Failure::MaxDuration)
-        })
-    }
-
-    async fn once_within_its_time(&mut self, head: &mut Head) -> Result<Success, Failure> {
-        let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
-        let attempt = Try {
-            exchange: self.exchange,
-            cluster: self.cluster,
-            action: self.action,
-            found: self.found,
-            policy: self.policy,
-            hash: self.hash.hash,
-            tried: self.tried,
-            keep: self.keep,
-            idle: self.timeouts.per_try_idle,
-            counters: self.counters,
-        };
-        let run = pin!(attempt.run(head, body));
-        let Some(limit) = self.timeouts.per_try else { return run.await };
-        // Boxed: a request without such a limit has no room for its timer.
-        Box::pin(bounded::within(run, self.exchange, limit)).await.unwrap_or_else(|| {
-            self.cluster.stats().inc(stats::upstream_rq_per_try_timeout);
-            if let Some(host) = self.tried.borrow().last() {
-                self.cluster.note_failure(host, &Failure::PerTryTimeout);
-            }
-            Err(Failure::PerTryTimeout)
-        })
-    }
-
-    /// Whether to try again, and after what wait.
-    fn judge(&mut self, result: &Result<Success, Failure>) -> Option<Wait> {
-        let state = self.state.as_mut()?;
-        if !self.body.can_send_again() {
-            return None;
-        }
-        let verdict = match result {
-            Ok(success) => {
-                let response = &success.response;
-                state.on_response(self.policy, response.status().as_u16(), response.headers())
-            }
-            Err(failure) => state.on_reset(failure.reset()?, failure.started()),
-        };
-        if verdict == Verdict::No && self.retried.get() {
-            // Whatever it brought, it was no reason to go on.
-            self.cluster.stats().inc(stats::upstream_rq_retry_success);
-            self.counters.inc(virtual_host::upstream_rq_retry_success);
-        }
-        self.again(verdict, result.as_ref().ok())
-    }
-
-    /// Whether there is room for the try that a verdict asks for, and how long to wait before it.
-    fn again(&mut self, verdict: Verdict, response: Option<&Success>) -> Option<Wait> {
-        let stats = self.cluster.stats();
-        match verdict {
-            Verdict::No => return None,
-            Verdict::Exhausted => {
-                stats.inc(stats::upstream_rq_retry_limit_exceeded);
-                self.counters.inc(virtual_host::upstream_rq_retry_limit_exceeded);
-                self.exchange.flag(ResponseFlag::UpstreamRetryLimitExceeded);
-                return None;
-            }
-            Verdict::Retry => {}
-        }
-        // One place serves all retries of this request.
-        if self.retry_permit.is_none() {
-            self.retry_permit = self.cluster.limits(self.action.priority).acquire(Resource::Retries);
-            if self.retry_permit.is_none() {
-                stats.inc(stats::upstream_rq_retry_overflow);
-                self.counters.inc(virtual_host::upstream_rq_retry_overflow);
-                self.exchange.flag(ResponseFlag::UpstreamOverflow);
-                return None;
-            }
-        }
-        if let Some(success) = response {
-            self.cluster.count_retried(success.response.status().as_u16());
-        }
-        let retries = self.state.as_ref().map_or(1, RetryState::retries);
-        let random = self.exchange.connection.worker.random();
-        let asked = response.zip(self.policy.and_then(|policy| policy.rate_limited_back_off.as_ref()));
-        if let Some((success, back_off)) = asked
-            && let Some(time) = back_off.wait(success.response.headers(), unix_now(), random)
-        {
-            return Some(Wait { time, asked_for: true });
-        }
-        let back_off = self.policy.map(|policy| policy.back_off).unwrap_or_default();
-        Some(Wait { time: back_off.wait(retries, random), asked_for: false })
-    }
-}
-
-/// The wait before a retry.
-#[derive(Clone, Copy)]
-struct Wait {
-    time: Duration,
-    /// The upstream said how long.
-    asked_for: bool,
-}
-
-fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 pub(super) fn note_failure(exchange: &Exchange, failure: &Failure) {

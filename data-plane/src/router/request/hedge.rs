@@ -9,8 +9,9 @@ use sail_proxy_decide::route::RouteAction;
 use sail_proxy_decide::route::retry::RetryState;
 use tokio::time::Sleep;
 
+use super::Success;
 use super::bounded::TryTimer;
-use super::{Success, Tries, Wait};
+use super::tries::{Tries, Wait};
 use crate::http::head::{Head, Keep};
 use crate::router::Found;
 use crate::router::attempt::Try;
