@@ -81,14 +81,17 @@ fn strip(headers: &mut HeaderMap, present: Present) -> Last {
             }
         }
     }
-    let others = [
-        (present.transfer_encoding, TRANSFER_ENCODING),
-        (present.upgrade, UPGRADE),
-        (present.keep_alive, KEEP_ALIVE),
-        (present.proxy_connection, PROXY_CONNECTION),
-    ];
-    for (_, name) in others.into_iter().filter(|(present, _)| *present) {
-        headers.remove(name);
+    if present.transfer_encoding {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if present.upgrade {
+        headers.remove(UPGRADE);
+    }
+    if present.keep_alive {
+        headers.remove(KEEP_ALIVE);
+    }
+    if present.proxy_connection {
+        headers.remove(PROXY_CONNECTION);
     }
     last
 }

@@ -84,7 +84,7 @@ pub(super) async fn forward(
     let present = Present::of(&head.headers);
     let (timeouts, state) = plan(action, policy, head, present, expected);
     let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
-    let hedges = hedge::is_asked(action, found, head);
+    let hedges = hedge::is_asked(action, found, head, present);
     let counters = Counters::new(exchange, found, route, &cluster, head);
     prepare(exchange, found, route, action, head, present, &timeouts);
     if let Some(tracked) = cluster.tracked() {

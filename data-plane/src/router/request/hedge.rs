@@ -13,15 +13,17 @@ use super::Success;
 use super::bounded::TryTimer;
 use super::tries::{Tries, Wait};
 use crate::http::head::{Head, Keep};
+use crate::http::scan::Present;
 use crate::router::Found;
 use crate::router::attempt::Try;
 use crate::router::failure::Failure;
 use crate::stream_info::UpstreamInfo;
 
 /// Whether route, virtual host or the request itself ask for it.
-pub(super) fn is_asked(action: &RouteAction, found: &Found, head: &Head) -> bool {
+pub(super) fn is_asked(action: &RouteAction, found: &Found, head: &Head, present: Present) -> bool {
     let configured = action.hedge_on_per_try_timeout.or(found.virtual_host.hedge_on_per_try_timeout);
-    match head.headers.get("x-envoy-hedge-on-per-try-timeout").map(http::HeaderValue::as_bytes) {
+    let said = if present.control { head.headers.get("x-envoy-hedge-on-per-try-timeout") } else { None };
+    match said.map(http::HeaderValue::as_bytes) {
         Some(b"true") => true,
         Some(b"false") => false,
         _ => configured == Some(true),
