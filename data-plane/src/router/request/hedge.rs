@@ -15,7 +15,6 @@ use super::tries::{Tries, Wait};
 use crate::http::head::{Head, Keep};
 use crate::http::scan::Present;
 use crate::router::Found;
-use crate::router::attempt::Try;
 use crate::router::failure::Failure;
 use crate::stream_info::UpstreamInfo;
 
@@ -194,19 +193,8 @@ impl<'a> Tries<'a> {
         let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
         let mut head = head.clone();
         self.begin(&mut head);
-        let attempt = Try {
-            exchange: self.exchange,
-            cluster: self.cluster,
-            action: self.action,
-            found: self.found,
-            policy: self.policy,
-            hash: self.hash.hash,
-            tried: self.tried,
-            keep: Keep::Nothing,
-            // Silence, too, is a reason for another try and no end of this one.
-            idle: None,
-            counters: self.counters,
-        };
+        // Silence, too, is a reason for another try and no end of this one.
+        let attempt = self.attempt(Keep::Nothing, None);
         let run = Box::pin(async move { attempt.run(&mut head, body).await });
         let timer = Some(TryTimer::new(self.exchange, limit));
         let place = self.tried.borrow().len();

@@ -57,7 +57,7 @@ pub(super) struct Tries<'a> {
     pub(super) counters: &'a Counters,
 }
 
-impl Tries<'_> {
+impl<'a> Tries<'a> {
     /// Counts the try that begins, and tells the upstream of it where it wants to know.
     pub(super) fn begin(&self, head: &mut Head) -> u32 {
         let count = {
@@ -149,14 +149,14 @@ impl Tries<'_> {
     }
 
     /// A try ended, and there will be another.
-    pub(super) fn note_retry(&self, result: &Result<Success, Failure>) {
+    fn note_retry(&self, result: &Result<Success, Failure>) {
         let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
         let observer = &self.exchange.connection.manager.observer;
         let flag = result.as_ref().err().map(Failure::flag);
         observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status), flag);
     }
 
-    pub(super) async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
+    async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
         self.try_began.set(Instant::now());
         // Boxed, since it is rare.
@@ -168,9 +168,9 @@ impl Tries<'_> {
         })
     }
 
-    pub(super) async fn once_within_its_time(&mut self, head: &mut Head) -> Result<Success, Failure> {
-        let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
-        let attempt = Try {
+    /// A try as it begins.
+    pub(super) fn attempt(&self, keep: Keep, idle: Option<Duration>) -> Try<'a> {
+        Try {
             exchange: self.exchange,
             cluster: self.cluster,
             action: self.action,
@@ -178,10 +178,15 @@ impl Tries<'_> {
             policy: self.policy,
             hash: self.hash.hash,
             tried: self.tried,
-            keep: self.keep,
-            idle: self.timeouts.per_try_idle,
+            keep,
+            idle,
             counters: self.counters,
-        };
+        }
+    }
+
+    async fn once_within_its_time(&mut self, head: &mut Head) -> Result<Success, Failure> {
+        let Some(body) = self.body.reader() else { return Err(Failure::Downstream) };
+        let attempt = self.attempt(self.keep, self.timeouts.per_try_idle);
         let run = pin!(attempt.run(head, body));
         let Some(limit) = self.timeouts.per_try else { return run.await };
         // Boxed: a request without such a limit has no room for its timer.
