@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base::task::Supervised;
 use bytes::Bytes;
-use http::{Extensions, HeaderName, HeaderValue, Method, Response};
+use http::{Extensions, HeaderValue, Method, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
@@ -37,8 +37,6 @@ use crate::pool::lease::Hold;
 use crate::pool::limits::{Permit, Resource};
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::details;
-
-const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// As much as is read from the upstream at a time for a response's body.
 const CHUNK: usize = 16 * 1024;
@@ -132,7 +130,7 @@ impl Terminated<'_> {
             && exchange.connection.manager.sends_envoy_headers()
         {
             let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            reply.response.headers_mut().insert(SERVICE_TIME, HeaderValue::from(millis));
+            reply.response.headers_mut().insert(request::SERVICE_TIME, HeaderValue::from(millis));
         }
         let mut info = exchange.info.borrow_mut();
         info.code_details = Some(details::VIA_UPSTREAM.into());

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::histogram::{Buckets, Shard as HistogramShard};
 use super::sample::{Name, Sample, Value};
@@ -220,25 +220,34 @@ fn code_place(status: u16) -> Option<usize> {
         .or_else(|| MORE_CODES.iter().position(|code| *code == status).map(|place| CODES.len() + place))
 }
 
+/// The lowest status that there is, and the highest.
+const FIRST_CODE: u16 = 100;
+const LAST_CODE: u16 = 999;
+
 /// Responses by status.
 struct Codes {
     usual: Box<[AtomicU64]>,
-    /// Those that are nobody's habit.
-    rare: Mutex<BTreeMap<u16, u64>>,
+    /// Those that are nobody's habit, by how much they are above [`FIRST_CODE`].
+    rare: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Codes {
     fn new() -> Self {
-        Self { usual: cells(CODES_LEN), rare: Mutex::default() }
-    }
-
-    fn rare(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
-        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { usual: cells(CODES_LEN), rare: OnceLock::new() }
     }
 
     #[cold]
     fn count_rare(&self, status: u16) {
-        *self.rare().entry(status).or_default() += 1;
+        let rare = self.rare.get_or_init(|| cells(usize::from(LAST_CODE - FIRST_CODE) + 1));
+        if let Some(count) = status.checked_sub(FIRST_CODE).and_then(|place| rare.get(usize::from(place))) {
+            // Not by `bump`: a reset writes here, too.
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The rare ones that were counted.
+    fn rare(&self) -> impl Iterator<Item = (u16, &AtomicU64)> {
+        (FIRST_CODE..).zip(self.rare.get().into_iter().flatten()).filter(|(_, count)| count.load(Relaxed) > 0)
     }
 }
 
@@ -290,7 +299,9 @@ impl AnyScope {
         for place in 0..CODES_LEN {
             baseline[schema.scalars.len() + place].fetch_add(self.code_count(place), Relaxed);
         }
-        self.live().filter_map(|shard| shard.codes.get()).for_each(|codes| codes.rare().clear());
+        self.live().filter_map(|shard| shard.codes.get()).for_each(|codes| {
+            codes.rare().for_each(|(_, count)| count.store(0, Relaxed));
+        });
     }
 
     pub(super) fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
@@ -368,8 +379,8 @@ impl AnyScope {
         }
         let mut rare = BTreeMap::<u16, u64>::new();
         for codes in self.live().filter_map(|shard| shard.codes.get()) {
-            for (code, count) in &*codes.rare() {
-                *rare.entry(*code).or_default() += count;
+            for (code, count) in codes.rare() {
+                *rare.entry(code).or_default() += count.load(Relaxed);
             }
         }
         for (code, count) in rare {
