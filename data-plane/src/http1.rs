@@ -21,7 +21,7 @@ mod received;
 pub(crate) use connection::{Connection, Left, Options};
 pub(crate) use encode::Spelling;
 pub(crate) use error::Error;
-pub(crate) use head::Limits;
+pub(crate) use head::{Limits, USUAL_HEADERS};
 pub(crate) use interrupt::Interrupt;
 pub(crate) use received::Received;
 

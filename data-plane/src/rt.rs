@@ -43,6 +43,29 @@ pin_project! {
     }
 }
 
+/// Puts a write off until the worker's other tasks had their turn.
+///
+/// In a round a worker asks the kernel what has come, and runs the tasks that it concerns. Where each reads and then writes,
+/// each write wakes a process that takes the processor from the rest of the round. Where all read first and then write,
+/// the processes wait for each other less often, and the kernel's ways of reading and of writing stay in the caches.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    waits: bool,
+}
+
+impl Turn {
+    /// Ready each second time; the task is asked again by itself.
+    #[inline]
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.waits = !self.waits;
+        if self.waits {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
 struct Bell {
     rung: AtomicBool,
     task: AtomicWaker,
@@ -91,12 +114,37 @@ impl<F: Future> Future for Sleeper<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::future::poll_fn;
     use std::pin::pin;
     use std::rc::Rc;
 
     use super::*;
+
+    #[test]
+    fn tasks_that_are_ready_read_before_any_writes() {
+        let done = Rc::new(RefCell::new(Vec::new()));
+        local().unwrap().block_on(async {
+            let tasks = ["a", "b"].map(|name| {
+                let done = done.clone();
+                tokio::task::spawn_local(async move {
+                    let mut turn = Turn::default();
+                    for _ in 0..2 {
+                        done.borrow_mut().push(format!("{name} reads"));
+                        poll_fn(|context| turn.poll(context)).await;
+                        done.borrow_mut().push(format!("{name} writes"));
+                    }
+                })
+            });
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        // A task that goes on after its write is in the next round.
+        let expected =
+            ["a reads", "b reads", "a writes", "a reads", "b writes", "b reads", "a writes", "b writes"];
+        assert_eq!(*done.borrow(), expected);
+    }
 
     #[test]
     fn a_sleeper_is_asked_when_it_was_woken() {

@@ -18,6 +18,7 @@ use super::local_reply::LocalReply;
 use super::manager::Manager;
 use super::watched::{Watch, Watched};
 use super::{handler, refusal};
+use crate::http1::USUAL_HEADERS;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
@@ -97,11 +98,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
     let connection = Rc::new(Connection {
         downstream: accepted.downstream.clone(),
         worker,
+        watch: Arc::new(Watch::new(&manager.config.timeouts)),
         manager,
         accepted,
         http2,
         active: Cell::new(0),
-        watch: Arc::default(),
         requests: Cell::new(0),
         idle_since: Cell::new(started),
         closing: Cell::new(false),
@@ -145,7 +146,7 @@ async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
             Codec::Refused(io, reply) => return Box::pin(refusal::answer(connection, io, *reply)).await,
         }
         match io.rest(ender.as_mut()).await {
-            Some(first) => io = io.rewound(first),
+            Some(first) => io.rewind(first),
             None => {
                 // As the codec does; a client that is gone need not be told.
                 let _ = io.shutdown().await;
@@ -204,7 +205,11 @@ async fn run_http1(
         let reply = refusal::reply(connection, refused, error.as_ref(), &parts.read_buf);
         return Codec::Refused(io, Box::new(reply));
     }
-    if ended { Codec::Ended } else { Codec::Rests(io.rewound(parts.read_buf)) }
+    if ended {
+        return Codec::Ended;
+    }
+    io.rewind(parts.read_buf);
+    Codec::Rests(io)
 }
 
 /// Ends once the client was silent for long enough, and nothing else goes on.
@@ -410,9 +415,6 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
-
-/// As many headers as the codec takes, and Envoy by default.
-const USUAL_HEADERS: usize = 100;
 
 /// How long an HTTP/1 client is silent before its connection rests.
 const REST_AFTER: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use sail_proxy_config::hcm::HcmTimeouts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -15,6 +16,7 @@ use super::conn::Connection;
 use super::refusal;
 use super::untold::Untold;
 use crate::net::Stream;
+use crate::net::held::Held;
 use crate::stats::sets::http as stats;
 
 /// Why a connection is done with its codec before it is done with its client.
@@ -35,9 +37,21 @@ pub(crate) struct Watch {
     blocked: AtomicBool,
     /// What the codec does not tell of the head that it reads.
     untold: Untold,
+    /// How long a head may take.
+    head_limit: Option<Duration>,
+    /// How long the client has to close after we have.
+    delayed_close: Duration,
 }
 
 impl Watch {
+    pub(super) fn new(timeouts: &HcmTimeouts) -> Self {
+        Self {
+            head_limit: timeouts.request_headers,
+            delayed_close: timeouts.delayed_close,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Relaxed);
     }
@@ -52,18 +66,19 @@ impl Watch {
     }
 }
 
+/// As much of a response is copied to leave after the reads of the worker's other connections.
+const HELD: usize = 4 * 1024;
+
 /// See the module's documentation.
 pub(super) struct Watched {
-    stream: Stream,
+    stream: Held<HELD>,
+    /// Read before, and counted then, for a codec that begins with it. In a box, since there is seldom something.
+    again: Option<Box<Bytes>>,
     stats: stats::Scope,
     watch: Arc<Watch>,
-    is_http1: bool,
-    /// How long a head may take, for HTTP/1.
-    limit: Option<Duration>,
     /// Runs from a head's first byte to its last.
     timer: Option<Pin<Box<Sleep>>>,
-    /// How long the client has to close after we have.
-    delayed_close: Duration,
+    /// Runs while the client has to close after we have.
     closing: Option<Pin<Box<Sleep>>>,
     /// Set until the client is told.
     refused: Option<Refused>,
@@ -71,18 +86,14 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(stream: Stream, connection: &Connection) -> Self {
-        let limit = connection.manager.config.timeouts.request_headers.filter(|_| !connection.http2);
         let stats = connection.manager.stats.clone();
-        let delayed_close = connection.manager.config.timeouts.delayed_close;
         let watch = connection.watch.clone();
         Self {
-            stream,
+            stream: Held::new(stream),
+            again: None,
             stats,
             watch,
-            is_http1: !connection.http2,
-            limit,
             timer: None,
-            delayed_close,
             closing: None,
             refused: None,
         }
@@ -96,9 +107,13 @@ impl Watched {
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
     }
 
-    /// The same with bytes put back that were read.
-    pub(super) fn rewound(self, bytes: Bytes) -> Self {
-        Self { stream: self.stream.rewound(bytes), ..self }
+    /// Puts the bytes back that were read last.
+    pub(super) fn rewind(&mut self, bytes: Bytes) {
+        let whole = match self.again.take() {
+            Some(rest) => [bytes, *rest].concat().into(),
+            None => bytes,
+        };
+        self.again = Some(Box::new(whole)).filter(|whole| !whole.is_empty());
     }
 
     /// Waits without a codec for the client's next bytes. `None` if the connection is to end.
@@ -129,14 +144,13 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        match self.poll_fill(context, buffer) {
             Poll::Ready(result) => {
                 let count = buffer.filled().len() - before;
-                self.stats.add(stats::downstream_cx_rx_bytes_total, count as u64);
-                if self.is_http1 && !self.watch.busy.load(Relaxed) {
+                if !self.watch.busy.load(Relaxed) {
                     self.watch.untold.look(&buffer.filled()[before..]);
                 }
-                if let Some(limit) = self.limit
+                if let Some(limit) = self.watch.head_limit
                     && count > 0
                     && !self.watch.busy.load(Relaxed)
                 {
@@ -144,7 +158,7 @@ impl AsyncRead for Watched {
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending if self.limit.is_some() => {
+            Poll::Pending if self.watch.head_limit.is_some() => {
                 ready!(self.poll_head(context));
                 self.refused = Some(Refused::TooSlow);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -187,9 +201,7 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        if flushed.is_pending() {
-            self.watch.blocked.store(true, Relaxed);
-        }
+        self.watch.blocked.store(flushed.is_pending(), Relaxed);
         flushed
     }
 
@@ -199,7 +211,7 @@ impl AsyncWrite for Watched {
         }
         if self.closing.is_none() {
             let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
-            if shut.is_err() || self.delayed_close.is_zero() {
+            if shut.is_err() || self.watch.delayed_close.is_zero() {
                 return Poll::Ready(shut);
             }
         }
@@ -208,6 +220,21 @@ impl AsyncWrite for Watched {
 }
 
 impl Watched {
+    fn poll_fill(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(again) = &mut self.again {
+            let count = again.len().min(buffer.remaining());
+            buffer.put_slice(&again.split_to(count));
+            if again.is_empty() {
+                self.again = None;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.stats.add(stats::downstream_cx_rx_bytes_total, (buffer.filled().len() - before) as u64);
+        read
+    }
+
     /// Waits for the client's end of the connection, for a while: to close with bytes of its unread would reset the
     /// connection, and it might lose our last response.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -220,7 +247,7 @@ impl Watched {
                 Poll::Pending => break,
             }
         }
-        let limit = self.delayed_close;
+        let limit = self.watch.delayed_close;
         let timer = self.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(timer.as_mut().poll(context));
         self.stats.inc(stats::downstream_cx_delayed_close_timeout);

@@ -24,6 +24,7 @@ use super::interrupt::Interrupt;
 use super::outgoing::Outgoing;
 use crate::http::body::Body;
 use crate::net::Stream;
+use crate::rt::Turn;
 
 /// As much as is read at once of a large body.
 const MAX_READ: usize = 64 * 1024;
@@ -85,6 +86,7 @@ pub(crate) struct Connection {
     /// As much as the next read asks for.
     read_size: usize,
     output: Outgoing,
+    turn: Turn,
     heads: HeadReader,
     /// An allocation for the next response's headers.
     spare: HeaderMap,
@@ -113,6 +115,7 @@ impl Connection {
             input: BytesMut::new(),
             read_size: buffers::SIZE,
             output: Outgoing::default(),
+            turn: Turn::default(),
             heads: HeadReader::default(),
             spare: HeaderMap::new(),
             reading: Reading::Idle,

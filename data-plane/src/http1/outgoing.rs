@@ -103,7 +103,8 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is to be written.
+    pub(super) fn is_empty(&self) -> bool {
         self.gathered.is_empty() && self.large.is_empty() && self.tail.is_empty()
     }
 

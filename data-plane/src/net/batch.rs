@@ -8,22 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
+use super::held::Held;
 
 /// As much as is gathered.
 const LIMIT: usize = 64 * 1024;
-
-/// A worker's spare buffer is kept if it is no larger.
-const SPARE: usize = 2 * LIMIT;
-
-thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// See the module's documentation. Clones are handles on one stream.
 #[derive(Clone, Debug)]
@@ -31,24 +25,19 @@ pub(crate) struct Batch(Rc<RefCell<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    stream: Stream,
-    /// Borrowed from the worker while something stands in it.
-    gathered: Vec<u8>,
-    written: usize,
-    unflushed: bool,
+    held: Held<LIMIT>,
     broken: Option<io::ErrorKind>,
 }
 
 impl Batch {
     pub(crate) fn new(stream: Stream) -> Self {
-        let inner = Inner { stream, gathered: Vec::new(), written: 0, unflushed: false, broken: None };
-        Self(Rc::new(RefCell::new(inner)))
+        Self(Rc::new(RefCell::new(Inner { held: Held::new(stream), broken: None })))
     }
 
     /// Writes what was gathered. To be called whenever the codec pauses, by the task that drives it.
     pub(crate) fn push(&self, context: &mut Context<'_>) {
         let mut inner = self.0.borrow_mut();
-        if let Poll::Ready(Err(error)) = inner.poll_push(context) {
+        if let Poll::Ready(Err(error)) = inner.held.poll_push(context) {
             inner.broken = Some(error.kind());
             // The codec learns of it by its next read.
             context.waker().wake_by_ref();
@@ -68,54 +57,12 @@ impl Batch {
 }
 
 impl Inner {
-    fn poll_push(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(context))?;
-        if self.unflushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-            self.unflushed = false;
+    /// What the codec reads from and writes to, unless a push failed.
+    fn stream(&mut self) -> io::Result<Pin<&mut Held<LIMIT>>> {
+        match self.broken {
+            Some(broken) => Err(broken.into()),
+            None => Ok(Pin::new(&mut self.held)),
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.gathered.len() {
-            let data = &self.gathered[self.written..];
-            match ready!(Pin::new(&mut self.stream).poll_write(context, data))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
-            }
-            self.unflushed = true;
-        }
-        if !self.gathered.is_empty() {
-            self.gathered.clear();
-            self.written = 0;
-            let spare = std::mem::take(&mut self.gathered);
-            if spare.capacity() <= SPARE {
-                BUFFER.set(spare);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_put(&mut self, context: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Some(broken) = self.broken {
-            return Poll::Ready(Err(broken.into()));
-        }
-        let count = data.iter().map(|slice| slice.len()).sum::<usize>();
-        if self.gathered.len() + count > LIMIT {
-            ready!(self.poll_drain(context))?;
-        }
-        if count > LIMIT {
-            self.unflushed = true;
-            return Pin::new(&mut self.stream).poll_write_vectored(context, data);
-        }
-        if self.gathered.is_empty() {
-            self.gathered = BUFFER.take();
-        }
-        for slice in data {
-            self.gathered.extend_from_slice(slice);
-        }
-        Poll::Ready(Ok(count))
     }
 }
 
@@ -125,17 +72,13 @@ impl AsyncRead for Batch {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut inner = self.0.borrow_mut();
-        if let Some(broken) = inner.broken {
-            return Poll::Ready(Err(broken.into()));
-        }
-        Pin::new(&mut inner.stream).poll_read(context, buffer)
+        self.0.borrow_mut().stream()?.poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Batch {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_put(context, &[IoSlice::new(data)])
+        self.0.borrow_mut().stream()?.poll_write(context, data)
     }
 
     /// Nothing: see [`Batch::push`].
@@ -144,9 +87,7 @@ impl AsyncWrite for Batch {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.borrow_mut();
-        ready!(inner.poll_push(context))?;
-        Pin::new(&mut inner.stream).poll_shutdown(context)
+        Pin::new(&mut self.0.borrow_mut().held).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -154,7 +95,7 @@ impl AsyncWrite for Batch {
         context: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_put(context, data)
+        self.0.borrow_mut().stream()?.poll_write_vectored(context, data)
     }
 
     fn is_write_vectored(&self) -> bool {

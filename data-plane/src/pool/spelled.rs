@@ -16,11 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Facts;
 use crate::http::body::Body;
-use crate::http1::Limits;
+use crate::http1::{Limits, USUAL_HEADERS};
 use crate::net::Stream;
-
-/// As many headers as the codec takes without allocating.
-const USUAL_HEADERS: usize = 100;
 
 /// The codec has at least so much.
 const MIN_BUFFER: usize = 8 * 1024;

@@ -57,6 +57,9 @@ impl Connection {
         while !matches!(self.writing, Writing::Done | Writing::Broken) {
             let gathered = self.gather(context)?;
             let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+            if !self.output.is_empty() && self.turn.poll(context).is_pending() {
+                return Ok(());
+            }
             match (self.output.poll_write(Pin::new(stream), context), gathered) {
                 (Poll::Pending, _) => return Ok(()),
                 (Poll::Ready(Err(_)), _) => {
