@@ -463,6 +463,31 @@ fn spans_reach_opentelemetry() {
     wait("the count", || (proxy.stat("tracing.opentelemetry.spans_sent")? == 1).then_some(()));
 }
 
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// Asks, and reads an answer that has no body.
+fn ask(stream: &mut TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(GET).unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+}
+
+#[test]
+fn what_ends_a_rest_is_counted_once() {
+    let routes = "{match: {prefix: /}, direct_response: {status: 204}}";
+    let proxy = Proxy::ready(&bootstrap(routes, "", &[]), &[]);
+    let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
+    ask(&mut stream);
+    // After two to four seconds of silence the connection lets go of its codec.
+    std::thread::sleep(Duration::from_millis(4500));
+    ask(&mut stream);
+    assert_eq!(proxy.stat("http.l.downstream_cx_rx_bytes_total"), Some(2 * GET.len() as i64));
+}
+
 #[test]
 fn a_connection_that_is_to_end_still_answers_for_the_drain_timeout() {
     let more = "drain_timeout: 2s, common_http_protocol_options: {idle_timeout: 0.2s},";
@@ -471,18 +496,12 @@ fn a_connection_that_is_to_end_still_answers_for_the_drain_timeout() {
     // Connections whose clients have said something; what they are told is read off.
     let open = || {
         let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
+        ask(&mut stream);
         stream
     };
     let mut stream = open();
     wait("the idle timeout", || proxy.stat("http.l.downstream_cx_idle_timeout").filter(|count| *count == 1));
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    stream.write_all(GET).unwrap();
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
     let text = String::from_utf8_lossy(&all);
