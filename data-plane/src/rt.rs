@@ -66,9 +66,24 @@ impl Turn {
     }
 }
 
-struct Bell {
+/// A flag beside a task: who wakes it raises the flag, too.
+#[derive(Default)]
+pub(crate) struct Bell {
     rung: AtomicBool,
     task: AtomicWaker,
+}
+
+impl Bell {
+    pub(crate) fn has_rung(&self) -> bool {
+        self.rung.load(Acquire)
+    }
+
+    /// Lowers the flag; it is the context's task that is woken next. To be called before looking at what it may ring for,
+    /// so that nothing is missed.
+    pub(crate) fn reset(&self, context: &Context<'_>) {
+        self.task.register(context.waker());
+        self.rung.store(false, Release);
+    }
 }
 
 impl Wake for Bell {
@@ -84,7 +99,7 @@ impl Wake for Bell {
 
 impl<F> Sleeper<F> {
     pub(crate) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), ..Bell::default() });
         Self { future, bell, task: None }
     }
 }
@@ -99,10 +114,8 @@ impl<F: Future> Future for Sleeper<F> {
             this.bell.task.register(context.waker());
         }
         // Read before it is written, since it mostly did not ring.
-        while this.bell.rung.load(Acquire) {
-            // Ringing used the waker up. If it rings before there is another, it is seen in the next turn.
-            this.bell.rung.store(false, Release);
-            this.bell.task.register(context.waker());
+        while this.bell.has_rung() {
+            this.bell.reset(context);
             let waker = Waker::from(this.bell.clone());
             if let Poll::Ready(output) = this.future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(output);
@@ -154,14 +167,14 @@ mod tests {
             inside.set(Some(context.waker().clone()));
             if asked.get() == 3 { Poll::Ready(()) } else { Poll::Pending }
         })));
-        let outside = Arc::new(Bell { rung: AtomicBool::new(false), task: AtomicWaker::new() });
+        let outside = Arc::new(Bell::default());
         let waker = Waker::from(outside.clone());
         let mut ask = || sleeper.as_mut().poll(&mut Context::from_waker(&waker));
         for expected in [1, 2] {
             assert!(ask().is_pending());
             assert!(ask().is_pending());
             assert_eq!(asked.get(), expected);
-            assert!(!outside.rung.load(Acquire), "nobody woke it");
+            assert!(!outside.has_rung(), "nobody woke it");
             inside.take().unwrap().wake();
             assert!(outside.rung.swap(false, Acquire), "its task is woken");
         }

@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 
 use super::Success;
 use super::bounded::TryTimer;
-use super::tries::{Tries, Wait};
+use super::tries::{Tries, Wait, within_duration};
 use crate::http::head::{Head, Keep};
 use crate::http::scan::Present;
 use crate::router::Found;
@@ -153,8 +153,8 @@ impl<'a> Tries<'a> {
             flights.begin_after(wait);
             return None;
         }
-        if bad && !flights.are_over() {
-            // Others may still bring something better.
+        if bad && !flights.are_over() && !matches!(result, Err(Failure::MaxDuration)) {
+            // Others may still bring something better; a stream that lasts too long is the request's end, as in Envoy.
             if let Err(failure) = &result
                 && failure.reset().is_some()
             {
@@ -170,10 +170,10 @@ impl<'a> Tries<'a> {
         Some(result)
     }
 
-    /// The tries that end with this one.
+    /// The try that counts, and those that end with it.
     fn note_others(&self, flight: &Flight<'_>, flights: &Flights<'_>) {
-        let Some(tracked) = self.cluster.tracked() else { return };
         self.try_began.set(flight.began);
+        let Some(tracked) = self.cluster.tracked() else { return };
         for other in &flights.all {
             tracked.note_try(other.began, &self.timeouts);
         }
@@ -195,7 +195,14 @@ impl<'a> Tries<'a> {
         self.begin(&mut head);
         // Silence, too, is a reason for another try and no end of this one.
         let attempt = self.attempt(Keep::Nothing, None);
-        let run = Box::pin(async move { attempt.run(&mut head, body).await });
+        let (cluster, max_stream) = (self.cluster, self.max_stream);
+        let run = Box::pin(async move {
+            let run = attempt.run(&mut head, body);
+            match max_stream {
+                None => run.await,
+                Some(limit) => within_duration(run, cluster, limit).await,
+            }
+        });
         let timer = Some(TryTimer::new(self.exchange, limit));
         let place = self.tried.borrow().len();
         Ok(Flight { run, timer, began: Instant::now(), place, replaced: false, upstream: None })

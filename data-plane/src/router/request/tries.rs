@@ -159,13 +159,10 @@ impl<'a> Tries<'a> {
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
         self.try_began.set(Instant::now());
+        let cluster = self.cluster;
         // Boxed, since it is rare.
         let run = Box::pin(self.once_within_its_time(head));
-        let ended = tokio::time::timeout(limit, run).await;
-        ended.unwrap_or_else(|_| {
-            self.cluster.stats().inc(stats::upstream_rq_max_duration_reached);
-            Err(Failure::MaxDuration)
-        })
+        within_duration(run, cluster, limit).await
     }
 
     /// A try as it begins.
@@ -257,6 +254,19 @@ impl<'a> Tries<'a> {
         let back_off = self.policy.map(|policy| policy.back_off).unwrap_or_default();
         Some(Wait { time: back_off.wait(retries, random), asked_for: false })
     }
+}
+
+/// A try, for as long as its stream may last.
+pub(super) async fn within_duration(
+    run: impl Future<Output = Result<Success, Failure>>,
+    cluster: &Cluster,
+    limit: Duration,
+) -> Result<Success, Failure> {
+    let ended = tokio::time::timeout(limit, run).await;
+    ended.unwrap_or_else(|_| {
+        cluster.stats().inc(stats::upstream_rq_max_duration_reached);
+        Err(Failure::MaxDuration)
+    })
 }
 
 /// The wait before a retry.
