@@ -196,21 +196,27 @@ pub(crate) fn pods(pods: &[PodStatus]) -> String {
     show(&table)
 }
 
+/// How this program was called, for commands that are to be copied.
+fn itself() -> String {
+    let called = std::env::args_os().next().map(|name| name.to_string_lossy().into_owned());
+    called.filter(|name| name.contains('/')).unwrap_or_else(|| "sailctl".into())
+}
+
 /// The end of `up`, `apply --wait` and `status`: the table, where to look, what to try.
 pub(crate) fn summary(status: &Status) -> String {
     let gateway = format!("http://127.0.0.1:{}", status.ingress.http);
     let mut out = pods(&status.pods);
     let has = |name: &str| status.pods.iter().any(|pod| pod.name.starts_with(name));
     out.push('\n');
-    let local = if status.name == "default" {
-        "sailctl local".to_owned()
-    } else {
-        format!("sailctl local --name {}", status.name)
-    };
+    let mut local = format!("{} local", itself());
+    if status.name != "default" {
+        local.push_str(&format!(" --name {}", status.name));
+    }
     let commands = if has("productpage") {
         out.push_str(&format!("Product page:  {gateway}/productpage\n\n"));
         [
-            "apply -f examples/bookinfo/networking/virtual-service-reviews-v3.yaml",
+            "apply -f examples/bookinfo/networking/destination-rule-all.yaml \
+             -f examples/bookinfo/networking/virtual-service-reviews-v3.yaml",
             "logs deploy/productpage-v1 -c istio-proxy -f",
             "down",
         ]
@@ -218,7 +224,8 @@ pub(crate) fn summary(status: &Status) -> String {
         out.push_str(&format!("Gateway:  {gateway}  https://127.0.0.1:{}\n\n", status.ingress.https));
         [
             "label namespace default istio-injection=enabled",
-            "apply -f examples/bookinfo/platform/bookinfo.yaml --wait",
+            "apply --wait -f examples/bookinfo/platform/bookinfo.yaml \
+             -f examples/bookinfo/networking/bookinfo-gateway.yaml",
             "down",
         ]
     };
