@@ -110,11 +110,14 @@ fn try_one(stream: &mut TcpStream, request: &Request, wanted: &str) -> std::io::
     Ok(true)
 }
 
+/// Where a request wants one.
+pub const PAUSE: Duration = Duration::from_millis(50);
+
 /// Says what a request wants to hear: `|` is a line's end, `%0a` a byte, `<a*9>` many of one, and `@` a pause.
 fn say(stream: &mut TcpStream, text: &str) -> std::io::Result<()> {
     for (at, part) in text.split('@').enumerate() {
         if at > 0 {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(PAUSE);
         }
         let mut bytes = Vec::new();
         let mut rest = part;

@@ -124,6 +124,9 @@ impl Side {
             let lines = lines.map(|lines| lines[before..].join("\n")).unwrap_or_default();
             let text = format!("{}\nlog: {lines}", tidy(&answer)).replace(&to.to_string(), "LISTENER");
             seen.push(text);
+            // What an upstream says after its answer comes before the next request, or it would be that one's answer.
+            let pauses = request.bytes.iter().filter(|byte| **byte == b'@').count();
+            std::thread::sleep(backend::PAUSE * pauses as u32 * 2);
         }
         let all = self.admin("/stats").1;
         let names = all.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned());
