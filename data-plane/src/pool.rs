@@ -6,6 +6,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod ending;
+mod guard;
 pub(crate) mod lease;
 pub(crate) mod limits;
 mod spelled;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::http1::{self, Interrupt};
 use crate::stats::sets::cluster;
 use connect::{Connector, Established, Http2Connection, Protocol};
+pub(crate) use guard::ConnectionGuard;
 use lease::{Codec, Connection, H1, H2, Lease};
 use limits::{Limits, Permit, Resource};
 use watch::Watch;
@@ -486,35 +488,6 @@ async fn drive_http2(mut connection: Http2Connection, h2: &Weak<H2>) {
         done.map(|_| ())
     })
     .await;
-}
-
-/// Counts a connection for as long as it lasts.
-pub(crate) struct ConnectionGuard {
-    pool: Rc<Pool>,
-    pub(crate) info: Facts,
-    permit: Option<Permit>,
-    since: Instant,
-}
-
-impl ConnectionGuard {
-    fn new(pool: &Rc<Pool>, info: Facts, permit: Permit) -> Self {
-        pool.stats.move_by(cluster::upstream_cx_active, 1);
-        pool.connector.host.state.active_connections.fetch_add(1, Relaxed);
-        Self { pool: pool.clone(), info, permit: Some(permit), since: Instant::now() }
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        let stats = &self.pool.stats;
-        stats.move_by(cluster::upstream_cx_active, -1);
-        self.pool.connector.host.state.active_connections.fetch_sub(1, Relaxed);
-        stats.inc(cluster::upstream_cx_destroy);
-        stats.record(cluster::upstream_cx_length_ms, self.since.elapsed().as_millis() as u64);
-        // The place is free before the next in line asks for one.
-        self.permit = None;
-        self.pool.connection_closed();
-    }
 }
 
 /// A connection's own facts are the lease's to tell.
