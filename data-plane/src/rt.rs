@@ -43,29 +43,6 @@ pin_project! {
     }
 }
 
-/// Puts a write off until the worker's other tasks had their turn.
-///
-/// In a round a worker asks the kernel what has come, and runs the tasks that it concerns. Where each reads and then writes,
-/// each write wakes a process that takes the processor from the rest of the round. Where all read first and then write,
-/// the processes wait for each other less often, and the kernel's ways of reading and of writing stay in the caches.
-#[derive(Debug, Default)]
-pub(crate) struct Turn {
-    waits: bool,
-}
-
-impl Turn {
-    /// Ready each second time; the task is asked again by itself.
-    #[inline]
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.waits = !self.waits;
-        if self.waits {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    }
-}
-
 /// A flag beside a task: who wakes it raises the flag, too.
 #[derive(Default)]
 pub(crate) struct Bell {
@@ -122,6 +99,29 @@ impl<F: Future> Future for Sleeper<F> {
             }
         }
         Poll::Pending
+    }
+}
+
+/// Puts a write off until the worker's other tasks had their turn.
+///
+/// In a round a worker asks the kernel what has come, and runs the tasks that it concerns. Where each reads and then writes,
+/// each write wakes a process that takes the processor from the rest of the round. Where all read first and then write,
+/// the processes wait for each other less often, and the kernel's ways of reading and of writing stay in the caches.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    waits: bool,
+}
+
+impl Turn {
+    /// Ready each second time; the task is asked again by itself.
+    #[inline]
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.waits = !self.waits;
+        if self.waits {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Tries<'a> {
                     let flight = flights.all.remove(place);
                     self.under_way.set(flights.all.len());
                     if let Some(result) = self.settle(&flight, result, &mut flights) {
-                        self.note_others(&flight, &flights);
+                        self.note_chosen(&flight, &flights);
                         return result;
                     }
                     if let Some(tracked) = self.cluster.tracked() {
@@ -171,7 +171,7 @@ impl<'a> Tries<'a> {
     }
 
     /// The try that counts, and those that end with it.
-    fn note_others(&self, flight: &Flight<'_>, flights: &Flights<'_>) {
+    fn note_chosen(&self, flight: &Flight<'_>, flights: &Flights<'_>) {
         self.try_began.set(flight.began);
         let Some(tracked) = self.cluster.tracked() else { return };
         for other in &flights.all {
