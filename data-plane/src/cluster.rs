@@ -4,6 +4,7 @@
 mod choose;
 pub(crate) mod orca;
 mod origins;
+mod preconnect;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod target;
@@ -32,9 +33,9 @@ pub(crate) use choose::{Avoid, Choice, LbContext, default_port};
 
 use crate::http::exchange::Exchange;
 use crate::net::proxy_protocol::Tlv;
-use crate::pool::Pool;
 use crate::pool::connect::Protocol;
 use crate::pool::limits::{Level, Limits, Resource};
+use crate::pool::{Pool, Tally};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as set, cluster_outlier};
 use crate::stream_info::{ClusterInfo, DownstreamInfo, UpstreamAddress};
@@ -69,6 +70,8 @@ pub(crate) struct Cluster {
     origins: Origins,
     tls: OnceCell<Rc<OfCluster>>,
     tracked: Option<Box<Tracked>>,
+    /// What its pools have to do, where connections are made before requests need them.
+    tally: Option<Rc<Tally>>,
 }
 
 impl Cluster {
@@ -91,6 +94,7 @@ impl Cluster {
             origins: Origins::new(&shared.store),
             tls: OnceCell::new(),
             tracked: Tracked::of(config, shared),
+            tally: config.preconnect.is_some().then(Rc::default),
             config: config.clone(),
         })
     }
@@ -202,8 +206,23 @@ impl Cluster {
 
     /// The pool that serves a request at a host; `None` where there are as many pools as the cluster may have.
     pub(crate) fn pool(&self, choice: &Choice, exchange: &Exchange, priority: Priority) -> Option<Rc<Pool>> {
-        let key = PoolKey::new(self, &choice.host, exchange, priority);
-        self.pool_of(key, &choice.host, priority, &exchange.connection.worker)
+        let worker = &exchange.connection.worker;
+        self.pool_by(choice, priority, worker, |host| PoolKey::new(self, host, exchange, priority))
+    }
+
+    /// The pool of this key at a host, and connections to the hosts of requests that are foreseen.
+    fn pool_by(
+        &self,
+        choice: &Choice,
+        priority: Priority,
+        worker: &Rc<Worker>,
+        key: impl Fn(&Host) -> PoolKey,
+    ) -> Option<Rc<Pool>> {
+        let pool = self.pool_of(key(&choice.host), &choice.host, priority, worker)?;
+        if let Some(tally) = &self.tally {
+            self.connect_ahead(tally, choice, priority, worker, key);
+        }
+        Some(pool)
     }
 
     fn pool_of(
@@ -233,7 +252,7 @@ impl Cluster {
             return None;
         };
         let connector = target::connector(self, host, &key, worker);
-        let options = target::pool_options(&self.config);
+        let options = target::pool_options(&self.config, key.protocol, host, self.tally.as_ref());
         let pool = Pool::new(connector, options, limits.clone(), self.stats.clone(), permit);
         if self.retired.get() {
             pool.close();
@@ -246,7 +265,7 @@ impl Cluster {
     /// The pool whose HTTP/2 connections carry tunnels of TCP connections to a host.
     pub(crate) fn tunnel_pool(
         &self,
-        host: &Arc<Host>,
+        choice: &Choice,
         downstream: &DownstreamInfo,
         tlvs: &[Tlv],
         worker: &Rc<Worker>,
@@ -255,14 +274,27 @@ impl Cluster {
             UpstreamProtocol::Auto => Protocol::Negotiated,
             _ => Protocol::Http2,
         };
-        let key = PoolKey::tunnel(self, host, downstream, tlvs, protocol);
-        self.pool_of(key, host, Priority::Default, worker)
+        self.pool_by(choice, Priority::Default, worker, |host| {
+            PoolKey::tunnel(self, host, downstream, tlvs, protocol)
+        })
+    }
+
+    /// The pool of TCP connections to a host, where they are made before clients need them.
+    pub(crate) fn tcp_pool(
+        &self,
+        choice: &Choice,
+        downstream: &DownstreamInfo,
+        tlvs: &[Tlv],
+        worker: &Rc<Worker>,
+    ) -> Option<Rc<Pool>> {
+        self.pool_by(choice, Priority::Default, worker, |host| {
+            PoolKey::tunnel(self, host, downstream, tlvs, Protocol::Tcp)
+        })
     }
 
     /// The pool that serves the proxy's own calls at a host.
     pub(crate) fn own_pool(&self, choice: &Choice, worker: &Rc<Worker>) -> Option<Rc<Pool>> {
-        let key = PoolKey::own(self, &choice.host);
-        self.pool_of(key, &choice.host, Priority::Default, worker)
+        self.pool_by(choice, Priority::Default, worker, |host| PoolKey::own(self, host))
     }
 
     /// Counts a response.

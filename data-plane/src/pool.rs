@@ -5,10 +5,12 @@
 //! to try another host.
 
 pub(crate) mod connect;
+mod demand;
 pub(crate) mod ending;
 mod guard;
 pub(crate) mod lease;
 pub(crate) mod limits;
+mod raw;
 mod spelled;
 mod watch;
 
@@ -16,7 +18,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::http1::{self, Interrupt};
 use crate::stats::sets::cluster;
 use connect::{Connector, Established, Http2Connection, Protocol};
+pub(crate) use demand::{AT_ONCE, Ahead, Tally};
 pub(crate) use guard::ConnectionGuard;
 use lease::{Codec, Connection, H1, H2, Lease};
 use limits::{Limits, Permit, Resource};
@@ -45,7 +47,7 @@ pub(crate) enum PoolError {
 }
 
 /// How connections of a pool are used.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct PoolOptions {
     /// Connections idle for longer are closed.
     pub(crate) idle_timeout: Option<Duration>,
@@ -55,8 +57,8 @@ pub(crate) struct PoolOptions {
     pub(crate) max_streams: usize,
     /// How long a connection may last.
     pub(crate) max_duration: Option<Duration>,
-    /// So many times the connections that requests need are made.
-    pub(crate) preconnect: f64,
+    /// Connections that are made before requests need them, if any are.
+    pub(crate) ahead: Option<Box<Ahead>>,
 }
 
 type Waiter = oneshot::Sender<Result<Lease, PoolError>>;
@@ -122,6 +124,14 @@ impl Pool {
 
     /// A connection that is ready now, if there is one.
     pub(crate) fn try_acquire(self: &Rc<Self>) -> Option<Lease> {
+        let lease = self.pick_ready()?;
+        if self.options.ahead.is_some() {
+            self.connect_for_waiting();
+        }
+        Some(lease)
+    }
+
+    fn pick_ready(self: &Rc<Self>) -> Option<Lease> {
         if let Some(h2) = self.pick_shared() {
             return Some(Lease::shared(h2, self.clone()));
         }
@@ -152,6 +162,7 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
         self.connect_for_waiting();
+        self.settle();
         // The pool answers everybody in line, also when it is closed; a lost sender is a lost connection.
         receiver.await.unwrap_or_else(|_| Err(PoolError::Connect("connection closed".into())))
     }
@@ -174,6 +185,8 @@ impl Pool {
         shared.retain(|h2| h2.streams.get() > 0 || !expired(h2.idle_since.get()));
         let gone = before - idle.len() - shared.len();
         self.stats.add(cluster::upstream_cx_idle_timeout, gone as u64);
+        drop((idle, shared));
+        self.settle();
     }
 
     /// Whether nothing uses it.
@@ -209,6 +222,7 @@ impl Pool {
     /// A request begins or ends on a connection.
     pub(crate) fn note_busy(&self, by: isize) {
         self.busy.set(self.busy.get().saturating_add_signed(by));
+        self.settle();
     }
 
     fn pick_shared(&self) -> Option<Rc<H2>> {
@@ -229,57 +243,9 @@ impl Pool {
         None
     }
 
-    /// Makes as many connections as those in line need and the limits allow.
-    fn connect_for_waiting(self: &Rc<Self>) {
-        let multiplexed = !matches!(self.connector.protocol, Protocol::Http1);
-        loop {
-            if self.connecting.get() >= self.wanted(multiplexed) {
-                return;
-            }
-            let host = &self.connector.host.state.active_connections;
-            let permit = if host.load(Relaxed) < self.limits.per_host {
-                self.limits.acquire(Resource::Connections)
-            } else {
-                None
-            };
-            let permit = match permit {
-                Some(permit) => permit,
-                None => {
-                    self.stats.inc(cluster::upstream_cx_overflow);
-                    // A host without any connection gets one, or its requests would wait for ever.
-                    if self.open.get() + self.connecting.get() > 0 {
-                        return;
-                    }
-                    self.limits.exceed(Resource::Connections)
-                }
-            };
-            self.spawn_connect(permit);
-        }
-    }
-
-    /// How many connections should be in the making.
-    fn wanted(&self, multiplexed: bool) -> usize {
-        let waiting = self.waiting.borrow().len();
-        if waiting == 0 {
-            return 0;
-        }
-        let streams = if multiplexed { self.options.max_streams.clamp(1, 100) } else { 1 };
-        if self.options.preconnect <= 1.0 {
-            return if multiplexed { 1 } else { waiting };
-        }
-        // Some are made before anybody needs them.
-        let needed = (waiting + self.busy.get()) as f64 * self.options.preconnect / streams as f64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a few times the requests"
-        )]
-        let needed = needed.ceil() as usize;
-        needed.saturating_sub(self.open.get()).max(usize::from(!multiplexed || self.open.get() == 0))
-    }
-
     fn spawn_connect(self: &Rc<Self>, permit: Permit) {
         self.connecting.set(self.connecting.get() + 1);
+        self.settle();
         let pool = self.clone();
         tokio::task::spawn_local(async move {
             let started = Instant::now();
@@ -307,6 +273,7 @@ impl Pool {
                     pool.fail(&error);
                 }
             }
+            pool.settle();
         });
     }
 
@@ -315,7 +282,7 @@ impl Pool {
         match protocol {
             Protocol::Http1 => self.stats.inc(cluster::upstream_cx_http1_total),
             Protocol::Http2 => self.stats.inc(cluster::upstream_cx_http2_total),
-            Protocol::Negotiated => {}
+            Protocol::Negotiated | Protocol::Tcp => {}
         }
     }
 
@@ -331,7 +298,12 @@ impl Pool {
                 self.note_interrupt(&interrupt);
                 let connection = http1::Connection::new(stream, self.connector.http1(), interrupt);
                 self.adopt_http1(Codec::Own(Rc::new(RefCell::new(connection))), info, permit);
+                if negotiated {
+                    // Those in line may have counted on sharing it.
+                    self.connect_for_waiting();
+                }
             }
+            Established::Tcp { stream, info } => self.adopt_http1(Codec::raw(stream), info, permit),
             Established::Spelled { spelled, info } => {
                 if negotiated {
                     self.note_protocol(Protocol::Http1);
@@ -471,6 +443,7 @@ impl Pool {
 
     fn connection_closed(self: &Rc<Self>) {
         self.open.set(self.open.get() - 1);
+        self.settle();
         if !self.waiting.borrow().is_empty() {
             self.connect_for_waiting();
         }

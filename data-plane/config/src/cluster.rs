@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::format::MetadataSource;
-use sail_proxy_decide::host::{AssignmentPolicy, Endpoints, HealthCheckTarget, HealthStatus, Locality};
+use sail_proxy_decide::host::{AssignmentPolicy, Endpoints, HealthCheckTarget, HealthStatus, Host, Locality};
 use sail_proxy_decide::lb::{CommonLb, LbPolicy};
+use sail_proxy_decide::matcher::MetadataMatcher;
 use sail_proxy_decide::outlier::OutlierDetection;
 use sail_proxy_decide::route::Metadata;
 use xds_api::istio::metadata_exchange::MetadataExchange;
@@ -72,8 +73,8 @@ pub struct Cluster {
     pub ignore_health_on_host_removal: bool,
     /// Whether each downstream connection has upstream connections of its own.
     pub connection_pool_per_downstream_connection: bool,
-    /// So many times the connections that requests need are made; 1 by default.
-    pub preconnect_ratio: f64,
+    /// Connections that are made before requests need them.
+    pub preconnect: Option<Box<Preconnect>>,
     /// Whether the start of the process waits until it has its hosts and their first health checks.
     pub wait_for_warm_on_init: bool,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
@@ -103,6 +104,27 @@ impl Cluster {
             sail_proxy_decide::route::Priority::Default => &self.circuit_breakers.default,
             sail_proxy_decide::route::Priority::High => &self.circuit_breakers.high,
         }
+    }
+}
+
+/// `PreconnectPolicy`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preconnect {
+    /// So many times the connections that a host's requests need are made; 1 by default.
+    pub per_upstream_ratio: f64,
+    /// So many times the connections that the requests of all hosts need are made; 1 by default.
+    pub predictive_ratio: f64,
+    /// Which hosts, by their metadata; `None`: all.
+    pub enabled: Option<MetadataMatcher>,
+}
+
+impl Preconnect {
+    /// Whether connections are made ahead of requests to a host.
+    pub fn is_enabled(&self, host: &Host) -> bool {
+        let of = |matcher: &MetadataMatcher| {
+            matcher.is_match(host.metadata.as_ref().and_then(|all| all.get(&*matcher.filter)))
+        };
+        self.enabled.as_ref().is_none_or(of)
     }
 }
 

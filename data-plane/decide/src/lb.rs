@@ -6,6 +6,7 @@ mod edf;
 mod group;
 mod orca;
 mod overriding;
+mod peek;
 mod priority;
 mod ring;
 mod subset;
@@ -77,6 +78,17 @@ impl LbPolicy {
             Self::Subset(config) => config.child.reported_weights(),
             _ => None,
         }
+    }
+
+    /// Whether it goes by turns or at random, so that its choices can be made ahead of time.
+    fn is_foreseeable(&self) -> bool {
+        matches!(
+            self,
+            Self::RoundRobin { .. }
+                | Self::LeastRequest { .. }
+                | Self::Random
+                | Self::ClientSideWeightedRoundRobin(_)
+        )
     }
 
     /// Where the host that was chosen is told, if it is.

@@ -160,6 +160,18 @@ impl Cluster {
         host
     }
 
+    /// A host that a request to come goes to, where that can be foreseen.
+    pub(super) fn foresee(&self, worker: &Worker) -> Option<Arc<Host>> {
+        if self.finds_hosts() {
+            return None;
+        }
+        let endpoints = self.endpoints.borrow();
+        let active = worker.active();
+        let zone = active.snapshot.local_zone.as_ref();
+        let context = Context { now_ms: now_ms(), zone, ..Context::default() };
+        self.balancer.borrow_mut().peek(endpoints.as_ref()?, &context, || worker.random())
+    }
+
     fn note_events(&self, events: Events) {
         let stats = &self.stats;
         if events.panic {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sail_proxy_config::cluster::{Bind, Cluster as Config, UpstreamProtocol};
 use sail_proxy_config::tls::{AddedTlv, ProxyProtocolVersion, TlvValue, UpstreamSocket};
@@ -16,13 +17,16 @@ use crate::http::exchange::Exchange;
 use crate::http1;
 use crate::net::proxy_protocol::{self, Tlv, Version};
 use crate::net::socket::ConnectOptions;
-use crate::pool::PoolOptions;
 use crate::pool::connect::{Connector, Http2Options, Protocol, Transport};
+use crate::pool::{Ahead, PoolOptions, Tally};
 use crate::stream_info::{Direction, DownstreamInfo, StreamInfo, UpstreamInfo, UpstreamSource};
 use crate::worker::state::Worker;
 
 /// Streams on one HTTP/2 connection where the configuration says nothing.
 const MAX_STREAMS: u32 = 1024;
+
+/// How long TCP connections wait for their clients.
+const TCP_IDLE: Duration = Duration::from_secs(600);
 
 /// As many headers as can be told apart.
 const MOST_HEADERS: usize = 1 << 15;
@@ -81,7 +85,7 @@ impl PoolKey {
 }
 
 impl PoolKey {
-    /// For a tunnel of a TCP connection through an HTTP/2 connection that others share.
+    /// For TCP connections, and for tunnels of them through an HTTP/2 connection that others share.
     pub(super) fn tunnel(
         cluster: &Cluster,
         host: &Host,
@@ -231,6 +235,7 @@ fn fallback_alpn(socket: &UpstreamSocket, protocol: Protocol) -> Option<Arc<[Vec
         Protocol::Http1 => &["http/1.1"],
         Protocol::Http2 => &["h2"],
         Protocol::Negotiated => &["h2", "http/1.1"],
+        Protocol::Tcp => return None,
     };
     Some(names.iter().map(|name| name.as_bytes().to_vec()).collect())
 }
@@ -351,14 +356,22 @@ fn source(bind: &Bind, destination: SocketAddr) -> Option<SocketAddr> {
         .copied()
 }
 
-/// How connections of a cluster are used.
-pub(super) fn pool_options(config: &Config) -> PoolOptions {
+/// How connections of a cluster to a host are used.
+pub(super) fn pool_options(
+    config: &Config,
+    protocol: Protocol,
+    host: &Host,
+    tally: Option<&Rc<Tally>>,
+) -> PoolOptions {
     let max_streams = config.http.http2.max_concurrent_streams.unwrap_or(MAX_STREAMS);
     PoolOptions {
-        idle_timeout: config.http.idle_timeout,
+        idle_timeout: if protocol == Protocol::Tcp { Some(TCP_IDLE) } else { config.http.idle_timeout },
         max_requests: config.http.max_requests_per_connection.filter(|max| *max > 0),
         max_streams: max_streams as usize,
         max_duration: config.http.max_connection_duration,
-        preconnect: config.preconnect_ratio,
+        ahead: match (&config.preconnect, tally) {
+            (Some(policy), Some(tally)) => Some(Box::new(Ahead::new(policy, host, tally))),
+            _ => None,
+        },
     }
 }

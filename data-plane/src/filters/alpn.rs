@@ -20,7 +20,7 @@ impl Override {
         let list = match protocol {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
-            Protocol::Negotiated => return None,
+            Protocol::Negotiated | Protocol::Tcp => return None,
         };
         (!list.is_empty()).then(|| list.clone())
     }

@@ -42,6 +42,8 @@ pub(crate) enum Protocol {
     Http2,
     /// What ALPN gives, HTTP/1 without it.
     Negotiated,
+    /// None that the proxy knows: bytes.
+    Tcp,
 }
 
 /// What carries the bytes to a host.
@@ -111,6 +113,7 @@ pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchE
 /// A connection that takes requests. The second part is to be driven by a task.
 pub(crate) enum Established {
     Http1 { stream: Stream, info: Facts },
+    Tcp { stream: Stream, info: Facts },
     Spelled { spelled: Spelled, info: Facts },
     Http2 { send: http2::SendRequest<Body>, connection: Http2Connection, info: Facts },
 }
@@ -126,6 +129,7 @@ impl Connector {
         let Opened { stream, info } = self.open().await?;
         let negotiated = info.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
         let http2 = match self.protocol {
+            Protocol::Tcp => return Ok(Established::Tcp { stream, info }),
             Protocol::Http1 => false,
             Protocol::Http2 => true,
             Protocol::Negotiated => negotiated == Some("h2"),

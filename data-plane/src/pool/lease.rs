@@ -16,6 +16,7 @@ use sail_proxy_decide::host::{Host, HostState};
 
 use super::ending::{By, Ending};
 use super::limits::Permit;
+use super::raw::RawStream;
 use super::spelled::Spelled;
 use super::{ConnectionGuard, Facts, Pool};
 use crate::http::body::{Body, BodyError};
@@ -58,6 +59,14 @@ pub(super) enum Codec {
     Own(Rc<RefCell<http1::Connection>>),
     /// Boxed: it is rare.
     Spelled(Box<Spelled>),
+    /// Nothing does: bytes for a TCP connection. Boxed: it is rare.
+    Raw(Box<RawStream>),
+}
+
+impl Codec {
+    pub(super) fn raw(stream: Stream) -> Self {
+        Self::Raw(Box::new(RawStream::new(stream)))
+    }
 }
 
 /// An HTTP/1 connection.
@@ -88,6 +97,13 @@ impl H1 {
                 left.is_ready()
             }
             Codec::Spelled(spelled) => spelled.is_closed(),
+            Codec::Raw(raw) => {
+                let ended = raw.poll_ended(context).is_ready();
+                if ended {
+                    self.info().ending.ended_by(By::Peer);
+                }
+                ended
+            }
         }
     }
 
@@ -102,6 +118,7 @@ impl H1 {
                 left.is_none()
             }
             Codec::Spelled(spelled) => !spelled.is_closed(),
+            Codec::Raw(raw) => raw.is_whole(),
         }
     }
 }
@@ -254,6 +271,8 @@ impl Lease {
                         Exchange::Http1(connection)
                     }
                     Codec::Spelled(spelled) => Exchange::Hyper(Box::pin(spelled.send(request))),
+                    // Pools of TCP connections get no requests.
+                    Codec::Raw(_) => Exchange::Unsent(Some(Box::new(request))),
                 };
                 (exchange, Some(&h1.guard.info.ending))
             }
@@ -271,8 +290,24 @@ impl Lease {
             Kind::Exclusive(H1 { codec: Codec::Own(connection), .. }) => {
                 connection.borrow_mut().take_stream()
             }
+            Kind::Exclusive(H1 { codec: Codec::Raw(raw), .. }) => raw.take(),
             Kind::Exclusive(_) | Kind::Shared(_) => None,
         }
+    }
+
+    /// The connection as bytes, which serve nothing after this; `None`: it has ended since it was handed over.
+    pub(crate) fn take_raw(&mut self) -> Option<Stream> {
+        let waited = std::mem::take(&mut self.waited);
+        if let Kind::Exclusive(h1) = self.kind()
+            && waited
+            && h1.has_ended(&mut Context::from_waker(Waker::noop()))
+        {
+            return None;
+        }
+        self.sent = true;
+        let info = self.connection();
+        info.requests.set(info.requests.get() + 1);
+        self.take_stream()
     }
 
     /// The response was read to its end: the connection serves the next.

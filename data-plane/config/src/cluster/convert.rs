@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Bind, Cluster, Discovery, HealthCheck, SocketMatch, breakers, discovery, health, http_options, lb,
+    Bind, Cluster, Discovery, HealthCheck, Preconnect, SocketMatch, breakers, discovery, health,
+    http_options, lb,
 };
-use crate::convert::{Cx, address, arc, type_name, values};
+use crate::convert::{Cx, address, arc, matchers, type_name, values};
 use crate::pb;
 use crate::pb::cluster as pc;
 use crate::tls::{self, UpstreamSocket};
@@ -193,7 +194,7 @@ pub(crate) fn cluster(
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal,
         connection_pool_per_downstream_connection,
-        preconnect_ratio: cx.option("preconnect_policy", preconnect_policy, preconnect).unwrap_or(1.0),
+        preconnect: cx.option("preconnect_policy", preconnect_policy, preconnect).flatten().map(Box::new),
         wait_for_warm_on_init: values::bool_or(wait_for_warm_on_init, true),
         version,
         name,
@@ -221,19 +222,27 @@ fn one_health_check(cx: &mut Cx<'_>, values: Vec<pb::core::HealthCheck>) -> Vec<
     cx.each("health_checks", values, health::check)
 }
 
-fn preconnect(cx: &mut Cx<'_>, value: pc::cluster::PreconnectPolicy) -> Option<f64> {
+/// `None` inside where nothing is made ahead.
+fn preconnect(cx: &mut Cx<'_>, value: pc::cluster::PreconnectPolicy) -> Option<Option<Preconnect>> {
     let pc::cluster::PreconnectPolicy {
         per_upstream_preconnect_ratio,
         predictive_preconnect_ratio,
         preconnect_enabled_metadata,
     } = value;
-    cx.refuse("preconnect_enabled_metadata", &preconnect_enabled_metadata);
-    cx.refuse("predictive_preconnect_ratio", &predictive_preconnect_ratio);
-    let ratio = per_upstream_preconnect_ratio.map_or(1.0, |value| value.value);
-    if !(1.0..=3.0).contains(&ratio) {
-        cx.error("per_upstream_preconnect_ratio", "it must be between 1 and 3");
-    }
-    Some(ratio)
+    let mut ratio = |field: &str, value: Option<f64>| {
+        let ratio = value.unwrap_or(1.0);
+        if !(1.0..=3.0).contains(&ratio) {
+            cx.error(field, "it must be between 1 and 3");
+        }
+        ratio
+    };
+    let per_upstream_ratio = per_upstream_preconnect_ratio.map(|value| value.value);
+    let per_upstream_ratio = ratio("per_upstream_preconnect_ratio", per_upstream_ratio);
+    let predictive_ratio = predictive_preconnect_ratio.map(|value| value.value);
+    let predictive_ratio = ratio("predictive_preconnect_ratio", predictive_ratio);
+    let enabled = cx.option("preconnect_enabled_metadata", preconnect_enabled_metadata, matchers::metadata);
+    let ahead = per_upstream_ratio > 1.0 || predictive_ratio > 1.0;
+    Some(ahead.then_some(Preconnect { per_upstream_ratio, predictive_ratio, enabled }))
 }
 
 fn filters_of(

@@ -10,6 +10,7 @@ use http::HeaderMap;
 
 use super::group::{Group, Key, Pick};
 use super::overriding::{ByAddress, Metadata, OverrideHost};
+use super::peek::{Peeked, Turn};
 use super::priority::{self, Counts, Share, Source};
 use super::subset::{Criteria, SubsetEvents, Subsets};
 use super::zone::{self, LocalZone, ZoneEvent, Zones};
@@ -106,6 +107,8 @@ struct View {
     localities: Vec<(Place, Box<[u64]>)>,
     zones: Option<(ZoneKey, Zones)>,
     by_address: Option<ByAddress>,
+    /// Picks made ahead of time, which the next choices yield in their order.
+    peeked: Option<Box<Peeked>>,
 }
 
 /// A priority, and which of its hosts.
@@ -179,6 +182,38 @@ impl Balancer {
         }
     }
 
+    /// A host that a choice to come yields, for what is done for it ahead of time; `None` where nobody can tell.
+    pub fn peek(
+        &mut self,
+        endpoints: &Arc<Endpoints>,
+        context: &Context<'_>,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<Arc<Host>> {
+        self.peek_dyn(endpoints, context, &mut random)
+    }
+
+    fn peek_dyn(
+        &mut self,
+        endpoints: &Arc<Endpoints>,
+        context: &Context<'_>,
+        mut random: &mut dyn FnMut() -> u64,
+    ) -> Option<Arc<Host>> {
+        match &mut self.kind {
+            Kind::Subset(_) => return None,
+            Kind::Override(_, inner) => return inner.peek_dyn(endpoints, context, random),
+            Kind::Plain(policy) if !policy.is_foreseeable() => return None,
+            Kind::Plain(_) => {}
+        }
+        self.refresh(endpoints, context.now_ms);
+        let view = self.view.as_mut()?;
+        if view.peeked.get_or_insert_with(|| Box::new(Peeked::new(endpoints))).is_full() {
+            return None;
+        }
+        let host = self.pick(context, Turn::Ahead, &mut random)?;
+        self.view.as_mut()?.peeked.as_mut()?.add(Arc::clone(&host), self.events);
+        Some(host)
+    }
+
     /// The host that the request's headers or metadata name; the next one with every try.
     fn named(
         &mut self,
@@ -248,10 +283,29 @@ impl Balancer {
             localities: Vec::new(),
             zones: None,
             by_address,
+            peeked: None,
         }));
     }
 
     fn once(&mut self, context: &Context<'_>, random: &mut impl FnMut() -> u64) -> Option<Arc<Host>> {
+        if let Some(peeked) = self.view.as_mut()?.peeked.as_mut()
+            // What is looked for in some priorities alone was not foreseen.
+            && context.forced.is_none()
+            && context.avoid_priorities.is_empty()
+            && let Some((host, events)) = peeked.next()
+        {
+            self.events = events;
+            return Some(host);
+        }
+        self.pick(context, Turn::Now, random)
+    }
+
+    fn pick(
+        &mut self,
+        context: &Context<'_>,
+        when: Turn,
+        random: &mut impl FnMut() -> u64,
+    ) -> Option<Arc<Host>> {
         let Kind::Plain(policy) = &self.kind else { return None };
         let view = self.view.as_mut()?;
         let number = context.hash.unwrap_or_else(&mut *random);
@@ -275,7 +329,7 @@ impl Balancer {
         self.events.zone = event;
         let View { endpoints, groups, .. } = &mut **view;
         let set = endpoints.priorities.get(priority)?;
-        let pick = Pick { policy, common: &self.common, set, context };
+        let pick = Pick { policy, common: &self.common, set, context, when };
         let key = Key { priority, source, locality };
         let at = match groups.iter().position(|(other, _)| *other == key) {
             Some(at) => at,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::balancer::{Context, fits};
 use super::edf::Schedule;
 use super::orca::{ReportedWeights, with_median};
+use super::peek::Turn;
 use super::priority::Source;
 use super::ring::{Hashed, Table};
 use super::{CommonLb, LbPolicy, LocalityLb, SlowStart};
@@ -44,6 +45,7 @@ pub(super) struct Pick<'a> {
     pub(super) common: &'a CommonLb,
     pub(super) set: &'a HostSet,
     pub(super) context: &'a Context<'a>,
+    pub(super) when: Turn,
 }
 
 impl Pick<'_> {
@@ -148,6 +150,8 @@ impl Group {
                 let hash = pick.context.hash.unwrap_or_else(random);
                 return within_balance(table, hash, pick, &self.hosts);
             }
+            // Who will be the least busy, nobody knows.
+            (State::Even, LbPolicy::LeastRequest { .. }) if pick.when == Turn::Ahead => None,
             (State::Even, LbPolicy::LeastRequest { full_scan: true, .. }) => {
                 full_scan(pick, &self.hosts, random)
             }

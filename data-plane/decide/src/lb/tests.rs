@@ -465,3 +465,104 @@ mod subsets {
         assert!(reaches(2));
     }
 }
+
+/// The hosts that a balancer foresees, up to so many.
+fn foreseen(balancer: &mut Balancer, endpoints: &Arc<Endpoints>, most: usize) -> Vec<u8> {
+    let mut random = numbers();
+    let peek = || balancer.peek(endpoints, &Context::default(), &mut random).map(|host| last(&host));
+    std::iter::from_fn(peek).take(most).collect()
+}
+
+/// The hosts that so many choices yield.
+fn chosen(balancer: &mut Balancer, endpoints: &Arc<Endpoints>, tries: usize) -> Vec<u8> {
+    let mut random = numbers();
+    let mut choose = || balancer.choose(endpoints, &Context::default(), &mut random);
+    (0..tries).filter_map(|_| choose()).map(|host| last(&host)).collect()
+}
+
+#[test]
+fn what_is_foreseen_comes_in_its_order() {
+    let weights = endpoints(&[&[(1, HealthStatus::Unknown), (3, HealthStatus::Unknown), H, H]]);
+    let least = |slow_start| LbPolicy::LeastRequest {
+        choice_count: 2,
+        active_request_bias: 1.0,
+        full_scan: false,
+        slow_start,
+    };
+    for (policy, of) in [
+        (LbPolicy::RoundRobin { slow_start: None }, &endpoints(&[&[H, H, H]])),
+        (LbPolicy::RoundRobin { slow_start: None }, &weights),
+        (LbPolicy::Random, &weights),
+        (least(None), &weights),
+    ] {
+        let mut balancer = Balancer::new(policy.clone(), CommonLb::default());
+        chosen(&mut balancer, of, 3);
+        let ahead = foreseen(&mut balancer, of, 2);
+        assert_eq!(ahead.len(), 2, "{policy:?}");
+        assert_eq!(chosen(&mut balancer, of, 2), ahead, "{policy:?}");
+    }
+}
+
+#[test]
+fn turns_go_on_behind_what_was_foreseen() {
+    let all = endpoints(&[&[H, H, H]]);
+    let (mut plain, mut balancer) = (round_robin(), round_robin());
+    let wanted = chosen(&mut plain, &all, 7);
+    let mut found = chosen(&mut balancer, &all, 1);
+    for _ in 0..6 {
+        foreseen(&mut balancer, &all, 1);
+        found.extend(chosen(&mut balancer, &all, 1));
+    }
+    assert_eq!(found, wanted, "a prediction takes nobody's turn");
+}
+
+#[test]
+fn no_more_is_foreseen_than_there_are_healthy_hosts() {
+    let mut balancer = round_robin();
+    let all = endpoints(&[&[H, H, H, U]]);
+    assert_eq!(foreseen(&mut balancer, &all, 9).len(), 3);
+    assert_eq!(chosen(&mut balancer, &all, 1).len(), 1);
+    assert_eq!(foreseen(&mut balancer, &all, 9).len(), 1, "there is room for one again");
+    assert_eq!(foreseen(&mut balancer, &endpoints(&[&[U, U]]), 9).len(), 0, "nor in panic");
+}
+
+#[test]
+fn other_hosts_and_other_health_are_foreseen_anew() {
+    let mut balancer = round_robin();
+    let all = endpoints(&[&[H, H, H]]);
+    assert_eq!(foreseen(&mut balancer, &all, 9).len(), 3);
+    let victim = all.hosts().next().unwrap();
+    victim.state.set(HealthFlag::FailedOutlierCheck);
+    assert!(!chosen(&mut balancer, &all, 6).contains(&last(victim)));
+    foreseen(&mut balancer, &all, 2);
+    let others = endpoints(&[&[U, U, U, H]]);
+    assert_eq!(foreseen(&mut balancer, &others, 9).len(), 1);
+}
+
+#[test]
+fn hashes_loads_and_subsets_are_not_foreseen() {
+    let all = endpoints(&[&[H, H, H]]);
+    let least = LbPolicy::LeastRequest {
+        choice_count: 2,
+        active_request_bias: 1.0,
+        full_scan: false,
+        slow_start: None,
+    };
+    let ring =
+        LbPolicy::RingHash { minimum_ring_size: 16, maximum_ring_size: 64, function: HashFunction::XxHash };
+    for policy in [least, ring, LbPolicy::Maglev { table_size: 7 }, LbPolicy::ClusterProvided] {
+        let mut balancer = Balancer::new(policy.clone(), CommonLb::default());
+        assert_eq!(foreseen(&mut balancer, &all, 9), Vec::<u8>::new(), "{policy:?}");
+    }
+}
+
+#[test]
+fn hosts_that_are_avoided_are_passed_over_among_the_foreseen() {
+    let all = endpoints(&[&[H, H, H]]);
+    let mut balancer = round_robin();
+    let ahead = foreseen(&mut balancer, &all, 2);
+    let avoid = |host: &Host| Some(&last(host)) == ahead.first();
+    let context = Context { avoid: Some(&avoid), attempts: 3, ..Context::default() };
+    let host = balancer.choose(&all, &context, numbers()).unwrap();
+    assert_eq!(Some(&last(&host)), ahead.get(1));
+}

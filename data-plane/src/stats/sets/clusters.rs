@@ -32,6 +32,7 @@ stat_set! {
         upstream_cx_idle_timeout = "upstream_cx_idle_timeout",
         upstream_cx_max_duration_reached = "upstream_cx_max_duration_reached",
         upstream_cx_max_requests = "upstream_cx_max_requests",
+        upstream_cx_preconnect_skipped = "upstream_cx_preconnect_skipped",
         upstream_cx_none_healthy = "upstream_cx_none_healthy",
         upstream_cx_protocol_error = "upstream_cx_protocol_error",
         upstream_cx_close_notify = "upstream_cx_close_notify",

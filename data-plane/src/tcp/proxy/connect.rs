@@ -17,7 +17,7 @@ use sail_proxy_decide::route::Priority;
 use super::super::filters::Judged;
 use super::super::tunnel;
 use super::TcpProxy;
-use crate::cluster::{Cluster, LbContext, target, upstream_address};
+use crate::cluster::{Choice, Cluster, LbContext, target, upstream_address};
 use crate::listener::connection::Accepted;
 use crate::net::proxy_protocol::Tlv;
 use crate::pool::PoolError;
@@ -45,7 +45,7 @@ pub(super) struct Upstream {
 pub(super) enum Place {
     /// A connection of its own.
     Own { cluster: Rc<Cluster>, host: Arc<Host>, _permit: Permit },
-    /// A stream of one that others share.
+    /// A stream of one that others share, or one that came out of a pool.
     Shared { _lease: Lease },
 }
 
@@ -65,7 +65,7 @@ struct Try<'a> {
     accepted: &'a Accepted,
     info: &'a RefCell<StreamInfo>,
     cluster: &'a Rc<Cluster>,
-    host: &'a Arc<Host>,
+    choice: &'a Choice,
     tlvs: &'a [Tlv],
     tunneling: Option<&'a Tunneling>,
 }
@@ -127,12 +127,13 @@ impl TcpProxy {
             let cluster = choice.member.as_ref().unwrap_or(&cluster).clone();
             let host = &choice.host;
             note_host(&mut info.borrow_mut(), host);
-            let attempt = Try { worker, accepted, info, cluster: &cluster, host, tlvs: &tlvs, tunneling };
+            let (cluster, choice) = (&cluster, &choice);
+            let attempt = Try { worker, accepted, info, cluster, choice, tlvs: &tlvs, tunneling };
             match attempt.connect().await {
                 Ok((opened, place)) => {
                     note_upstream(&mut info.borrow_mut(), &opened);
                     cluster.note_connected(host);
-                    return Some(Upstream { opened, cluster, _place: place });
+                    return Some(Upstream { opened, cluster: cluster.clone(), _place: place });
                 }
                 Err(PoolError::Overflow) => {
                     info.borrow_mut().flag(ResponseFlag::UpstreamOverflow);
@@ -207,14 +208,33 @@ impl Try<'_> {
                 return Ok(found);
             }
         }
+        if self.tunneling.is_none() && self.cluster.config.preconnect.is_some() {
+            return Box::pin(self.pooled()).await;
+        }
         self.own().await
+    }
+
+    /// A connection that may have been made before it was needed.
+    async fn pooled(&self) -> Result<(Opened, Place), PoolError> {
+        let Self { cluster, choice, .. } = *self;
+        let pool = cluster.tcp_pool(choice, &self.accepted.downstream, self.tlvs, self.worker);
+        let pool = pool.ok_or(PoolError::Overflow)?;
+        loop {
+            let mut lease = pool.acquire().await?;
+            if let Some(stream) = lease.take_raw() {
+                cluster.stats().inc(cluster_stats::upstream_rq_total);
+                let info = lease.connection().clone();
+                return Ok((Opened { stream, info }, Place::Shared { _lease: lease }));
+            }
+        }
     }
 
     /// A tunnel through an HTTP/2 connection that others share; `None`: the host does not speak HTTP/2.
     async fn share(&self, tunneling: &Tunneling) -> Result<Option<(Opened, Place)>, PoolError> {
-        let Self { cluster, host, .. } = *self;
+        let Self { cluster, choice, .. } = *self;
+        let host = &choice.host;
         let request = self.request(tunneling)?;
-        let pool = cluster.tunnel_pool(host, &self.accepted.downstream, self.tlvs, self.worker);
+        let pool = cluster.tunnel_pool(choice, &self.accepted.downstream, self.tlvs, self.worker);
         let pool = pool.ok_or(PoolError::Overflow)?;
         let hold = || {
             let permit = cluster.limits(Priority::Default).acquire(Resource::Requests);
@@ -236,7 +256,8 @@ impl Try<'_> {
 
     /// A connection of its own.
     async fn own(&self) -> Result<(Opened, Place), PoolError> {
-        let Self { cluster, host, .. } = *self;
+        let Self { cluster, choice, .. } = *self;
+        let host = &choice.host;
         let limits = cluster.limits(Priority::Default);
         let active = &host.state.active_connections;
         let permit = (active.load(Relaxed) < limits.per_host).then(|| limits.acquire(Resource::Connections));
@@ -272,7 +293,8 @@ impl Try<'_> {
     /// Connects, through a tunnel where there is to be one.
     async fn open(&self) -> Result<Opened, PoolError> {
         let downstream = &self.accepted.downstream;
-        let connector = target::tcp_connector(self.cluster, self.host, downstream, self.tlvs, self.worker);
+        let host = &self.choice.host;
+        let connector = target::tcp_connector(self.cluster, host, downstream, self.tlvs, self.worker);
         let Some(tunneling) = self.tunneling else { return connector.open().await };
         let request = self.request(tunneling)?;
         let limit = self.cluster.config.connect_timeout;
