@@ -48,6 +48,10 @@ pub enum LogType {
     DownstreamPeriodic,
     /// A request has ended.
     DownstreamEnd,
+    /// A try has its connection.
+    UpstreamPoolReady,
+    /// A try goes on.
+    UpstreamPeriodic,
     /// A try has ended.
     UpstreamEnd,
     /// A connection was not accepted.
@@ -65,6 +69,8 @@ impl LogType {
             Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamPeriodic => "DownstreamPeriodic",
             Self::DownstreamEnd => "DownstreamEnd",
+            Self::UpstreamPoolReady => "UpstreamPoolReady",
+            Self::UpstreamPeriodic => "UpstreamPeriodic",
             Self::UpstreamEnd => "UpstreamEnd",
             Self::NotAccepted => "NotSet",
         }
@@ -74,6 +80,8 @@ impl LogType {
     fn number(self) -> i32 {
         match self {
             Self::NotAccepted => 0,
+            Self::UpstreamPoolReady => 7,
+            Self::UpstreamPeriodic => 8,
             Self::UpstreamEnd => 9,
             Self::TcpConnected => 1,
             Self::TcpPeriodic => 2,

@@ -8,11 +8,12 @@ mod tracer;
 pub use istio::check as check_istio_stats;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sail_proxy_config::hcm::{Hcm, LocalReply};
-use sail_proxy_config::http_filter::HttpFilterKind;
+use sail_proxy_config::http_filter::{HttpFilterKind, UpstreamLogOptions};
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::{NetworkFilter, TcpProxy};
 use sail_proxy_decide::headers::AddValue;
@@ -132,7 +133,17 @@ impl Observers {
         let logs = router.iter().flat_map(|router| &router.upstream_log);
         let upstream: Vec<Logger> = logs.map(|log| Logger::new(log, &self.sinks)).collect();
         upstream.iter().for_each(|logger| logger.plan(&mut capture));
-        HttpObserver { capture: Arc::new(capture), loggers, upstream, istio, tracer, hcm: hcm.clone() }
+        // What nobody logs costs nothing.
+        let options = router.filter(|_| !upstream.is_empty()).map(|router| router.upstream_log_options);
+        HttpObserver {
+            capture: Arc::new(capture),
+            loggers,
+            upstream,
+            upstream_options: options.unwrap_or_default(),
+            istio,
+            tracer,
+            hcm: hcm.clone(),
+        }
     }
 
     fn network_istio(&self, direction: Direction, chain: &FilterChain) -> Option<IstioStats> {
@@ -152,6 +163,7 @@ pub struct HttpObserver {
     loggers: Vec<Logger>,
     /// Logs of tries.
     upstream: Vec<Logger>,
+    upstream_options: UpstreamLogOptions,
     istio: Option<IstioStats>,
     tracer: Option<Tracer>,
     hcm: Arc<Hcm>,
@@ -181,11 +193,29 @@ impl HttpObserver {
     /// Called where another try follows; the last one ends with the request.
     pub fn on_try_end(&self, info: &mut StreamInfo, status: Option<u16>, flag: Option<ResponseFlag>) {
         if !self.upstream.is_empty() {
-            self.log_try(info, status.filter(|status| *status > 0), flag);
+            self.log_try(info, LogType::UpstreamEnd, status.filter(|status| *status > 0), flag);
         }
         if let Some(tracer) = &self.tracer {
             tracer.end_try(info, status);
         }
+    }
+
+    /// Called once per try that has its connection.
+    pub(crate) fn on_upstream_stream(&self, info: &mut StreamInfo) {
+        if self.upstream_options.flush_on_upstream_stream {
+            self.log_try(info, LogType::UpstreamPoolReady, None, None);
+        }
+    }
+
+    /// How often tries are logged while they go on.
+    pub(crate) fn try_interval(&self) -> Option<Duration> {
+        self.upstream_options.flush_interval
+    }
+
+    /// Called as often as that.
+    pub(crate) fn on_try_interval(&self, info: &mut StreamInfo) {
+        let status = info.response_code.filter(|_| info.timing.first_upstream_rx.is_some());
+        self.log_try(info, LogType::UpstreamPeriodic, status, None);
     }
 
     /// Called once per request that was admitted, before its filters see it.
@@ -206,7 +236,7 @@ impl HttpObserver {
     }
 
     /// Logs a try, as one who asks the upstream sees it.
-    fn log_try(&self, info: &mut StreamInfo, status: Option<u16>, flag: Option<ResponseFlag>) {
+    fn log_try(&self, info: &mut StreamInfo, kind: LogType, status: Option<u16>, flag: Option<ResponseFlag>) {
         let before = (info.response_code, info.flags, info.attempt_count, info.bytes);
         let details = info.code_details.take();
         (info.response_code, info.flags, info.attempt_count) = (status, ResponseFlags::default(), 0);
@@ -217,7 +247,7 @@ impl HttpObserver {
             info.flag(flag);
         }
         for logger in &self.upstream {
-            logger.log(info, LogType::UpstreamEnd);
+            logger.log(info, kind);
         }
         (info.response_code, info.flags, info.attempt_count, info.bytes) = before;
         info.code_details = details;
@@ -235,7 +265,7 @@ impl HttpObserver {
         ];
         let failure = failures.into_iter().find(|flag| info.flags.has(*flag));
         let status = info.response_code.filter(|_| info.timing.first_upstream_rx.is_some());
-        self.log_try(info, status, failure);
+        self.log_try(info, LogType::UpstreamEnd, status, failure);
     }
 
     fn log(&self, info: &StreamInfo, kind: LogType) {

@@ -70,7 +70,7 @@ pub use grpc_stats::{GrpcMethods, GrpcService, GrpcStats};
 use header_to_metadata::HeaderToMetadata;
 use health_check::HealthCheck;
 use ip_tagging::IpTagging;
-pub use router::Router;
+pub use router::{Router, UpstreamLogOptions};
 pub use set_metadata::SetMetadata;
 
 use crate::convert::{Cx, arc, matchers, type_name, values};

@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     random: u64,
     /// The request does not come from an internal address.
     pub(crate) from_outside: Cell<bool>,
+    /// A try has ended, and the next one has not begun; known where tries are logged while they go on.
+    pub(crate) between_tries: Cell<bool>,
     server_names: RefCell<Vec<(Option<HeaderName>, Arc<str>)>>,
     /// What filters want of the upstream connection.
     wishes: RefCell<Option<Box<Wishes>>>,
@@ -172,6 +174,7 @@ impl Exchange {
             waiting: RefCell::default(),
             random: connection.worker.random(),
             from_outside: Cell::new(true),
+            between_tries: Cell::new(false),
             redirects: RefCell::default(),
             again: RefCell::default(),
             superseded: Cell::new(false),

@@ -67,6 +67,26 @@ pub(super) fn hash(exchange: &Exchange, action: &RouteAction, head: &Head) -> Ha
     sail_proxy_decide::route::hash::hash(&action.hash_policy, &head.view(), &context)
 }
 
+/// Writes logs of the try that begins while it goes on, as often as the configuration says.
+pub(super) fn log_periodically(exchange: &Rc<Exchange>) {
+    let Some(interval) = exchange.connection.manager.observer.try_interval() else { return };
+    exchange.between_tries.set(false);
+    let count = exchange.info.borrow().attempt_count;
+    let exchange = Rc::downgrade(exchange);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Some(exchange) = exchange.upgrade() else { return };
+            let mut info = exchange.info.borrow_mut();
+            // Another try has a task of its own.
+            if info.timing.end.is_some() || info.attempt_count != count || exchange.between_tries.get() {
+                return;
+            }
+            exchange.connection.manager.observer.on_try_interval(&mut info);
+        }
+    });
+}
+
 /// Whether a request of this method says so when it has no body, as Envoy has it.
 fn usually_has_body(method: &Method) -> bool {
     ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT, Method::TRACE].contains(method)
@@ -318,10 +338,6 @@ impl Try<'_> {
         let mut info = self.exchange.info.borrow_mut();
         let now = Instant::now();
         info.timing.pool_ready.get_or_insert(now);
-        info.timing.first_upstream_tx = Some(now);
-        // As the wire has it, near enough: the line, and four bytes a header besides name and value.
-        let line = request.method().as_str().len() + request.uri().path().len() + 14;
-        info.bytes.upstream_request_headers = line as u64 + headers_size(request.headers());
         let facts = lease.connection();
         let upstream = info.upstream_mut();
         upstream.connection_id = Some(facts.id);
@@ -329,5 +345,10 @@ impl Try<'_> {
         upstream.life = Some(facts.life.clone());
         upstream.tls = facts.tls.as_ref().map(|peer| peer.info.clone());
         upstream.protocol = Some(if http2 { Protocol::Http2 } else { Protocol::Http11 });
+        self.exchange.connection.manager.observer.on_upstream_stream(&mut info);
+        info.timing.first_upstream_tx = Some(now);
+        // As the wire has it, near enough: the line, and four bytes a header besides name and value.
+        let line = request.method().as_str().len() + request.uri().path().len() + 14;
+        info.bytes.upstream_request_headers = line as u64 + headers_size(request.headers());
     }
 }

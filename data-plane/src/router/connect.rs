@@ -150,6 +150,7 @@ impl Terminated<'_> {
         let tried = RefCell::default();
         loop {
             self.exchange.info.borrow_mut().attempt_count += 1;
+            attempt::log_periodically(self.exchange);
             let failure = match self.once(cluster, policy, &tried, head).await {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => failure,
@@ -160,6 +161,7 @@ impl Terminated<'_> {
                 .is_some_and(|(state, reset)| state.on_reset(reset, failure.started()) == Verdict::Retry);
             let Some(state) = state.as_ref().filter(|_| again) else { return Err(failure) };
             cluster.stats().inc(stats::upstream_rq_retry);
+            self.exchange.between_tries.set(true);
             let back_off = policy.map(|policy| policy.back_off).unwrap_or_default();
             tokio::time::sleep(back_off.wait(state.retries(), self.exchange.connection.worker.random()))
                 .await;
@@ -244,6 +246,7 @@ impl Terminated<'_> {
             upstream.connection_id = Some(opened.info.id);
             upstream.local_address = opened.info.local;
             upstream.tls = opened.info.tls.as_ref().map(|peer| peer.info.clone());
+            connection.manager.observer.on_upstream_stream(&mut info);
         }
         if let Some(version) = self.config.proxy_protocol {
             let version = match version {

@@ -1,6 +1,7 @@
 //! `router`: the last filter of every chain.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Entry, HttpFilterKind};
 use crate::access_log::{self, AccessLog};
@@ -25,6 +26,17 @@ pub struct Router {
     pub strict_check_headers: Box<[ControlHeader]>,
     /// Where each try is logged.
     pub upstream_log: Box<[Arc<AccessLog>]>,
+    /// When tries are logged besides at their end.
+    pub upstream_log_options: UpstreamLogOptions,
+}
+
+/// `UpstreamAccessLogOptions`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamLogOptions {
+    /// When a try has its connection.
+    pub flush_on_upstream_stream: bool,
+    /// So often while it goes on.
+    pub flush_interval: Option<Duration>,
 }
 
 fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<HttpFilterKind> {
@@ -45,7 +57,7 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         upstream_http_filters,
         reject_connect_request_early_data,
     } = value;
-    cx.refuse("upstream_log_options", &upstream_log_options);
+    let upstream_log_options = cx.option("upstream_log_options", upstream_log_options, log_options);
     let upstream_log = access_log::all(cx, "upstream_log", upstream_log);
     let uncounted = !values::bool_or(dynamic_stats, true);
     cx.ignore("dynamic_stats", &uncounted, "responses are counted by code in any case");
@@ -69,5 +81,27 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         respect_expected_rq_timeout,
         strict_check_headers: strict_check_headers.into(),
         upstream_log,
+        upstream_log_options: upstream_log_options.unwrap_or_default(),
     }
+}
+
+fn log_options(
+    cx: &mut Cx<'_>,
+    value: proto::router::UpstreamAccessLogOptions,
+) -> Option<UpstreamLogOptions> {
+    let proto::router::UpstreamAccessLogOptions {
+        flush_upstream_log_on_upstream_stream,
+        upstream_log_flush_interval,
+    } = value;
+    let flush_interval = upstream_log_flush_interval
+        .is_some()
+        .then(|| values::duration(cx, "upstream_log_flush_interval", upstream_log_flush_interval))
+        .flatten();
+    if flush_interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
+        cx.error("upstream_log_flush_interval", "it must be 1 ms at least");
+    }
+    Some(UpstreamLogOptions {
+        flush_on_upstream_stream: flush_upstream_log_on_upstream_stream,
+        flush_interval,
+    })
 }

@@ -19,7 +19,7 @@ use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
 use crate::pool::limits::{Permit, Resource};
 use crate::router::Found;
-use crate::router::attempt::Try;
+use crate::router::attempt::{Try, log_periodically};
 use crate::router::counters::Counters;
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as stats, virtual_host};
@@ -78,6 +78,7 @@ impl<'a> Tries<'a> {
         }
         let observer = &self.exchange.connection.manager.observer;
         observer.on_try(&mut head.headers, &mut self.exchange.info.borrow_mut(), count);
+        log_periodically(self.exchange);
         count
     }
 
@@ -153,6 +154,7 @@ impl<'a> Tries<'a> {
         let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
         let observer = &self.exchange.connection.manager.observer;
         let flag = result.as_ref().err().map(Failure::flag);
+        self.exchange.between_tries.set(true);
         observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status), flag);
     }
 
