@@ -2,6 +2,7 @@
 
 mod node;
 mod read;
+mod split;
 mod stats_config;
 
 pub use node::{complete as complete_node, extensions};

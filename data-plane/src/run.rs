@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base::task::Supervised;
-use prost::Message;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use xds_api::envoy::config::bootstrap::v3::{Admin, Bootstrap};
@@ -74,7 +73,7 @@ pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
     let place =
         cli.config_path.as_ref().map_or("--config-yaml".to_owned(), |path| path.display().to_string());
     crate::rt::local()?
-        .block_on(serve(cli, environment, loaded.bootstrap, levels, log))
+        .block_on(serve(cli, environment, loaded, levels, log))
         .with_context(|| format!("cannot run {place}"))
 }
 
@@ -123,16 +122,17 @@ fn log_to(path: &Path) -> anyhow::Result<()> {
 async fn serve(
     cli: Cli,
     environment: Environment,
-    mut bootstrap: Bootstrap,
+    loaded: bootstrap::Loaded,
     levels: Levels,
     log: base::log::Handle,
 ) -> anyhow::Result<()> {
     let mode = cli.mode;
+    let bootstrap::Loaded { encoded, mut bootstrap, clusters, .. } = loaded;
     let main = Main::new(Setup {
         node: bootstrap::complete_node(bootstrap.node.take(), &cli),
         rules: stats_rules(&cli, &bootstrap)?,
         runtime: Runtime::new(bootstrap.layered_runtime.as_ref()).map_err(anyhow::Error::msg)?,
-        bootstrap: bootstrap.encode_to_vec(),
+        bootstrap: encoded,
         levels,
         log: Some(log),
         cli,
@@ -163,8 +163,9 @@ async fn serve(
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
     let store = main.stats.clone();
-    let manager =
-        Manager::new(&main, &bootstrap, |changed| Parts::new(store, workers, environment, changed))?;
+    let manager = Manager::new(&main, &bootstrap, clusters, |changed| {
+        Parts::new(store, workers, environment, changed)
+    })?;
     resident::forget_startup();
     if mode != Mode::Serve {
         println!("configuration OK");

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use xds_api::envoy::admin::v3::server_info::State;
 use xds_api::envoy::config::core::v3::Node;
@@ -43,7 +44,7 @@ pub struct Main {
     /// The same, by the calendar.
     pub started_at: SystemTime,
     /// The bootstrap, encoded: it is only shown.
-    pub bootstrap: Vec<u8>,
+    pub bootstrap: Bytes,
     /// Discovery, once it is set up.
     pub discovery: OnceCell<Rc<crate::xds::Manager>>,
     initialized: Cell<bool>,
@@ -67,7 +68,7 @@ pub struct Setup {
     pub runtime: Runtime,
     pub levels: Levels,
     pub log: Option<base::log::Handle>,
-    pub bootstrap: Vec<u8>,
+    pub bootstrap: Bytes,
 }
 
 /// An order to drain.

@@ -4,6 +4,8 @@
 //! `Any` is resolved by its `@type` among the messages that this crate knows, at any depth. An error carries the
 //! path of the field it is about, in the words of the input.
 
+mod files;
+mod json;
 mod merge;
 mod out;
 mod read;
@@ -14,8 +16,10 @@ pub use merge::Lists;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde::Deserialize;
 use serde_json::Value;
 
+use self::json::Json;
 use crate::google::protobuf::Any;
 
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
@@ -100,6 +104,13 @@ impl Codec {
         Self { pool }
     }
 
+    /// For these messages and all that they refer to; `Any`s of other ones are not known.
+    fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        let pool = files::pool(DESCRIPTORS, names)
+            .expect("the descriptor set was written by this crate's build, each file with its imports");
+        Self { pool }
+    }
+
     /// Reads YAML or JSON text. A field that the message does not have is an error.
     pub fn from_yaml<M: Message + Name + Default>(&self, text: &str) -> Result<M, Error> {
         self.from_json_value(&parse(text)?)
@@ -124,8 +135,12 @@ impl Codec {
 
     /// As [`Codec::read`], for who needs the bytes of the message only.
     pub fn encode<M: Name>(&self, value: &Value, unknown: UnknownFields) -> Result<Read<Vec<u8>>, Error> {
+        self.encode_json::<M>(&value.into(), unknown)
+    }
+
+    fn encode_json<M: Name>(&self, json: &Json<'_>, unknown: UnknownFields) -> Result<Read<Vec<u8>>, Error> {
         let reader = read::Reader::new(&self.pool, unknown);
-        let (message, unknown) = reader.read(&self.descriptor(&M::full_name())?, value)?;
+        let (message, unknown) = reader.read(&self.descriptor(&M::full_name())?, json)?;
         Ok(Read { message, unknown })
     }
 
@@ -173,15 +188,31 @@ impl Codec {
     }
 }
 
+/// The bytes of a message that YAML or JSON text describes. The descriptors are made of what the text names alone, and
+/// JSON is walked where it stands: this is how to read a configuration of megabytes, or one only.
+pub fn encode_text<M: Name>(text: &str, unknown: UnknownFields) -> Result<Read<Vec<u8>>, Error> {
+    let value;
+    let json = match parse_json(text) {
+        Some(json) => json,
+        None => {
+            value = yaml::parse(text)?;
+            Json::from(&value)
+        }
+    };
+    let name = M::full_name();
+    let mut names = json.types();
+    names.insert(&name);
+    Codec::of(names).encode_json::<M>(&json, unknown)
+}
+
 /// Parses YAML or JSON text into a JSON value: merge keys applied, keys as strings, one document.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    // JSON first: it is the common case of generated files, and its errors are better.
-    if text.trim_start().starts_with('{')
-        && let Ok(value) = serde_json::from_str(text)
-    {
-        return Ok(value);
-    }
-    yaml::parse(text)
+    parse_json(text).map_or_else(|| yaml::parse(text), Ok)
+}
+
+/// JSON is the common case of generated files, and its errors are better: it is tried before YAML.
+fn parse_json<'a, J: Deserialize<'a>>(text: &'a str) -> Option<J> {
+    text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok())?
 }
 
 #[cfg(test)]

@@ -186,8 +186,8 @@ pub(crate) fn arc(text: String) -> Arc<str> {
     if text.is_empty() { Arc::default() } else { Arc::from(text) }
 }
 
-/// A hash of bytes that is the same in every process of this build.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
+/// The version of a resource: a hash of its bytes that is the same in every process of this build.
+pub fn hash(bytes: &[u8]) -> u64 {
     use std::hash::Hasher as _;
     // `new` has fixed keys, unlike `RandomState`.
     let mut hasher = std::hash::DefaultHasher::new();

@@ -31,7 +31,7 @@ mod rbac;
 mod route;
 
 pub use convert::values::json;
-pub use convert::{NoSources, Sources};
+pub use convert::{NoSources, Sources, hash as version};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use kind::Kind;
 pub use sail_proxy_decide as decide;

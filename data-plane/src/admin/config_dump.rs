@@ -61,7 +61,7 @@ pub(super) async fn page(main: &Main, params: &Params) -> Page {
 }
 
 fn bootstrap_part(main: &Main) -> Part {
-    let mut bootstrap = Bootstrap::decode(main.bootstrap.as_slice()).unwrap_or_default();
+    let mut bootstrap = Bootstrap::decode(main.bootstrap.clone()).unwrap_or_default();
     bootstrap.node = Some(main.node.clone());
     for secret in bootstrap.static_resources.iter_mut().flat_map(|fixed| &mut fixed.secrets) {
         redact(secret);

@@ -5,10 +5,12 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use prost::Message;
+use bytes::Bytes;
 use xds_api::codec::{self, Codec, UnknownFields};
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
+use xds_api::envoy::service::discovery::v3::DiscoveryResponse;
 
+use super::split;
 use crate::cli::Cli;
 
 /// Why there is no bootstrap.
@@ -55,10 +57,22 @@ pub enum Error {
 /// A bootstrap that was read.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The message.
+    /// All of it, encoded.
+    pub encoded: Bytes,
+    /// The message without its clusters.
     pub bootstrap: Bootstrap,
+    /// `static_resources.clusters`, each encoded: a part of `encoded`, which takes no memory of its own.
+    pub clusters: Vec<Bytes>,
     /// Paths of fields that are not known, where these are allowed.
     pub unknown: Vec<String>,
+}
+
+impl Loaded {
+    fn new(message: &[u8], unknown: Vec<String>) -> Result<Self, Error> {
+        let encoded = Bytes::copy_from_slice(message);
+        let (bootstrap, clusters) = split::clusters(&encoded)?;
+        Ok(Self { encoded, bootstrap, clusters, unknown })
+    }
 }
 
 /// Reads the bootstrap that the command line names.
@@ -68,7 +82,7 @@ pub fn load(cli: &Cli) -> Result<Loaded, Error> {
         // No child can be started (no /proc, a sandbox): the memory is spent here then.
         None => {
             let read = read(cli)?;
-            Ok(Loaded { bootstrap: Bootstrap::decode(read.message.as_slice())?, unknown: read.unknown })
+            Loaded::new(&read.message, read.unknown)
         }
     }
 }
@@ -141,14 +155,13 @@ pub fn child_read_message(name: &str, path: &std::path::Path) -> Result<(), Erro
     let text =
         std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
     let wrong = |source| Error::Config { place: path.display().to_string(), source };
-    let value = codec::parse(&text).map_err(wrong)?;
-    let message: xds_api::envoy::service::discovery::v3::DiscoveryResponse = match name {
+    let read = match name {
         "envoy.service.discovery.v3.DiscoveryResponse" => {
-            Codec::new().from_json_value(&value).map_err(wrong)?
+            codec::encode_text::<DiscoveryResponse>(&text, UnknownFields::Reject).map_err(wrong)?
         }
         other => return Err(wrong(codec::Error::Unknown(other.to_owned()))),
     };
-    let _ = io::stdout().lock().write_all(&message.encode_to_vec());
+    let _ = io::stdout().lock().write_all(&read.message);
     Ok(())
 }
 
@@ -173,17 +186,15 @@ fn in_child(cli: &Cli) -> Option<Result<Loaded, Error>> {
     let (length, rest) = output.stdout.split_first_chunk::<8>()?;
     let (bytes, unknown) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let unknown = String::from_utf8_lossy(unknown).lines().map(str::to_owned).collect();
-    Some(Bootstrap::decode(bytes).map(|bootstrap| Loaded { bootstrap, unknown }).map_err(Error::Decode))
+    Some(Loaded::new(bytes, unknown))
 }
 
 /// The bytes of the bootstrap.
 fn read(cli: &Cli) -> Result<codec::Read<Vec<u8>>, Error> {
-    let codec = Codec::new();
     let fields = if cli.allows_unknown_fields() { UnknownFields::Allow } else { UnknownFields::Reject };
     let mut whole: Option<codec::Read<Vec<u8>>> = None;
     let mut add = |place: String, text: &str| -> Result<(), Error> {
-        let part = codec::parse(text)
-            .and_then(|value| codec.encode::<Bootstrap>(&value, fields))
+        let part = codec::encode_text::<Bootstrap>(text, fields)
             .map_err(|source| Error::Config { place, source })?;
         match &mut whole {
             None => whole = Some(part),

@@ -14,9 +14,10 @@ use sail_proxy_config::listener::Listener;
 use sail_proxy_config::network_filter::NetworkFilter;
 use sail_proxy_config::secret::{FileBacked, Refreshed, Secret};
 use sail_proxy_config::wasm;
-use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State};
+use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State, version};
 use sail_proxy_decide::host::Endpoints;
 use sail_proxy_decide::route::RouteTable;
+use xds_api::envoy::config::cluster::v3 as pb;
 use xds_api::google::protobuf::Any;
 
 use crate::observe::{Environment, check_istio_stats};
@@ -58,9 +59,9 @@ impl Converter {
         Self(RefCell::new(State::new(Box::new(Files(environment)))))
     }
 
-    /// `None`: it is what it was.
-    pub(super) fn cluster(&self, body: &[u8]) -> Result<Option<Arc<Cluster>>, String> {
-        let accepted = self.put(Kind::Cluster, body)?;
+    /// A cluster that is decoded already. `None`: it is what it was.
+    pub(super) fn cluster(&self, message: pb::Cluster, body: &[u8]) -> Result<Option<Arc<Cluster>>, String> {
+        let accepted = said(Kind::Cluster, self.0.borrow_mut().put_cluster(message, version(body)))?;
         let state = self.0.borrow();
         Ok(state.current().clusters.get(&accepted.name).filter(|_| accepted.changed).cloned())
     }
@@ -135,12 +136,17 @@ impl Converter {
 
     fn put(&self, kind: Kind, body: &[u8]) -> Result<Accepted, String> {
         let any = Any { type_url: kind.type_url().to_owned(), value: body.to_vec() };
-        let accepted = self.0.borrow_mut().put(&any).map_err(|diagnostics| errors(&diagnostics))?;
-        for warning in &accepted.warnings {
-            tracing::debug!(resource = &*accepted.name, %kind, "{warning}");
-        }
-        Ok(accepted)
+        said(kind, self.0.borrow_mut().put(&any))
     }
+}
+
+/// Logs the warnings, and spells out the errors.
+fn said(kind: Kind, outcome: Result<Accepted, Diagnostics>) -> Result<Accepted, String> {
+    let accepted = outcome.map_err(|diagnostics| errors(&diagnostics))?;
+    for warning in &accepted.warnings {
+        tracing::debug!(resource = &*accepted.name, %kind, "{warning}");
+    }
+    Ok(accepted)
 }
 
 /// What is wrong, field by field; the name stands before it already.

@@ -4,19 +4,20 @@
 //! Each resource is taken whole or not at all; a refused one leaves its last good version in force, and its server is
 //! told which it was and why. A response's good resources become active together, in one snapshot.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use base::task::Supervised;
+use bytes::Bytes;
 use prost::Message;
 use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_decide::host::Locality;
 use tokio::sync::Notify;
 use xds_api::codec::Codec;
-use xds_api::envoy::config::bootstrap::v3::Bootstrap;
+use xds_api::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::StaticResources};
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
@@ -78,7 +79,7 @@ pub struct Manager {
     pub(super) main: Rc<Main>,
     parts: Rc<Parts>,
     /// The bootstrap's clusters, encoded: they are seldom looked at, and take much less room so.
-    statics: BTreeMap<String, Vec<u8>>,
+    statics: OnceCell<BTreeMap<String, Bytes>>,
     statics_listen: BTreeSet<String>,
     pub(super) ads: Option<Source>,
     pub(super) ads_metadata: Vec<(String, String)>,
@@ -112,10 +113,12 @@ impl std::fmt::Debug for Manager {
 }
 
 impl Manager {
-    /// Takes the bootstrap's static resources and learns where the others come from. Nothing is asked for yet.
+    /// Takes the bootstrap's static resources, of which `clusters` are encoded, and learns where the others come from.
+    /// Nothing is asked for yet.
     pub fn new(
         main: &Rc<Main>,
         bootstrap: &Bootstrap,
+        clusters: Vec<Bytes>,
         make: impl FnOnce(Box<dyn Fn()>) -> Parts,
     ) -> Result<Rc<Self>, Error> {
         let dynamic = bootstrap.dynamic_resources.clone().unwrap_or_default();
@@ -144,11 +147,7 @@ impl Manager {
             main: main.clone(),
             strict: main.cli.reject_unknown_dynamic_fields.then(Codec::new),
             parts: Rc::new(make(bell(this))),
-            statics: fixed
-                .clusters
-                .iter()
-                .map(|cluster| (cluster.name.clone(), cluster.encode_to_vec()))
-                .collect(),
+            statics: OnceCell::new(),
             statics_listen: fixed.listeners.iter().map(|listener| listener.name.clone()).collect(),
             ads,
             ads_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
@@ -179,7 +178,7 @@ impl Manager {
             sub_zone: place.sub_zone.into(),
         };
         manager.parts.set_local(local, Arc::new(place));
-        manager.take_static(fixed)?;
+        manager.take_static(fixed, clusters)?;
         Ok(manager)
     }
 
@@ -257,12 +256,12 @@ impl Manager {
 
     /// The bootstrap's clusters.
     pub fn static_clusters(&self) -> impl Iterator<Item = Cluster> {
-        self.statics.values().filter_map(|body| Cluster::decode(body.as_slice()).ok())
+        self.statics().values().filter_map(|body| Cluster::decode(body.clone()).ok())
     }
 
     /// The bootstrap's listeners.
     pub fn static_listeners(&self) -> Vec<Listener> {
-        let bootstrap = Bootstrap::decode(self.main.bootstrap.as_slice()).unwrap_or_default();
+        let bootstrap = Bootstrap::decode(self.main.bootstrap.clone()).unwrap_or_default();
         bootstrap.static_resources.map(|fixed| fixed.listeners).unwrap_or_default()
     }
 
@@ -280,8 +279,12 @@ impl Manager {
         all
     }
 
+    fn statics(&self) -> &BTreeMap<String, Bytes> {
+        self.statics.get_or_init(BTreeMap::new)
+    }
+
     pub(super) fn is_static_cluster(&self, name: &str) -> bool {
-        self.statics.contains_key(name)
+        self.statics().contains_key(name)
     }
 
     /// Has what changed looked at.
@@ -291,7 +294,7 @@ impl Manager {
 
     /// Whether a cluster came by discovery.
     pub fn added_via_api(&self, cluster: &str) -> bool {
-        !self.statics.contains_key(cluster)
+        !self.is_static_cluster(cluster)
     }
 
     /// When static resources were taken.
@@ -313,10 +316,8 @@ impl Manager {
     pub fn target(&self, cluster: &str) -> Option<Target> {
         let resources = self.resources.borrow();
         let body = |kind: &str, name: &str| Some(resources.kinds.get(kind)?.held.get(name)?.body.clone());
-        let message = match self.statics.get(cluster) {
-            Some(body) => Cluster::decode(body.as_slice()).ok()?,
-            None => Cluster::decode(body(type_url::CLUSTER, cluster)?).ok()?,
-        };
+        let fixed = self.statics().get(cluster).cloned();
+        let message = Cluster::decode(fixed.or_else(|| body(type_url::CLUSTER, cluster))?).ok()?;
         let service = message.eds_cluster_config.as_ref().map(|config| config.service_name.as_str());
         let service = service.filter(|name| !name.is_empty()).unwrap_or(cluster);
         let endpoints =
@@ -334,30 +335,35 @@ impl Manager {
         Some(target)
     }
 
-    fn take_static(
-        &self,
-        fixed: &xds_api::envoy::config::bootstrap::v3::bootstrap::StaticResources,
-    ) -> Result<(), Error> {
+    fn take_static(&self, fixed: &StaticResources, clusters: Vec<Bytes>) -> Result<(), Error> {
         let now = Instant::now();
         let mut resources = self.resources.borrow_mut();
         for (place, secret) in fixed.secrets.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.secrets[{place}]"), reason);
             self.parts.take_secret(&secret.name.as_str().into(), &secret.encode_to_vec()).map_err(wrong)?;
         }
-        for (place, cluster) in fixed.clusters.iter().enumerate() {
+        let mut statics = BTreeMap::new();
+        for (place, body) in clusters.into_iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.clusters[{place}]"), reason);
-            let needs = needs::of_cluster(cluster, &Source::Ads).map_err(wrong)?;
-            let Some(built) = self.parts.convert.cluster(&cluster.encode_to_vec()).map_err(wrong)? else {
+            let cluster = Cluster::decode(body.clone()).map_err(|error| wrong(error.to_string()))?;
+            let needs = needs::of_cluster(&cluster, &Source::Ads).map_err(wrong)?;
+            statics.insert(cluster.name.clone(), body.clone());
+            let Some(built) = self.parts.convert.cluster(cluster, &body).map_err(wrong)? else {
                 continue;
             };
             let needs = self.with_hosts(&built, needs);
             self.stats.clusters.inc(cluster_manager::cluster_added);
             resources.clusters.insert(&built.name.clone(), built, needs, now);
         }
-        let known: HashSet<&str> = fixed.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let statics = self.statics.get_or_init(|| statics);
         for (place, listener) in fixed.listeners.iter().enumerate() {
             let wrong = |reason| Error::new(format!("static_resources.listeners[{place}]"), reason);
             let needs = needs::of_listener(listener, &Source::Ads).map_err(wrong)?;
+            for table in &needs.inline_routes {
+                inline::check_clusters(table, |cluster| statics.contains_key(cluster)).map_err(wrong)?;
+            }
+            // A table of thousands is not to be there twice while its listener is converted.
+            drop(needs.inline_routes);
             let mut listener = listener.clone();
             if listener.name.is_empty() {
                 // A static listener may go without; its statistics are called by its address in any case.
@@ -366,13 +372,9 @@ impl Manager {
             let Some(built) = self.parts.convert.listener(&listener.encode_to_vec()).map_err(wrong)? else {
                 continue;
             };
-            for table in needs::inline_routes(&listener) {
-                inline::check_clusters(&table, &known).map_err(wrong)?;
-            }
-            let tables = needs::tables_of_scopes(&listener, &Source::Ads).map_err(wrong)?;
-            resources.tables_of_scopes.extend(tables);
+            resources.tables_of_scopes.extend(needs.tables_of_scopes);
             self.stats.listeners.inc(listener_manager::listener_added);
-            resources.listeners.insert(&built.name.clone(), built, needs, now);
+            resources.listeners.insert(&built.name.clone(), built, needs.own, now);
         }
         Ok(())
     }

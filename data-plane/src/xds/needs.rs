@@ -148,12 +148,23 @@ pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>
     Ok(distinct(needs))
 }
 
-/// What a listener waits for.
-pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<Vec<Need>, Failure> {
-    let mut needs = Vec::new();
+/// What a listener refers to, gathered at once: its connection managers may be large, and decoding one takes time.
+#[derive(Debug, Default)]
+pub(super) struct OfListener {
+    /// What it waits for.
+    pub(super) own: Vec<Need>,
+    /// Whence the tables come that scopes of SRDS name.
+    pub(super) tables_of_scopes: Vec<Source>,
+    /// The route configurations that it holds itself.
+    pub(super) inline_routes: Vec<RouteConfiguration>,
+}
+
+/// What a listener refers to.
+pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<OfListener, Failure> {
+    let mut needs = OfListener::default();
     for (place, filter) in listener.listener_filters.iter().enumerate() {
         if let Some(listener_filter::ConfigType::ConfigDiscovery(discovery)) = &filter.config_type {
-            of_extension(&filter.name, discovery, parent, &mut needs)
+            of_extension(&filter.name, discovery, parent, &mut needs.own)
                 .map_err(|e| format!("listener_filters[{place}].{e}"))?;
         }
     }
@@ -163,7 +174,8 @@ pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<Vec<Ne
     if let Some(chain) = &listener.default_filter_chain {
         of_chain(chain, parent, &mut needs).map_err(|e| format!("default_filter_chain.{e}"))?;
     }
-    Ok(distinct(needs))
+    needs.own = distinct(needs.own);
+    Ok(needs)
 }
 
 /// The route configurations that a listener holds itself.
@@ -182,18 +194,18 @@ fn distinct(mut needs: Vec<Need>) -> Vec<Need> {
     needs
 }
 
-fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+fn of_chain(chain: &FilterChain, parent: &Source, all: &mut OfListener) -> Result<(), Failure> {
     if let Some(socket) = &chain.transport_socket
         && let Some(tls) = tls_context::<DownstreamTlsContext>(socket)?
     {
         if let Some(common) = &tls.common_tls_context {
-            of_tls(common, parent, needs)
+            of_tls(common, parent, &mut all.own)
                 .map_err(|e| format!("transport_socket.typed_config.common_tls_context.{e}"))?;
         }
         if let Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(secret)) =
             &tls.session_ticket_keys_type
         {
-            of_secret(secret, parent, needs).map_err(|e| {
+            of_secret(secret, parent, &mut all.own).map_err(|e| {
                 format!("transport_socket.typed_config.session_ticket_keys_sds_secret_config.{e}")
             })?;
         }
@@ -202,7 +214,7 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
         let config = match &filter.config_type {
             Some(filter::ConfigType::TypedConfig(config)) => config,
             Some(filter::ConfigType::ConfigDiscovery(discovery)) => {
-                of_extension(&filter.name, discovery, parent, needs)
+                of_extension(&filter.name, discovery, parent, &mut all.own)
                     .map_err(|e| format!("filters[{place}].{e}"))?;
                 continue;
             }
@@ -211,63 +223,65 @@ fn of_chain(chain: &FilterChain, parent: &Source, needs: &mut Vec<Need>) -> Resu
         // Other filters refer to nothing that is discovered; whether they are valid is not asked here.
         let Ok(hcm) = any::unpack::<HttpConnectionManager>(config) else { continue };
         for (at, filter) in hcm.http_filters.iter().enumerate() {
-            of_filter(filter, parent, needs)
+            of_filter(filter, parent, &mut all.own)
                 .map_err(|e| format!("filters[{place}].typed_config.http_filters[{at}].{e}"))?;
         }
         for filter in hcm.upgrade_configs.iter().flat_map(|upgrade| &upgrade.filters) {
-            of_filter(filter, parent, needs)
+            of_filter(filter, parent, &mut all.own)
                 .map_err(|e| format!("filters[{place}].typed_config.upgrade_configs.{e}"))?;
         }
-        if let Some(RouteSpecifier::Rds(rds)) = &hcm.route_specifier {
-            let (source, timeout) = source(rds.config_source.as_ref(), parent)
-                .map_err(|e| format!("filters[{place}].typed_config.rds.config_source.{e}"))?;
-            needs.push(Need {
-                type_url: type_url::ROUTE,
-                name: rds.route_config_name.clone(),
-                source,
-                timeout,
-            });
-        }
-        if let Some(RouteSpecifier::ScopedRoutes(scoped)) = &hcm.route_specifier {
-            of_scopes(scoped, parent, needs)
-                .map_err(|e| format!("filters[{place}].typed_config.scoped_routes.{e}"))?;
-        }
+        of_routes(hcm.route_specifier, parent, all)
+            .map_err(|e| format!("filters[{place}].typed_config.{e}"))?;
     }
     Ok(())
 }
 
-/// What scopes wait for: themselves, or the tables that they name.
-fn of_scopes(scoped: &ScopedRoutes, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
-    match &scoped.config_specifier {
-        Some(ConfigSpecifier::ScopedRds(rds)) => {
-            let (source, timeout) = source(rds.scoped_rds_config_source.as_ref(), parent)
-                .map_err(|e| format!("scoped_rds.scoped_rds_config_source.{e}"))?;
-            needs.push(Need { type_url: type_url::SCOPED_ROUTE, name: ALL.to_owned(), source, timeout });
+fn of_routes(
+    specifier: Option<RouteSpecifier>,
+    parent: &Source,
+    all: &mut OfListener,
+) -> Result<(), Failure> {
+    match specifier {
+        Some(RouteSpecifier::RouteConfig(table)) => all.inline_routes.push(table),
+        Some(RouteSpecifier::Rds(rds)) => {
+            let (source, timeout) =
+                source(rds.config_source.as_ref(), parent).map_err(|e| format!("rds.config_source.{e}"))?;
+            let name = rds.route_config_name;
+            all.own.push(Need { type_url: type_url::ROUTE, name, source, timeout });
         }
-        Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
-            let scopes = list.scoped_route_configurations.iter();
-            for name in scopes.map(|scope| &scope.route_configuration_name).filter(|name| !name.is_empty()) {
-                let (source, timeout) = source(scoped.rds_config_source.as_ref(), parent)
-                    .map_err(|e| format!("rds_config_source.{e}"))?;
-                needs.push(Need { type_url: type_url::ROUTE, name: name.clone(), source, timeout });
-            }
+        Some(RouteSpecifier::ScopedRoutes(scoped)) => {
+            of_scopes(&scoped, parent, all).map_err(|e| format!("scoped_routes.{e}"))?;
         }
         None => {}
     }
     Ok(())
 }
 
-/// Whence the tables come that scopes of SRDS name.
-pub(super) fn tables_of_scopes(listener: &Listener, parent: &Source) -> Result<Vec<Source>, Failure> {
-    let sources = managers(listener).filter_map(|hcm| match hcm.route_specifier {
-        Some(RouteSpecifier::ScopedRoutes(scoped))
-            if matches!(scoped.config_specifier, Some(ConfigSpecifier::ScopedRds(_))) =>
-        {
-            scoped.rds_config_source
+/// What scopes wait for: themselves, or the tables that they name.
+fn of_scopes(scoped: &ScopedRoutes, parent: &Source, all: &mut OfListener) -> Result<(), Failure> {
+    let tables = scoped.rds_config_source.as_ref();
+    match &scoped.config_specifier {
+        Some(ConfigSpecifier::ScopedRds(rds)) => {
+            let (scopes, timeout) = source(rds.scoped_rds_config_source.as_ref(), parent)
+                .map_err(|e| format!("scoped_rds.scoped_rds_config_source.{e}"))?;
+            let name = ALL.to_owned();
+            all.own.push(Need { type_url: type_url::SCOPED_ROUTE, name, source: scopes, timeout });
+            if tables.is_some() {
+                let tables = source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
+                all.tables_of_scopes.push(tables.0);
+            }
         }
-        _ => None,
-    });
-    sources.map(|config| source(Some(&config), parent).map(|(source, _)| source)).collect()
+        Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
+            let scopes = list.scoped_route_configurations.iter();
+            for name in scopes.map(|scope| &scope.route_configuration_name).filter(|name| !name.is_empty()) {
+                let (source, timeout) =
+                    source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
+                all.own.push(Need { type_url: type_url::ROUTE, name: name.clone(), source, timeout });
+            }
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// The HTTP connection managers of a listener.

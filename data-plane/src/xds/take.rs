@@ -118,7 +118,7 @@ impl Manager {
         } else {
             cluster_manager::cluster_added
         };
-        let Some(built) = self.parts().convert.cluster(body)? else { return Ok(()) };
+        let Some(built) = self.parts().convert.cluster(cluster, body)? else { return Ok(()) };
         let needs = self.with_hosts(&built, needs);
         self.stats.clusters.inc(counter);
         resources.clusters.insert(name, built, needs, Instant::now());
@@ -140,9 +140,9 @@ impl Manager {
             listener_manager::listener_added
         };
         let Some(built) = self.parts().convert.listener(body)? else { return Ok(()) };
-        resources.tables_of_scopes.extend(needs::tables_of_scopes(&listener, source)?);
+        resources.tables_of_scopes.extend(needs.tables_of_scopes);
         self.stats.listeners.inc(counter);
-        resources.listeners.insert(name, built, needs, Instant::now());
+        resources.listeners.insert(name, built, needs.own, Instant::now());
         Ok(())
     }
 

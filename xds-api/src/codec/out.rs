@@ -1,6 +1,6 @@
 //! The bytes of a message while it is written (<https://protobuf.dev/programming-guides/encoding/>).
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// What has been written so far.
 #[derive(Default)]
@@ -73,8 +73,14 @@ impl Out {
 
     /// Ends the value: its length is put before it.
     pub(super) fn close(&mut self, Open(start): Open) {
-        let mut length = Vec::with_capacity(1);
-        encode_varint((self.0.len() - start - 1) as u64, &mut length);
-        self.0.splice(start..=start, length);
+        let length = self.0.len() - start - 1;
+        match self.0.get_mut(start) {
+            Some(room) if length < 0x80 => *room = length as u8,
+            _ => {
+                let mut longer = Vec::with_capacity(encoded_len_varint(length as u64));
+                encode_varint(length as u64, &mut longer);
+                self.0.splice(start..=start, longer);
+            }
+        }
     }
 }

@@ -13,8 +13,10 @@ use prost::encoding::WireType;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
-use serde_json::{Map, Value as Json};
+use serde_json::Value;
+use smallvec::SmallVec;
 
+use super::json::{Json, Object, message_of};
 use super::out::Out;
 use super::{Error, UnknownFields};
 
@@ -65,15 +67,21 @@ impl<'a> Path<'a> {
         Error::Field { path: self.to_string(), reason: reason.into() }
     }
 
-    fn object<'j>(&self, json: &'j Json) -> Result<&'j Map<String, Json>, Error> {
-        json.as_object().ok_or_else(|| self.expected("an object", json))
+    fn object<'j, 't>(&self, json: &'j Json<'t>) -> Result<&'j Object<'t>, Error> {
+        match json {
+            Json::Object(object) => Ok(object),
+            other => Err(self.expected("an object", other)),
+        }
     }
 
-    fn list<'j>(&self, json: &'j Json) -> Result<&'j [Json], Error> {
-        json.as_array().map(Vec::as_slice).ok_or_else(|| self.expected("a list", json))
+    fn list<'j, 't>(&self, json: &'j Json<'t>) -> Result<&'j [Json<'t>], Error> {
+        match json {
+            Json::List(items) => Ok(items),
+            other => Err(self.expected("a list", other)),
+        }
     }
 
-    fn expected(&self, what: &str, found: &Json) -> Error {
+    fn expected(&self, what: &str, found: &Json<'_>) -> Error {
         let mut shown = found.to_string();
         if shown.len() > 60 {
             shown = shown.chars().take(57).chain("...".chars()).collect();
@@ -91,13 +99,18 @@ impl<'a> Reader<'a> {
     pub(super) fn read(
         mut self,
         descriptor: &MessageDescriptor,
-        json: &Json,
+        json: &Json<'_>,
     ) -> Result<(Vec<u8>, Vec<String>), Error> {
         self.message(descriptor, json, &Path { parent: None, step: Step::Root })?;
         Ok((self.out.into_bytes(), self.unknown))
     }
 
-    fn message(&mut self, descriptor: &MessageDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn message(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        json: &Json<'_>,
+        path: &Path<'_>,
+    ) -> Result<(), Error> {
         if let Some(name) = descriptor.full_name().strip_prefix("google.protobuf.") {
             match name {
                 "Any" => return self.any(json, path),
@@ -106,7 +119,7 @@ impl<'a> Reader<'a> {
                 "Value" => return self.value(json, path),
                 _ if is_wrapper(name) => return self.wrapper(descriptor, json, path),
                 "Duration" | "FieldMask" | "Timestamp" => {
-                    let message = DynamicMessage::deserialize(descriptor.clone(), json)
+                    let message = DynamicMessage::deserialize(descriptor.clone(), Value::from(json))
                         .map_err(|error| path.error(error.to_string()))?;
                     self.out.raw(&message.encode_to_vec());
                     return Ok(());
@@ -118,7 +131,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An `Any`: the message that `@type` names, packed. An empty object is an empty `Any`, as Envoy reads it.
-    fn any(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn any(&mut self, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         const TYPE_URL: u32 = 1;
         const VALUE: u32 = 2;
         let Json::Object(object) = json else {
@@ -132,7 +145,7 @@ impl<'a> Reader<'a> {
             Some(other) => return Err(path.then(Step::Field("@type")).expected("a type URL", other)),
             None => return Err(path.error("has no @type")),
         };
-        let name = type_url.rsplit('/').next().unwrap_or_default();
+        let name = message_of(type_url);
         let descriptor = self
             .pool
             .get_message_by_name(name)
@@ -159,11 +172,11 @@ impl<'a> Reader<'a> {
     fn fields(
         &mut self,
         descriptor: &MessageDescriptor,
-        object: &Map<String, Json>,
+        object: &Object<'_>,
         path: &Path<'_>,
     ) -> Result<(), Error> {
-        let mut given: Vec<(FieldDescriptor, &str, &Json)> = Vec::with_capacity(object.len());
-        for (name, json) in object {
+        let mut given: SmallVec<[(FieldDescriptor, &str, &Json<'_>); 4]> = SmallVec::new();
+        for (name, json) in object.iter() {
             if name == "@type" {
                 continue;
             }
@@ -179,7 +192,7 @@ impl<'a> Reader<'a> {
                 }
                 continue;
             };
-            if json.is_null() && !accepts_null(&field) {
+            if *json == Json::Null && !accepts_null(&field) {
                 continue;
             }
             fits(&field, &given).map_err(|reason| path.then(Step::Field(name)).error(reason))?;
@@ -192,7 +205,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn field(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn field(&mut self, field: &FieldDescriptor, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         if field.is_map() {
             return self.map(field, json, path);
         }
@@ -215,7 +228,7 @@ impl<'a> Reader<'a> {
         &mut self,
         field: &FieldDescriptor,
         kind: &Kind,
-        json: &Json,
+        json: &Json<'_>,
         path: &Path<'_>,
     ) -> Result<(), Error> {
         let items = path.list(json)?;
@@ -232,13 +245,13 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn map(&mut self, field: &FieldDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn map(&mut self, field: &FieldDescriptor, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         let object = path.object(json)?;
         let entry = field.kind();
         let entry = entry.as_message().ok_or_else(|| path.error("is a map without an entry type"))?;
         let (keys, values) = (entry.map_entry_key_field(), entry.map_entry_value_field());
         let (key_kind, value_kind) = (keys.kind(), values.kind());
-        for (key, value) in object {
+        for (key, value) in object.iter() {
             let path = path.then(Step::Key(key));
             let open = self.out.open_field(field.number());
             self.out.key(keys.number(), wire_type(&key_kind));
@@ -258,19 +271,24 @@ impl<'a> Reader<'a> {
             (Kind::Bool, other) => {
                 return Err(path.error(format!("{other:?} is neither true nor false")));
             }
-            _ => self.integer(kind, &Json::String(key.to_owned()), path)?,
+            _ => self.integer(kind, &Json::String(key.into()), path)?,
         }
         Ok(())
     }
 
     /// One of the messages that hold one value only to have presence.
-    fn wrapper(&mut self, descriptor: &MessageDescriptor, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn wrapper(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        json: &Json<'_>,
+        path: &Path<'_>,
+    ) -> Result<(), Error> {
         let value = descriptor.get_field(1).ok_or_else(|| path.error("is a wrapper of nothing"))?;
         self.field(&value, json, path)
     }
 
     /// A value without its key.
-    fn single(&mut self, kind: &Kind, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn single(&mut self, kind: &Kind, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         match kind {
             Kind::Message(descriptor) => {
                 let open = self.out.open();
@@ -279,8 +297,8 @@ impl<'a> Reader<'a> {
             }
             Kind::Enum(descriptor) => self.out.signed(enumeration(descriptor, json, path)?.into()),
             Kind::Bool => {
-                let value = json.as_bool().ok_or_else(|| path.expected("true or false", json))?;
-                self.out.unsigned(value.into());
+                let Json::Bool(value) = json else { return Err(path.expected("true or false", json)) };
+                self.out.unsigned((*value).into());
             }
             Kind::String => self.out.bytes(string(json, path)?.as_bytes()),
             Kind::Bytes => self.out.bytes(&bytes(json, path)?),
@@ -291,7 +309,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn integer(&mut self, kind: &Kind, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn integer(&mut self, kind: &Kind, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         let out = &mut self.out;
         match kind {
             Kind::Int32 => out.signed(integer::<i32>(json, path)?.into()),
@@ -310,8 +328,8 @@ impl<'a> Reader<'a> {
     }
 
     /// `google.protobuf.Struct`: any object. Its one field is a map, of key 1 and value 2.
-    fn structure(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
-        for (key, value) in path.object(json)? {
+    fn structure(&mut self, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
+        for (key, value) in path.object(json)?.iter() {
             let entry = self.out.open_field(1);
             self.out.key(1, WireType::LengthDelimited);
             self.out.bytes(key.as_bytes());
@@ -324,7 +342,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `google.protobuf.ListValue`: any list.
-    fn list_value(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn list_value(&mut self, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         for (index, item) in path.list(json)?.iter().enumerate() {
             let open = self.out.open_field(1);
             self.value(item, &path.then(Step::Index(index)))?;
@@ -334,7 +352,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `google.protobuf.Value`: anything.
-    fn value(&mut self, json: &Json, path: &Path<'_>) -> Result<(), Error> {
+    fn value(&mut self, json: &Json<'_>, path: &Path<'_>) -> Result<(), Error> {
         match json {
             Json::Null => {
                 self.out.key(1, WireType::Varint);
@@ -357,7 +375,7 @@ impl<'a> Reader<'a> {
                 self.structure(json, path)?;
                 self.out.close(open);
             }
-            Json::Array(_) => {
+            Json::List(_) => {
                 let open = self.out.open_field(6);
                 self.list_value(json, path)?;
                 self.out.close(open);
@@ -368,7 +386,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Why a field cannot be given beside those that were given before it, if so.
-fn fits(field: &FieldDescriptor, given: &[(FieldDescriptor, &str, &Json)]) -> Result<(), String> {
+fn fits(field: &FieldDescriptor, given: &[(FieldDescriptor, &str, &Json<'_>)]) -> Result<(), String> {
     let oneof = field.containing_oneof();
     for (other, ..) in given {
         if other.number() == field.number() {
@@ -424,8 +442,8 @@ fn accepts_null(field: &FieldDescriptor) -> bool {
     }
 }
 
-fn enumeration(descriptor: &EnumDescriptor, json: &Json, path: &Path<'_>) -> Result<i32, Error> {
-    if descriptor.full_name() == "google.protobuf.NullValue" && json.is_null() {
+fn enumeration(descriptor: &EnumDescriptor, json: &Json<'_>, path: &Path<'_>) -> Result<i32, Error> {
+    if descriptor.full_name() == "google.protobuf.NullValue" && *json == Json::Null {
         return Ok(0);
     }
     if let Json::String(name) = json {
@@ -438,7 +456,7 @@ fn enumeration(descriptor: &EnumDescriptor, json: &Json, path: &Path<'_>) -> Res
 }
 
 /// YAML reads an unquoted `8080` or `true` as a number or a truth value; where a string belongs, its text is meant.
-fn string<'a>(json: &'a Json, path: &Path<'_>) -> Result<Cow<'a, str>, Error> {
+fn string<'a>(json: &'a Json<'_>, path: &Path<'_>) -> Result<Cow<'a, str>, Error> {
     match json {
         Json::String(value) => Ok(Cow::Borrowed(value)),
         Json::Number(value) => Ok(Cow::Owned(value.to_string())),
@@ -448,19 +466,20 @@ fn string<'a>(json: &'a Json, path: &Path<'_>) -> Result<Cow<'a, str>, Error> {
 }
 
 /// Base64, whose four dialects prost-reflect reads as the `BytesValue` wrapper.
-fn bytes(json: &Json, path: &Path<'_>) -> Result<Bytes, Error> {
+fn bytes(json: &Json<'_>, path: &Path<'_>) -> Result<Bytes, Error> {
     let wrapper = prost_reflect::DescriptorPool::global()
         .get_message_by_name("google.protobuf.BytesValue")
         .ok_or_else(|| path.error("the descriptor of BytesValue is missing"))?;
-    let message = DynamicMessage::deserialize(wrapper, json).map_err(|_| path.expected("base64", json))?;
+    let message =
+        DynamicMessage::deserialize(wrapper, Value::from(json)).map_err(|_| path.expected("base64", json))?;
     let value = message.get_field_by_name("value");
     Ok(value.and_then(|value| value.as_bytes().cloned()).unwrap_or_default())
 }
 
-fn float(json: &Json, path: &Path<'_>) -> Result<f64, Error> {
+fn float(json: &Json<'_>, path: &Path<'_>) -> Result<f64, Error> {
     match json {
         Json::Number(value) => value.as_f64(),
-        Json::String(value) => match value.as_str() {
+        Json::String(value) => match &**value {
             "Infinity" => Some(f64::INFINITY),
             "-Infinity" => Some(f64::NEG_INFINITY),
             "NaN" => Some(f64::NAN),
@@ -471,7 +490,7 @@ fn float(json: &Json, path: &Path<'_>) -> Result<f64, Error> {
     .ok_or_else(|| path.expected("a number", json))
 }
 
-fn integer<T: TryFrom<i128>>(json: &Json, path: &Path<'_>) -> Result<T, Error> {
+fn integer<T: TryFrom<i128>>(json: &Json<'_>, path: &Path<'_>) -> Result<T, Error> {
     let integral = |number: f64| (number.fract() == 0.0 && number.abs() < 9.0e15).then_some(number as i128);
     let wide = match json {
         Json::Number(value) => value

@@ -224,7 +224,8 @@ fn the_bytes_are_those_of_another_encoder() {
     let codec = Codec::new();
     let name = "envoy.config.route.v3.RouteConfiguration";
     let descriptor = codec.descriptor(name).unwrap();
-    let (ours, _) = read::Reader::new(&codec.pool, UnknownFields::Reject).read(&descriptor, &json).unwrap();
+    let (ours, _) =
+        read::Reader::new(&codec.pool, UnknownFields::Reject).read(&descriptor, &Json::from(&json)).unwrap();
     let theirs = DynamicMessage::deserialize(descriptor.clone(), &json).unwrap();
     assert_eq!(DynamicMessage::decode(descriptor, ours.as_slice()).unwrap(), theirs);
     // Neither keeps an order within a map, so only the lengths can be held against each other.
