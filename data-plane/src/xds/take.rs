@@ -133,16 +133,16 @@ impl Manager {
         body: &[u8],
     ) -> Result<(), String> {
         let listener = Listener::decode(body).map_err(|e| e.to_string())?;
-        let needs = needs::of_listener(&listener, source)?;
+        let needs::OfListener { own, tables_of_scopes, .. } = needs::of_listener(&listener, source)?;
         let counter = if resources.listeners.contains(name) {
             listener_manager::listener_modified
         } else {
             listener_manager::listener_added
         };
         let Some(built) = self.parts().convert.listener(body)? else { return Ok(()) };
-        resources.tables_of_scopes.extend(needs.tables_of_scopes);
+        resources.tables_of_scopes.extend(tables_of_scopes);
         self.stats.listeners.inc(counter);
-        resources.listeners.insert(name, built, needs.own, Instant::now());
+        resources.listeners.insert(name, built, own, Instant::now());
         Ok(())
     }
 
