@@ -394,7 +394,7 @@ impl Cluster {
 
     /// Whether a host may be spoken to by TLS.
     pub(crate) fn may_use_tls(&self) -> bool {
-        let is_tls = |socket: &UpstreamSocket| !matches!(socket, UpstreamSocket::Raw);
+        let is_tls = |socket: &UpstreamSocket| socket.tls().is_some();
         is_tls(&self.config.socket) || self.config.socket_matches.iter().any(|entry| is_tls(&entry.socket))
     }
 }

@@ -35,6 +35,7 @@ mod resident;
 mod router;
 mod rt;
 mod tcp;
+mod tcp_stats;
 mod tls;
 #[cfg(feature = "wasm")]
 mod wasm;

@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::listener::{DrainType, Listener as Config, ListenerFilterKind, TrafficDirection};
-use sail_proxy_config::tls::DownstreamSocket;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{LogType, Logger};
 use crate::filters::FAILING_HEALTH_CHECKS;
 use crate::stats::Store;
-use crate::stats::sets::{http_inspector, listener as stats, listener_manager, listener_tls, tls_inspector};
+use crate::stats::sets::{
+    http_inspector, listener as stats, listener_manager, listener_tcp_stats, listener_tls, tls_inspector,
+};
 use crate::stream_info::{Capture, DownstreamInfo, ResponseFlag, StreamInfo, details};
 use crate::worker::state::Worker;
 use crate::worker::{Pace, Scope, Shared};
@@ -36,6 +37,8 @@ pub(crate) struct Listener {
     pub(crate) stats: stats::Scope,
     /// What handshakes count in; `None` without TLS.
     tls: Option<listener_tls::Scope>,
+    /// What the kernel tells of connections, where it is asked.
+    tcp_stats: Option<listener_tcp_stats::Scope>,
     /// What its filters of these kinds count in.
     inspected: Inspected,
     /// Built when a connection first needs them: most of a sidecar's chains never see one.
@@ -144,7 +147,11 @@ impl Listener {
             stats: shared.store.scope(&stat_name(config)),
             tls: config
                 .chains()
-                .any(|chain| matches!(chain.socket, DownstreamSocket::Tls(_)))
+                .any(|chain| chain.socket.tls().is_some())
+                .then(|| shared.store.scope(&stat_name(config))),
+            tcp_stats: config
+                .chains()
+                .any(|chain| chain.socket.tcp_stats().is_some())
                 .then(|| shared.store.scope(&stat_name(config))),
             inspected: Inspected::new(config, &shared.store),
             chains: config.filter_chains.iter().map(|_| OnceCell::new()).collect(),

@@ -7,5 +7,6 @@ pub(crate) mod prefixed;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tcp_info;
 
 pub(crate) use stream::{Raw, Stream};

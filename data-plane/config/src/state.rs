@@ -24,7 +24,7 @@ use crate::pb;
 use crate::secret::{FileBacked, Refreshed, Rereads};
 use crate::snapshot::Snapshot;
 use crate::source::{ConfigSource, ResourceRef};
-use crate::tls::{CertificateSource, CommonTls, DownstreamSocket, Tickets, UpstreamSocket};
+use crate::tls::{CertificateSource, CommonTls, Tickets, UpstreamSocket};
 use crate::{cluster, discovered, hcm, listener, route, secret};
 
 /// What became of a resource that was put.
@@ -178,7 +178,7 @@ impl State {
             }
         }
         for chain in self.snapshot.listeners.iter().flat_map(|listener| listener.chains()) {
-            if let DownstreamSocket::Tls(tls) = &chain.socket {
+            if let Some(tls) = chain.socket.tls() {
                 secrets(&tls.common, &mut wanted.secrets);
                 if let Tickets::Sds(reference) = &tls.tickets {
                     wanted.secrets.insert(reference.clone());
@@ -450,11 +450,8 @@ fn refused(resource: String, message: &str) -> Diagnostics {
 }
 
 fn upstream_secrets(socket: &UpstreamSocket, found: &mut BTreeSet<ResourceRef>) {
-    match socket {
-        UpstreamSocket::Raw => {}
-        UpstreamSocket::Tls(tls) => secrets(&tls.common, found),
-        UpstreamSocket::ProxyProtocol(outer) => upstream_secrets(&outer.inner, found),
-        UpstreamSocket::Internal(inner) => upstream_secrets(inner, found),
+    if let Some(tls) = socket.tls() {
+        secrets(&tls.common, found);
     }
 }
 

@@ -161,6 +161,37 @@ pub enum UpstreamSocket {
     ProxyProtocol(Arc<UpstreamProxyProtocol>),
     /// Within this process; the inner socket does the work.
     Internal(Box<UpstreamSocket>),
+    /// As the inner one does, and the kernel is asked about the connection.
+    TcpStats(Box<UpstreamSocket>, TcpStats),
+}
+
+impl UpstreamSocket {
+    /// TLS, whatever is around it.
+    pub fn tls(&self) -> Option<&Arc<UpstreamTls>> {
+        match self {
+            Self::Raw => None,
+            Self::Tls(tls) => Some(tls),
+            Self::ProxyProtocol(outer) => outer.inner.tls(),
+            Self::Internal(inner) | Self::TcpStats(inner, _) => inner.tls(),
+        }
+    }
+
+    /// Whether the kernel is asked about connections, and how often.
+    pub fn tcp_stats(&self) -> Option<TcpStats> {
+        match self {
+            Self::Raw | Self::Tls(_) => None,
+            Self::ProxyProtocol(outer) => outer.inner.tcp_stats(),
+            Self::Internal(inner) => inner.tcp_stats(),
+            Self::TcpStats(_, stats) => Some(*stats),
+        }
+    }
+}
+
+/// `envoy.transport_sockets.tcp_stats`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpStats {
+    /// How often the kernel is asked; always at the connection's end.
+    pub update_period: Option<Duration>,
 }
 
 /// How bytes of a connection are carried, downstream.
@@ -170,4 +201,25 @@ pub enum DownstreamSocket {
     Raw,
     /// By TLS.
     Tls(Arc<DownstreamTls>),
+    /// As the inner one does, and the kernel is asked about the connection.
+    TcpStats(Box<DownstreamSocket>, TcpStats),
+}
+
+impl DownstreamSocket {
+    /// TLS, whatever is around it.
+    pub fn tls(&self) -> Option<&Arc<DownstreamTls>> {
+        match self {
+            Self::Raw => None,
+            Self::Tls(tls) => Some(tls),
+            Self::TcpStats(inner, _) => inner.tls(),
+        }
+    }
+
+    /// Whether the kernel is asked about connections, and how often.
+    pub fn tcp_stats(&self) -> Option<TcpStats> {
+        match self {
+            Self::TcpStats(_, stats) => Some(*stats),
+            Self::Raw | Self::Tls(_) => None,
+        }
+    }
 }

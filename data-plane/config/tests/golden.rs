@@ -13,7 +13,7 @@ use sail_proxy_config::decide::route::{Action, RouteTable};
 use sail_proxy_config::hcm::{Hcm, RouteSource};
 use sail_proxy_config::listener::FilterChain;
 use sail_proxy_config::network_filter::NetworkFilter;
-use sail_proxy_config::tls::{DownstreamSocket, UpstreamSocket};
+use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_config::{Sources, State};
 use xds_api::codec::Codec;
 use xds_api::envoy::service::discovery::v3::DiscoveryResponse;
@@ -137,13 +137,10 @@ fn run(response: &DiscoveryResponse) -> String {
 }
 
 fn chain(out: &mut String, chain: &FilterChain) {
-    match &chain.socket {
-        DownstreamSocket::Raw => {}
-        DownstreamSocket::Tls(tls) => {
-            let tls_line =
-                (tls.require_client_certificate, &tls.common.alpn_protocols, tls.common.certificates.len());
-            writeln!(out, "    tls {tls_line:?} {:?}", tls.common.validation).unwrap();
-        }
+    if let Some(tls) = chain.socket.tls() {
+        let tls_line =
+            (tls.require_client_certificate, &tls.common.alpn_protocols, tls.common.certificates.len());
+        writeln!(out, "    tls {tls_line:?} {:?}", tls.common.validation).unwrap();
     }
     for filter in &chain.filters {
         match filter {

@@ -6,7 +6,7 @@ use identity::CertInfo;
 use sail_proxy_config::cluster::Cluster;
 use sail_proxy_config::listener::Listener;
 use sail_proxy_config::secret::{Certificate, Secret, ValidationContext};
-use sail_proxy_config::tls::{CertificateSource, CommonTls, DownstreamSocket, UpstreamSocket};
+use sail_proxy_config::tls::{CertificateSource, CommonTls};
 use serde_json::{Value, json};
 
 use super::Page;
@@ -54,7 +54,7 @@ fn of_listener(
     roots: &mut Vec<Arc<ValidationContext>>,
 ) {
     for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
-        if let DownstreamSocket::Tls(tls) = &chain.socket {
+        if let Some(tls) = chain.socket.tls() {
             of_tls(&tls.common, chains, roots);
         }
     }
@@ -67,7 +67,7 @@ fn of_cluster(
 ) {
     let matches = cluster.socket_matches.iter().map(|entry| &entry.socket);
     for socket in matches.chain([&cluster.socket]) {
-        if let UpstreamSocket::Tls(tls) = socket {
+        if let Some(tls) = socket.tls() {
             of_tls(&tls.common, chains, roots);
         }
     }

@@ -282,5 +282,5 @@ fn resolved(
 
 /// Where a host listens whose port nobody named.
 pub(crate) fn default_port(socket: &UpstreamSocket) -> u16 {
-    if matches!(socket, UpstreamSocket::Raw) { 80 } else { 443 }
+    if socket.tls().is_none() { 80 } else { 443 }
 }

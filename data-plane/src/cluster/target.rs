@@ -170,7 +170,9 @@ fn header(
 ) -> Option<Rc<[u8]>> {
     let outer = match socket {
         UpstreamSocket::ProxyProtocol(outer) => outer,
-        UpstreamSocket::Internal(inner) => return header(inner, host, downstream),
+        UpstreamSocket::Internal(inner) | UpstreamSocket::TcpStats(inner, _) => {
+            return header(inner, host, downstream);
+        }
         UpstreamSocket::Raw | UpstreamSocket::Tls(_) => return None,
     };
     let version = match outer.version {
@@ -220,7 +222,7 @@ fn upstream_view(host: &Host, downstream: Option<&DownstreamInfo>) -> StreamInfo
 fn carrier(socket: &UpstreamSocket) -> &UpstreamSocket {
     match socket {
         UpstreamSocket::ProxyProtocol(outer) => carrier(&outer.inner),
-        UpstreamSocket::Internal(inner) => carrier(inner),
+        UpstreamSocket::Internal(inner) | UpstreamSocket::TcpStats(inner, _) => carrier(inner),
         UpstreamSocket::Raw | UpstreamSocket::Tls(_) => socket,
     }
 }
@@ -246,6 +248,7 @@ fn socket_id(socket: &UpstreamSocket) -> usize {
         UpstreamSocket::Tls(tls) => Arc::as_ptr(tls) as usize,
         UpstreamSocket::ProxyProtocol(inner) => Arc::as_ptr(inner) as usize,
         UpstreamSocket::Internal(inner) => socket_id(inner),
+        UpstreamSocket::TcpStats(inner, _) => std::ptr::from_ref(&**inner) as usize,
     }
 }
 
@@ -276,6 +279,7 @@ pub(super) fn connector(
         header_case: config.http.http1.header_case,
         spelled: key.spelled,
         counts: cluster.tls_counts().clone(),
+        tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),
     }
 }
@@ -308,6 +312,7 @@ pub(crate) fn tcp_connector(
         header_case: config.http.http1.header_case,
         spelled: false,
         counts: cluster.tls_counts().clone(),
+        tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),
     }
 }

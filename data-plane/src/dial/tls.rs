@@ -20,7 +20,9 @@ pub(crate) fn client(
 ) -> Result<Option<ClientTls>, String> {
     match socket {
         UpstreamSocket::Raw => Ok(None),
-        UpstreamSocket::Internal(inner) => client(contexts, snapshot, inner, name),
+        UpstreamSocket::Internal(inner) | UpstreamSocket::TcpStats(inner, _) => {
+            client(contexts, snapshot, inner, name)
+        }
         UpstreamSocket::ProxyProtocol(_) => {
             Err("the proxy's own calls do not speak the PROXY protocol upstream".to_owned())
         }
@@ -40,7 +42,7 @@ pub(crate) fn client(
 /// carries the bytes behind it.
 pub(crate) fn own_header(socket: &UpstreamSocket) -> (Option<Vec<u8>>, &UpstreamSocket) {
     match socket {
-        UpstreamSocket::Internal(inner) => own_header(inner),
+        UpstreamSocket::Internal(inner) | UpstreamSocket::TcpStats(inner, _) => own_header(inner),
         UpstreamSocket::ProxyProtocol(outer) => {
             let version = match outer.version {
                 ProxyProtocolVersion::V1 => Version::V1,

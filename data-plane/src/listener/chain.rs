@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sail_proxy_config::listener::{FilterChain, Listener};
 use sail_proxy_config::network_filter::NetworkFilter;
-use sail_proxy_config::tls::{DownstreamSocket, DownstreamTls};
+use sail_proxy_config::tls::{DownstreamTls, TcpStats};
 use tokio::io::AsyncWriteExt;
 
 use super::connection::Accepted;
@@ -53,10 +53,12 @@ impl Chain {
 
     /// The TLS that clients are expected to speak.
     pub(crate) fn tls(&self) -> Option<&Arc<DownstreamTls>> {
-        match &self.config.socket {
-            DownstreamSocket::Raw => None,
-            DownstreamSocket::Tls(tls) => Some(tls),
-        }
+        self.config.socket.tls()
+    }
+
+    /// Whether the kernel is asked about connections, and how often.
+    pub(crate) fn tcp_stats(&self) -> Option<TcpStats> {
+        self.config.socket.tcp_stats()
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {

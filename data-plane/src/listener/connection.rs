@@ -19,6 +19,7 @@ use crate::net::{Raw, Stream};
 use crate::stats::sets::{listener as stats, listener_tls};
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, Life, ResponseFlag};
+use crate::tcp_stats::Sampled;
 use crate::tls::{self, Peer};
 use crate::worker::state::Worker;
 
@@ -101,9 +102,7 @@ async fn serve(
     let original_destination = Some(intake.original.unwrap_or(local));
     let (prefix, raw) = intake.into_socket();
     let life = &downstream.state.life;
-    if chain.wants_round_trip() || listener.wants_round_trip(worker) {
-        life.keep_socket(raw.as_fd());
-    }
+    keep_socket(worker, &listener, &chain, &raw, life);
     let Ok((stream, tls)) = secure(worker, &listener, &chain, Prefixed::new(prefix, raw), life).await else {
         listener.log(worker, Rc::new(downstream), None);
         return;
@@ -124,6 +123,16 @@ async fn serve(
     chain.serve(worker.clone(), accepted, stream).await;
     listener.log(worker, downstream.clone(), None);
     downstream.state.life.release_socket();
+}
+
+/// Keeps a handle of the socket where the kernel is asked about it. Not a part of the async function, whose future it
+/// would make larger.
+fn keep_socket(worker: &Worker, listener: &Listener, chain: &Chain, raw: &Raw, life: &Life) {
+    let sampled = chain.tcp_stats().zip(listener.tcp_stats.as_ref());
+    let sampled = sampled.and_then(|(config, stats)| Sampled::new(config, raw.as_fd(), stats.clone()));
+    if sampled.is_some() || chain.wants_round_trip() || listener.wants_round_trip(worker) {
+        life.keep_socket(raw.as_fd(), sampled);
+    }
 }
 
 /// What is known of a connection before TLS.

@@ -1,6 +1,7 @@
 //! Makes one upstream connection: socket, TLS, HTTP codec.
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use sail_proxy_config::hcm::HeaderCase;
-use sail_proxy_config::tls::UpstreamSocket;
+use sail_proxy_config::tls::{TcpStats, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
 use crate::stream_info::UpstreamLife;
+use crate::tcp_stats::Sampled;
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
 
@@ -79,6 +81,8 @@ pub(crate) struct Connector {
     pub(crate) spelled: bool,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,
+    /// Whether the kernel is asked about connections, and how often.
+    pub(crate) tcp_stats: Option<TcpStats>,
     /// Whose secrets are used: those of the moment when a connection is made.
     pub(crate) worker: Rc<Worker>,
 }
@@ -203,6 +207,10 @@ impl Connector {
         let begun = Instant::now();
         let mut raw = self.reach().await.map_err(failed)?;
         let connected = Instant::now();
+        let sampled = self.tcp_stats.and_then(|config| {
+            let stats = self.counts.tcp(&self.worker.shared.store).clone();
+            Sampled::new(config, raw.as_fd(), stats).map(Box::new)
+        });
         if let Some(header) = &self.header {
             raw.write_all(header).await.map_err(failed)?;
         }
@@ -233,6 +241,7 @@ impl Connector {
             requests: Cell::new(0),
             expires: Cell::new(None),
             ending: Ending::default(),
+            _sampled: sampled,
         });
         Ok(Opened { stream, info })
     }
@@ -243,7 +252,7 @@ impl Connector {
         let context = match socket {
             UpstreamSocket::Raw => return Ok(None),
             UpstreamSocket::Tls(context) => context,
-            UpstreamSocket::ProxyProtocol(_) | UpstreamSocket::Internal(_) => {
+            UpstreamSocket::ProxyProtocol(_) | UpstreamSocket::Internal(_) | UpstreamSocket::TcpStats(..) => {
                 return Err(PoolError::Connect("this transport socket is not supported".into()));
             }
         };

@@ -22,8 +22,9 @@ use super::{ConnectionGuard, Facts, Pool};
 use crate::http::body::{Body, BodyError};
 use crate::http1;
 use crate::net::Stream;
-use crate::stats::sets::cluster as stats;
+use crate::stats::sets::{cluster as stats, cluster_tcp_stats};
 use crate::stream_info::UpstreamLife;
+use crate::tcp_stats::Sampled;
 
 /// What is known of an upstream connection.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Connection {
     /// When it has lasted long enough.
     pub(crate) expires: Cell<Option<Instant>>,
     pub(crate) ending: Ending,
+    /// Asks the kernel about it.
+    pub(super) _sampled: Option<Box<Sampled<cluster_tcp_stats::Set>>>,
 }
 
 impl Drop for Connection {

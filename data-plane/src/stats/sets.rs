@@ -7,6 +7,7 @@ mod filters;
 mod istio;
 mod listeners;
 mod process;
+mod tcp_stats;
 mod tls;
 #[cfg(feature = "wasm")]
 mod wasm_vms;
@@ -37,6 +38,7 @@ pub use process::{
     cluster_manager, control_plane, filesystem, http1, http2, lds, listener_manager, runtime, sds, server,
     single_counter, single_gauge, single_histogram, tracing_exporter,
 };
+pub use tcp_stats::{cluster_tcp_stats, listener_tcp_stats};
 pub use tls::{cluster_tls, listener_tls};
 #[cfg(feature = "wasm")]
 pub use wasm_vms::{wasm, wasm_all, wasm_plugin};

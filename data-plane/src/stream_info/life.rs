@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::net::socket;
+use crate::stats::sets::listener_tcp_stats;
+use crate::tcp_stats::Sampled;
 
 /// How a connection's end came about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +48,15 @@ pub struct Life {
     pub transport_failure: OnceCell<Box<str>>,
     /// The upstream connection that it was joined to: how that ended, and why.
     pub upstream: Cell<Option<(CloseType, Option<&'static str>)>>,
-    socket: RefCell<Option<OwnedFd>>,
+    /// Boxed: most connections have none.
+    kept: RefCell<Option<Box<Kept>>>,
+}
+
+/// What the kernel is asked through.
+#[derive(Debug)]
+struct Kept {
+    socket: OwnedFd,
+    _sampled: Option<Sampled<listener_tcp_stats::Set>>,
 }
 
 impl Life {
@@ -71,18 +81,23 @@ impl Life {
     }
 
     /// Keeps a handle of the socket, which the kernel is asked about later; to be given up at the connection's end.
-    pub(crate) fn keep_socket(&self, socket: BorrowedFd<'_>) {
-        self.socket.replace(socket.try_clone_to_owned().ok());
+    pub(crate) fn keep_socket(
+        &self,
+        socket: BorrowedFd<'_>,
+        sampled: Option<Sampled<listener_tcp_stats::Set>>,
+    ) {
+        let kept = |socket| Box::new(Kept { socket, _sampled: sampled });
+        self.kept.replace(socket.try_clone_to_owned().ok().map(kept));
     }
 
     /// Gives the handle up.
     pub(crate) fn release_socket(&self) {
-        self.socket.take();
+        self.kept.take();
     }
 
     /// The kernel's estimate of the round trip.
     pub fn round_trip(&self) -> Option<Duration> {
-        socket::round_trip(self.socket.borrow().as_ref()?.as_fd())
+        socket::round_trip(self.kept.borrow().as_ref()?.socket.as_fd())
     }
 }
 

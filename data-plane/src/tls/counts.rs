@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::io;
 
 use super::Peer;
-use crate::stats::sets::{cluster, cluster_tls};
+use crate::stats::sets::{cluster, cluster_tcp_stats, cluster_tls};
 use crate::stats::{Scope, StatSet, Store};
 
 /// A handshake was done.
@@ -39,14 +39,20 @@ pub(crate) fn failed<S: StatSet>(stats: &Scope<S>, error: &io::Error) {
 pub(crate) struct OfCluster {
     stats: cluster::Scope,
     made: OnceCell<cluster_tls::Scope>,
+    tcp: OnceCell<cluster_tcp_stats::Scope>,
 }
 
 impl OfCluster {
     pub(crate) fn new(stats: &cluster::Scope) -> Self {
-        Self { stats: stats.clone(), made: OnceCell::new() }
+        Self { stats: stats.clone(), made: OnceCell::new(), tcp: OnceCell::new() }
     }
 
     pub(crate) fn get(&self, store: &Store) -> &cluster_tls::Scope {
         self.made.get_or_init(|| store.scope(self.stats.name()))
+    }
+
+    /// What the kernel tells of its connections, made with the first that asks.
+    pub(crate) fn tcp(&self, store: &Store) -> &cluster_tcp_stats::Scope {
+        self.tcp.get_or_init(|| store.scope(self.stats.name()))
     }
 }

@@ -301,6 +301,6 @@ fn is_tls(socket: &UpstreamSocket) -> bool {
         UpstreamSocket::Raw => false,
         UpstreamSocket::Tls(_) => true,
         UpstreamSocket::ProxyProtocol(inner) => is_tls(&inner.inner),
-        UpstreamSocket::Internal(inner) => is_tls(inner),
+        UpstreamSocket::Internal(inner) | UpstreamSocket::TcpStats(inner, _) => is_tls(inner),
     }
 }

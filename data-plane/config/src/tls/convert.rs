@@ -1,10 +1,11 @@
 //! TLS contexts and transport sockets from their `Any`s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
-    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, OcspStaplePolicy, Tickets,
-    TlsVersion, UpstreamSocket, UpstreamTls, Validation, algorithms, upstream_proxy,
+    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, OcspStaplePolicy, TcpStats,
+    Tickets, TlsVersion, UpstreamSocket, UpstreamTls, Validation, algorithms, upstream_proxy,
 };
 use crate::convert::{Cx, arc, type_name, values};
 use crate::pb;
@@ -15,13 +16,14 @@ const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.Downstre
 const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 const PROXY_PROTOCOL: &str =
     "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+const TCP_STATS: &str = "envoy.extensions.transport_sockets.tcp_stats.v3.Config";
 const INTERNAL: &str = "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport";
 
 /// Types of transport sockets that listeners have.
-pub const KNOWN_DOWNSTREAM: &[&str] = &[DOWNSTREAM_TLS, RAW];
+pub const KNOWN_DOWNSTREAM: &[&str] = &[DOWNSTREAM_TLS, RAW, TCP_STATS];
 
 /// Types of transport sockets that clusters have.
-pub const KNOWN_UPSTREAM: &[&str] = &[INTERNAL, PROXY_PROTOCOL, RAW, UPSTREAM_TLS];
+pub const KNOWN_UPSTREAM: &[&str] = &[INTERNAL, PROXY_PROTOCOL, RAW, TCP_STATS, UPSTREAM_TLS];
 
 fn config(cx: &mut Cx<'_>, value: pb::core::TransportSocket) -> Option<pb::Any> {
     use pb::core::transport_socket::ConfigType;
@@ -49,6 +51,11 @@ pub(crate) fn downstream_socket(
         DOWNSTREAM_TLS => {
             let value = cx.unpack(&any)?;
             downstream(cx, value).map(|tls| DownstreamSocket::Tls(Arc::new(tls)))
+        }
+        TCP_STATS => {
+            let value = cx.unpack(&any)?;
+            let (inner, stats) = tcp_stats(cx, value, downstream_socket)?;
+            Some(DownstreamSocket::TcpStats(Box::new(inner), stats))
         }
         other => {
             cx.error("", format_args!("there is no downstream transport socket {other:?}"));
@@ -84,11 +91,34 @@ pub(crate) fn upstream_socket(cx: &mut Cx<'_>, value: pb::core::TransportSocket)
             let inner = cx.required("transport_socket", transport_socket, upstream_socket)?;
             Some(UpstreamSocket::Internal(Box::new(inner)))
         }
+        TCP_STATS => {
+            let value = cx.unpack(&any)?;
+            let (inner, stats) = tcp_stats(cx, value, upstream_socket)?;
+            Some(UpstreamSocket::TcpStats(Box::new(inner), stats))
+        }
         other => {
             cx.error("", format_args!("there is no upstream transport socket {other:?}"));
             None
         }
     })
+}
+
+fn tcp_stats<T>(
+    cx: &mut Cx<'_>,
+    value: xds_api::envoy::extensions::transport_sockets::tcp_stats::v3::Config,
+    inner: impl FnOnce(&mut Cx<'_>, pb::core::TransportSocket) -> Option<T>,
+) -> Option<(T, TcpStats)> {
+    let xds_api::envoy::extensions::transport_sockets::tcp_stats::v3::Config {
+        transport_socket,
+        update_period,
+    } = value;
+    let update_period =
+        update_period.is_some().then(|| values::duration(cx, "update_period", update_period)).flatten();
+    if update_period.is_some_and(|period| period < Duration::from_millis(1)) {
+        cx.error("update_period", "it must be 1 ms at least");
+    }
+    let inner = cx.required("transport_socket", transport_socket, inner)?;
+    Some((inner, TcpStats { update_period }))
 }
 
 fn downstream(cx: &mut Cx<'_>, value: pb::tls::DownstreamTlsContext) -> Option<DownstreamTls> {
