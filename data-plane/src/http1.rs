@@ -1,29 +1,37 @@
-//! HTTP/1.1 towards upstreams: a codec that runs inside the future of the request it serves. A connection needs neither a
-//! task nor a channel of its own; whoever waits for the response reads the socket.
+//! HTTP/1.1 on both sides of the proxy: a codec that runs inside the future of the request it serves. Towards an upstream a
+//! connection needs neither a task nor a channel of its own; whoever waits for the response reads the socket. A client's
+//! connection has one task, which runs its requests, too.
 //!
-//! `head`, `framing`, `chunked`, `decode` and `encode` are sans-IO: bytes in, values out. `connection` alone speaks to a
-//! stream. A connection whose upstream breaks the rules of RFC 9112 is given up: nothing is repaired, since what one
-//! reader repairs another reads differently.
+//! `head`, `request`, `framing`, `chunked`, `decode` and `encode` are sans-IO: bytes in, values out. `upstream` and
+//! `downstream` speak to a stream. A connection whose peer breaks the rules of RFC 9112 is given up: nothing is repaired,
+//! since what one reader repairs another reads differently.
 
 mod buffers;
 mod chunked;
-mod connection;
+mod date;
 mod decode;
+pub(crate) mod downstream;
 mod encode;
 mod error;
 mod framing;
 mod head;
+mod input;
 mod interrupt;
+mod names;
 mod outgoing;
 pub(crate) mod probe;
 mod received;
+pub(crate) mod request;
+mod sender;
+pub(crate) mod upstream;
 
-pub(crate) use connection::{Connection, Left, Options};
 pub(crate) use encode::Spelling;
-pub(crate) use error::Error;
-pub(crate) use head::{Limits, USUAL_HEADERS};
+pub(crate) use error::{Error, Refusal};
+pub(crate) use head::{Limits, Rules};
 pub(crate) use interrupt::Interrupt;
+pub(crate) use names::Names;
 pub(crate) use received::Received;
+pub(crate) use upstream::{Connection, Left, Options};
 
 #[cfg(test)]
 mod tests;

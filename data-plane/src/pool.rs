@@ -11,7 +11,6 @@ mod guard;
 pub(crate) mod lease;
 pub(crate) mod limits;
 mod raw;
-mod spelled;
 mod watch;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -251,7 +250,7 @@ impl Pool {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
             pool.note_protocol(pool.connector.protocol);
-            let result = pool.connector.establish(&pool.abort).await;
+            let result = pool.connector.establish().await;
             pool.connecting.set(pool.connecting.get() - 1);
             match result {
                 Ok(established) => {
@@ -297,19 +296,13 @@ impl Pool {
                 let interrupt = Rc::new(Interrupt::default());
                 self.note_interrupt(&interrupt);
                 let connection = http1::Connection::new(stream, self.connector.http1(), interrupt);
-                self.adopt_http1(Codec::Own(Rc::new(RefCell::new(connection))), info, permit);
+                self.adopt_exclusive(Codec::Http1(Rc::new(RefCell::new(connection))), info, permit);
                 if negotiated {
                     // Those in line may have counted on sharing it.
                     self.connect_for_waiting();
                 }
             }
-            Established::Tcp { stream, info } => self.adopt_http1(Codec::raw(stream), info, permit),
-            Established::Spelled { spelled, info } => {
-                if negotiated {
-                    self.note_protocol(Protocol::Http1);
-                }
-                self.adopt_http1(Codec::Spelled(Box::new(spelled)), info, permit);
-            }
+            Established::Tcp { stream, info } => self.adopt_exclusive(Codec::raw(stream), info, permit),
             Established::Http2 { send, connection, info } => {
                 if negotiated {
                     self.note_protocol(Protocol::Http2);
@@ -335,7 +328,7 @@ impl Pool {
         }
     }
 
-    fn adopt_http1(self: &Rc<Self>, codec: Codec, info: Facts, permit: Permit) {
+    fn adopt_exclusive(self: &Rc<Self>, codec: Codec, info: Facts, permit: Permit) {
         self.bound(&info);
         let guard = ConnectionGuard::new(self, info, permit);
         self.offer(H1 { codec, idle_since: Instant::now(), guard });
@@ -390,21 +383,6 @@ impl Pool {
             self.stats.inc(cluster::upstream_cx_max_requests);
             return;
         }
-        match h1.codec {
-            // It is still finishing its last exchange.
-            Codec::Spelled(mut spelled) if !spelled.is_ready() => {
-                let pool = self.clone();
-                tokio::task::spawn_local(async move {
-                    if spelled.ready().await {
-                        pool.hand_over(H1 { codec: Codec::Spelled(spelled), ..h1 });
-                    }
-                });
-            }
-            _ => self.hand_over(h1),
-        }
-    }
-
-    fn hand_over(self: &Rc<Self>, h1: H1) {
         if let Some(waiter) = self.next_waiter() {
             // If the waiter leaves in this instant, the lease comes back through its drop.
             let _ = waiter.send(Ok(Lease::handed_over(h1, self.clone())));

@@ -35,8 +35,6 @@ const MOST_HEADERS: usize = 1 << 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
     pub(crate) protocol: Protocol,
-    /// Names of headers are spelled as one of both sides does.
-    spelled: bool,
     /// Which of the cluster's sockets, by the address of its TLS context.
     socket: usize,
     pub(crate) alpn: Option<Arc<[Vec<u8>]>>,
@@ -68,10 +66,8 @@ impl PoolKey {
         let asked =
             if tls { exchange.state().alpn.as_ref().and_then(|alpn| alpn.of(protocol)) } else { None };
         let alpn = asked.or_else(|| fallback_alpn(socket, protocol));
-        let kept = config.http.http1.header_case.is_kept() || exchange.spelling.get().is_some();
         Self {
             protocol,
-            spelled: kept && protocol != Protocol::Http2,
             socket: socket_id(socket),
             alpn,
             sni,
@@ -97,7 +93,6 @@ impl PoolKey {
         let socket = config.socket_for(&host.metadata);
         Self {
             protocol,
-            spelled: false,
             socket: socket_id(socket),
             alpn: fallback_alpn(socket, protocol),
             sni: None,
@@ -118,7 +113,6 @@ impl PoolKey {
         let socket = config.socket_for(&host.metadata);
         Self {
             protocol,
-            spelled: config.http.http1.header_case.is_kept(),
             socket: socket_id(socket),
             alpn: fallback_alpn(socket, protocol),
             sni: None,
@@ -277,7 +271,6 @@ pub(super) fn connector(
         },
         limits: limits(config),
         header_case: config.http.http1.header_case,
-        spelled: key.spelled,
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),
@@ -310,7 +303,6 @@ pub(crate) fn tcp_connector(
         http2: Http2Options::default(),
         limits: limits(config),
         header_case: config.http.http1.header_case,
-        spelled: false,
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),

@@ -2,22 +2,23 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use sail_proxy_config::hcm::Underscores;
 
 use super::exchange::Exchange;
 use super::head::Head;
 use super::local_reply::LocalReply;
 use super::path;
+use crate::http1::request::{Fragment, LengthBesideChunks};
 use crate::stats::sets::{http as stats, http1, http2};
 use crate::stream_info::{ResponseFlag, details};
 
 const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
 
-/// Refuses what the codec should have: as it has read the head, nothing else is known of the request.
-pub(super) fn framing(exchange: &Exchange, head: &Head) -> Option<LocalReply> {
+/// Refuses what the codec has read in one of two ways: nothing else is known of the request.
+pub(super) fn framing(exchange: &Exchange, head: &Head, told: &Extensions) -> Option<LocalReply> {
     let connection = &exchange.connection;
-    let both = connection.watch.untold().take_chunked_length();
+    let both = told.get::<LengthBesideChunks>().is_some();
     if !both || connection.manager.config.http1.allow_chunked_length || head.is_connect() {
         return None;
     }
@@ -29,7 +30,7 @@ pub(super) fn framing(exchange: &Exchange, head: &Head) -> Option<LocalReply> {
 }
 
 /// Checks a request's head, and puts its path into one form.
-pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+pub(super) fn check(exchange: &Exchange, head: &mut Head, told: &Extensions) -> Result<(), LocalReply> {
     if exchange.connection.worker.shared.options.overload.stops_requests() {
         exchange.connection.manager.stats.inc(stats::downstream_rq_overload_close);
         let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded", details::OVERLOAD);
@@ -59,7 +60,7 @@ pub(super) fn check(exchange: &Exchange, head: &mut Head) -> Result<(), LocalRep
         ));
     }
     underscores(exchange, head)?;
-    normalize(exchange, head)
+    normalize(exchange, head, told.get())
 }
 
 fn check_version(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
@@ -114,10 +115,10 @@ fn underscores(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
     Ok(())
 }
 
-fn normalize(exchange: &Exchange, head: &mut Head) -> Result<(), LocalReply> {
+fn normalize(exchange: &Exchange, head: &mut Head, fragment: Option<&Fragment>) -> Result<(), LocalReply> {
     let manager = &exchange.connection.manager;
-    if let Some(fragment) = exchange.connection.watch.untold().take_fragment() {
-        let whole = [head.path.as_str().as_bytes(), &fragment].concat();
+    if let Some(Fragment(fragment)) = fragment {
+        let whole = [head.path.as_str().as_bytes(), fragment].concat();
         exchange.info.borrow_mut().request.path = Some(whole.into());
         return Err(bad_path(exchange));
     }

@@ -1,5 +1,6 @@
 //! A request's body on its way up, and a response's on its way down: what passes is noted, and what ends is told.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -8,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::body::{Body, BodyError};
@@ -22,13 +22,13 @@ use crate::stream_info::{ResponseFlag, details};
 
 /// A request's body on its way up.
 pub(crate) struct RequestBody {
-    inner: Incoming,
+    inner: Body,
     exchange: Rc<Exchange>,
 }
 
 impl RequestBody {
     /// The body as the upstream gets it; one that is known to be empty costs nothing.
-    pub(crate) fn wrap(inner: Incoming, exchange: &Rc<Exchange>) -> Body {
+    pub(crate) fn wrap(inner: Body, exchange: &Rc<Exchange>) -> Body {
         if inner.is_end_stream() {
             exchange.request_done.set(true);
             let mut info = exchange.info.borrow_mut();
@@ -40,11 +40,17 @@ impl RequestBody {
 }
 
 /// Whether a body is coded in a way that cannot be read, other than one that ends too early.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| {
-        matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
-    })
+fn is_malformed(error: &BodyError) -> bool {
+    match error {
+        BodyError::Codec(error) => {
+            let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+            cause.is_some_and(|cause| {
+                matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+            })
+        }
+        BodyError::Http1(error) => matches!(error, http1::Error::Invalid(_)),
+        BodyError::Reset(_) => false,
+    }
 }
 
 impl http_body::Body for RequestBody {
@@ -78,7 +84,7 @@ impl http_body::Body for RequestBody {
             }
             None => self.exchange.note_request_done(),
         }
-        Poll::Ready(frame.map(|result| result.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -218,14 +224,12 @@ impl ResponseBody {
     /// Why the upstream's body broke off.
     fn failure(&self, error: Option<&BodyError>) -> Failure {
         let Some(error) = error else { return Failure::Terminated { started: true } };
-        let malformed = match error {
-            BodyError::Codec(error) => is_malformed(error),
-            BodyError::Http1(http1::Error::Invalid(_)) => true,
-            BodyError::Http1(http1::Error::Closed | http1::Error::Partial | http1::Error::Io(_)) => false,
-            BodyError::Http1(http1::Error::Interrupted | http1::Error::Body(_)) | BodyError::Reset(_) => {
-                return Failure::of_codec(error, false);
-            }
-        };
+        if let BodyError::Http1(http1::Error::Interrupted | http1::Error::Body(_)) | BodyError::Reset(_) =
+            error
+        {
+            return Failure::of_codec(error, false);
+        }
+        let malformed = is_malformed(error);
         match &self.lease {
             // Who ends a connection in the middle of a message breaks the protocol.
             Some(lease) if !lease.is_http2() => {

@@ -8,6 +8,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::http1;
+use crate::http1::downstream::Arriving;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub(crate) enum BodyError {
     /// The codec or the peer.
     #[error(transparent)]
     Codec(#[from] hyper::Error),
-    /// An upstream over HTTP/1, or its codec.
+    /// A peer over HTTP/1, or its codec.
     #[error(transparent)]
     Http1(#[from] http1::Error),
     /// The proxy gave up on the stream: a timeout, or the other side's end.
@@ -33,6 +34,8 @@ pub(crate) enum Body {
     Incoming(Incoming),
     /// From an upstream over HTTP/1.
     Received(http1::Received),
+    /// From a client over HTTP/1.
+    Arriving(Arriving),
     Boxed(BoxBody),
 }
 
@@ -65,6 +68,7 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Incoming(_) => "Incoming",
             Self::Received(_) => "Received",
+            Self::Arriving(_) => "Arriving",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -92,6 +96,9 @@ impl http_body::Body for Body {
             Self::Received(received) => Pin::new(received)
                 .poll_frame(context)
                 .map(|frame| frame.map(|result| result.map_err(Into::into))),
+            Self::Arriving(arriving) => Pin::new(arriving)
+                .poll_frame(context)
+                .map(|frame| frame.map(|result| result.map_err(Into::into))),
             Self::Boxed(inner) => inner.as_mut().poll_frame(context),
         }
     }
@@ -102,6 +109,7 @@ impl http_body::Body for Body {
             Self::Full(_) => false,
             Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Received(received) => received.is_end_stream(),
+            Self::Arriving(arriving) => arriving.is_end_stream(),
             Self::Boxed(inner) => inner.is_end_stream(),
         }
     }
@@ -112,6 +120,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(incoming) => incoming.size_hint(),
             Self::Received(received) => received.size_hint(),
+            Self::Arriving(arriving) => arriving.size_hint(),
             Self::Boxed(inner) => inner.size_hint(),
         }
     }

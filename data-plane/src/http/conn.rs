@@ -1,24 +1,26 @@
 //! One downstream HTTP connection: its codec, its timers, and its drain.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use hyper::server::conn::{http1, http2};
+use futures_util::FutureExt as _;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::local_reply::LocalReply;
+use super::body::Body;
 use super::manager::Manager;
-use super::watched::{Watch, Watched};
-use super::{handler, refusal};
-use crate::http1::USUAL_HEADERS;
+use super::requests::Switching;
+use super::{handler, requests};
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
@@ -37,16 +39,14 @@ pub(crate) struct Connection {
     pub(crate) http2: bool,
     /// Requests under way.
     pub(crate) active: Cell<usize>,
-    /// What the connection and its bytes tell each other across the codec.
-    pub(crate) watch: Arc<Watch>,
     /// Requests so far.
     pub(crate) requests: Cell<u64>,
     /// When the last request ended, or the connection began.
     pub(crate) idle_since: Cell<Instant>,
     /// Whether responses are to tell the client that the connection ends.
     pub(crate) closing: Cell<bool>,
-    /// What the connection became once the codec was done with it.
-    pub(crate) tunnel: Cell<Option<tokio::task::JoinHandle<()>>>,
+    /// What the connection becomes once an HTTP/1 codec is done with it.
+    pub(crate) switching: Cell<Option<Switching>>,
     /// Wakes the connection's task when a request asks for its end.
     pub(crate) waker: RefCell<Option<std::task::Waker>>,
 }
@@ -60,12 +60,6 @@ impl Connection {
     /// Whether trailers of requests are let through.
     pub(crate) fn takes_trailers(&self) -> bool {
         self.http2 || self.manager.config.http1.enable_trailers
-    }
-
-    /// Whether the codec waits for a request and nothing else goes on: what it wrote has left, and nobody but the
-    /// connection's task and the codec's service holds the connection, as each exchange does to its last byte.
-    fn is_at_rest(self: &Rc<Self>) -> bool {
-        self.active.get() == 0 && Rc::strong_count(self) == 2 && !self.watch.is_blocked()
     }
 
     /// The connection takes no further request.
@@ -98,7 +92,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
     let connection = Rc::new(Connection {
         downstream: accepted.downstream.clone(),
         worker,
-        watch: Arc::new(Watch::new(&manager.config.timeouts)),
         manager,
         accepted,
         http2,
@@ -106,123 +99,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         requests: Cell::new(0),
         idle_since: Cell::new(started),
         closing: Cell::new(false),
-        tunnel: Cell::default(),
+        switching: Cell::default(),
         waker: RefCell::default(),
     });
     if http2 {
         // In a box each: what a connection does not speak takes no place in its task.
         Box::pin(serve_http2(&connection, stream)).await;
     } else {
-        serve_http1(&connection, stream).await;
-        if let Some(tunnel) = connection.tunnel.take() {
-            // It fails only where the worker ends.
-            let _ = tunnel.await;
-        }
+        requests::serve(&connection, stream).await;
     }
     stats.inc(stats::downstream_cx_destroy);
     stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
-}
-
-/// How a codec's time with a connection ended.
-enum Codec {
-    /// With the connection.
-    Ended,
-    /// Nothing is under way; the codec and its buffers were given back. What it had read and not used comes again.
-    Rests(Watched),
-    /// With a request that is answered without it.
-    Refused(Watched, Box<LocalReply>),
-}
-
-/// Serves with a codec while there are requests, and without one while the client is silent for longer: the codec's
-/// buffers and the place for a request take several times what the rest of an idle connection does.
-async fn serve_http1(connection: &Rc<Connection>, stream: Stream) {
-    let mut io = Watched::new(stream, connection);
-    let mut ender = Ender::new(connection);
-    let mut ender = pin!(Sleeper::new(ender.run()));
-    loop {
-        match Box::pin(run_http1(connection, io, ender.as_mut())).await {
-            Codec::Ended => return,
-            Codec::Rests(rested) => io = rested,
-            Codec::Refused(io, reply) => return Box::pin(refusal::answer(connection, io, *reply)).await,
-        }
-        match io.rest(ender.as_mut()).await {
-            Some(first) => io.rewind(first),
-            None => {
-                // As the codec does; a client that is gone need not be told.
-                let _ = io.shutdown().await;
-                return;
-            }
-        }
-    }
-}
-
-async fn run_http1(
-    connection: &Rc<Connection>,
-    io: Watched,
-    mut ender: Pin<&mut impl Future<Output = ()>>,
-) -> Codec {
-    let mut builder = http1::Builder::new();
-    builder
-        .half_close(false)
-        .header_read_timeout(None)
-        // Gathering responses to pipelined requests would lose them where the connection ends before the last.
-        .pipeline_flush(false)
-        .max_header_size(connection.manager.max_header_bytes())
-        .max_buf_size(connection.manager.max_header_bytes().max(8192));
-    if connection.manager.max_headers() != USUAL_HEADERS {
-        // The codec keeps places for the usual number on its stack, which need no filling.
-        builder.max_headers(connection.manager.max_headers());
-    }
-    let case = connection.manager.config.http1.header_case;
-    builder.title_case_headers(case.is_proper()).preserve_header_case(case.is_kept());
-    let service = {
-        let connection = connection.clone();
-        service_fn(move |request| handler::serve(connection.clone(), request))
-    };
-    let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let mut rest = pin!(Sleeper::new(comes_to_rest(connection)));
-    let mut told = false;
-    let mut error = None;
-    let ended = std::future::poll_fn(|context| {
-        if !told && ender.as_mut().poll(context).is_ready() {
-            told = true;
-            Pin::new(&mut codec).graceful_shutdown();
-        }
-        if let Poll::Ready(result) = Pin::new(&mut codec).poll(context) {
-            note_end(connection, &result, told);
-            error = result.err();
-            return Poll::Ready(true);
-        }
-        if !told && rest.as_mut().poll(context).is_ready() {
-            return Poll::Ready(false);
-        }
-        Poll::Pending
-    })
-    .await;
-    let Some(parts) = codec.into_parts() else { return Codec::Ended };
-    let mut io = parts.io.into_inner();
-    if let Some(refused) = io.take_refused() {
-        let reply = refusal::reply(connection, refused, error.as_ref(), &parts.read_buf);
-        return Codec::Refused(io, Box::new(reply));
-    }
-    if ended {
-        return Codec::Ended;
-    }
-    io.rewind(parts.read_buf);
-    Codec::Rests(io)
-}
-
-/// Ends once the client was silent for long enough, and nothing else goes on.
-async fn comes_to_rest(connection: &Rc<Connection>) {
-    let mut next = Instant::now() + REST_AFTER;
-    loop {
-        tokio::time::sleep_until(next.into()).await;
-        let (now, due) = (Instant::now(), connection.idle_since.get() + REST_AFTER);
-        if connection.is_at_rest() && due <= now {
-            return;
-        }
-        next = due.max(now + REST_AFTER / 2);
-    }
 }
 
 async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
@@ -248,7 +135,10 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     let service = {
         let connection = connection.clone();
         // In a box, since the codec moves it into a task of its own.
-        service_fn(move |request| Box::pin(handler::serve(connection.clone(), request)))
+        service_fn(move |request: Request<Incoming>| {
+            let serving = Box::pin(handler::serve(connection.clone(), request.map(Body::Incoming)));
+            serving.map(Ok::<_, Infallible>)
+        })
     };
     let batch = Batch::new(stream);
     let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));
@@ -267,14 +157,11 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     .await;
 }
 
-/// Counts how a codec's time with a connection ended: by whom, and whether requests were under way.
+/// Notes how a codec's time with a connection ended.
 fn note_end(connection: &Connection, result: &hyper::Result<()>, told: bool) {
     let stats = &connection.manager.stats;
     let life = &connection.downstream.state.life;
     let mut local = told || connection.closing.get();
-    if connection.closing.get() {
-        life.local_close_reason.set(Some(close_reason::DRAINED));
-    }
     if result.as_ref().is_err_and(is_reset) {
         life.closed.set(CloseType::RemoteReset);
     }
@@ -286,6 +173,15 @@ fn note_end(connection: &Connection, result: &hyper::Result<()>, told: bool) {
             stats.inc(stats::downstream_cx_protocol_error);
         }
         tracing::debug!(error = %error, "downstream HTTP connection failed");
+    }
+    count_end(connection, local);
+}
+
+/// Counts by whom a connection was ended, and whether requests were under way.
+pub(super) fn count_end(connection: &Connection, local: bool) {
+    let stats = &connection.manager.stats;
+    if connection.closing.get() {
+        connection.downstream.state.life.local_close_reason.set(Some(close_reason::DRAINED));
     }
     let (ended, busy) = if local {
         (stats::downstream_cx_destroy_local, stats::downstream_cx_destroy_local_active_rq)
@@ -312,18 +208,18 @@ fn is_reset(error: &hyper::Error) -> bool {
 }
 
 /// Decides when a connection is told to end: idle for too long, alive for too long, drained, or asked to by a request.
-struct Ender<'a> {
+pub(super) struct Ender<'a> {
     connection: &'a Rc<Connection>,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
 }
 
 impl<'a> Ender<'a> {
-    fn new(connection: &'a Rc<Connection>) -> Self {
+    pub(super) fn new(connection: &'a Rc<Connection>) -> Self {
         Self { connection, drain: Box::pin(connection.accepted.drained()), draining: false }
     }
 
-    async fn run(&mut self) {
+    pub(super) async fn run(&mut self) {
         let idle = self.connection.manager.idle_timeout();
         let connection = self.connection;
         let limit = connection.manager.max_connection_duration(connection.worker.random());
@@ -415,9 +311,6 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
-
-/// How long an HTTP/1 client is silent before its connection rests.
-const REST_AFTER: Duration = Duration::from_secs(2);
 
 /// As much of a response as waits on each HTTP/2 stream for a client that reads slowly.
 const STREAM_BUFFER: usize = 64 * 1024;

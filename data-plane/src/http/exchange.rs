@@ -15,6 +15,7 @@ use super::attributes::RequestAttributes;
 use super::conn::Connection;
 use super::head::Head;
 use super::timers::{Limits, StreamTimer};
+use crate::http1::Names;
 use crate::router::internal_redirect::Step;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
@@ -38,7 +39,7 @@ pub(crate) struct Exchange {
     pub(crate) moved: Cell<Instant>,
     pub(crate) routed: Routed,
     /// How the client spelled the names of its headers, where that is kept.
-    pub(crate) spelling: OnceCell<http::Extensions>,
+    pub(crate) spelling: OnceCell<Names>,
     state: RefCell<crate::filters::State>,
     /// Who waits for the request's end.
     waiting: RefCell<Option<Waker>>,
@@ -148,7 +149,6 @@ impl Exchange {
         });
         stats.move_by(stats::downstream_rq_active, 1);
         connection.active.set(connection.active.get() + 1);
-        connection.watch.set_busy(true);
         connection.requests.set(connection.requests.get() + 1);
         if info.captured.wants_metadata() {
             info.config_metadata = Some(Box::new(connection.manager.metadata.clone()));
@@ -375,7 +375,6 @@ impl Exchange {
         }
         manager.observer.on_request_end(&mut info);
         connection.active.set(connection.active.get() - 1);
-        connection.watch.set_busy(connection.active.get() > 0);
         connection.idle_since.set(now);
     }
 }

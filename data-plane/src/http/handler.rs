@@ -1,13 +1,11 @@
 //! A request's way through the proxy: head checked and completed, route found, filters, router, and back.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 
 use super::bodies::{BodyTimers, RequestBody, ResponseBody};
 use super::body::Body;
@@ -16,8 +14,9 @@ use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;
-use super::{admit, again, hop, local_reply, mutate, timers};
+use super::{admit, again, local_reply, mutate, timers};
 use crate::filters::Chain;
+use crate::http1::Names;
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
@@ -29,8 +28,6 @@ use crate::trace::Way;
 pub(super) struct Asked {
     /// The head alone.
     is_head: bool,
-    /// An HTTP/1.0 connection is to stay; the codec tells the client so.
-    keeps_http10: bool,
 }
 
 /// What the router hands back: the response, and what its body needs until its end.
@@ -52,22 +49,16 @@ impl Reply {
 /// Serves a request that a codec has read.
 pub(crate) fn serve(
     connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+    request: Request<Body>,
+) -> impl Future<Output = Response<Body>> {
     let exchange = Exchange::begin(&connection);
     // From here on the exchange's end is noted, also if the future is dropped because the client went away.
     let guard = Guard::new(exchange.clone());
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let asked = Asked {
-        is_head: parts.method == http::Method::HEAD,
-        keeps_http10: version == Version::HTTP_10 && hop::keeps_alive(&parts.headers),
-    };
+    let asked = Asked { is_head: parts.method == http::Method::HEAD };
     if http_body::Body::is_end_stream(&body) {
         exchange.request_done.set(true);
-    }
-    if version == Version::HTTP_10 && !asked.keeps_http10 {
-        connection.closing.set(true);
     }
     let mut head = Head::new(parts, connection.accepted.tls.is_some());
     // Codecs move the future around before they poll it: it captures no more than it needs.
@@ -78,18 +69,18 @@ pub(crate) fn serve(
             }
             Err(error) => reply_to_bad_head(&exchange, version, error),
         };
-        let Some(again) = exchange.take_again() else { return Ok(finish(&exchange, reply, guard, asked)) };
+        let Some(again) = exchange.take_again() else { return finish(&exchange, reply, guard, asked) };
         // What is dropped here needs no room in the future while it waits.
         drop(reply);
         // Boxed, since it is rare.
-        Ok(Box::pin(again::serve(exchange, guard, again, asked)).await)
+        Box::pin(again::serve(exchange, guard, again, asked)).await
     }
 }
 
 /// How a request's body came here.
 pub(super) enum Came {
     /// With the request, which is looked at.
-    First(Incoming),
+    First(Body),
     /// From a request that begins anew.
     Again(Body),
 }
@@ -136,19 +127,18 @@ pub(super) async fn run(
 
 /// What is said to a request that may not pass; one that may is completed.
 fn refusal(exchange: &Rc<Exchange>, head: &mut Head, extensions: &http::Extensions) -> Option<Reply> {
-    if exchange.connection.manager.config.http1.header_case.is_kept() {
-        let mut spelling = extensions.clone();
-        spelling.remove::<hyper::upgrade::OnUpgrade>();
+    if let Some(names) = extensions.get::<Names>() {
         // It is set here alone.
-        let _ = exchange.spelling.set(spelling);
+        let _ = exchange.spelling.set(names.clone());
     }
-    if let Some(reply) = admit::framing(exchange, head) {
+    if let Some(reply) = admit::framing(exchange, head, extensions) {
         exchange.info.borrow_mut().protocol = Some(protocol(head.version));
         return Some(Reply::local(local_reply::respond(exchange, reply)));
     }
     note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());
-    let reply = admit::check(exchange, head).and_then(|()| mutate::request(exchange, head)).err()?;
+    let reply =
+        admit::check(exchange, head, extensions).and_then(|()| mutate::request(exchange, head)).err()?;
     note_head(exchange, head);
     Some(Reply::local(local_reply::respond(exchange, reply)))
 }
@@ -238,9 +228,6 @@ fn reply_to_bad_head(exchange: &Exchange, version: Version, error: &HeadError) -
         }
         HeadError::MissingPath => bad(details::HTTP1_PROTOCOL_ERROR),
         HeadError::BadHost => bad(details::INVALID_AUTHORITY),
-        HeadError::BadEncoding => {
-            broken(StatusCode::NOT_IMPLEMENTED, "Not Implemented", details::HTTP1_INVALID_TRANSFER_ENCODING)
-        }
     };
     exchange.connection.close_after_this();
     Reply::local(local_reply::respond(exchange, reply))
@@ -305,7 +292,7 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
         connection.close_after_this();
     }
     let closes = pressed || connection.closing.get();
-    if !connection.http2 && tunnel.is_none() && closes && !asked.keeps_http10 {
+    if !connection.http2 && tunnel.is_none() && closes {
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     let mut info = exchange.info.borrow_mut();

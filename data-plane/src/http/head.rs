@@ -1,7 +1,7 @@
 //! A request's head between the codecs: HTTP/1's target and `host`, or HTTP/2's pseudo-headers, taken apart.
 
 use bytes::Bytes;
-use http::header::{Entry, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{Entry, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
@@ -32,8 +32,6 @@ pub(crate) enum HeadError {
     MissingPath,
     /// Two `host` headers, or one that is no host.
     BadHost,
-    /// A body that is coded as we cannot read it.
-    BadEncoding,
 }
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -85,14 +83,8 @@ impl Head {
             .or_else(|| if hop && present.upgrade { super::hop::upgrade_of(&headers) } else { None })
             // Nobody is asked to change to HTTP/2 on the way; the client goes on as it began.
             .filter(|protocol| !(hop && protocol.eq_ignore_ascii_case("h2c")));
-        if hop {
-            if present.upgrade {
-                headers.remove(HTTP2_SETTINGS);
-            }
-            let coding = headers.get(TRANSFER_ENCODING);
-            if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-                return Err(HeadError::BadEncoding);
-            }
+        if hop && present.upgrade {
+            headers.remove(HTTP2_SETTINGS);
         }
         // As over HTTP/1: an upgrade is a GET that asks for more.
         let method = if protocol.is_some() && method == Method::CONNECT { Method::GET } else { method };

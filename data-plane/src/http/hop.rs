@@ -31,11 +31,6 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, present: Present) {
     }
 }
 
-/// Whether an HTTP/1.0 client wants to keep its connection.
-pub(crate) fn keeps_alive(headers: &HeaderMap) -> bool {
-    names(headers, "keep-alive")
-}
-
 /// Whether `connection` names something.
 fn names(headers: &HeaderMap, name: &str) -> bool {
     let has =

@@ -7,11 +7,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::oneshot;
 
 use super::exchange::{Exchange, Guard};
+use super::requests::Switching;
 use super::timers;
 use crate::net::Stream;
 use crate::pool::ending::By;
@@ -25,8 +28,38 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// Both ends of a tunnel.
 pub(crate) struct Tunnel {
-    pub(crate) downstream: OnUpgrade,
+    pub(crate) downstream: Downstream,
     pub(crate) upstream: Upstream,
+}
+
+/// The client's end.
+pub(crate) enum Downstream {
+    /// All of its HTTP/1 connection.
+    Connection,
+    /// A stream of its HTTP/2 connection.
+    Stream(OnUpgrade),
+}
+
+impl Downstream {
+    /// The client's end of a request that may become a tunnel; `None` if it may not.
+    pub(crate) fn of(exchange: &Exchange, extensions: &mut Extensions) -> Option<Self> {
+        if exchange.connection.http2 {
+            extensions.remove::<OnUpgrade>().map(Self::Stream)
+        } else {
+            Some(Self::Connection)
+        }
+    }
+
+    /// Its bytes, once the response's head is sent. `None` if it never was.
+    async fn stream(self, handed: oneshot::Receiver<Stream>) -> Option<Stream> {
+        match self {
+            Self::Connection => handed.await.ok(),
+            Self::Stream(upgrade) => {
+                let stream = upgrade.await.ok()?;
+                Some(Stream::Tunnel(Box::new(TokioIo::new(stream))))
+            }
+        }
+    }
 }
 
 /// The end away from the client.
@@ -40,19 +73,24 @@ pub(crate) enum Upstream {
 impl Tunnel {
     /// Relays in a task of its own; the exchange ends with it.
     pub(crate) fn spawn(self, exchange: &Rc<Exchange>, guard: Guard, lease: Option<Lease>) {
-        let task = tokio::task::spawn_local(self.run(exchange.clone(), guard, lease));
+        let (to, handed) = oneshot::channel();
+        let task = tokio::task::spawn_local(self.run(handed, exchange.clone(), guard, lease));
         if !exchange.connection.http2 {
-            // The codec is done with the connection; its end is this task's.
-            exchange.connection.tunnel.set(Some(task));
+            exchange.connection.switching.set(Some(Switching { to, task }));
         }
     }
 
-    async fn run(self, exchange: Rc<Exchange>, mut guard: Guard, lease: Option<Lease>) {
+    async fn run(
+        self,
+        handed: oneshot::Receiver<Stream>,
+        exchange: Rc<Exchange>,
+        mut guard: Guard,
+        lease: Option<Lease>,
+    ) {
         let stats = &exchange.connection.manager.stats;
         stats.inc(stats::downstream_cx_upgrades_total);
         let _active = stats.hold(stats::downstream_cx_upgrades_active);
-        let Ok(downstream) = self.downstream.await else { return };
-        let mut downstream = Stream::Tunnel(Box::new(TokioIo::new(downstream)));
+        let Some(mut downstream) = self.downstream.stream(handed).await else { return };
         let (mut upstream, _held) = match self.upstream {
             Upstream::Connected(stream, held) => (stream, Some(held)),
             Upstream::Switched(upgrade) => match upgrade.await {
@@ -66,8 +104,13 @@ impl Tunnel {
             let relay =
                 relay::relay_until(&mut downstream, &mut upstream, Vec::new(), &progress, Some(client_end));
             let mut relay = pin!(relay);
+            let (mut received, mut sent) = (0, 0);
             let work = pin!(poll_fn(|context| {
                 let end = relay.as_mut().poll(context);
+                let before = (received, sent);
+                (received, sent) = (progress.received.get(), progress.sent.get());
+                stats.add(stats::downstream_cx_rx_bytes_total, received - before.0);
+                stats.add(stats::downstream_cx_tx_bytes_total, sent - before.1);
                 exchange.moved.set(progress.moved.get().max(exchange.moved.get()));
                 end
             }));

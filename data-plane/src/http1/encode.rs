@@ -1,13 +1,16 @@
-//! A request's head as bytes, and how its body is delimited.
+//! The heads of requests and responses as bytes, and how their bodies are delimited.
 //!
 //! The codec alone writes what delimits the body: `content-length` and `transfer-encoding` of the head that it is given
 //! say at most how long the body is meant to be.
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, request, response};
+use hyper::ext::ReasonPhrase;
 
-use super::framing;
+use super::date;
+use super::framing::{self, Asked};
+use super::names::Names;
 
 /// How names of headers are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,49 +28,52 @@ pub(crate) enum Size {
     Unknown,
 }
 
-/// How a request's body is delimited.
+/// How a message's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delimiter {
     /// So many bytes are still to come.
     Length(u64),
     Chunked,
+    /// By the connection's end.
+    Close,
 }
 
-/// Writes a head; says how its body is to be written.
-pub(crate) fn head(
+/// To whom a response is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) asked: Asked,
+    /// It speaks HTTP/1.0.
+    pub(super) http10: bool,
+    /// It may ask again on this connection.
+    pub(super) keeps_alive: bool,
+}
+
+/// Writes a request's head; says how its body is to be written.
+pub(super) fn request(
     out: &mut BytesMut,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
+    parts: &request::Parts,
     size: Size,
     spelling: Spelling,
 ) -> Delimiter {
-    out.put_slice(method.as_str().as_bytes());
+    out.put_slice(parts.method.as_str().as_bytes());
     out.put_u8(b' ');
-    target(out, uri);
+    target(out, &parts.uri);
     out.put_slice(b" HTTP/1.1\r\n");
-    let mut delimits = false;
-    for (name, value) in headers {
-        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-            delimits = true;
-            continue;
-        }
-        put_header(out, name, value.as_bytes(), spelling);
-    }
-    let declared = if delimits { framing::content_length(headers).unwrap_or(None) } else { None };
-    let delimiter = match (size, declared) {
+    let speller = Speller { spelling, names: parts.extensions.get() };
+    let noted = speller.put_all(out, &parts.headers);
+    let delimiter = match (size, noted.length(&parts.headers)) {
         (Size::Empty, declared) => {
-            if declared.is_some() || may_have_body(method) {
-                put_length(out, 0, spelling);
+            if declared.is_some() || may_have_body(&parts.method) {
+                speller.put_length(out, 0);
             }
             Delimiter::Length(0)
         }
         (_, Some(length)) | (Size::Exact(length), None) => {
-            put_length(out, length, spelling);
+            speller.put_length(out, length);
             Delimiter::Length(length)
         }
         (Size::Unknown, None) => {
-            put_header(out, &TRANSFER_ENCODING, b"chunked", spelling);
+            speller.put(out, &TRANSFER_ENCODING, b"chunked");
             Delimiter::Chunked
         }
     };
@@ -75,14 +81,75 @@ pub(crate) fn head(
     delimiter
 }
 
-/// Writes trailers after the last chunk, and the end of the body.
-pub(crate) fn trailers(out: &mut BytesMut, trailers: &HeaderMap, spelling: Spelling) {
-    for (name, value) in trailers {
-        // A trailer that would delimit the body must not reach a reader that merges trailers into headers.
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            put_header(out, name, value.as_bytes(), spelling);
+/// Writes a response's head; says how its body is to be written, and whether the connection goes on.
+pub(super) fn response(
+    out: &mut BytesMut,
+    parts: &response::Parts,
+    size: Size,
+    asker: Asker,
+    spelling: Spelling,
+) -> (Delimiter, bool) {
+    status_line(out, parts, asker.http10);
+    let speller = Speller { spelling, names: parts.extensions.get() };
+    let noted = speller.put_all(out, &parts.headers);
+    let declared = noted.length(&parts.headers);
+    let status = parts.status;
+    let switches = asker.asked == Asked::Connect && status.is_success();
+    let delimiter = if status.is_informational() || status == StatusCode::NO_CONTENT || switches {
+        Delimiter::Length(0)
+    } else if asker.asked == Asked::Head || status == StatusCode::NOT_MODIFIED {
+        // As the body would be that is not sent.
+        if let Some(length) = declared {
+            speller.put_length(out, length);
+        }
+        Delimiter::Length(0)
+    } else {
+        match (size, declared) {
+            (Size::Empty, _) => {
+                speller.put_length(out, 0);
+                Delimiter::Length(0)
+            }
+            (_, Some(length)) | (Size::Exact(length), None) => {
+                speller.put_length(out, length);
+                Delimiter::Length(length)
+            }
+            (Size::Unknown, None) if asker.http10 => Delimiter::Close,
+            (Size::Unknown, None) => {
+                speller.put(out, &TRANSFER_ENCODING, b"chunked");
+                Delimiter::Chunked
+            }
+        }
+    };
+    let goes_on = asker.keeps_alive && !noted.closes && delimiter != Delimiter::Close;
+    if !noted.connection && !switches {
+        match (goes_on, asker.http10) {
+            (true, true) => speller.put(out, &CONNECTION, b"keep-alive"),
+            (false, _) => speller.put(out, &CONNECTION, b"close"),
+            (true, false) => {}
         }
     }
+    if !noted.date {
+        date::with_now(|now| speller.put(out, &DATE, now));
+    }
+    out.put_slice(b"\r\n");
+    (delimiter, goes_on)
+}
+
+fn status_line(out: &mut BytesMut, parts: &response::Parts, http10: bool) {
+    out.put_slice(if http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.put_slice(parts.status.as_str().as_bytes());
+    out.put_u8(b' ');
+    match parts.extensions.get::<ReasonPhrase>() {
+        Some(reason) => out.put_slice(reason.as_bytes()),
+        None => out.put_slice(parts.status.canonical_reason().unwrap_or("Unknown").as_bytes()),
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes trailers after the last chunk, and the end of the body.
+pub(super) fn trailers(out: &mut BytesMut, trailers: &HeaderMap, spelling: Spelling) {
+    // A trailer that would delimit the body must not reach a reader that merges trailers into headers.
+    Speller { spelling, names: None }.put_all(out, trailers);
     out.put_slice(b"\r\n");
 }
 
@@ -109,24 +176,82 @@ fn path(out: &mut BytesMut, uri: &Uri) {
     out.put_slice(path.as_bytes());
 }
 
-fn put_length(out: &mut BytesMut, length: u64, spelling: Spelling) {
-    put_header(out, &CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes(), spelling);
+/// What headers say that the codec has to know.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    /// How long the body is, perhaps.
+    delimits: bool,
+    connection: bool,
+    /// The message is the connection's last.
+    closes: bool,
+    date: bool,
 }
 
-fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8], spelling: Spelling) {
-    let name = name.as_str().as_bytes();
-    out.reserve(name.len() + value.len() + 4);
-    match spelling {
-        Spelling::Lower => out.put_slice(name),
-        Spelling::Proper => {
-            let mut begins = true;
-            for &byte in name {
-                out.put_u8(if begins { byte.to_ascii_uppercase() } else { byte });
-                begins = byte == b'-';
+impl Noted {
+    fn length(self, headers: &HeaderMap) -> Option<u64> {
+        if self.delimits { framing::content_length(headers).unwrap_or(None) } else { None }
+    }
+}
+
+/// Spells the names of headers.
+#[derive(Clone, Copy)]
+struct Speller<'a> {
+    spelling: Spelling,
+    /// As the other side did.
+    names: Option<&'a Names>,
+}
+
+impl Speller<'_> {
+    /// Writes all headers but those that delimit a body.
+    fn put_all(self, out: &mut BytesMut, headers: &HeaderMap) -> Noted {
+        let mut noted = Noted::default();
+        let mut last: Option<&HeaderName> = None;
+        let mut before = 0;
+        for (name, value) in headers {
+            if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+                noted.delimits = true;
+                continue;
+            }
+            if name == CONNECTION {
+                noted.connection = true;
+                noted.closes |= value.as_bytes().eq_ignore_ascii_case(b"close");
+            }
+            noted.date |= name == DATE;
+            if self.names.is_some() {
+                // Values of one name stand together.
+                before = if last == Some(name) { before + 1 } else { 0 };
+                last = Some(name);
+            }
+            self.put_nth(out, name, before, value.as_bytes());
+        }
+        noted
+    }
+
+    fn put_length(self, out: &mut BytesMut, length: u64) {
+        self.put(out, &CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
+    }
+
+    fn put(self, out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+        self.put_nth(out, name, 0, value);
+    }
+
+    fn put_nth(self, out: &mut BytesMut, name: &HeaderName, before: usize, value: &[u8]) {
+        let known = self.names.and_then(|names| names.get(name, before));
+        let name = name.as_str().as_bytes();
+        out.reserve(name.len() + value.len() + 4);
+        match (known, self.spelling) {
+            (Some(known), _) => out.put_slice(known),
+            (None, Spelling::Lower) => out.put_slice(name),
+            (None, Spelling::Proper) => {
+                let mut begins = true;
+                for &byte in name {
+                    out.put_u8(if begins { byte.to_ascii_uppercase() } else { byte });
+                    begins = byte == b'-';
+                }
             }
         }
+        out.put_slice(b": ");
+        out.put_slice(value);
+        out.put_slice(b"\r\n");
     }
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }

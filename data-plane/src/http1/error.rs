@@ -27,7 +27,28 @@ pub(crate) enum Error {
     Body(Box<BodyError>),
 }
 
-/// What is wrong with the bytes of a response.
+/// Why a request is answered before anybody looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the head takes too long")]
+    TooSlow,
+    #[error("the head is too large")]
+    HeadTooLarge,
+    #[error("too many headers")]
+    TooManyHeaders,
+    #[error("another version of HTTP")]
+    Version,
+    #[error("transfer-encoding over HTTP/1.0")]
+    OldCoding,
+    #[error("transfer-encoding is not \"chunked\"")]
+    Coding,
+    #[error("a header has a control character")]
+    Character,
+    #[error("the request line or a header is malformed")]
+    Malformed,
+}
+
+/// What is wrong with the bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
     #[error("a line does not end where it should")]

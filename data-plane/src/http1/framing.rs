@@ -1,10 +1,10 @@
-//! How a response's body is delimited, by RFC 9112 §6.3, and whether its connection may serve another request.
+//! How a message's body is delimited, by RFC 9112 §6.3, and whether its connection may serve another.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::error::Invalid;
-use super::head::{Head, PROXY_CONNECTION};
+use super::head::{Head, PROXY_CONNECTION, Present};
 
 /// What a request's method says of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +69,19 @@ pub(crate) fn of(head: &mut Head, asked: Asked) -> Result<Framing, Invalid> {
 
 /// Whether the upstream keeps the connection after this response.
 pub(crate) fn keeps_alive(head: &Head, framing: Framing) -> bool {
-    let mut alive = head.version == Version::HTTP_11;
     // HTTP/1.0 has no chunks: whoever sends them so may not know what they are.
-    if !alive && framing == Framing::Chunked {
-        return false;
-    }
-    if !head.present.connection {
+    let mixed = head.version == Version::HTTP_10 && framing == Framing::Chunked;
+    !mixed && persists(head.version, &head.headers, head.present)
+}
+
+/// Whether a message leaves its connection open, by RFC 9112 §9.3.
+pub(super) fn persists(version: Version, headers: &HeaderMap, present: Present) -> bool {
+    let mut alive = version == Version::HTTP_11;
+    if !present.connection {
         return alive;
     }
     for name in [CONNECTION, PROXY_CONNECTION] {
-        for value in head.headers.get_all(name) {
+        for value in headers.get_all(name) {
             for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 if token.eq_ignore_ascii_case(b"close") {
                     return false;
@@ -91,7 +94,7 @@ pub(crate) fn keeps_alive(head: &Head, framing: Framing) -> bool {
 }
 
 /// The one coding that Envoy takes, and that every reader takes alike.
-fn is_chunked(headers: &HeaderMap) -> Result<bool, Invalid> {
+pub(super) fn is_chunked(headers: &HeaderMap) -> Result<bool, Invalid> {
     let mut values = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(value) = values.next() else { return Ok(false) };
     if values.next().is_none() && value.as_bytes().eq_ignore_ascii_case(b"chunked") {

@@ -6,11 +6,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use memchr::memchr_iter;
 
 use super::error::Invalid;
+use super::names::Names;
 
 pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -27,13 +29,23 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
+/// How heads are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    /// How names are spelled is told, and what stands beside a status.
+    pub(crate) keeps_names: bool,
+}
+
 /// A response's head.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) version: Version,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(super) present: Present,
+    /// What has no place elsewhere: how names and the reason were spelled, where that is kept.
+    pub(super) extensions: Extensions,
 }
 
 /// Which of the headers there are that delimit a message or speak of its connection: mostly one, and looking up the others
@@ -43,13 +55,15 @@ pub(super) struct Present {
     pub(super) length: bool,
     pub(super) coding: bool,
     pub(super) connection: bool,
+    pub(super) expectation: bool,
 }
 
 impl Present {
-    fn note(&mut self, name: &HeaderName) {
+    pub(super) fn note(&mut self, name: &HeaderName) {
         self.length |= name == CONTENT_LENGTH;
         self.coding |= name == TRANSFER_ENCODING;
         self.connection |= name == CONNECTION || name == PROXY_CONNECTION;
+        self.expectation |= name == EXPECT;
     }
 }
 
@@ -64,6 +78,11 @@ pub(crate) struct EndOfLines {
 }
 
 impl EndOfLines {
+    /// How long the lines are that have ended.
+    pub(super) fn passed(&self) -> usize {
+        self.line
+    }
+
     /// How long the block is, its empty line included; `None` if more must come.
     pub(crate) fn find(&mut self, bytes: &[u8], limit: usize) -> Result<Option<usize>, Invalid> {
         let from = self.seen;
@@ -95,21 +114,24 @@ impl HeadReader {
     pub(crate) fn next(
         &mut self,
         input: &mut BytesMut,
-        limits: Limits,
+        rules: Rules,
         map: &mut HeaderMap,
     ) -> Result<Option<Head>, Invalid> {
+        let limits = rules.limits;
         if let Some(length) = self.end.find(input, limits.bytes)? {
             self.checked = 0;
             let block = input.split_to(length).freeze();
-            return parse(&block, limits.headers, std::mem::take(map)).map(Some);
+            let map = std::mem::take(map);
+            return with_space(limits.headers, |space| parse(&block, space, map, rules.keeps_names))
+                .map(Some);
         }
         let start = &input[..input.len().min(VERSION.len())];
         if !VERSION.starts_with(start) {
             return Err(Invalid::Head);
         }
         // The number of lines is bounded, and so is the work.
-        if self.end.line > self.checked {
-            self.checked = self.end.line;
+        if self.end.passed() > self.checked {
+            self.checked = self.end.passed();
             check(&input[..self.checked], limits.headers)?;
         }
         Ok(None)
@@ -126,10 +148,10 @@ fn check(lines: &[u8], max_headers: usize) -> Result<(), Invalid> {
 }
 
 /// With room for so many headers.
-fn with_space<'a, T>(
+pub(super) fn with_space<'a, T>(
     max_headers: usize,
-    parse: impl FnOnce(&mut [MaybeUninit<httparse::Header<'a>>]) -> Result<T, Invalid>,
-) -> Result<T, Invalid> {
+    parse: impl FnOnce(&mut [MaybeUninit<httparse::Header<'a>>]) -> T,
+) -> T {
     if max_headers <= USUAL_HEADERS {
         parse(&mut [const { MaybeUninit::uninit() }; USUAL_HEADERS][..max_headers])
     } else {
@@ -144,14 +166,11 @@ fn parser() -> httparse::ParserConfig {
 }
 
 /// Takes a head apart whose end was found. The map's allocation is used; it is empty.
-fn parse(block: &Bytes, max_headers: usize, map: HeaderMap) -> Result<Head, Invalid> {
-    with_space(max_headers, |space| parse_into(block, space, map))
-}
-
-fn parse_into<'a>(
+fn parse<'a>(
     block: &'a Bytes,
     space: &mut [MaybeUninit<httparse::Header<'a>>],
     mut map: HeaderMap,
+    keeps_names: bool,
 ) -> Result<Head, Invalid> {
     let mut response = httparse::Response::new(&mut []);
     let parsed = parser().parse_response_with_uninit_headers(&mut response, block, space).map_err(invalid)?;
@@ -172,7 +191,16 @@ fn parse_into<'a>(
         present.note(&name);
         append(&mut map, block, name, header)?;
     }
-    Ok(Head { version, status, headers: map, present })
+    let mut extensions = Extensions::new();
+    if keeps_names {
+        extensions.insert(Names::of(block, response.headers));
+        let reason = Bytes::copy_from_slice(response.reason.unwrap_or_default().as_bytes());
+        // The reader has seen to it that it is none that would end the line.
+        if let Ok(reason) = ReasonPhrase::try_from(reason) {
+            extensions.insert(reason);
+        }
+    }
+    Ok(Head { version, status, headers: map, present, extensions })
 }
 
 /// Takes trailers apart, whose end was found: headers without a line before them.
@@ -191,12 +219,12 @@ pub(crate) fn parse_trailers(block: &Bytes, max_headers: usize) -> Result<Header
     }
 }
 
-fn name_of(header: &httparse::Header<'_>) -> Result<HeaderName, Invalid> {
+pub(super) fn name_of(header: &httparse::Header<'_>) -> Result<HeaderName, Invalid> {
     HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Invalid::Head)
 }
 
 /// The value stays where it is: it shares the block's memory.
-fn append(
+pub(super) fn append(
     map: &mut HeaderMap,
     block: &Bytes,
     name: HeaderName,

@@ -25,6 +25,8 @@ pub(super) struct Outgoing {
     /// The end of the chunk that `large` is.
     tail: &'static [u8],
     unflushed: bool,
+    /// All that was written so far.
+    written: u64,
 }
 
 impl Outgoing {
@@ -89,7 +91,10 @@ impl Outgoing {
             };
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.advance(count),
+                count => {
+                    self.written += count as u64;
+                    self.advance(count);
+                }
             }
             self.unflushed = true;
         }
@@ -101,6 +106,16 @@ impl Outgoing {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// How much was written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether there is something, and nothing large.
+    pub(super) fn is_small(&self) -> bool {
+        !self.gathered.is_empty() && self.large.is_empty()
     }
 
     /// Whether nothing is to be written.

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use super::decode::{Decoder, Part};
 use super::error::Invalid;
 use super::framing::{self, Asked, Framing};
-use super::head::{HeadReader, Limits};
+use super::head::{HeadReader, Limits, Rules};
 
 /// As Envoy bounds them.
 pub(super) const LIMITS: Limits = Limits { headers: 100, bytes: 80 * 1024 };
@@ -37,6 +37,8 @@ pub(crate) fn check(bytes: &[u8], size: usize) {
         assert_eq!(read(bytes.chunks(size.max(1)), asked), whole, "in pieces of {size}");
     }
 }
+
+const RULES: Rules = Rules { limits: LIMITS, keeps_names: false };
 
 /// Reads the pieces as they come.
 pub(crate) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, asked: Asked) -> Outcome {
@@ -73,7 +75,7 @@ impl Reader {
             if self.input.is_empty() {
                 return Ok(());
             }
-            let Some(mut head) = self.heads.next(&mut self.input, LIMITS, &mut HeaderMap::new())? else {
+            let Some(mut head) = self.heads.next(&mut self.input, RULES, &mut HeaderMap::new())? else {
                 return Ok(());
             };
             let framing = framing::of(&mut head, self.asked)?;

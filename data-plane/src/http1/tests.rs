@@ -1,12 +1,12 @@
 //! What is a response and what is none, however its bytes come.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::decode::{Decoder, Part};
-use super::encode::{self, Delimiter, Size, Spelling};
+use super::encode::{self, Asker, Delimiter, Size, Spelling};
 use super::framing::Asked;
 use super::outgoing::Outgoing;
 use super::probe::LIMITS;
@@ -134,13 +134,28 @@ fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
     pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
 }
 
+/// A request's head as bytes.
+fn request(
+    method: &Method,
+    uri: &str,
+    headers: &HeaderMap,
+    size: Size,
+    spelling: Spelling,
+) -> (String, Delimiter) {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = method.clone();
+    parts.uri = uri.parse().unwrap();
+    parts.headers = headers.clone();
+    let mut out = BytesMut::new();
+    let delimiter = encode::request(&mut out, &parts, size, spelling);
+    (String::from_utf8(out.to_vec()).unwrap(), delimiter)
+}
+
 #[test]
 fn requests_say_how_long_they_are_once() {
     let check = |method: Method, headers: &HeaderMap, size, expect: (&str, Delimiter)| {
-        let mut out = BytesMut::new();
-        let uri = "/a?b".parse().unwrap();
-        let delimiter = encode::head(&mut out, &method, &uri, headers, size, Spelling::Lower);
-        assert_eq!((std::str::from_utf8(&out).unwrap(), delimiter), expect);
+        let (text, delimiter) = request(&method, "/a?b", headers, size, Spelling::Lower);
+        assert_eq!((&*text, delimiter), expect);
     };
     let none = HeaderMap::new();
     check(Method::GET, &none, Size::Empty, ("GET /a?b HTTP/1.1\r\n\r\n", Delimiter::Length(0)));
@@ -159,14 +174,75 @@ fn requests_say_how_long_they_are_once() {
 
 #[test]
 fn targets_and_names_have_their_forms() {
-    let mut out = BytesMut::new();
     let map = headers(&[(HeaderName::from_static("x-a-1b"), "v")]);
-    encode::head(&mut out, &Method::CONNECT, &"a:1".parse().unwrap(), &map, Size::Empty, Spelling::Proper);
-    assert_eq!(out, "CONNECT a:1 HTTP/1.1\r\nX-A-1b: v\r\n\r\n");
-    out.clear();
-    let uri = "http://a/b".parse().unwrap();
-    encode::head(&mut out, &Method::GET, &uri, &HeaderMap::new(), Size::Empty, Spelling::Lower);
-    assert_eq!(out, "GET http://a/b HTTP/1.1\r\n\r\n");
+    let (text, _) = request(&Method::CONNECT, "a:1", &map, Size::Empty, Spelling::Proper);
+    assert_eq!(text, "CONNECT a:1 HTTP/1.1\r\nX-A-1b: v\r\n\r\n");
+    let (text, _) = request(&Method::GET, "http://a/b", &HeaderMap::new(), Size::Empty, Spelling::Lower);
+    assert_eq!(text, "GET http://a/b HTTP/1.1\r\n\r\n");
+}
+
+const ASKER: Asker = Asker { asked: Asked::Other, http10: false, keeps_alive: true };
+
+/// A response's head as bytes, without its date; how its body is written, and whether the connection goes on.
+fn response(status: u16, headers: &HeaderMap, size: Size, asker: Asker) -> (String, Delimiter, bool) {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = status.try_into().unwrap();
+    parts.headers = headers.clone();
+    let mut out = BytesMut::new();
+    let (delimiter, goes_on) = encode::response(&mut out, &parts, size, asker, Spelling::Lower);
+    let text = String::from_utf8(out.to_vec()).unwrap();
+    let lines: Vec<_> = text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect();
+    assert_eq!(lines.len() + 1, text.lines().count(), "one date in {text:?}");
+    (lines.concat(), delimiter, goes_on)
+}
+
+#[test]
+fn responses_say_how_long_they_are() {
+    let check = |status, headers: &HeaderMap, size, asker, expect: (&str, Delimiter, bool)| {
+        let (text, delimiter, goes_on) = response(status, headers, size, asker);
+        assert_eq!((&*text, delimiter, goes_on), expect);
+    };
+    let none = HeaderMap::new();
+    let three = headers(&[(CONTENT_LENGTH, "3")]);
+    let empty = ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Delimiter::Length(0), true);
+    check(200, &none, Size::Empty, ASKER, empty);
+    let whole = ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Delimiter::Length(3), true);
+    check(200, &none, Size::Exact(3), ASKER, whole);
+    check(200, &three, Size::Unknown, ASKER, whole);
+    let chunked = ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Delimiter::Chunked, true);
+    check(200, &none, Size::Unknown, ASKER, chunked);
+    let no_content = ("HTTP/1.1 204 No Content\r\n\r\n", Delimiter::Length(0), true);
+    check(204, &three, Size::Empty, ASKER, no_content);
+    // What a body would be that is not sent.
+    let head = Asker { asked: Asked::Head, ..ASKER };
+    check(
+        200,
+        &three,
+        Size::Empty,
+        head,
+        ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Delimiter::Length(0), true),
+    );
+    check(200, &none, Size::Empty, head, ("HTTP/1.1 200 OK\r\n\r\n", Delimiter::Length(0), true));
+    let connect = Asker { asked: Asked::Connect, keeps_alive: false, ..ASKER };
+    check(200, &none, Size::Empty, connect, ("HTTP/1.1 200 OK\r\n\r\n", Delimiter::Length(0), false));
+}
+
+#[test]
+fn responses_say_whether_they_are_the_last() {
+    let line = |headers: &HeaderMap, size, asker| {
+        let (text, _, goes_on) = response(299, headers, size, asker);
+        let line = text.lines().find(|line| line.starts_with("connection:")).unwrap_or_default().to_owned();
+        (line, text.starts_with("HTTP/1.1 299 Unknown"), goes_on)
+    };
+    let none = HeaderMap::new();
+    let close = "connection: close".to_owned();
+    let last = Asker { keeps_alive: false, ..ASKER };
+    assert_eq!(line(&none, Size::Empty, last), (close.clone(), true, false));
+    assert_eq!(line(&headers(&[(CONNECTION, "close")]), Size::Empty, ASKER), (close.clone(), true, false));
+    let old = Asker { http10: true, ..ASKER };
+    assert_eq!(line(&none, Size::Exact(1), old), ("connection: keep-alive".to_owned(), false, true));
+    // It knows no chunks: the connection's end is the body's.
+    assert_eq!(line(&none, Size::Unknown, old), (close, false, false));
 }
 
 /// A writer that takes few bytes at a time, and every other time none.

@@ -14,14 +14,12 @@ use sail_proxy_config::hcm::HeaderCase;
 use sail_proxy_config::tls::{TcpStats, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
-use tokio_util::sync::CancellationToken;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::ending::Ending;
 use super::lease::Connection;
-use super::spelled::Spelled;
 use super::{Facts, PoolError};
 use crate::http::body::Body;
 use crate::http1;
@@ -77,8 +75,6 @@ pub(crate) struct Connector {
     pub(crate) limits: http1::Limits,
     /// How names of headers are spelled over HTTP/1.
     pub(crate) header_case: HeaderCase,
-    /// They are spelled as one of both sides does.
-    pub(crate) spelled: bool,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,
     /// Whether the kernel is asked about connections, and how often.
@@ -118,7 +114,6 @@ pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchE
 pub(crate) enum Established {
     Http1 { stream: Stream, info: Facts },
     Tcp { stream: Stream, info: Facts },
-    Spelled { spelled: Spelled, info: Facts },
     Http2 { send: http2::SendRequest<Body>, connection: Http2Connection, info: Facts },
 }
 
@@ -129,7 +124,7 @@ impl Connector {
     }
 
     /// Connects up to a codec that takes requests.
-    pub(super) async fn establish(&self, abort: &CancellationToken) -> Result<Established, PoolError> {
+    pub(super) async fn establish(&self) -> Result<Established, PoolError> {
         let Opened { stream, info } = self.open().await?;
         let negotiated = info.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
         let http2 = match self.protocol {
@@ -155,12 +150,6 @@ impl Connector {
             }
             let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
             Ok(Established::Http2 { send, connection, info })
-        } else if self.spelled {
-            let abort = abort.clone();
-            let options = (self.limits, self.header_case);
-            let spelled = Spelled::new(stream, options, info.clone(), abort);
-            let spelled = spelled.await.map_err(failed)?;
-            Ok(Established::Spelled { spelled, info })
         } else {
             Ok(Established::Http1 { stream, info })
         }
@@ -170,7 +159,8 @@ impl Connector {
     pub(super) fn http1(&self) -> http1::Options {
         let proper = self.header_case.is_proper();
         let spelling = if proper { http1::Spelling::Proper } else { http1::Spelling::Lower };
-        http1::Options { limits: self.limits, spelling }
+        let rules = http1::Rules { limits: self.limits, keeps_names: self.header_case.is_kept() };
+        http1::Options { rules, spelling }
     }
 
     /// Connects to the host, by the first of its addresses that answers: the next one is tried when one fails or is

@@ -17,7 +17,6 @@ use sail_proxy_decide::host::{Host, HostState};
 use super::ending::{By, Ending};
 use super::limits::Permit;
 use super::raw::RawStream;
-use super::spelled::Spelled;
 use super::{ConnectionGuard, Facts, Pool};
 use crate::http::body::{Body, BodyError};
 use crate::http1;
@@ -57,11 +56,9 @@ impl Connection {
     }
 }
 
-/// What speaks HTTP/1 on a connection.
+/// What a connection that one request has to itself speaks.
 pub(super) enum Codec {
-    Own(Rc<RefCell<http1::Connection>>),
-    /// Boxed: it is rare.
-    Spelled(Box<Spelled>),
+    Http1(Rc<RefCell<http1::Connection>>),
     /// Nothing does: bytes for a TCP connection. Boxed: it is rare.
     Raw(Box<RawStream>),
 }
@@ -84,22 +81,16 @@ impl H1 {
         &self.guard.info
     }
 
-    /// Whether its codec runs in a task of its own.
-    pub(super) fn is_spelled(&self) -> bool {
-        matches!(self.codec, Codec::Spelled(_))
-    }
-
     /// Whether it ended while it was idle. The waker is told when it ends later.
     pub(super) fn has_ended(&self, context: &mut Context<'_>) -> bool {
         match &self.codec {
-            Codec::Own(connection) => {
+            Codec::Http1(connection) => {
                 let left = connection.borrow_mut().poll_left(context);
                 if let Poll::Ready(left) = left {
                     self.info().ending.left(left);
                 }
                 left.is_ready()
             }
-            Codec::Spelled(spelled) => spelled.is_closed(),
             Codec::Raw(raw) => {
                 let ended = raw.poll_ended(context).is_ready();
                 if ended {
@@ -113,14 +104,13 @@ impl H1 {
     /// Whether the last exchange left a connection that may serve another.
     pub(super) fn is_reusable(&self) -> bool {
         match &self.codec {
-            Codec::Own(connection) => {
+            Codec::Http1(connection) => {
                 let left = connection.borrow().left();
                 if let Some(left) = left {
                     self.info().ending.left(left);
                 }
                 left.is_none()
             }
-            Codec::Spelled(spelled) => !spelled.is_closed(),
             Codec::Raw(raw) => raw.is_whole(),
         }
     }
@@ -269,11 +259,10 @@ impl Lease {
                 let ended = waited && h1.has_ended(&mut Context::from_waker(Waker::noop()));
                 let exchange = match &mut h1.codec {
                     _ if ended => Exchange::Unsent(Some(Box::new(request))),
-                    Codec::Own(connection) => {
+                    Codec::Http1(connection) => {
                         connection.borrow_mut().begin(request);
                         Exchange::Http1(connection)
                     }
-                    Codec::Spelled(spelled) => Exchange::Hyper(Box::pin(spelled.send(request))),
                     // Pools of TCP connections get no requests.
                     Codec::Raw(_) => Exchange::Unsent(Some(Box::new(request))),
                 };
@@ -290,11 +279,11 @@ impl Lease {
     /// What a connection is that has switched to another protocol: bytes. The lease still holds its place.
     pub(crate) fn take_stream(&mut self) -> Option<Stream> {
         match self.kind() {
-            Kind::Exclusive(H1 { codec: Codec::Own(connection), .. }) => {
+            Kind::Exclusive(H1 { codec: Codec::Http1(connection), .. }) => {
                 connection.borrow_mut().take_stream()
             }
             Kind::Exclusive(H1 { codec: Codec::Raw(raw), .. }) => raw.take(),
-            Kind::Exclusive(_) | Kind::Shared(_) => None,
+            Kind::Shared(_) => None,
         }
     }
 
@@ -337,7 +326,7 @@ impl Lease {
     /// Whether the response's version, or what it says, makes it the connection's last.
     pub(crate) fn is_last(&self) -> bool {
         match self.kind() {
-            Kind::Exclusive(H1 { codec: Codec::Own(connection), .. }) => connection.borrow().is_last(),
+            Kind::Exclusive(H1 { codec: Codec::Http1(connection), .. }) => connection.borrow().is_last(),
             Kind::Exclusive(_) | Kind::Shared(_) => false,
         }
     }

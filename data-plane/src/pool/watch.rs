@@ -45,6 +45,6 @@ impl Watch {
 
     /// Whether a connection that was watched has ended. Costs nothing as long as nothing was heard of any.
     pub(super) fn knows_end_of(&self, h1: &H1) -> bool {
-        (self.bell.has_rung() || h1.is_spelled()) && self.has_ended(h1)
+        self.bell.has_rung() && self.has_ended(h1)
     }
 }

@@ -298,7 +298,7 @@ impl Try<'_> {
             parts
         };
         if let Some(spelling) = self.exchange.spelling.get() {
-            parts.extensions = spelling.clone();
+            parts.extensions.insert(spelling.clone());
         }
         if let Some(protocol) = &head.protocol {
             super::upgrade::ask(&mut parts, protocol, lease.is_http2());

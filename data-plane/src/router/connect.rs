@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{Extensions, HeaderValue, Method, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::upgrade::OnUpgrade;
 use sail_proxy_decide::host::{Host, HostState};
 use sail_proxy_decide::route::retry::{RetryPolicy, RetryState, Verdict};
 use sail_proxy_decide::route::{ConnectConfig, ConnectHeader, Route, RouteAction};
@@ -31,7 +30,7 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::{Head, Keep};
 use crate::http::local_reply::LocalReply;
-use crate::http::tunnel::{Tunnel, Upstream};
+use crate::http::tunnel::{Downstream, Tunnel, Upstream};
 use crate::net::{Stream, proxy_protocol};
 use crate::pool::lease::Hold;
 use crate::pool::limits::{Permit, Resource};
@@ -106,7 +105,7 @@ impl Terminated<'_> {
             }
         };
         let mut reply = if head.is_connect() {
-            let Some(downstream) = extensions.remove::<OnUpgrade>() else {
+            let Some(downstream) = Downstream::of(exchange, &mut extensions) else {
                 return Err(Box::new(Failure::Downstream.reply(1)));
             };
             let upstream = Upstream::Connected(opened.stream, Box::new(opened.place));

@@ -2,13 +2,12 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::{Extensions, Method, Response, StatusCode, Version, request};
-use hyper::upgrade::OnUpgrade;
 
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::hop;
 use crate::http::local_reply::{self, LocalReply};
-use crate::http::tunnel::{Tunnel, Upstream};
+use crate::http::tunnel::{Downstream, Tunnel, Upstream};
 use crate::pool::lease::Lease;
 use crate::stream_info::details;
 
@@ -63,7 +62,7 @@ pub(super) fn switch(
         Some(stream) => Upstream::Connected(stream, Box::new(())),
         None => Upstream::Switched(hyper::upgrade::on(&mut *response)),
     };
-    let downstream = extensions.remove::<OnUpgrade>()?;
+    let downstream = Downstream::of(exchange, extensions)?;
     hop::strip_response(response.headers_mut());
     if connect {
         response.headers_mut().remove(CONTENT_LENGTH);

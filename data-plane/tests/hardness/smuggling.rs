@@ -170,6 +170,6 @@ fn what_the_proxy_reads_in_one_way_goes_on_in_one_form() {
                    http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
     harmless(&gate, upgrade, &["get /x http/1.1\r\n"], &["upgrade", "http2-settings"]);
     let hop = "GET /x HTTP/1.1\r\nhost: test\r\nconnection: keep-alive, te\r\nkeep-alive: 5\r\nte: gzip\r\n\
-               proxy-connection: close\r\n\r\n";
+               proxy-connection: keep-alive\r\n\r\n";
     harmless(&gate, hop, &["host: test\r\n"], &["keep-alive", "te:", "proxy-connection"]);
 }

@@ -1,42 +1,34 @@
 //! A connection to an upstream: sends a request and reads its response, inside the future of whoever wants it.
 
-mod sending;
-
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use base::task::Supervised;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as _, Frame};
-use tokio_util::io::poll_read_buf;
+use http_body::Frame;
 
-use super::buffers;
 use super::decode::{Decoder, Part};
-use super::encode::{self, Delimiter, Size, Spelling};
+use super::encode::{self, Spelling};
 use super::error::Error;
 use super::framing::{self, Asked, Framing};
-use super::head::{Head, HeadReader, Limits};
+use super::head::{Head, HeadReader, Rules};
+use super::input::Input;
 use super::interrupt::Interrupt;
 use super::outgoing::Outgoing;
+use super::sender::{self, Sender};
 use crate::http::body::Body;
 use crate::net::Stream;
-use crate::rt::Turn;
-
-/// As much as is read at once of a large body.
-const MAX_READ: usize = 64 * 1024;
-
-/// Less room is not read into.
-const MIN_READ: usize = 1024;
 
 /// How a connection is spoken to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// How large a response's head may be.
-    pub(crate) limits: Limits,
+    /// How a response's head is read.
+    pub(crate) rules: Rules,
     pub(crate) spelling: Spelling,
 }
 
@@ -48,20 +40,6 @@ enum Reading {
     Head(Asked),
     Body(Decoder),
     /// Nothing more can be read as HTTP.
-    Broken,
-}
-
-/// Where the request stands.
-#[derive(Debug)]
-enum Writing {
-    Body {
-        body: Body,
-        delimiter: Delimiter,
-    },
-    /// The body's end was encoded; what was encoded last may not be written.
-    Rest,
-    Done,
-    /// The upstream takes no more; it may still answer.
     Broken,
 }
 
@@ -82,16 +60,12 @@ pub(crate) struct Connection {
     stream: Option<Stream>,
     options: Options,
     interrupt: Rc<Interrupt>,
-    input: BytesMut,
-    /// As much as the next read asks for.
-    read_size: usize,
-    output: Outgoing,
-    turn: Turn,
+    input: Input,
+    request: Sender,
     heads: HeadReader,
     /// An allocation for the next response's headers.
     spare: HeaderMap,
     reading: Reading,
-    writing: Writing,
     /// Sends the request's rest while its response is read.
     sender: Option<Supervised<()>>,
     /// Why that ended early.
@@ -100,8 +74,6 @@ pub(crate) struct Connection {
     keeps_alive: bool,
     /// What it says is the reason if not.
     says_last: bool,
-    /// The upstream sends no more.
-    ended: bool,
     /// The exchanges so far.
     exchange: u64,
 }
@@ -112,19 +84,15 @@ impl Connection {
             stream: Some(stream),
             options,
             interrupt,
-            input: BytesMut::new(),
-            read_size: buffers::SIZE,
-            output: Outgoing::default(),
-            turn: Turn::default(),
+            input: Input::default(),
+            request: Sender::default(),
             heads: HeadReader::default(),
             spare: HeaderMap::new(),
             reading: Reading::Idle,
-            writing: Writing::Done,
             sender: None,
             send_failed: None,
             keeps_alive: true,
             says_last: false,
-            ended: false,
             exchange: 0,
         }
     }
@@ -136,7 +104,7 @@ impl Connection {
 
     /// Why the last exchange left a connection that serves no other; `None` if it may.
     pub(crate) fn left(&self) -> Option<Left> {
-        if self.ended {
+        if self.input.has_ended() {
             return Some(Left::ByPeer);
         }
         let read = match &self.reading {
@@ -144,7 +112,7 @@ impl Connection {
             Reading::Body(decoder) => decoder.is_ended() && self.keeps_alive,
             Reading::Head(_) | Reading::Broken => false,
         };
-        if !matches!(self.writing, Writing::Done) || self.stream.is_none() {
+        if !self.request.is_done() || self.stream.is_none() {
             return Some(Left::ByUs);
         }
         match (read, self.input.is_empty()) {
@@ -177,16 +145,11 @@ impl Connection {
     /// Begins an exchange on a reusable connection.
     pub(crate) fn begin(&mut self, request: Request<Body>) {
         let (mut parts, body) = request.into_parts();
-        let size = if body.is_end_stream() {
-            Size::Empty
-        } else {
-            body.size_hint().exact().map_or(Size::Unknown, Size::Exact)
-        };
-        let (out, spelling) = (self.output.buffer(), self.options.spelling);
-        let delimiter = encode::head(out, &parts.method, &parts.uri, &parts.headers, size, spelling);
-        self.writing = if size == Size::Empty { Writing::Rest } else { Writing::Body { body, delimiter } };
+        let (size, spelling) = (sender::size_of(&body), self.options.spelling);
+        let delimiter = encode::request(self.request.output().buffer(), &parts, size, spelling);
+        self.request.begin(body, delimiter);
         self.reading = Reading::Head(Asked::from(&parts.method));
-        self.read_size = buffers::SIZE;
+        self.input.begin();
         self.sender = None;
         self.exchange += 1;
         // What the values stand in is free from here on.
@@ -246,7 +209,7 @@ impl Connection {
 
     /// The bytes of a connection that speaks another protocol now.
     pub(crate) fn take_stream(&mut self) -> Option<Stream> {
-        let rest = std::mem::take(&mut self.input).freeze();
+        let rest = self.input.take();
         self.stream.take().map(|stream| stream.rewound(rest))
     }
 
@@ -254,12 +217,14 @@ impl Connection {
         if self.interrupt.is_raised() {
             return Poll::Ready(Err(Error::Interrupted));
         }
-        self.poll_send(context)?;
+        if let Poll::Ready(Err(error)) = self.poll_send(context) {
+            return Poll::Ready(Err(error));
+        }
         let Reading::Head(asked) = self.reading else { return Poll::Ready(Err(Error::Closed)) };
         loop {
             if !self.input.is_empty() {
                 while let Some(mut head) =
-                    self.heads.next(&mut self.input, self.options.limits, &mut self.spare)?
+                    self.heads.next(&mut self.input, self.options.rules, &mut self.spare)?
                 {
                     let framing = framing::of(&mut head, asked)?;
                     if framing != Framing::Interim {
@@ -273,7 +238,7 @@ impl Connection {
                 Poll::Ready(_) => {}
                 // Who takes no more has nothing to say if it says nothing. Of a socket the end is heard soon; what
                 // it said before that is an answer.
-                Poll::Pending if matches!(self.writing, Writing::Broken) && !self.is_bare() => {
+                Poll::Pending if self.request.is_broken() && !self.is_bare() => {
                     return Poll::Ready(Err(Error::Closed));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -284,12 +249,13 @@ impl Connection {
     fn respond(&mut self, head: Head, framing: Framing) -> Response<()> {
         self.says_last = !framing::keeps_alive(&head, framing);
         self.keeps_alive = !self.says_last && !matches!(framing, Framing::Switched | Framing::UntilClose);
-        self.reading = Reading::Body(Decoder::new(framing, self.options.limits));
+        self.reading = Reading::Body(Decoder::new(framing, self.options.rules.limits));
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;
         *response.headers_mut() = head.headers;
-        self.release();
+        *response.extensions_mut() = head.extensions;
+        self.input.release();
         response
     }
 
@@ -298,7 +264,9 @@ impl Connection {
             return Poll::Ready(Err(Error::Interrupted));
         }
         if self.sender.is_none() {
-            self.poll_send(context)?;
+            if let Poll::Ready(Err(error)) = self.poll_send(context) {
+                return Poll::Ready(Err(error));
+            }
         } else if let Some(error) = self.send_failed.take() {
             return Poll::Ready(Err(error));
         }
@@ -307,11 +275,11 @@ impl Connection {
                 return Poll::Ready(Err(Error::Closed));
             };
             if let Some(part) = decoder.next(&mut self.input)? {
-                self.release();
+                self.input.release();
                 return Poll::Ready(Ok(Some(part)));
             }
             if decoder.is_ended() {
-                self.release();
+                self.input.release();
                 return Poll::Ready(Ok(None));
             }
             if ready!(self.poll_fill(context))? == 0
@@ -324,39 +292,45 @@ impl Connection {
 
     /// Reads what has come, and says how much that was.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(0)) };
-        if self.input.capacity() == 0 && self.read_size == buffers::SIZE {
-            self.input = buffers::take();
-        } else if self.input.capacity() - self.input.len() < MIN_READ {
-            self.input.reserve(self.read_size);
-        }
-        let room = self.input.capacity() - self.input.len();
-        let read = poll_read_buf(Pin::new(stream), context, &mut self.input);
-        match &read {
-            Poll::Ready(Ok(0) | Err(_)) => self.ended = true,
-            Poll::Ready(Ok(count)) if *count == room => self.read_size = (self.read_size * 2).min(MAX_READ),
-            Poll::Ready(_) => {}
-            Poll::Pending if self.input.is_empty() => self.give_back(),
-            Poll::Pending => {}
-        }
-        read
+        self.stream.as_mut().map_or(Poll::Ready(Ok(0)), |stream| self.input.poll_fill(stream, context))
     }
 
     fn is_bare(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.bare_tcp().is_some())
     }
 
-    /// Lets go of the buffer if nothing stands in it. A body that comes in large parts goes on in what is left of it.
-    fn release(&mut self) {
-        if self.input.is_empty() && self.read_size == buffers::SIZE {
-            self.give_back();
+    /// If the response came before the request was sent, a task sends the rest: whoever reads the response may wait for
+    /// a client that reads nothing before it has said everything.
+    pub(super) fn send_beside(connection: &Rc<RefCell<Self>>) {
+        if connection.borrow().request.has_ended() {
+            return;
         }
+        let own = Rc::downgrade(connection);
+        let task = Supervised::spawn_local(poll_fn(move |context| {
+            own.upgrade().map_or(Poll::Ready(()), |connection| connection.borrow_mut().poll_rest(context))
+        }));
+        connection.borrow_mut().sender = Some(task);
     }
 
-    fn give_back(&mut self) {
-        let buffer = std::mem::take(&mut self.input);
-        if self.read_size == buffers::SIZE && buffer.capacity() > 0 {
-            buffers::give(buffer);
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Err(error) = ready!(self.poll_send(context)) {
+            self.send_failed = Some(error);
+            self.request.give_up();
+            self.interrupt.wake();
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends what there is of the request. Only the request's own body makes it fail: an upstream that takes no more may
+    /// still have answered.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(())) };
+        let write = |output: &mut Outgoing, context: &mut Context<'_>| {
+            output.poll_write(Pin::new(&mut *stream), context)
+        };
+        match ready!(self.request.poll(self.options.spelling, context, write)) {
+            Err(Error::Io(_)) => Poll::Ready(Ok(())),
+            sent => Poll::Ready(sent),
         }
     }
 }

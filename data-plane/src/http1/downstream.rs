@@ -1,0 +1,343 @@
+//! A connection from a client: its requests one after the other, and their responses.
+//!
+//! It has two users: the connection's task, which takes requests and gives responses, and whoever reads a request's body,
+//! in that task or in another.
+
+mod arriving;
+mod responder;
+
+pub(crate) use arriving::Arriving;
+pub(crate) use responder::Responder;
+
+use std::cell::{RefCell, RefMut};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Version};
+use http_body::Frame;
+use tokio::io::AsyncWrite as _;
+use tokio::time::Sleep;
+
+use super::decode::{Decoder, Part};
+use super::encode::{Asker, Spelling};
+use super::error::{Error, Refusal};
+use super::framing::Asked;
+use super::head::Rules;
+use super::input::Input;
+use super::outgoing::Outgoing;
+use super::request::{self, Reader};
+use crate::http::body::Body;
+use crate::net::Stream;
+use crate::stats::sets::http as stats;
+
+/// How a client is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// How a request's head is read.
+    pub(crate) rules: Rules,
+    /// How long a head may take, from its first byte to its last.
+    pub(crate) head_limit: Option<Duration>,
+    /// How long the client has to close after we have.
+    pub(crate) delayed_close: Duration,
+    pub(crate) spelling: Spelling,
+}
+
+/// Why no further request comes.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The client closed its end.
+    Closed,
+    /// The connection broke.
+    Broken(io::Error),
+    /// It is to be answered so, and closed.
+    Refused(Refusal),
+}
+
+/// Where the request stands.
+#[derive(Debug)]
+enum Reading {
+    /// Before one.
+    Head,
+    Body(Decoder),
+    /// Nothing more can be read as HTTP.
+    Broken,
+}
+
+/// See the module's documentation.
+pub(crate) struct Connection(RefCell<Inner>);
+
+struct Inner {
+    /// Taken away when the connection switches to another protocol.
+    stream: Option<Stream>,
+    options: Options,
+    stats: stats::Scope,
+    input: Input,
+    heads: Reader,
+    /// Runs while a head is incomplete.
+    head_timer: Option<Pin<Box<Sleep>>>,
+    reading: Reading,
+    /// The client waits for a word before it sends the body.
+    expects: bool,
+    /// Who waits for more of the body.
+    reader: Option<Waker>,
+    /// What is said to it before the response, and has not left.
+    interim: &'static [u8],
+    asker: Asker,
+    /// An allocation for the next request's headers.
+    spare: HeaderMap,
+    /// The requests so far.
+    exchange: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, options: Options, stats: stats::Scope) -> Rc<Self> {
+        Rc::new(Self(RefCell::new(Inner {
+            stream: Some(stream),
+            options,
+            stats,
+            input: Input::default(),
+            heads: Reader::default(),
+            head_timer: None,
+            reading: Reading::Head,
+            expects: false,
+            reader: None,
+            interim: b"",
+            asker: Asker { asked: Asked::Other, http10: false, keeps_alive: true },
+            spare: HeaderMap::new(),
+            exchange: 0,
+        })))
+    }
+
+    /// The next request, once the last one was answered.
+    pub(crate) fn poll_request(
+        self: &Rc<Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Request<Body>, Ended>> {
+        let request = ready!(self.inner().poll_request(context));
+        Poll::Ready(request.map(|(request, has_body)| {
+            request.map(|()| if has_body { Body::Arriving(Arriving::new(self)) } else { Body::Empty })
+        }))
+    }
+
+    /// Ready when the client is gone before it was answered. What it sends until then waits.
+    pub(crate) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        self.inner().poll_gone(context)
+    }
+
+    /// No request can be read any more.
+    pub(crate) fn refuse(&self) {
+        let mut inner = self.inner();
+        inner.reading = Reading::Broken;
+        inner.asker = Asker { asked: Asked::Other, http10: false, keeps_alive: false };
+    }
+
+    /// The client is told with the next response's head that it is the last.
+    pub(crate) fn close_after_this(&self) {
+        self.inner().asker.keeps_alive = false;
+    }
+
+    /// Gives back what the next request does not need.
+    pub(crate) fn rest(&self) {
+        self.inner().spare = HeaderMap::new();
+    }
+
+    /// Ready once more bytes have come, or the connection has ended.
+    pub(crate) fn poll_more(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.inner();
+        if inner.input.is_empty() {
+            // Whatever it says is said again to who asks for a request.
+            let _ = ready!(inner.poll_fill(context));
+        }
+        Poll::Ready(())
+    }
+
+    /// The bytes of a connection that speaks another protocol now.
+    pub(crate) fn take_stream(&self) -> Option<Stream> {
+        let mut inner = self.inner();
+        let rest = inner.input.take();
+        inner.stream.take().map(|stream| stream.rewound(rest))
+    }
+
+    /// Closes our end, and waits for the client's for a while: to close with bytes of its unread would reset the
+    /// connection, and it might lose our last response.
+    pub(crate) async fn close(&self) {
+        let (stream, limit) = {
+            let mut inner = self.inner();
+            inner.reading = Reading::Broken;
+            if let Some(reader) = inner.reader.take() {
+                reader.wake();
+            }
+            (inner.stream.take(), inner.options.delayed_close)
+        };
+        let Some(mut stream) = stream else { return };
+        let shut = std::future::poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await;
+        if shut.is_err() || limit.is_zero() {
+            return;
+        }
+        // In a box: an idle connection has no need for its space.
+        if tokio::time::timeout(limit, Box::pin(drain(&mut stream))).await.is_err() {
+            self.inner().stats.inc(stats::downstream_cx_delayed_close_timeout);
+        }
+    }
+
+    fn inner(&self) -> RefMut<'_, Inner> {
+        self.0.borrow_mut()
+    }
+}
+
+/// Reads to the end.
+async fn drain(stream: &mut Stream) {
+    let mut scratch = [0; 4096];
+    while tokio::io::AsyncReadExt::read(stream, &mut scratch).await.is_ok_and(|count| count > 0) {}
+}
+
+impl Inner {
+    fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Result<(Request<()>, bool), Ended>> {
+        loop {
+            if !self.input.is_empty() {
+                match self.heads.next(&mut self.input, self.options.rules, &mut self.spare) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Err(Ended::Refused(refusal))),
+                }
+            }
+            match self.poll_fill(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Ended::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Broken(error))),
+                Poll::Pending => {
+                    ready!(self.poll_head_timer(context));
+                    return Poll::Ready(Err(Ended::Refused(Refusal::TooSlow)));
+                }
+            }
+        }
+    }
+
+    fn poll_head_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = self.options.head_limit.filter(|_| !self.input.is_empty()) else {
+            return Poll::Pending;
+        };
+        self.head_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(context)
+    }
+
+    fn begin(&mut self, head: request::Head) -> (Request<()>, bool) {
+        let mut request = Request::new(());
+        self.asker = Asker {
+            asked: Asked::from(&head.method),
+            http10: head.version == Version::HTTP_10,
+            keeps_alive: head.keeps_alive,
+        };
+        let decoder = Decoder::new(head.framing, self.options.rules.limits);
+        let has_body = !decoder.is_ended();
+        self.reading = Reading::Body(decoder);
+        self.expects = head.expects && has_body;
+        self.head_timer = None;
+        self.exchange += 1;
+        self.input.begin();
+        self.input.release();
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.uri;
+        *request.version_mut() = head.version;
+        *request.headers_mut() = head.headers;
+        *request.extensions_mut() = head.extensions;
+        (request, has_body)
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+        let body_ended = matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended());
+        if !body_ended || !self.input.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_fill(context)) {
+            Ok(0) => Poll::Ready(Ended::Closed),
+            Ok(_) => Poll::Pending,
+            Err(error) => Poll::Ready(Ended::Broken(error)),
+        }
+    }
+
+    /// The next part of the request's body.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let part = self.poll_part(context);
+        if part.is_pending() {
+            match &mut self.reader {
+                Some(reader) => reader.clone_from(context.waker()),
+                reader => *reader = Some(context.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(match ready!(part) {
+            Ok(None) => None,
+            Ok(Some(Part::Data(data))) => Some(Ok(Frame::data(data))),
+            Ok(Some(Part::Trailers(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => {
+                self.reading = Reading::Broken;
+                Some(Err(error))
+            }
+        })
+    }
+
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
+        self.go_ahead(context);
+        loop {
+            let Reading::Body(decoder) = &mut self.reading else {
+                return Poll::Ready(Err(Error::Closed));
+            };
+            if let Some(part) = decoder.next(&mut self.input)? {
+                self.input.release();
+                return Poll::Ready(Ok(Some(part)));
+            }
+            if decoder.is_ended() {
+                self.input.release();
+                return Poll::Ready(Ok(None));
+            }
+            if ready!(self.poll_fill(context))? == 0 {
+                return Poll::Ready(Err(Error::Closed));
+            }
+        }
+    }
+
+    /// Tells a client to go on that waits for it.
+    fn go_ahead(&mut self, context: &mut Context<'_>) {
+        if std::mem::take(&mut self.expects) {
+            self.interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            // What does not leave now leaves with the response.
+            let _ = self.poll_interim(context);
+        }
+    }
+
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.interim.is_empty()) else {
+            return Poll::Ready(Ok(()));
+        };
+        while !self.interim.is_empty() {
+            let count = ready!(Pin::new(&mut *stream).poll_write(context, self.interim))?;
+            self.interim = &self.interim[count..];
+            self.stats.add(stats::downstream_cx_tx_bytes_total, count as u64);
+        }
+        Pin::new(stream).poll_flush(context)
+    }
+
+    fn poll_write(&mut self, output: &mut Outgoing, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(context))?;
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let before = output.written();
+        let result = output.poll_write(Pin::new(stream), context);
+        self.stats.add(stats::downstream_cx_tx_bytes_total, output.written() - before);
+        result
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        let read = self.input.poll_fill(stream, context);
+        if let Poll::Ready(Ok(count)) = &read {
+            self.stats.add(stats::downstream_cx_rx_bytes_total, *count as u64);
+        }
+        read
+    }
+}

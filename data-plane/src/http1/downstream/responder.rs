@@ -1,0 +1,77 @@
+//! Answers the requests of a connection.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+
+use super::{Connection, Reading};
+use crate::http::body::Body;
+use crate::http1::Error;
+use crate::http1::encode;
+use crate::http1::outgoing::Outgoing;
+use crate::http1::sender::{self, Sender};
+
+/// See the module's documentation. It stands beside the connection, since a response's body may read the request's.
+pub(crate) struct Responder {
+    connection: Rc<Connection>,
+    sender: Sender,
+    /// The client may ask again after the response.
+    goes_on: bool,
+    /// Why the response has no end.
+    broken: Option<Error>,
+}
+
+impl Responder {
+    pub(crate) fn new(connection: Rc<Connection>) -> Self {
+        Self { connection, sender: Sender::default(), goes_on: true, broken: None }
+    }
+
+    /// Begins to answer the last request.
+    pub(crate) fn begin(&mut self, response: Response<Body>) {
+        let (mut parts, body) = response.into_parts();
+        let size = sender::size_of(&body);
+        let mut connection = self.connection.inner();
+        connection.expects = false;
+        let out = self.sender.output().buffer();
+        let delimiter;
+        (delimiter, self.goes_on) =
+            encode::response(out, &parts, size, connection.asker, connection.options.spelling);
+        // What the values stand in is free from here on.
+        parts.headers.clear();
+        connection.spare = parts.headers;
+        drop(connection);
+        self.sender.begin(body, delimiter);
+    }
+
+    /// Sends the answer.
+    ///
+    /// # Errors
+    /// [`Error::Body`] where it broke off, once what came before that is sent; [`Error::Io`] where the client takes no
+    /// more.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let connection = &self.connection;
+        let write =
+            |output: &mut Outgoing, context: &mut Context<'_>| connection.inner().poll_write(output, context);
+        if self.broken.is_none() {
+            let spelling = connection.inner().options.spelling;
+            match ready!(self.sender.poll(spelling, context, write)) {
+                Err(broken @ Error::Body(_)) => self.broken = Some(broken),
+                sent => return Poll::Ready(sent),
+            }
+        }
+        ready!(write(self.sender.output(), context))?;
+        Poll::Ready(self.broken.take().map_or(Ok(()), Err))
+    }
+
+    /// Whether the connection takes another request.
+    pub(crate) fn goes_on(&self) -> bool {
+        let connection = self.connection.inner();
+        let read = match &connection.reading {
+            Reading::Head => true,
+            Reading::Body(decoder) => decoder.is_ended(),
+            Reading::Broken => false,
+        };
+        self.goes_on && read && !connection.input.has_ended()
+    }
+}
