@@ -25,7 +25,7 @@ pub(crate) mod request;
 mod sender;
 pub(crate) mod upstream;
 
-pub(crate) use encode::Spelling;
+pub(crate) use encode::Form;
 pub(crate) use error::{Error, Refusal};
 pub(crate) use head::{Limits, Rules};
 pub(crate) use interrupt::Interrupt;

@@ -295,7 +295,7 @@ impl Pool {
                 }
                 let interrupt = Rc::new(Interrupt::default());
                 self.note_interrupt(&interrupt);
-                let connection = http1::Connection::new(stream, self.connector.http1(), interrupt);
+                let connection = http1::Connection::new(stream, self.connector.http1, interrupt);
                 self.adopt_exclusive(Codec::Http1(Rc::new(RefCell::new(connection))), info, permit);
                 if negotiated {
                     // Those in line may have counted on sharing it.

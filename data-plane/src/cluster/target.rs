@@ -269,18 +269,24 @@ pub(super) fn connector(
             header_list: Some(config.http.max_response_headers_kb.unwrap_or(60) * 1024),
             keepalive: http2.keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
         },
-        limits: limits(config),
-        header_case: config.http.http1.header_case,
+        http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),
     }
 }
 
-/// How large heads of responses over HTTP/1 may be.
-fn limits(config: &Config) -> http1::Limits {
-    let kib = config.http.max_response_headers_kb.unwrap_or(80) as usize;
-    http1::Limits { headers: config.http.max_response_headers_count.min(MOST_HEADERS), bytes: kib * 1024 }
+/// How HTTP/1 is spoken to the hosts of a cluster.
+fn http1_options(config: &Config) -> http1::Options {
+    let (http, protocol) = (&config.http, &config.http.http1);
+    let limits = http1::Limits {
+        headers: http.max_response_headers_count.min(MOST_HEADERS),
+        bytes: http.max_response_headers_kb.unwrap_or(80) as usize * 1024,
+    };
+    http1::Options {
+        rules: http1::Rules { limits, keeps_names: protocol.header_case.is_kept() },
+        form: http1::Form::of(protocol),
+    }
 }
 
 /// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.
@@ -301,8 +307,7 @@ pub(crate) fn tcp_connector(
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
         http2: Http2Options::default(),
-        limits: limits(config),
-        header_case: config.http.http1.header_case,
+        http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
         worker: worker.clone(),

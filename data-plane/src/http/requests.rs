@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::conn::{self, Connection, Ender};
 use super::{handler, refusal};
 use crate::http1::downstream::{self, Ended, Options, Responder};
-use crate::http1::{Error, Limits, Refusal, Rules, Spelling};
+use crate::http1::{Error, Form, Limits, Refusal, Rules};
 use crate::net::Stream;
 use crate::rt::Sleeper;
 use crate::stats::sets::http as stats;
@@ -75,13 +75,13 @@ pub(super) async fn serve(connection: &Rc<Connection>, stream: Stream) {
 
 fn options(connection: &Connection) -> Options {
     let manager = &connection.manager;
-    let (timeouts, case) = (&manager.config.timeouts, manager.config.http1.header_case);
+    let (timeouts, protocol) = (&manager.config.timeouts, &manager.config.http1);
     let limits = Limits { headers: manager.max_headers(), bytes: manager.max_header_bytes() };
     Options {
-        rules: Rules { limits, keeps_names: case.is_kept() },
+        rules: Rules { limits, keeps_names: protocol.header_case.is_kept() },
         head_limit: timeouts.request_headers,
         delayed_close: timeouts.delayed_close,
-        spelling: if case.is_proper() { Spelling::Proper } else { Spelling::Lower },
+        form: Form::of(protocol),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::time::Sleep;
 
 use super::decode::{Decoder, Part};
-use super::encode::{Asker, Spelling};
+use super::encode::{Asker, Form};
 use super::error::{Error, Refusal};
 use super::framing::Asked;
 use super::head::Rules;
@@ -43,7 +43,7 @@ pub(crate) struct Options {
     pub(crate) head_limit: Option<Duration>,
     /// How long the client has to close after we have.
     pub(crate) delayed_close: Duration,
-    pub(crate) spelling: Spelling,
+    pub(crate) form: Form,
 }
 
 /// Why no further request comes.

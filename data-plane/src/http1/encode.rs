@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, request, response};
 use hyper::ext::ReasonPhrase;
+use sail_proxy_config::hcm::Http1Options;
 
 use super::date;
 use super::framing::{self, Asked};
@@ -18,6 +19,22 @@ pub(crate) enum Spelling {
     Lower,
     /// `Content-Type`
     Proper,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) spelling: Spelling,
+    /// Trailers are written; else a body ends without.
+    pub(crate) trailers: bool,
+}
+
+impl Form {
+    /// As the configuration has it.
+    pub(crate) fn of(options: &Http1Options) -> Self {
+        let spelling = if options.header_case.is_proper() { Spelling::Proper } else { Spelling::Lower };
+        Self { spelling, trailers: options.enable_trailers }
+    }
 }
 
 /// What is known of a body before it is sent.
@@ -99,8 +116,10 @@ pub(super) fn response(
         Delimiter::Length(0)
     } else if asker.asked == Asked::Head || status == StatusCode::NOT_MODIFIED {
         // As the body would be that is not sent.
-        if let Some(length) = declared {
-            speller.put_length(out, length);
+        match declared {
+            Some(length) => speller.put_length(out, length),
+            None if status == StatusCode::NOT_MODIFIED || asker.http10 => {}
+            None => speller.put(out, &TRANSFER_ENCODING, b"chunked"),
         }
         Delimiter::Length(0)
     } else {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use http_body::Body as _;
 
-use super::encode::{Delimiter, Size, Spelling};
+use super::encode::{Delimiter, Form, Size};
 use super::error::Error;
 use super::outgoing::Outgoing;
 use crate::http::body::{Body, BodyError};
@@ -93,12 +93,12 @@ impl Sender {
     /// [`Error::Body`] where the message's own body broke off, [`Error::Io`] where the peer takes no more.
     pub(super) fn poll(
         &mut self,
-        spelling: Spelling,
+        form: Form,
         context: &mut Context<'_>,
         mut write: impl FnMut(&mut Outgoing, &mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<Result<(), Error>> {
         while !self.has_ended() {
-            let gathered = self.gather(spelling, context)?;
+            let gathered = self.gather(form, context)?;
             // What is large keeps the kernel busy by itself.
             if self.output.is_small() && self.turn.poll(context).is_pending() {
                 return Poll::Pending;
@@ -117,7 +117,7 @@ impl Sender {
     }
 
     /// Encodes what there is of the body, so that one call writes much of it.
-    fn gather(&mut self, spelling: Spelling, context: &mut Context<'_>) -> Result<Gathered, Error> {
+    fn gather(&mut self, form: Form, context: &mut Context<'_>) -> Result<Gathered, Error> {
         let Writing::Body { body, delimiter } = &mut self.writing else { return Ok(Gathered::All) };
         while self.output.has_room() {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
@@ -135,7 +135,7 @@ impl Sender {
                         ended = body.is_end_stream();
                     }
                     Err(frame) => {
-                        trailers = frame.into_trailers().ok();
+                        trailers = frame.into_trailers().ok().filter(|_| form.trailers);
                         ended = true;
                     }
                 }
@@ -145,7 +145,7 @@ impl Sender {
                 match delimiter {
                     Delimiter::Length(0) | Delimiter::Close => {}
                     Delimiter::Length(_) => return Err(other_length()),
-                    Delimiter::Chunked => self.output.end_chunks(trailers.as_ref(), spelling),
+                    Delimiter::Chunked => self.output.end_chunks(trailers.as_ref(), form.spelling),
                 }
                 self.writing = Writing::Rest;
                 return Ok(Gathered::All);

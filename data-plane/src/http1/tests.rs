@@ -222,7 +222,9 @@ fn responses_say_how_long_they_are() {
         head,
         ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Delimiter::Length(0), true),
     );
-    check(200, &none, Size::Empty, head, ("HTTP/1.1 200 OK\r\n\r\n", Delimiter::Length(0), true));
+    let chunks = ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", Delimiter::Length(0), true);
+    check(200, &none, Size::Empty, head, chunks);
+    check(304, &none, Size::Empty, head, ("HTTP/1.1 304 Not Modified\r\n\r\n", Delimiter::Length(0), true));
     let connect = Asker { asked: Asked::Connect, keeps_alive: false, ..ASKER };
     check(200, &none, Size::Empty, connect, ("HTTP/1.1 200 OK\r\n\r\n", Delimiter::Length(0), false));
 }

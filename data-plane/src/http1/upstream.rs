@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 
 use super::decode::{Decoder, Part};
-use super::encode::{self, Spelling};
+use super::encode::{self, Form};
 use super::error::Error;
 use super::framing::{self, Asked, Framing};
 use super::head::{Head, HeadReader, Rules};
@@ -29,7 +29,8 @@ use crate::net::Stream;
 pub(crate) struct Options {
     /// How a response's head is read.
     pub(crate) rules: Rules,
-    pub(crate) spelling: Spelling,
+    /// How a request is written; trailers of responses are read where those of requests are written.
+    pub(crate) form: Form,
 }
 
 /// Where the response stands.
@@ -145,7 +146,7 @@ impl Connection {
     /// Begins an exchange on a reusable connection.
     pub(crate) fn begin(&mut self, request: Request<Body>) {
         let (mut parts, body) = request.into_parts();
-        let (size, spelling) = (sender::size_of(&body), self.options.spelling);
+        let (size, spelling) = (sender::size_of(&body), self.options.form.spelling);
         let delimiter = encode::request(self.request.output().buffer(), &parts, size, spelling);
         self.request.begin(body, delimiter);
         self.reading = Reading::Head(Asked::from(&parts.method));
@@ -181,7 +182,9 @@ impl Connection {
             }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Ok(Some(Part::Data(data)))) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(Ok(Some(Part::Trailers(map)))) => Poll::Ready(Some(Ok(Frame::trailers(map)))),
+            Poll::Ready(Ok(Some(Part::Trailers(map)))) => {
+                Poll::Ready(self.options.form.trailers.then(|| Ok(Frame::trailers(map))))
+            }
             Poll::Ready(Err(error)) => {
                 self.reading = Reading::Broken;
                 Poll::Ready(Some(Err(error)))
@@ -328,7 +331,7 @@ impl Connection {
         let write = |output: &mut Outgoing, context: &mut Context<'_>| {
             output.poll_write(Pin::new(&mut *stream), context)
         };
-        match ready!(self.request.poll(self.options.spelling, context, write)) {
+        match ready!(self.request.poll(self.options.form, context, write)) {
             Err(Error::Io(_)) => Poll::Ready(Ok(())),
             sent => Poll::Ready(sent),
         }

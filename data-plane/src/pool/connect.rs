@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use sail_proxy_config::hcm::HeaderCase;
 use sail_proxy_config::tls::{TcpStats, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
@@ -71,10 +70,7 @@ pub(crate) struct Connector {
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
     pub(crate) http2: Http2Options,
-    /// How large a response's head may be over HTTP/1.
-    pub(crate) limits: http1::Limits,
-    /// How names of headers are spelled over HTTP/1.
-    pub(crate) header_case: HeaderCase,
+    pub(crate) http1: http1::Options,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,
     /// Whether the kernel is asked about connections, and how often.
@@ -153,14 +149,6 @@ impl Connector {
         } else {
             Ok(Established::Http1 { stream, info })
         }
-    }
-
-    /// How HTTP/1 is spoken to the host.
-    pub(super) fn http1(&self) -> http1::Options {
-        let proper = self.header_case.is_proper();
-        let spelling = if proper { http1::Spelling::Proper } else { http1::Spelling::Lower };
-        let rules = http1::Rules { limits: self.limits, keeps_names: self.header_case.is_kept() };
-        http1::Options { rules, spelling }
     }
 
     /// Connects to the host, by the first of its addresses that answers: the next one is tried when one fails or is

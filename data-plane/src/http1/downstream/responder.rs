@@ -36,7 +36,7 @@ impl Responder {
         let out = self.sender.output().buffer();
         let delimiter;
         (delimiter, self.goes_on) =
-            encode::response(out, &parts, size, connection.asker, connection.options.spelling);
+            encode::response(out, &parts, size, connection.asker, connection.options.form.spelling);
         // What the values stand in is free from here on.
         parts.headers.clear();
         connection.spare = parts.headers;
@@ -54,8 +54,8 @@ impl Responder {
         let write =
             |output: &mut Outgoing, context: &mut Context<'_>| connection.inner().poll_write(output, context);
         if self.broken.is_none() {
-            let spelling = connection.inner().options.spelling;
-            match ready!(self.sender.poll(spelling, context, write)) {
+            let form = connection.inner().options.form;
+            match ready!(self.sender.poll(form, context, write)) {
                 Err(broken @ Error::Body(_)) => self.broken = Some(broken),
                 sent => return Poll::Ready(sent),
             }
