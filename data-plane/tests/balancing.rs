@@ -135,7 +135,10 @@ fn hosts_report_their_weights() {
     });
     let policy = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin, blackout_period: 0s, \
                   weight_update_period: 0.1s";
-    let cluster = balanced(policy, &[idle.address, busy.address]);
+    let trailers = "name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+        {\"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+        explicit_http_config: {http_protocol_options: {enable_trailers: true}}}}";
+    let cluster = balanced(policy, &[idle.address, busy.address]).replacen("name: c", trailers, 1);
     let proxy = Proxy::ready(&bootstrap(&["{match: {prefix: /}, route: {cluster: c}}"], "", &[cluster]), &[]);
     let listener = proxy.listener("in");
     // Ten to one, once both have reported.
