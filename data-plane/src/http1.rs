@@ -18,6 +18,7 @@ mod head;
 mod input;
 mod interrupt;
 mod names;
+mod noted;
 mod outgoing;
 pub(crate) mod probe;
 mod received;

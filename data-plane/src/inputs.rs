@@ -1,7 +1,7 @@
 //! Properties of what reads a client's bytes in this crate, for tests and fuzzers alone: `e2e/fuzz` runs them. Each takes
 //! any bytes and panics if its property does not hold.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use crate::http::head::{Head, Keep};
@@ -99,7 +99,7 @@ fn has_one_reading(target: &str, path: &str) {
 /// A request's head as HTTP/1 brings it: what policies see of its path and host is what goes upstream, and nothing goes
 /// there that would end a line or speak of the connection.
 pub fn http1_head(data: &[u8]) {
-    let Some(request) = request(data) else { return };
+    let Some(request) = http1::probe::requests::first(data) else { return };
     let (parts, ()) = request.into_parts();
     let Ok((mut head, _)) = Head::new(parts, false) else { return };
     match path::normalize(head.path.as_str(), STRICT) {
@@ -138,23 +138,14 @@ pub fn http1_head(data: &[u8]) {
     assert!(expected.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")));
 }
 
+/// A client's requests over HTTP/1: the same ones however they are cut into pieces, whose size the first byte says.
+pub fn http1_requests(data: &[u8]) {
+    let Some((&size, requests)) = data.split_first() else { return };
+    http1::probe::requests::check(requests, usize::from(size));
+}
+
 /// An upstream's answer over HTTP/1: the same outcome however it is cut into pieces, whose size the first byte says.
 pub fn http1_response(data: &[u8]) {
     let Some((&size, answer)) = data.split_first() else { return };
     http1::probe::check(answer, usize::from(size));
-}
-
-/// The request of a head, as the codec makes it.
-fn request(data: &[u8]) -> Option<Request<()>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut headers);
-    if !parsed.parse(data).ok()?.is_complete() {
-        return None;
-    }
-    let version = if parsed.version? == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut builder = Request::builder().method(parsed.method?).uri(parsed.path?).version(version);
-    for header in parsed.headers.iter() {
-        builder = builder.header(header.name, header.value);
-    }
-    builder.body(()).ok()
 }

@@ -113,6 +113,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// Whether the task is about to be asked again.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waits
+    }
+
     /// Ready each second time; the task is asked again by itself.
     #[inline]
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {

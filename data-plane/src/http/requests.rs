@@ -133,6 +133,7 @@ async fn run(
             orders.poll(codec, context);
             match responder.poll(context) {
                 Poll::Ready(sent) => Poll::Ready(Ok(sent)),
+                Poll::Pending if responder.waits_for_its_turn() => Poll::Pending,
                 Poll::Pending => codec.poll_gone(context).map(Err),
             }
         });

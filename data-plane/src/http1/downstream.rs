@@ -252,6 +252,12 @@ impl Inner {
         if !body_ended || !self.input.is_empty() {
             return Poll::Pending;
         }
+        // What TLS holds already is no end that matters: that of the socket follows it.
+        if let Some(tcp) = self.stream.as_ref().and_then(Stream::tcp)
+            && let Err(error) = ready!(tcp.poll_read_ready(context))
+        {
+            return Poll::Ready(Ended::Broken(error));
+        }
         match ready!(self.poll_fill(context)) {
             Ok(0) => Poll::Ready(Ended::Closed),
             Ok(_) => Poll::Pending,

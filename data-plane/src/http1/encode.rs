@@ -10,8 +10,9 @@ use hyper::ext::ReasonPhrase;
 use sail_proxy_config::hcm::Http1Options;
 
 use super::date;
-use super::framing::{self, Asked};
+use super::framing::Asked;
 use super::names::Names;
+use super::noted;
 
 /// How names of headers are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub(super) fn request(
     out.put_slice(b" HTTP/1.1\r\n");
     let speller = Speller { spelling, names: parts.extensions.get() };
     let noted = speller.put_all(out, &parts.headers);
-    let delimiter = match (size, noted.length(&parts.headers)) {
+    let delimiter = match (size, noted.length) {
         (Size::Empty, declared) => {
             if declared.is_some() || may_have_body(&parts.method) {
                 speller.put_length(out, 0);
@@ -109,7 +110,7 @@ pub(super) fn response(
     status_line(out, parts, asker.http10);
     let speller = Speller { spelling, names: parts.extensions.get() };
     let noted = speller.put_all(out, &parts.headers);
-    let declared = noted.length(&parts.headers);
+    let declared = noted.length;
     let status = parts.status;
     let switches = asker.asked == Asked::Connect && status.is_success();
     let delimiter = if status.is_informational() || status == StatusCode::NO_CONTENT || switches {
@@ -197,19 +198,13 @@ fn path(out: &mut BytesMut, uri: &Uri) {
 
 /// What headers say that the codec has to know.
 #[derive(Clone, Copy, Debug, Default)]
-struct Noted {
-    /// How long the body is, perhaps.
-    delimits: bool,
+struct Written {
+    /// How long the body is meant to be.
+    length: Option<u64>,
     connection: bool,
     /// The message is the connection's last.
     closes: bool,
     date: bool,
-}
-
-impl Noted {
-    fn length(self, headers: &HeaderMap) -> Option<u64> {
-        if self.delimits { framing::content_length(headers).unwrap_or(None) } else { None }
-    }
 }
 
 /// Spells the names of headers.
@@ -222,13 +217,16 @@ struct Speller<'a> {
 
 impl Speller<'_> {
     /// Writes all headers but those that delimit a body.
-    fn put_all(self, out: &mut BytesMut, headers: &HeaderMap) -> Noted {
-        let mut noted = Noted::default();
+    fn put_all(self, out: &mut BytesMut, headers: &HeaderMap) -> Written {
+        let mut noted = Written::default();
         let mut last: Option<&HeaderName> = None;
         let mut before = 0;
         for (name, value) in headers {
-            if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-                noted.delimits = true;
+            if name == CONTENT_LENGTH {
+                noted.length = noted::number(value.as_bytes());
+                continue;
+            }
+            if name == TRANSFER_ENCODING {
                 continue;
             }
             if name == CONNECTION {

@@ -6,15 +6,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use memchr::memchr_iter;
 
 use super::error::Invalid;
 use super::names::Names;
-
-pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use super::noted::Noted;
 
 /// How a head begins.
 const VERSION: &[u8] = b"HTTP/1.";
@@ -43,28 +41,9 @@ pub(crate) struct Head {
     pub(crate) version: Version,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(super) present: Present,
+    pub(super) noted: Noted,
     /// What has no place elsewhere: how names and the reason were spelled, where that is kept.
     pub(super) extensions: Extensions,
-}
-
-/// Which of the headers there are that delimit a message or speak of its connection: mostly one, and looking up the others
-/// would cost more than noting it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Present {
-    pub(super) length: bool,
-    pub(super) coding: bool,
-    pub(super) connection: bool,
-    pub(super) expectation: bool,
-}
-
-impl Present {
-    pub(super) fn note(&mut self, name: &HeaderName) {
-        self.length |= name == CONTENT_LENGTH;
-        self.coding |= name == TRANSFER_ENCODING;
-        self.connection |= name == CONNECTION || name == PROXY_CONNECTION;
-        self.expectation |= name == EXPECT;
-    }
 }
 
 /// Looks for the empty line that ends a block of lines. It remembers how far it looked, so that a block which comes byte
@@ -185,10 +164,10 @@ fn parse<'a>(
     let code = response.code.ok_or(Invalid::Head)?;
     let status = StatusCode::from_u16(code).map_err(|_| Invalid::Head)?;
     map.try_reserve(response.headers.len()).map_err(|_| Invalid::TooManyHeaders)?;
-    let mut present = Present::default();
+    let mut noted = Noted::default();
     for header in &*response.headers {
         let name = name_of(header)?;
-        present.note(&name);
+        noted.note(&name, header.value);
         append(&mut map, block, name, header)?;
     }
     let mut extensions = Extensions::new();
@@ -200,7 +179,7 @@ fn parse<'a>(
             extensions.insert(reason);
         }
     }
-    Ok(Head { version, status, headers: map, present, extensions })
+    Ok(Head { version, status, headers: map, noted, extensions })
 }
 
 /// Takes trailers apart, whose end was found: headers without a line before them.

@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::io::poll_read_buf;
@@ -66,6 +66,10 @@ impl Input {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 && self.read_size == buffers::SIZE {
+            // Mostly nothing has come yet, and then no buffer is needed.
+            if let Some(tcp) = stream.bare_tcp() {
+                ready!(tcp.poll_read_ready(context))?;
+            }
             self.bytes = buffers::take();
         } else if self.bytes.capacity() - self.bytes.len() < MIN_READ {
             self.bytes.reserve(self.read_size);

@@ -1,4 +1,6 @@
-//! Reads a response without a connection, for tests and fuzzers: what must hold of any bytes that an upstream may send.
+//! Reads messages without a connection, for tests and fuzzers: what must hold of any bytes that a peer may send.
+
+pub(crate) mod requests;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;

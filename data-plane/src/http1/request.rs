@@ -3,13 +3,14 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::header::CONTENT_LENGTH;
 use http::{Extensions, HeaderMap, Method, Uri, Version};
 
-use super::error::{Invalid, Refusal};
-use super::framing::{self, Framing};
-use super::head::{self, EndOfLines, Present, Rules};
+use super::error::Refusal;
+use super::framing::Framing;
+use super::head::{self, EndOfLines, Rules};
 use super::names::Names;
+use super::noted::Noted;
 
 /// As long as a target may be: the library that takes it apart has no place for more.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
@@ -116,20 +117,17 @@ fn parse<'a>(
     let mut extensions = Extensions::new();
     let uri = target(block, path, &mut extensions)?;
     map.try_reserve(request.headers.len()).map_err(|_| Refusal::TooManyHeaders)?;
-    let mut present = Present::default();
+    let mut noted = Noted::default();
     for header in &*request.headers {
         let name = head::name_of(header).map_err(|_| Refusal::Malformed)?;
-        present.note(&name);
+        noted.note(&name, header.value);
         head::append(&mut map, block, name, header).map_err(|_| Refusal::TooManyHeaders)?;
     }
     if keeps_names {
         extensions.insert(Names::of(block, request.headers));
     }
-    let framing = framing(&method, version, &mut map, present, &mut extensions)?;
-    let keeps_alive = framing::persists(version, &map, present);
-    let expects = present.expectation
-        && version == Version::HTTP_11
-        && map.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let framing = framing(&method, version, &mut map, noted, &mut extensions)?;
+    let (keeps_alive, expects) = (noted.persists(version), noted.expects() && version == Version::HTTP_11);
     Ok(Head { method, uri, version, headers: map, extensions, framing, keeps_alive, expects })
 }
 
@@ -149,15 +147,14 @@ fn framing(
     method: &Method,
     version: Version,
     headers: &mut HeaderMap,
-    present: Present,
+    noted: Noted,
     extensions: &mut Extensions,
 ) -> Result<Framing, Refusal> {
-    if present.coding && version == Version::HTTP_10 {
+    if noted.is_coded() && version == Version::HTTP_10 {
         return Err(Refusal::OldCoding);
     }
-    let chunked = present.coding && framing::is_chunked(headers).map_err(|_| Refusal::Coding)?;
-    let length =
-        if present.length { framing::content_length(headers).map_err(|_| Refusal::Malformed)? } else { None };
+    let chunked = noted.is_chunked().map_err(|_| Refusal::Coding)?;
+    let length = noted.length().map_err(|_| Refusal::Malformed)?;
     if chunked && length.is_some() {
         headers.remove(CONTENT_LENGTH);
         extensions.insert(LengthBesideChunks);
@@ -182,12 +179,6 @@ fn refusal(error: httparse::Error, lines: &[u8]) -> Refusal {
             Refusal::Character
         }
         _ => Refusal::Malformed,
-    }
-}
-
-impl From<Invalid> for Refusal {
-    fn from(_: Invalid) -> Self {
-        Self::Malformed
     }
 }
 

@@ -81,6 +81,11 @@ impl Sender {
         matches!(self.writing, Writing::Done | Writing::Broken)
     }
 
+    /// Whether it puts a write off.
+    pub(super) fn waits_for_its_turn(&self) -> bool {
+        self.turn.is_awaited()
+    }
+
     /// Gives the message up.
     pub(super) fn give_up(&mut self) {
         self.writing = Writing::Broken;

@@ -10,6 +10,7 @@ use super::encode::{self, Asker, Delimiter, Size, Spelling};
 use super::framing::Asked;
 use super::outgoing::Outgoing;
 use super::probe::LIMITS;
+use super::probe::requests::Whole;
 use super::probe::{self, Outcome};
 
 /// The outcome of a response that comes whole; in pieces it is the same.
@@ -446,4 +447,74 @@ fn response_like() -> impl Strategy<Value = Vec<u8>> {
     (interim, proptest::sample::select(LINES), some(HEADERS, 4), end, some(BODY, 8)).prop_map(
         |(interim, line, headers, end, body)| [interim, line, &headers, end, &body].concat().into_bytes(),
     )
+}
+
+/// What hyper makes of a client's bytes: the requests that come whole.
+fn requests_by_hyper(bytes: Vec<u8>) -> Vec<Whole> {
+    use http_body_util::{BodyExt as _, Empty};
+    use tokio::io::AsyncWriteExt as _;
+    let read = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let service = {
+        let read = read.clone();
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let read = read.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                read.borrow_mut().push(Whole { method: parts.method, uri: parts.uri, body });
+                Ok::<_, hyper::Error>(http::Response::new(Empty::<Bytes>::new()))
+            }
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let io = hyper_util::rt::TokioIo::new(near);
+        let serve = hyper::server::conn::http1::Builder::new().half_close(true).serve_connection(io, service);
+        let client = async {
+            let _ = far.write_all(&bytes).await;
+            let _ = far.shutdown().await;
+            let _ = tokio::io::copy(&mut far, &mut tokio::io::sink()).await;
+        };
+        let _ = futures_util::join!(serve, client);
+    });
+    read.take()
+}
+
+proptest! {
+    #[test]
+    fn requests_are_read_alike_however_they_are_cut(bytes in requests_like(), size in 1_usize..20) {
+        probe::requests::check(&bytes, size);
+    }
+
+    #[test]
+    fn requests_that_hyper_reads_too_are_read_alike(bytes in requests_like()) {
+        let own = probe::requests::read([&bytes[..]]).whole;
+        // Two readers may give up at different places; up to there they agree on what is a request.
+        for (own, other) in own.iter().zip(requests_by_hyper(bytes)) {
+            prop_assert_eq!(own, &other);
+        }
+    }
+}
+
+const REQUEST_LINES: &[&str] = &[
+    "GET / HTTP/1.1\r\n",
+    "POST /a?b HTTP/1.1\r\n",
+    "PUT http://a/b HTTP/1.1\n",
+    "POST /c HTTP/1.0\r\n",
+    "OPTIONS * HTTP/1.1\r\n",
+    "\r\nGET /d#e HTTP/1.1\r\n",
+    "GET /e HTTP/1.2\r\n",
+    "x",
+];
+
+/// Bytes that look like requests more often than chance has it.
+fn requests_like() -> impl Strategy<Value = Vec<u8>> {
+    let some = |from: &'static [&'static str], most| {
+        proptest::collection::vec(proptest::sample::select(from), 0..most).prop_map(|tokens| tokens.concat())
+    };
+    let end = proptest::sample::select(&["\r\n", "\r\n", "\r\n", "\n", "\r", ""][..]);
+    let one = (proptest::sample::select(REQUEST_LINES), some(HEADERS, 4), end, some(BODY, 6))
+        .prop_map(|(line, headers, end, body)| [line, &headers, end, &body].concat());
+    proptest::collection::vec(one, 1..4).prop_map(|requests| requests.concat().into_bytes())
 }

@@ -10,7 +10,7 @@ pub use api::{dns, manifest, mesh_config};
 pub use config::{bootstrap, resource, route_table};
 pub use expression::{cel, format, header_value, path_template};
 pub use sail_proxy::inputs::{
-    client_hello, forwarded, http_inspector, http1_head, http1_response, path, proxy_protocol,
+    client_hello, forwarded, http_inspector, http1_head, http1_requests, http1_response, path, proxy_protocol,
 };
 pub use token::{jwks, jwt};
 
@@ -27,6 +27,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("forwarded", forwarded),
     ("header_value", header_value),
     ("http1_head", http1_head),
+    ("http1_requests", http1_requests),
     ("http1_response", http1_response),
     ("http_inspector", http_inspector),
     ("jwks", jwks),

@@ -116,6 +116,7 @@ properties! {
     forwarded: 2000,
     header_value: 2000,
     http1_head: 4000,
+    http1_requests: 4000,
     http1_response: 4000,
     http_inspector: 500,
     jwks: 500,

@@ -64,6 +64,11 @@ impl Responder {
         Poll::Ready(self.broken.take().map_or(Ok(()), Err))
     }
 
+    /// Whether it will be asked again at once.
+    pub(crate) fn waits_for_its_turn(&self) -> bool {
+        self.sender.waits_for_its_turn()
+    }
+
     /// Whether the connection takes another request.
     pub(crate) fn goes_on(&self) -> bool {
         let connection = self.connection.inner();
