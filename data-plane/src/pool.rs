@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::http1::{self, Interrupt};
+use crate::stats::Traffic;
 use crate::stats::sets::cluster;
 use connect::{Connector, Established, Http2Connection, Protocol};
 pub(crate) use demand::{AT_ONCE, Ahead, Tally};
@@ -250,7 +251,7 @@ impl Pool {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
             pool.note_protocol(pool.connector.protocol);
-            let result = pool.connector.establish().await;
+            let result = pool.connector.establish(pool.traffic()).await;
             pool.connecting.set(pool.connecting.get() - 1);
             match result {
                 Ok(established) => {
@@ -285,6 +286,11 @@ impl Pool {
         }
     }
 
+    /// What counts the bytes of connections.
+    fn traffic(&self) -> Traffic {
+        self.stats.traffic(cluster::upstream_cx_rx_bytes_total, cluster::upstream_cx_tx_bytes_total)
+    }
+
     fn adopt(self: &Rc<Self>, established: Established, permit: Permit) {
         self.open.set(self.open.get() + 1);
         let negotiated = matches!(self.connector.protocol, Protocol::Negotiated);
@@ -295,7 +301,8 @@ impl Pool {
                 }
                 let interrupt = Rc::new(Interrupt::default());
                 self.note_interrupt(&interrupt);
-                let connection = http1::Connection::new(stream, self.connector.http1, interrupt);
+                let connection =
+                    http1::Connection::new(stream, self.connector.http1, interrupt, self.traffic());
                 self.adopt_exclusive(Codec::Http1(Rc::new(RefCell::new(connection))), info, permit);
                 if negotiated {
                     // Those in line may have counted on sharing it.

@@ -489,6 +489,27 @@ fn what_ends_a_rest_is_counted_once() {
 }
 
 #[test]
+fn what_one_side_sends_the_other_receives() {
+    let direct = "{match: {prefix: /}, direct_response: {status: 204}}";
+    let http1 = |to: SocketAddr| bootstrap("{match: {prefix: /}, route: {cluster: up}}", "", &[("up", to)]);
+    let http2 = |to: SocketAddr| http2_cluster(&http1(to), "up");
+    for (name, text) in [("HTTP/1.1", &http1 as &dyn Fn(SocketAddr) -> String), ("HTTP/2", &http2)] {
+        let far = Proxy::ready(&bootstrap(direct, "", &[]), &[]);
+        let near = Proxy::ready(&text(far.listener("l")), &[]);
+        ask(&mut TcpStream::connect(near.listener("l")).unwrap());
+        wait(name, || {
+            let bytes = [
+                near.stat("cluster.up.upstream_cx_tx_bytes_total")?,
+                far.stat("http.l.downstream_cx_rx_bytes_total")?,
+                near.stat("cluster.up.upstream_cx_rx_bytes_total")?,
+                far.stat("http.l.downstream_cx_tx_bytes_total")?,
+            ];
+            (bytes[0] > 50 && bytes[0] == bytes[1] && bytes[2] > 50 && bytes[2] == bytes[3]).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_connection_that_is_to_end_still_answers_for_the_drain_timeout() {
     let more = "drain_timeout: 2s, common_http_protocol_options: {idle_timeout: 0.2s},";
     let proxy =

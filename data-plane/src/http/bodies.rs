@@ -255,7 +255,7 @@ impl http_body::Body for ResponseBody {
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => {
                 self.note_failure(Some(&error));
-                // The codec drops what it has not written when it hears of this: it writes before it asks again.
+                // HTTP/2's codec drops what it has not written when it hears of this: it writes before it asks again.
                 self.broken = Some(Box::new(error));
                 context.waker().wake_by_ref();
                 return Poll::Pending;

@@ -25,6 +25,7 @@ use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::net::batch::Batch;
 use crate::rt::{LocalExec, Sleeper};
+use crate::stats::Traffic;
 use crate::stats::sets::http as stats;
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{CloseType, DownstreamInfo};
@@ -55,6 +56,12 @@ impl Connection {
     /// Whether its listener drains, and this connection's turn has come; or the process is said to be unhealthy.
     pub(crate) fn is_drained(&self) -> bool {
         self.accepted.drain.closes(|| self.worker.random())
+    }
+
+    /// What counts the connection's bytes.
+    pub(super) fn traffic(&self) -> Traffic {
+        let counters = (stats::downstream_cx_rx_bytes_total, stats::downstream_cx_tx_bytes_total);
+        self.manager.stats.traffic(counters.0, counters.1)
     }
 
     /// Whether trailers of requests are let through.
@@ -140,7 +147,7 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
             serving.map(Ok::<_, Infallible>)
         })
     };
-    let batch = Batch::new(stream);
+    let batch = Batch::new(stream, connection.traffic());
     let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));
     let mut ender = Ender::new(connection);
     let mut ender = pin!(Sleeper::new(ender.run()));

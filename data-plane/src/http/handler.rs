@@ -61,7 +61,7 @@ pub(crate) fn serve(
         exchange.request_done.set(true);
     }
     let mut head = Head::new(parts, connection.accepted.tls.is_some());
-    // Codecs move the future around before they poll it: it captures no more than it needs.
+    // The future is moved before it is polled: it captures no more than it needs.
     async move {
         let reply = match &mut head {
             Ok((head, extensions)) => {
@@ -337,7 +337,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// A codec moves it several times for each request. What is rarely waited for belongs into a box; what is passed by
+    /// Each connection has room for one, and it is moved there for each request. What is rarely waited for belongs into a box; what is passed by
     /// value to an async function lies in its future twice.
     #[test]
     fn a_request_is_small() {

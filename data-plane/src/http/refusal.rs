@@ -9,6 +9,7 @@ use super::conn::Connection;
 use super::exchange::{Exchange, Guard};
 use super::handler::{self, Asked, Reply};
 use super::local_reply::{self, LocalReply};
+use super::requests;
 use crate::http1::Refusal;
 use crate::http1::downstream::{self, Responder};
 use crate::stats::sets::http as stats;
@@ -61,5 +62,5 @@ pub(super) async fn answer(connection: &Rc<Connection>, codec: Rc<downstream::Co
     responder.begin(response);
     // A client that is gone need not be told.
     let _ = poll_fn(|context| responder.poll(context)).await;
-    codec.close().await;
+    requests::close(connection, &codec).await;
 }

@@ -42,13 +42,13 @@ pub(crate) struct Switching {
 /// Serves a connection to its end. While the client is silent for longer, all that requests need is given back: the place
 /// for one takes several times what the rest of an idle connection does.
 pub(super) async fn serve(connection: &Rc<Connection>, stream: Stream) {
-    let codec = downstream::Connection::new(stream, options(connection), connection.manager.stats.clone());
+    let codec = downstream::Connection::new(stream, options(connection), connection.traffic());
     let mut ender = Ender::new(connection);
     let mut ender = pin!(Sleeper::new(ender.run()));
     loop {
         match Box::pin(run(connection, &codec, ender.as_mut())).await {
             End::Rests => {}
-            End::Closes => return codec.close().await,
+            End::Closes => return close(connection, &codec).await,
             End::Broke => return,
             End::Refused(refusal) => return Box::pin(refusal::answer(connection, codec, refusal)).await,
             End::Switched(Switching { to, task }) => {
@@ -68,8 +68,15 @@ pub(super) async fn serve(connection: &Rc<Connection>, stream: Stream) {
         });
         if !more.await {
             conn::count_end(connection, true);
-            return codec.close().await;
+            return close(connection, &codec).await;
         }
+    }
+}
+
+/// Lets a client go.
+pub(super) async fn close(connection: &Connection, codec: &downstream::Connection) {
+    if !codec.close().await {
+        connection.manager.stats.inc(stats::downstream_cx_delayed_close_timeout);
     }
 }
 

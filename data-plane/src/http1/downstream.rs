@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Version};
 use http_body::Frame;
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::time::Sleep;
 
 use super::decode::{Decoder, Part};
@@ -32,7 +32,7 @@ use super::outgoing::Outgoing;
 use super::request::{self, Reader};
 use crate::http::body::Body;
 use crate::net::Stream;
-use crate::stats::sets::http as stats;
+use crate::stats::Traffic;
 
 /// How a client is spoken to.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ struct Inner {
     /// Taken away when the connection switches to another protocol.
     stream: Option<Stream>,
     options: Options,
-    stats: stats::Scope,
+    traffic: Traffic,
     input: Input,
     heads: Reader,
     /// Runs while a head is incomplete.
@@ -94,11 +94,11 @@ struct Inner {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, options: Options, stats: stats::Scope) -> Rc<Self> {
+    pub(crate) fn new(stream: Stream, options: Options, traffic: Traffic) -> Rc<Self> {
         Rc::new(Self(RefCell::new(Inner {
             stream: Some(stream),
             options,
-            stats,
+            traffic,
             input: Input::default(),
             heads: Reader::default(),
             head_timer: None,
@@ -163,8 +163,8 @@ impl Connection {
     }
 
     /// Closes our end, and waits for the client's for a while: to close with bytes of its unread would reset the
-    /// connection, and it might lose our last response.
-    pub(crate) async fn close(&self) {
+    /// connection, and it might lose our last response. Says whether the client closed in time.
+    pub(crate) async fn close(&self) -> bool {
         let (stream, limit) = {
             let mut inner = self.inner();
             inner.reading = Reading::Broken;
@@ -173,15 +173,14 @@ impl Connection {
             }
             (inner.stream.take(), inner.options.delayed_close)
         };
-        let Some(mut stream) = stream else { return };
-        let shut = std::future::poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await;
-        if shut.is_err() || limit.is_zero() {
-            return;
-        }
+        let Some(mut stream) = stream else { return true };
         // In a box: an idle connection has no need for its space.
-        if tokio::time::timeout(limit, Box::pin(drain(&mut stream))).await.is_err() {
-            self.inner().stats.inc(stats::downstream_cx_delayed_close_timeout);
-        }
+        let parting = Box::pin(async {
+            if stream.shutdown().await.is_ok() && !limit.is_zero() {
+                drain(&mut stream).await;
+            }
+        });
+        tokio::time::timeout(limit, parting).await.is_ok() || limit.is_zero()
     }
 
     fn inner(&self) -> RefMut<'_, Inner> {
@@ -192,7 +191,7 @@ impl Connection {
 /// Reads to the end.
 async fn drain(stream: &mut Stream) {
     let mut scratch = [0; 4096];
-    while tokio::io::AsyncReadExt::read(stream, &mut scratch).await.is_ok_and(|count| count > 0) {}
+    while stream.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
 }
 
 impl Inner {
@@ -322,7 +321,7 @@ impl Inner {
         while !self.interim.is_empty() {
             let count = ready!(Pin::new(&mut *stream).poll_write(context, self.interim))?;
             self.interim = &self.interim[count..];
-            self.stats.add(stats::downstream_cx_tx_bytes_total, count as u64);
+            self.traffic.sent(count as u64);
         }
         Pin::new(stream).poll_flush(context)
     }
@@ -334,7 +333,7 @@ impl Inner {
         };
         let before = output.written();
         let result = output.poll_write(Pin::new(stream), context);
-        self.stats.add(stats::downstream_cx_tx_bytes_total, output.written() - before);
+        self.traffic.sent(output.written() - before);
         result
     }
 
@@ -342,7 +341,7 @@ impl Inner {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
         let read = self.input.poll_fill(stream, context);
         if let Poll::Ready(Ok(count)) = &read {
-            self.stats.add(stats::downstream_cx_rx_bytes_total, *count as u64);
+            self.traffic.received(*count as u64);
         }
         read
     }

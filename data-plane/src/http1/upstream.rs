@@ -23,6 +23,7 @@ use super::outgoing::Outgoing;
 use super::sender::{self, Sender};
 use crate::http::body::Body;
 use crate::net::Stream;
+use crate::stats::Traffic;
 
 /// How a connection is spoken to.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct Connection {
     stream: Option<Stream>,
     options: Options,
     interrupt: Rc<Interrupt>,
+    traffic: Traffic,
     input: Input,
     request: Sender,
     heads: HeadReader,
@@ -80,11 +82,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, options: Options, interrupt: Rc<Interrupt>) -> Self {
+    pub(crate) fn new(stream: Stream, options: Options, interrupt: Rc<Interrupt>, traffic: Traffic) -> Self {
         Self {
             stream: Some(stream),
             options,
             interrupt,
+            traffic,
             input: Input::default(),
             request: Sender::default(),
             heads: HeadReader::default(),
@@ -295,7 +298,12 @@ impl Connection {
 
     /// Reads what has come, and says how much that was.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().map_or(Poll::Ready(Ok(0)), |stream| self.input.poll_fill(stream, context))
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        let read = self.input.poll_fill(stream, context);
+        if let Poll::Ready(Ok(count)) = &read {
+            self.traffic.received(*count as u64);
+        }
+        read
     }
 
     fn is_bare(&self) -> bool {
@@ -328,8 +336,12 @@ impl Connection {
     /// still have answered.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(())) };
+        let traffic = &self.traffic;
         let write = |output: &mut Outgoing, context: &mut Context<'_>| {
-            output.poll_write(Pin::new(&mut *stream), context)
+            let before = output.written();
+            let written = output.poll_write(Pin::new(&mut *stream), context);
+            traffic.sent(output.written() - before);
+            written
         };
         match ready!(self.request.poll(self.options.form, context, write)) {
             Err(Error::Io(_)) => Poll::Ready(Ok(())),

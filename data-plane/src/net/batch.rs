@@ -15,9 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
 use super::held::Held;
-
-/// As much as is gathered.
-const LIMIT: usize = 64 * 1024;
+use crate::stats::Traffic;
 
 /// See the module's documentation. Clones are handles on one stream.
 #[derive(Clone, Debug)]
@@ -25,13 +23,13 @@ pub(crate) struct Batch(Rc<RefCell<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    held: Held<LIMIT>,
+    held: Held,
     broken: Option<io::ErrorKind>,
 }
 
 impl Batch {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self(Rc::new(RefCell::new(Inner { held: Held::new(stream), broken: None })))
+    pub(crate) fn new(stream: Stream, traffic: Traffic) -> Self {
+        Self(Rc::new(RefCell::new(Inner { held: Held::new(stream, traffic), broken: None })))
     }
 
     /// Writes what was gathered. To be called whenever the codec pauses, by the task that drives it.
@@ -58,7 +56,7 @@ impl Batch {
 
 impl Inner {
     /// What the codec reads from and writes to, unless a push failed.
-    fn stream(&mut self) -> io::Result<Pin<&mut Held<LIMIT>>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Held>> {
         match self.broken {
             Some(broken) => Err(broken.into()),
             None => Ok(Pin::new(&mut self.held)),

@@ -1,5 +1,5 @@
-//! A stream that holds back what is written until it is flushed, and then until the worker's other tasks have read: see
-//! [`Turn`]. What is held when the stream is dropped goes out as far as the kernel takes it at once.
+//! A stream that holds back what is written until it is pushed, and counts its bytes. What is held when the stream is
+//! dropped goes out as far as the kernel takes it at once.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -9,7 +9,10 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
-use crate::rt::Turn;
+use crate::stats::Traffic;
+
+/// As much as is held; a larger write goes out as it comes.
+const LIMIT: usize = 64 * 1024;
 
 /// A worker's spare buffer is kept if it is no larger.
 const SPARE: usize = 128 * 1024;
@@ -18,20 +21,20 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// See the module's documentation. At most `LIMIT` bytes are held; a larger write goes out as it comes.
+/// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Held<const LIMIT: usize> {
+pub(crate) struct Held {
     stream: Stream,
     /// Borrowed from the worker while something stands in it.
     bytes: Vec<u8>,
     written: usize,
     unflushed: bool,
-    turn: Turn,
+    traffic: Traffic,
 }
 
-impl<const LIMIT: usize> Held<LIMIT> {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, bytes: Vec::new(), written: 0, unflushed: false, turn: Turn::default() }
+impl Held {
+    pub(crate) fn new(stream: Stream, traffic: Traffic) -> Self {
+        Self { stream, bytes: Vec::new(), written: 0, unflushed: false, traffic }
     }
 
     /// Writes and flushes what is held.
@@ -49,7 +52,10 @@ impl<const LIMIT: usize> Held<LIMIT> {
             let data = &self.bytes[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(context, data))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => {
+                    self.written += count;
+                    self.traffic.sent(count as u64);
+                }
             }
             self.unflushed = true;
         }
@@ -68,7 +74,9 @@ impl<const LIMIT: usize> Held<LIMIT> {
         }
         if count > LIMIT {
             self.unflushed = true;
-            return Pin::new(&mut self.stream).poll_write_vectored(context, data);
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, data))?;
+            self.traffic.sent(written as u64);
+            return Poll::Ready(Ok(written));
         }
         if self.bytes.is_empty() {
             self.bytes = BUFFER.take();
@@ -88,7 +96,7 @@ fn give_back(buffer: Vec<u8>) {
     BUFFER.set(if larger { buffer } else { spare });
 }
 
-impl<const LIMIT: usize> Drop for Held<LIMIT> {
+impl Drop for Held {
     fn drop(&mut self) {
         if !self.bytes.is_empty() {
             let _ = self.poll_push(&mut Context::from_waker(Waker::noop()));
@@ -96,17 +104,20 @@ impl<const LIMIT: usize> Drop for Held<LIMIT> {
     }
 }
 
-impl<const LIMIT: usize> AsyncRead for Held<LIMIT> {
+impl AsyncRead for Held {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.traffic.received((buffer.filled().len() - before) as u64);
+        read
     }
 }
 
-impl<const LIMIT: usize> AsyncWrite for Held<LIMIT> {
+impl AsyncWrite for Held {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -128,9 +139,6 @@ impl<const LIMIT: usize> AsyncWrite for Held<LIMIT> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.bytes.is_empty() {
-            ready!(self.turn.poll(context));
-        }
         self.poll_push(context)
     }
 

@@ -26,6 +26,7 @@ use crate::net::batch::{Batch, BatchExec};
 use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
+use crate::stats::Traffic;
 use crate::stream_info::UpstreamLife;
 use crate::tcp_stats::Sampled;
 use crate::tls::{self, UpstreamTls};
@@ -119,8 +120,8 @@ impl Connector {
         tokio::time::timeout(self.timeout, self.open_unbounded()).await.unwrap_or(Err(PoolError::Timeout))
     }
 
-    /// Connects up to a codec that takes requests.
-    pub(super) async fn establish(&self) -> Result<Established, PoolError> {
+    /// Connects up to a codec that takes requests. The bytes of one that starts here are counted.
+    pub(super) async fn establish(&self, traffic: Traffic) -> Result<Established, PoolError> {
         let Opened { stream, info } = self.open().await?;
         let negotiated = info.tls.as_ref().and_then(|tls| tls.info.alpn.as_deref());
         let http2 = match self.protocol {
@@ -131,7 +132,7 @@ impl Connector {
         };
         let failed = |error: hyper::Error| PoolError::Connect(error.to_string().into());
         if http2 {
-            let batch = Batch::new(stream);
+            let batch = Batch::new(stream, traffic);
             let mut builder = http2::Builder::new(BatchExec::new(batch.clone()));
             builder
                 .timer(hyper_util::rt::TokioTimer::new())

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::histogram::{Buckets, Shard as HistogramShard};
 use super::sample::{Name, Sample, Value};
 use super::schema::{Counter, Gauge, Histogram, Kind, Schema, StatSet, Tag};
+use super::traffic::Traffic;
 
 thread_local! {
     /// The shard that this thread writes. Shard 0 is everybody's who is not a worker; it alone is written with
@@ -95,6 +96,11 @@ impl<S: StatSet> Scope<S> {
         WeakScope { inner: Arc::downgrade(&self.any.0), set: PhantomData }
     }
 
+    /// Two counters as those of a connection's bytes.
+    pub fn traffic(&self, received: Counter<S>, sent: Counter<S>) -> Traffic {
+        Traffic::new(self.any.clone(), received.place, sent.place)
+    }
+
     /// Adds one.
     #[inline]
     pub fn inc(&self, counter: Counter<S>) {
@@ -104,8 +110,7 @@ impl<S: StatSet> Scope<S> {
     /// Adds to a counter.
     #[inline]
     pub fn add(&self, counter: Counter<S>, n: u64) {
-        let (shard, slot) = self.any.shard();
-        bump(&shard.scalars[usize::from(counter.place)], slot, n);
+        self.any.add(counter.place, n);
     }
 
     /// Adds one to the counter whose name is these two parts, if the set has it. It is searched for: for what is rare.
@@ -272,6 +277,13 @@ struct Inner {
 pub(super) struct AnyScope(Arc<Inner>);
 
 impl AnyScope {
+    /// Adds to the counter at a place of the schema.
+    #[inline]
+    pub(super) fn add(&self, place: u16, n: u64) {
+        let (shard, slot) = self.shard();
+        bump(&shard.scalars[usize::from(place)], slot, n);
+    }
+
     pub(super) fn new(schema: &'static Schema, name: Arc<str>, prefix: Option<Box<str>>) -> Self {
         let shards = (0..=WORKERS.load(Relaxed)).map(|_| OnceLock::new()).collect();
         Self(Arc::new(Inner { schema, name, prefix, shards, baseline: OnceLock::new() }))
