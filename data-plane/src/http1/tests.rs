@@ -489,6 +489,9 @@ proptest! {
 
     #[test]
     fn requests_that_hyper_reads_too_are_read_alike(bytes in requests_like()) {
+        // Behind chunks hyper does not take a bare LF for a line's end; Envoy does.
+        let text = String::from_utf8(bytes).unwrap();
+        let bytes = text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes();
         let own = probe::requests::read([&bytes[..]]).whole;
         // Two readers may give up at different places; up to there they agree on what is a request.
         for (own, other) in own.iter().zip(requests_by_hyper(bytes)) {

@@ -75,7 +75,7 @@ impl From<Refusal> for Ends {
 
 impl Client {
     fn advance(&mut self) -> Result<(), Ends> {
-        while !self.input.is_empty() {
+        loop {
             let Some((_, decoder, body)) = &mut self.current else {
                 let Some(head) = self.heads.next(&mut self.input, RULES, &mut HeaderMap::new())? else {
                     return Ok(());
@@ -85,6 +85,7 @@ impl Client {
                 self.finish()?;
                 continue;
             };
+            // To be asked once more after the last part: what is wrong with what was passed is told then.
             match decoder.next(&mut self.input).map_err(|_| Ends)? {
                 Some(Part::Data(data)) => body.extend_from_slice(&data),
                 Some(Part::Trailers(_)) => {}
@@ -93,7 +94,6 @@ impl Client {
             }
             self.finish()?;
         }
-        Ok(())
     }
 
     /// Notes a request that has ended. The last of a connection ends it.
