@@ -135,6 +135,8 @@ async fn run(
                 Err(ended) => return end(connection, ended),
             }
         };
+        // Held here: if the response does not reach the client, nobody waits for its connection any more.
+        let switching = connection.switching.take();
         responder.begin(response);
         let sent = poll_fn(|context| {
             orders.poll(codec, context);
@@ -154,7 +156,7 @@ async fn run(
             }
             Err(ended) => return end(connection, ended),
         }
-        if let Some(switching) = connection.switching.take() {
+        if let Some(switching) = switching {
             return End::Switched(switching);
         }
         if orders.told || !responder.goes_on() {
