@@ -251,7 +251,7 @@ impl Pool {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
             pool.note_protocol(pool.connector.protocol);
-            let result = pool.connector.establish(pool.traffic()).await;
+            let result = pool.connector.establish(traffic(&pool.stats)).await;
             pool.connecting.set(pool.connecting.get() - 1);
             match result {
                 Ok(established) => {
@@ -286,11 +286,6 @@ impl Pool {
         }
     }
 
-    /// What counts the bytes of connections.
-    fn traffic(&self) -> Traffic {
-        self.stats.traffic(cluster::upstream_cx_rx_bytes_total, cluster::upstream_cx_tx_bytes_total)
-    }
-
     fn adopt(self: &Rc<Self>, established: Established, permit: Permit) {
         self.open.set(self.open.get() + 1);
         let negotiated = matches!(self.connector.protocol, Protocol::Negotiated);
@@ -302,7 +297,7 @@ impl Pool {
                 let interrupt = Rc::new(Interrupt::default());
                 self.note_interrupt(&interrupt);
                 let connection =
-                    http1::Connection::new(stream, self.connector.http1, interrupt, self.traffic());
+                    http1::Connection::new(stream, self.connector.http1, interrupt, traffic(&self.stats));
                 self.adopt_exclusive(Codec::Http1(Rc::new(RefCell::new(connection))), info, permit);
                 if negotiated {
                     // Those in line may have counted on sharing it.
@@ -433,6 +428,11 @@ impl Pool {
             self.connect_for_waiting();
         }
     }
+}
+
+/// What counts the bytes of a cluster's connections.
+pub(crate) fn traffic(stats: &cluster::Scope) -> Traffic {
+    stats.traffic(cluster::upstream_cx_rx_bytes_total, cluster::upstream_cx_tx_bytes_total)
 }
 
 /// Runs an HTTP/2 connection, and notes how many streams its peer allows as it learns that.

@@ -21,7 +21,7 @@ pub use schema::{Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag};
 pub use scope::{Held, Scope, WeakScope, attach_worker, set_workers, shard, shards};
 pub(crate) use tags::push_label;
 pub use tags::{Keep, Rules, TagRule, TextMatch};
-pub use traffic::Traffic;
+pub use traffic::{Meter, Traffic};
 
 pub use prometheus::render as prometheus;
 pub use text::{Query, render_json as json, render_text as text};

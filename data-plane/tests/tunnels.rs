@@ -142,6 +142,12 @@ fn connect_ends_here() {
     assert_eq!(log(&proxy, 1), format!("200 4 {sent} DC downstream_remote_disconnect\n"));
     wait("the end", || (proxy.stat("cluster.tcp.upstream_cx_active")? == 0).then_some(()));
     wait("the end", || (proxy.stat("http.l.downstream_cx_active")? == 0).then_some(()));
+    let bytes = |name: &str| usize::try_from(proxy.stat(name).unwrap()).unwrap();
+    let asked = "CONNECT far.test:443 HTTP/1.1\r\nhost: far.test:443\r\n\r\nping".len();
+    assert_eq!(bytes("http.l.downstream_cx_rx_bytes_total"), asked);
+    assert_eq!(bytes("http.l.downstream_cx_tx_bytes_total"), answer.len() + sent);
+    assert_eq!(bytes("cluster.tcp.upstream_cx_tx_bytes_total"), 4);
+    assert_eq!(bytes("cluster.tcp.upstream_cx_rx_bytes_total"), sent);
     // Other methods go elsewhere.
     assert_eq!(call(to, "GET", "/", &[]).unwrap().status, 204);
 }

@@ -13,6 +13,7 @@ use crate::http1::downstream::{self, Ended, Options, Responder};
 use crate::http1::{Error, Form, Limits, Refusal, Rules};
 use crate::net::Stream;
 use crate::rt::Sleeper;
+use crate::stats::Meter;
 use crate::stats::sets::http as stats;
 use crate::stream_info::CloseType;
 
@@ -35,7 +36,7 @@ enum End {
 
 /// Who takes a connection over that switches to another protocol.
 pub(crate) struct Switching {
-    pub(crate) to: tokio::sync::oneshot::Sender<Stream>,
+    pub(crate) to: tokio::sync::oneshot::Sender<(Stream, Meter)>,
     pub(crate) task: tokio::task::JoinHandle<()>,
 }
 

@@ -19,6 +19,7 @@ use super::timers;
 use crate::net::Stream;
 use crate::pool::ending::By;
 use crate::pool::lease::Lease;
+use crate::stats::Meter;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 use crate::tcp::relay::{self, ClientEnd, End, Progress};
@@ -50,13 +51,13 @@ impl Downstream {
         }
     }
 
-    /// Its bytes, once the response's head is sent. `None` if it never was.
-    async fn stream(self, handed: oneshot::Receiver<Stream>) -> Option<Stream> {
+    /// Its bytes, and what counts them, once the response's head is sent. `None` if it never was.
+    async fn stream(self, handed: oneshot::Receiver<(Stream, Meter)>) -> Option<(Stream, Option<Meter>)> {
         match self {
-            Self::Connection => handed.await.ok(),
+            Self::Connection => handed.await.ok().map(|(stream, meter)| (stream, Some(meter))),
             Self::Stream(upgrade) => {
                 let stream = upgrade.await.ok()?;
-                Some(Stream::Tunnel(Box::new(TokioIo::new(stream))))
+                Some((Stream::Tunnel(Box::new(TokioIo::new(stream))), None))
             }
         }
     }
@@ -66,8 +67,8 @@ impl Downstream {
 pub(crate) enum Upstream {
     /// An HTTP upstream that has switched.
     Switched(OnUpgrade),
-    /// A connection of its own, and what is held for as long as it lasts.
-    Connected(Stream, Box<dyn Any>),
+    /// A connection of its own, what counts its bytes, and what is held for as long as it lasts.
+    Connected(Stream, Meter, Box<dyn Any>),
 }
 
 impl Tunnel {
@@ -82,7 +83,7 @@ impl Tunnel {
 
     async fn run(
         self,
-        handed: oneshot::Receiver<Stream>,
+        handed: oneshot::Receiver<(Stream, Meter)>,
         exchange: Rc<Exchange>,
         mut guard: Guard,
         lease: Option<Lease>,
@@ -90,11 +91,11 @@ impl Tunnel {
         let stats = &exchange.connection.manager.stats;
         stats.inc(stats::downstream_cx_upgrades_total);
         let _active = stats.hold(stats::downstream_cx_upgrades_active);
-        let Some(mut downstream) = self.downstream.stream(handed).await else { return };
-        let (mut upstream, _held) = match self.upstream {
-            Upstream::Connected(stream, held) => (stream, Some(held)),
+        let Some((mut downstream, mut client)) = self.downstream.stream(handed).await else { return };
+        let (mut upstream, mut far, _held) = match self.upstream {
+            Upstream::Connected(stream, meter, held) => (stream, Some(meter), Some(held)),
             Upstream::Switched(upgrade) => match upgrade.await {
-                Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None),
+                Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None, None),
                 Err(_) => return,
             },
         };
@@ -104,13 +105,16 @@ impl Tunnel {
             let relay =
                 relay::relay_until(&mut downstream, &mut upstream, Vec::new(), &progress, Some(client_end));
             let mut relay = pin!(relay);
-            let (mut received, mut sent) = (0, 0);
             let work = pin!(poll_fn(|context| {
                 let end = relay.as_mut().poll(context);
-                let before = (received, sent);
-                (received, sent) = (progress.received.get(), progress.sent.get());
-                stats.add(stats::downstream_cx_rx_bytes_total, received - before.0);
-                stats.add(stats::downstream_cx_tx_bytes_total, sent - before.1);
+                let (received, sent) = (progress.received.get(), progress.sent.get());
+                // An HTTP/2 connection counts for all of its streams.
+                if let Some(meter) = &mut client {
+                    meter.update(received, sent);
+                }
+                if let Some(meter) = &mut far {
+                    meter.update(sent, received);
+                }
                 exchange.moved.set(progress.moved.get().max(exchange.moved.get()));
                 end
             }));

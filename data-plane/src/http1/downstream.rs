@@ -32,7 +32,7 @@ use super::outgoing::Outgoing;
 use super::request::{self, Reader};
 use crate::http::body::Body;
 use crate::net::Stream;
-use crate::stats::Traffic;
+use crate::stats::{Meter, Traffic};
 
 /// How a client is spoken to.
 #[derive(Clone, Copy, Debug)]
@@ -155,11 +155,12 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// The bytes of a connection that speaks another protocol now.
-    pub(crate) fn take_stream(&self) -> Option<Stream> {
+    /// The bytes of a connection that speaks another protocol now, and what counts them.
+    pub(crate) fn take_stream(&self) -> Option<(Stream, Meter)> {
         let mut inner = self.inner();
         let rest = inner.input.take();
-        inner.stream.take().map(|stream| stream.rewound(rest))
+        let meter = Meter::new(inner.traffic.clone(), rest.len() as u64);
+        inner.stream.take().map(|stream| (stream.rewound(rest), meter))
     }
 
     /// Closes our end, and waits for the client's for a while: to close with bytes of its unread would reset the

@@ -213,6 +213,11 @@ impl Connection {
         self.says_last
     }
 
+    /// How much was read and is not used.
+    pub(crate) fn unread(&self) -> usize {
+        self.input.len()
+    }
+
     /// The bytes of a connection that speaks another protocol now.
     pub(crate) fn take_stream(&mut self) -> Option<Stream> {
         let rest = self.input.take();

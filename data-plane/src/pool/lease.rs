@@ -21,6 +21,7 @@ use super::{ConnectionGuard, Facts, Pool};
 use crate::http::body::{Body, BodyError};
 use crate::http1;
 use crate::net::Stream;
+use crate::stats::Meter;
 use crate::stats::sets::{cluster as stats, cluster_tcp_stats};
 use crate::stream_info::UpstreamLife;
 use crate::tcp_stats::Sampled;
@@ -285,6 +286,15 @@ impl Lease {
             Kind::Exclusive(H1 { codec: Codec::Raw(raw), .. }) => raw.take(),
             Kind::Shared(_) => None,
         }
+    }
+
+    /// What counts the connection's bytes once it is no codec's.
+    pub(crate) fn meter(&self) -> Meter {
+        let read = match self.kind() {
+            Kind::Exclusive(H1 { codec: Codec::Http1(connection), .. }) => connection.borrow().unread(),
+            Kind::Exclusive(_) | Kind::Shared(_) => 0,
+        };
+        Meter::new(super::traffic(&self.pool.stats), read as u64)
     }
 
     /// The connection as bytes, which serve nothing after this; `None`: it has ended since it was handed over.

@@ -32,8 +32,10 @@ use crate::http::head::{Head, Keep};
 use crate::http::local_reply::LocalReply;
 use crate::http::tunnel::{Downstream, Tunnel, Upstream};
 use crate::net::{Stream, proxy_protocol};
+use crate::pool;
 use crate::pool::lease::Hold;
 use crate::pool::limits::{Permit, Resource};
+use crate::stats::Meter;
 use crate::stats::sets::cluster as stats;
 use crate::stream_info::details;
 
@@ -108,7 +110,8 @@ impl Terminated<'_> {
             let Some(downstream) = Downstream::of(exchange, &mut extensions) else {
                 return Err(Box::new(Failure::Downstream.reply(1)));
             };
-            let upstream = Upstream::Connected(opened.stream, Box::new(opened.place));
+            let meter = Meter::new(pool::traffic(opened.cluster.stats()), 0);
+            let upstream = Upstream::Connected(opened.stream, meter, Box::new(opened.place));
             let tunnel = Some(Box::new(Tunnel { downstream, upstream }));
             Reply { tunnel, ..Reply::local(Response::new(Body::Empty)) }
         } else {

@@ -57,9 +57,10 @@ pub(super) fn switch(
     response: &mut Response<Body>,
     lease: &mut Lease,
 ) -> Option<Box<Tunnel>> {
+    let meter = lease.meter();
     let upstream = match lease.take_stream() {
         // The lease stands for what is held.
-        Some(stream) => Upstream::Connected(stream, Box::new(())),
+        Some(stream) => Upstream::Connected(stream, meter, Box::new(())),
         None => Upstream::Switched(hyper::upgrade::on(&mut *response)),
     };
     let downstream = Downstream::of(exchange, extensions)?;

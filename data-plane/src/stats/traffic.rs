@@ -34,3 +34,26 @@ impl Traffic {
         self.any.add(self.sent, count);
     }
 }
+
+/// Counts the bytes of one connection whose sums are known from time to time.
+#[derive(Debug)]
+pub struct Meter {
+    traffic: Traffic,
+    received: u64,
+    sent: u64,
+}
+
+impl Meter {
+    /// So many bytes that come first were counted before.
+    pub fn new(traffic: Traffic, received: u64) -> Self {
+        Self { traffic, received, sent: 0 }
+    }
+
+    /// So many have come and left since the connection is metered.
+    pub fn update(&mut self, received: u64, sent: u64) {
+        self.traffic.received(received.saturating_sub(self.received));
+        self.traffic.sent(sent.saturating_sub(self.sent));
+        self.received = self.received.max(received);
+        self.sent = self.sent.max(sent);
+    }
+}

@@ -21,9 +21,9 @@ use crate::http::request_id;
 use crate::listener::connection::Accepted;
 use crate::net::{Stream, socket};
 use crate::observe::TcpObserver;
-use crate::pool::ending::By;
-use crate::stats::Traffic;
-use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
+use crate::pool::{self, ending::By};
+use crate::stats::Meter;
+use crate::stats::sets::tcp as stats;
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{CloseType, ResponseFlag, StreamInfo};
 use crate::worker::Shared;
@@ -47,7 +47,7 @@ struct Ends<'a> {
     /// What the client sent before there was an upstream.
     early: Vec<u8>,
     /// What counts the upstream's bytes.
-    traffic: Traffic,
+    meter: Meter,
 }
 
 /// See the module's documentation.
@@ -153,9 +153,8 @@ impl TcpProxy {
             }
         }
         self.observer.on_open(&mut info.borrow_mut());
-        let counters = (cluster_stats::upstream_cx_rx_bytes_total, cluster_stats::upstream_cx_tx_bytes_total);
-        let traffic = cluster.stats().traffic(counters.0, counters.1);
-        let ends = Ends { downstream: &mut downstream, upstream: &mut upstream, early, traffic };
+        let meter = Meter::new(pool::traffic(cluster.stats()), 0);
+        let ends = Ends { downstream: &mut downstream, upstream: &mut upstream, early, meter };
         let ended = self.relay(worker, accepted, judged, info, ends).await;
         opened.info.ending.ended_by(match &ended {
             Some((End::Upstream(_), _) | (End::Finished, false)) => By::Peer,
@@ -231,7 +230,7 @@ impl TcpProxy {
         info: &RefCell<StreamInfo>,
         ends: Ends<'_>,
     ) -> Option<(End, bool)> {
-        let Ends { downstream, upstream, early, traffic } = ends;
+        let Ends { downstream, upstream, early, mut meter } = ends;
         let progress = Progress::new(early.len() as u64);
         let mut ended = None;
         let end = self.end(worker, info);
@@ -260,7 +259,7 @@ impl TcpProxy {
                     if let (Some(at), Some(interval)) = (log_at, log_interval)
                         && at <= now
                     {
-                        self.report(judged, info, &progress, &traffic);
+                        self.report(judged, info, &progress, &mut meter);
                         self.observer.on_log_interval(&info.borrow());
                         log_at = Some(now + interval);
                     }
@@ -281,24 +280,29 @@ impl TcpProxy {
                     }
                     if report <= now {
                         report = now + REPORT_INTERVAL;
-                        self.report(judged, info, &progress, &traffic);
+                        self.report(judged, info, &progress, &mut meter);
                         self.observer.on_interval(&mut info.borrow_mut());
                     }
                 }
             }
         }
-        self.report(judged, info, &progress, &traffic);
+        self.report(judged, info, &progress, &mut meter);
         ended
     }
 
     /// Brings the record's and the statistics' byte counts up to date.
-    fn report(&self, judged: &Judged, outer: &RefCell<StreamInfo>, progress: &Progress, upstream: &Traffic) {
+    fn report(
+        &self,
+        judged: &Judged,
+        outer: &RefCell<StreamInfo>,
+        progress: &Progress,
+        upstream: &mut Meter,
+    ) {
         let mut info = outer.borrow_mut();
         let (received, sent) = (progress.received.get(), progress.sent.get());
         self.stats.add(stats::downstream_cx_rx_bytes_total, received - info.bytes.received);
         self.stats.add(stats::downstream_cx_tx_bytes_total, sent - info.bytes.sent);
-        upstream.sent(received - info.bytes.upstream_sent);
-        upstream.received(sent - info.bytes.upstream_received);
+        upstream.update(sent, received);
         info.bytes.received = received;
         info.bytes.sent = sent;
         info.bytes.upstream_sent = received;
