@@ -479,15 +479,16 @@ fn a_switched_connection_keeps_what_came_with_the_switch() {
 #[test]
 fn a_client_that_leaves_ends_the_upstream_connection() {
     let (send, ended) = mpsc::channel();
+    let (tell, asked) = mpsc::channel();
     let upstream = Upstream::start(move |stream, _| {
-        head(stream);
+        let _ = tell.send(head(stream));
         // The end, not a time-out.
         let _ = send.send(stream.read(&mut [0; 1]).ok());
     });
     let proxy = before(&upstream, "", "");
     let mut stream = TcpStream::connect(proxy.listener("l")).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    wait("the request", || (upstream.count() == 1).then_some(()));
+    assert!(asked.recv_timeout(PATIENCE).unwrap().starts_with("get / "));
     drop(stream);
     assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), Some(0));
 }

@@ -142,7 +142,9 @@ impl Connection {
 
     /// Gives back what the next request does not need.
     pub(crate) fn rest(&self) {
-        self.inner().spare = HeaderMap::new();
+        let mut inner = self.inner();
+        inner.spare = HeaderMap::new();
+        inner.reader = None;
     }
 
     /// Ready once more bytes have come, or the connection has ended.
