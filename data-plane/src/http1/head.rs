@@ -17,8 +17,8 @@ use super::noted::Noted;
 /// How a head begins.
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// Headers that a codec parses without allocating, hyper's like ours: as many as Envoy takes by default.
-pub(crate) const USUAL_HEADERS: usize = 100;
+/// Headers that are parsed without allocating: as many as Envoy takes by default.
+const USUAL_HEADERS: usize = 100;
 
 /// How large a head may be, and the trailers.
 #[derive(Clone, Copy, Debug)]
