@@ -1,9 +1,13 @@
 //! The xDS relay: a proxy's stream on the Unix socket becomes one stream to the control plane, untouched but for the
-//! name table, which the agent subscribes to for its own DNS. While the control plane is away, the proxy's stream is
+//! name table, which the agent subscribes to for its own DNS, and for wasm plugins, whose modules the agent fetches. While the control plane is away, the proxy's stream is
 //! held open; when it breaks, the proxy's stream is closed, and the proxy subscribes anew and says what it has.
 
+mod batch;
+mod extensions;
+mod ledger;
 mod modules;
 mod names;
+mod plugin;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,8 +18,7 @@ use std::time::Duration;
 use base::backoff::Backoff;
 use base::task::Supervised;
 use bytes::Bytes;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use http::uri::PathAndQuery;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -29,6 +32,8 @@ use crate::dns::NameTables;
 use crate::frames::{RawCodec, text_field};
 use crate::stats::AgentStats;
 use crate::upstream::Upstream;
+use extensions::Extensions;
+use ledger::Ledger;
 pub use modules::Modules;
 use names::Wire;
 
@@ -140,15 +145,16 @@ async fn run(relay: &Relay, wire: Wire, mut requests: Streaming<Bytes>, to_proxy
     if let Err(error) = relay.upstream.authenticate(call.metadata_mut()).await {
         return lost(relay, &anyhow::Error::from(error));
     }
+    let ledger = Ledger::default();
     // The channel is empty: these cannot block.
-    let _ = send.send(first).await;
+    let _ = send.send(ledger.request(wire, first)).await;
     if relay.names.is_some() {
         let _ = send.send(wire.subscribe_to_names()).await;
     }
     relay.stats.xds_streams.inc();
     tokio::select! {
-        status = pump_requests(&mut requests, send.clone()) => status,
-        status = pump_responses(relay, wire, channel, call, (send, to_proxy)) => status,
+        status = pump_requests(&mut requests, (wire, &ledger), send.clone()) => status,
+        status = pump_responses(relay, (wire, &ledger), channel, call, (send, to_proxy)) => status,
     }
 }
 
@@ -178,11 +184,15 @@ fn lost(relay: &Relay, error: &anyhow::Error) -> Status {
     Status::unavailable(format!("{error:#}"))
 }
 
-async fn pump_requests(requests: &mut Streaming<Bytes>, send: mpsc::Sender<Bytes>) -> Status {
+async fn pump_requests(
+    requests: &mut Streaming<Bytes>,
+    (wire, ledger): (Wire, &Ledger),
+    send: mpsc::Sender<Bytes>,
+) -> Status {
     loop {
         match requests.message().await {
             Ok(Some(request)) => {
-                if send.send(request).await.is_err() {
+                if send.send(ledger.request(wire, request)).await.is_err() {
                     // The other pump knows why the stream to the control plane ended.
                     std::future::pending::<()>().await;
                 }
@@ -195,7 +205,7 @@ async fn pump_requests(requests: &mut Streaming<Bytes>, send: mpsc::Sender<Bytes
 
 async fn pump_responses(
     relay: &Relay,
-    wire: Wire,
+    (wire, ledger): (Wire, &Ledger),
     channel: Channel,
     call: Request<ReceiverStream<Bytes>>,
     (to_control_plane, to_proxy): (mpsc::Sender<Bytes>, &ToProxy),
@@ -209,8 +219,7 @@ async fn pump_responses(
         Ok(response) => response.into_inner(),
         Err(status) => return refused(relay, status),
     };
-    // Modules that are being fetched hold nothing else up.
-    let mut fetching = FuturesUnordered::new();
+    let mut extensions = Extensions::new(wire, &relay.modules, ledger);
     loop {
         let response = tokio::select! {
             response = responses.message() => match response {
@@ -218,24 +227,28 @@ async fn pump_responses(
                 Ok(None) => return Status::unavailable("the control plane closed the stream"),
                 Err(status) => return refused(relay, status),
             },
-            Some((refusal, result)) = fetching.next() => {
-                let sent = match result {
-                    Ok(response) => to_proxy.send(Ok(response)).await.is_ok(),
-                    Err(error) => {
-                        tracing::error!(%error, "a wasm plugin cannot be given to the proxy");
-                        to_control_plane.send(wire.refusal(refusal, &error)).await.is_ok()
-                    }
-                };
-                if !sent {
-                    return Status::cancelled("the proxy or the control plane is gone");
+            // Modules that are being fetched hold nothing else up.
+            news = extensions.next() => {
+                if let Some(answer) = news.for_control_plane
+                    && to_control_plane.send(answer).await.is_err()
+                {
+                    return Status::unavailable("the control plane closed the stream");
+                }
+                if let Some(response) = news.for_proxy
+                    && to_proxy.send(Ok(response)).await.is_err()
+                {
+                    return Status::cancelled("the proxy is gone");
                 }
                 continue;
             }
         };
         let type_url = text_field(&response, names::RESPONSE_TYPE_URL);
         if type_url == Some(xds_api::type_url::EXTENSION_CONFIG) {
-            let nonce = wire.nonce(&response);
-            fetching.push(async move { (nonce, relay.modules.localize(wire, response).await) });
+            if let Some(response) = extensions.take(response).await
+                && to_proxy.send(Ok(response)).await.is_err()
+            {
+                return Status::cancelled("the proxy is gone");
+            }
         } else if let Some(tables) = &relay.names
             && type_url == Some(xds_api::type_url::NAME_TABLE)
         {

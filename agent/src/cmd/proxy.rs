@@ -48,7 +48,7 @@ pub(super) async fn run(args: ProxyArgs, log: &base::log::Handle) -> anyhow::Res
     let xds_socket = config.xds_socket();
     let listener = unix::listen(&xds_socket)?;
     let upstream = discovery(&config)?;
-    let modules = Modules { dir: Path::new(&config.proxy.config_path).join("wasm") };
+    let modules = Modules::new(Path::new(&config.proxy.config_path).join("wasm"));
     let relay = Relay { upstream, names: names.clone(), modules, stats: Arc::clone(&stats) };
     tasks.push(Supervised::spawn(async move {
         if let Err(error) = relay::serve(listener, relay).await {

@@ -11,16 +11,12 @@ use xds_api::istio::nds::NameTable;
 use xds_api::{any, type_url};
 
 use crate::dns::NameTables;
-use crate::frames::text_field;
 
 /// The field of a response's type URL, the same in both forms.
 pub(super) const RESPONSE_TYPE_URL: u32 = 4;
 
-/// The field of a response's nonce, the same in both forms.
-const NONCE: u32 = 5;
-
 /// gRPC's code for a wrong argument.
-const INVALID_ARGUMENT: i32 = 3;
+pub(super) const INVALID_ARGUMENT: i32 = 3;
 
 /// A wire form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +58,6 @@ impl Wire {
             }
             Err(error) => self.request(version, nonce, Some(error.to_string())),
         }
-    }
-
-    /// The nonce of a response.
-    pub(super) fn nonce(self, response: &[u8]) -> String {
-        text_field(response, NONCE).unwrap_or_default().to_owned()
     }
 
     /// Says that the extension configurations of a response cannot be taken.
