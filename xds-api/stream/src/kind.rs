@@ -25,6 +25,12 @@ pub fn is_full_state(type_url: &str) -> bool {
     is_wildcard(type_url)
 }
 
+/// Whether a client that holds a resource is told that it is gone. Filter configurations are given up by those who named
+/// them, once their connections are over: requests that still come by would be refused without one.
+pub fn is_withdrawn(type_url: &str) -> bool {
+    type_url != type_url::EXTENSION_CONFIG
+}
+
 /// The type that a client keeps warming until it is sent again, after this one changed.
 pub fn warms(type_url: &str) -> Option<&'static str> {
     match type_url {

@@ -218,7 +218,7 @@ impl Session {
         let protocol = self.protocol;
         let complete = protocol == Protocol::Sotw && kind::is_full_state(type_url);
         let watch = self.watches.get_mut(type_url)?;
-        let difference = watch.advance(demand, resources);
+        let difference = watch.advance(demand, resources, kind::is_withdrawn(type_url));
         let removal_counts = protocol == Protocol::Delta || complete;
         let nothing = difference.changed.is_empty() && (difference.removed.is_empty() || !removal_counts);
         if nothing && !difference.awaited {

@@ -211,8 +211,9 @@ impl Watch {
         demand.or_else(|| self.owes_reply.then(|| Demand::Names(BTreeSet::new())))
     }
 
-    /// Compares with what the client holds, and from now on assumes that it holds this.
-    pub(crate) fn advance(&mut self, demand: &Demand, resources: &[Resource]) -> Difference {
+    /// Compares with what the client holds, and from now on assumes that it holds this. Of what it held and is gone, it hears
+    /// only where that is `withdrawn`.
+    pub(crate) fn advance(&mut self, demand: &Demand, resources: &[Resource], withdrawn: bool) -> Difference {
         let mut difference = Difference { awaited: self.owes_reply, ..Difference::default() };
         let mut present: hashbrown::HashSet<&str> = hashbrown::HashSet::with_capacity(resources.len());
         for resource in resources {
@@ -247,7 +248,7 @@ impl Watch {
             } else {
                 self.held.remove(name.as_str());
             }
-            if owed || !(told || unheard) {
+            if owed || (withdrawn && !told && !unheard) {
                 difference.removed.push(name);
             }
         }

@@ -3,7 +3,7 @@
 use super::*;
 use bytes::Bytes;
 use xds_api::google::rpc;
-use xds_api::type_url::{CLUSTER, ENDPOINT, LISTENER, ROUTE};
+use xds_api::type_url::{CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE};
 
 /// A server that has, of every type, these resources (name, version), and counts its responses.
 struct Server {
@@ -330,4 +330,19 @@ fn sotw_listeners_by_name_are_complete() {
 fn a_request_without_a_type_is_an_error() {
     let mut session = Session::new(Protocol::Delta);
     assert_eq!(session.on_delta(&DeltaDiscoveryRequest::default()), Err(Error::NoType));
+}
+
+#[test]
+fn a_filter_configuration_that_is_gone_stays_with_those_who_have_it() {
+    let mut server = Server::new(Protocol::Delta);
+    server.has(EXTENSION_CONFIG, &[("a", "1")]);
+    assert_eq!(server.delta(delta(EXTENSION_CONFIG, &["a"], &[])).1, ["ECDS n1 +a@1"]);
+    server.has(EXTENSION_CONFIG, &[]);
+    assert_eq!(server.push(EXTENSION_CONFIG, None), None);
+    // It comes again, and goes again; whoever asks hears that it is gone.
+    server.has(EXTENSION_CONFIG, &[("a", "1")]);
+    assert_eq!(server.push(EXTENSION_CONFIG, None).unwrap(), "ECDS n3 +a@1");
+    server.has(EXTENSION_CONFIG, &[]);
+    assert_eq!(server.push(EXTENSION_CONFIG, None), None);
+    assert_eq!(server.delta(delta(EXTENSION_CONFIG, &["a"], &[])).1, ["ECDS n5 -a"]);
 }
