@@ -13,8 +13,8 @@ use saild_model::mesh::Attachment;
 use saild_model::{Mesh, ProxyView};
 use xds_api::any::pack;
 use xds_api::envoy::config::core::v3 as core;
-use xds_api::envoy::config::rbac::v3 as rbac;
-use xds_api::envoy::extensions::filters::http::rbac::v3 as http_rbac;
+use xds_api::envoy::extensions::filters::http::fault::v3 as fault;
+use xds_api::envoy::extensions::filters::http::rbac::v3::Rbac;
 use xds_api::envoy::extensions::filters::http::wasm::v3::Wasm;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use xds_api::envoy::extensions::wasm::v3 as wasm;
@@ -109,7 +109,7 @@ fn meant<'a>(mesh: &'a Mesh, proxy: &ProxyView) -> Vec<&'a Arc<Object<WasmPlugin
 
 /// Whether no request may pass where the plugin cannot run.
 fn closes(spec: &WasmPlugin) -> bool {
-    spec.fail_strategy == FailStrategy::FailClose && spec.r#type != PluginType::Network
+    spec.fail_strategy != FailStrategy::FailOpen && spec.r#type != PluginType::Network
 }
 
 fn resource_name(object: &Object<WasmPlugin>) -> String {
@@ -145,7 +145,7 @@ pub(crate) fn problems(mesh: &Mesh, proxy: &ProxyView) -> Vec<Warning> {
         let why = why_not(spec).or_else(|| (!can).then(|| "the proxy does not run WebAssembly".to_owned()));
         if let Some(why) = why {
             let effect = if closes(spec) {
-                "requests are refused, as failStrategy FAIL_CLOSE says"
+                "requests are refused, since failStrategy is not FAIL_OPEN"
             } else {
                 "it has no effect"
             };
@@ -172,7 +172,8 @@ pub(crate) fn filter(inputs: &PluginInputs) -> hcm::HttpFilter {
     }
     let source = core::ExtensionConfigSource {
         config_source: pb::ads(),
-        type_urls: vec![Wasm::type_url()],
+        // The others stand in the plugin's place while its module is not to be had.
+        type_urls: vec![Wasm::type_url(), Rbac::type_url(), fault::HttpFault::type_url()],
         ..Default::default()
     };
     hcm::HttpFilter {
@@ -182,10 +183,14 @@ pub(crate) fn filter(inputs: &PluginInputs) -> hcm::HttpFilter {
     }
 }
 
-/// A policy that lets nobody pass: none of no rules allows.
-fn nobody() -> http_rbac::Rbac {
-    let rules = rbac::Rbac { action: rbac::rbac::Action::Allow as i32, ..Default::default() };
-    http_rbac::Rbac { rules: Some(rules), ..Default::default() }
+/// Answers every request as Envoy does where a plugin is broken.
+fn nobody() -> fault::HttpFault {
+    let abort = fault::FaultAbort {
+        percentage: Some(pb::millionths(1_000_000)),
+        error_type: Some(fault::fault_abort::ErrorType::HttpStatus(503)),
+        response_body: "wasm plugin unavailable".to_owned(),
+    };
+    fault::HttpFault { abort: Some(abort), ..Default::default() }
 }
 
 /// The extension configurations of those names.
