@@ -185,6 +185,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: config}
 data: {greeting: hello}
+binaryData: {module: AGzbbv8=}
 ---
 ";
 
@@ -220,6 +221,7 @@ fn pods_find_and_reach_services() {
     // A pod sees its own files and none of the others'.
     let exec = |script: &str| mesh.ok(&["exec", "client", "--", "sh", "-c", script]);
     assert_eq!(exec("cat /etc/app/config/greeting; id -u; hostname"), "hello1000\nclient\n");
+    assert_eq!(exec("od -An -tx1 /etc/app/config/module"), " 00 6c db 6e ff\n");
     assert_eq!(
         exec("cut -d. -f2 /var/run/secrets/tokens/token | wc -l; touch /scratch/x && ls /scratch"),
         "1\nx\n"

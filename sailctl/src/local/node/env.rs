@@ -65,6 +65,19 @@ pub(crate) fn config_map(
     Ok(object.with_context(|| format!("configmap {name:?} not found"))?.data.unwrap_or_default())
 }
 
+/// A config map's entries, and the binary ones that only files can show.
+pub(crate) fn config_map_files(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    let object: Option<ConfigMap> = store.typed(&Key::core("ConfigMap", namespace, name));
+    let object = object.with_context(|| format!("configmap {name:?} not found"))?;
+    let text = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+    let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+    Ok(text.chain(binary).collect())
+}
+
 /// A secret's entries, decoded.
 pub(crate) fn secret(
     store: &Store,

@@ -204,9 +204,7 @@ fn config_map(
     items: Option<&[KeyToPath]>,
     optional: Option<bool>,
 ) -> anyhow::Result<Files> {
-    let data = env::config_map(store, namespace, name)
-        .map(|data| data.into_iter().map(|(key, value)| (key, value.into_bytes())).collect());
-    pick(data, items, optional)
+    pick(env::config_map_files(store, namespace, name), items, optional)
 }
 
 fn secret(
