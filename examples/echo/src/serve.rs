@@ -7,6 +7,7 @@ mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// Answer every HTTP request with 503, health checks aside.
     #[arg(long)]
     fail: bool,
+    /// A folder whose files are at `/files/NAME`.
+    #[arg(long)]
+    files: Option<PathBuf>,
     /// The pod's name, for answers.
     #[arg(long, default_value = "", env = "HOSTNAME")]
     pod: String,
@@ -44,6 +48,7 @@ struct Server {
     version: String,
     pod: String,
     fail: bool,
+    files: Option<PathBuf>,
     /// Requests seen, health checks aside.
     requests: AtomicU64,
 }
@@ -74,6 +79,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         version: options.version,
         pod: options.pod,
         fail: options.fail,
+        files: options.files,
         requests: AtomicU64::new(0),
     });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,8 +1,9 @@
 //! HTTP. `/status/CODE` answers that status, `/delay/MILLISECONDS` answers late, `/flaky/N` succeeds every N-th time,
-//! `/count` tells how many requests came, `/ws` is a WebSocket, `/health` is for probes; every other path tells what
-//! reached it.
+//! `/count` tells how many requests came, `/files/NAME` gives a file, `/ws` is a WebSocket, `/health` is for probes; every
+//! other path tells what reached it.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,6 +47,9 @@ async fn answer(
         return Ok(text(StatusCode::OK, &server.requests.load(Ordering::Relaxed).to_string()));
     }
     let seen = server.requests.fetch_add(1, Ordering::Relaxed) + 1;
+    if let (Some(folder), Some(name)) = (&server.files, path.strip_prefix("/files/")) {
+        return Ok(file(folder, name).await);
+    }
     if websocket::is_upgrade(&request) {
         return Ok(websocket::accept(request, &server.version));
     }
@@ -81,6 +85,17 @@ async fn tell(server: &Server, request: Request<Incoming>, status: StatusCode) -
     let mut response = text(status, &(told.to_string() + "\n"));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A file of the folder itself: a name that leads elsewhere is not found.
+async fn file(folder: &Path, name: &str) -> Response<Full<Bytes>> {
+    if name.contains('/') || name == ".." {
+        return text(StatusCode::NOT_FOUND, "");
+    }
+    match tokio::fs::read(folder.join(name)).await {
+        Ok(content) => Response::new(Full::new(Bytes::from(content))),
+        Err(_) => text(StatusCode::NOT_FOUND, ""),
+    }
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
