@@ -42,9 +42,19 @@ fn tables() -> Arc<NameTables> {
 
 async fn start(upstream: Vec<SocketAddr>) -> (Server, Arc<AgentStats>) {
     let stats = Arc::new(AgentStats::default());
-    let forwarder = Forwarder::new(upstream, false);
-    let server = Server::start("127.0.0.1:0", tables(), forwarder, Arc::clone(&stats)).await.unwrap();
-    (server, stats)
+    // The port that the kernel gives for UDP may be somebody's for TCP.
+    loop {
+        let forwarder = Forwarder::new(upstream.clone(), false);
+        match Server::start("127.0.0.1:0", tables(), forwarder, Arc::clone(&stats)).await {
+            Err(error) if is_taken(&error) => {}
+            started => return (started.unwrap(), stats),
+        }
+    }
+}
+
+fn is_taken(error: &dyn std::error::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
 fn query(name: &str, kind: RecordType) -> Vec<u8> {
