@@ -15,23 +15,24 @@ mod encode;
 mod error;
 mod framing;
 mod head;
+mod incoming;
 mod input;
 mod interrupt;
 mod names;
 mod noted;
 mod outgoing;
 pub(crate) mod probe;
-mod received;
 pub(crate) mod request;
 mod sender;
 pub(crate) mod upstream;
+mod wire;
 
 pub(crate) use encode::Form;
 pub(crate) use error::{Error, Refusal};
 pub(crate) use head::{Limits, Rules};
+pub(crate) use incoming::Incoming;
 pub(crate) use interrupt::Interrupt;
 pub(crate) use names::Names;
-pub(crate) use received::Received;
 pub(crate) use upstream::{Connection, Left, Options};
 
 #[cfg(test)]

@@ -5,10 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::http1;
-use crate::http1::downstream::Arriving;
+use crate::http1::downstream;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +30,11 @@ pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Body
 pub(crate) enum Body {
     Empty,
     Full(Bytes),
-    Incoming(Incoming),
+    Incoming(hyper::body::Incoming),
     /// From an upstream over HTTP/1.
-    Received(http1::Received),
+    Received(http1::Incoming<http1::Connection>),
     /// From a client over HTTP/1.
-    Arriving(Arriving),
+    Arriving(http1::Incoming<downstream::Inner>),
     Boxed(BoxBody),
 }
 
@@ -90,15 +89,9 @@ impl http_body::Body for Body {
                 *body = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => Pin::new(incoming)
-                .poll_frame(context)
-                .map(|frame| frame.map(|result| result.map_err(Into::into))),
-            Self::Received(received) => Pin::new(received)
-                .poll_frame(context)
-                .map(|frame| frame.map(|result| result.map_err(Into::into))),
-            Self::Arriving(arriving) => Pin::new(arriving)
-                .poll_frame(context)
-                .map(|frame| frame.map(|result| result.map_err(Into::into))),
+            Self::Incoming(incoming) => poll_inner(incoming, context),
+            Self::Received(received) => poll_inner(received, context),
+            Self::Arriving(arriving) => poll_inner(arriving, context),
             Self::Boxed(inner) => inner.as_mut().poll_frame(context),
         }
     }
@@ -124,4 +117,14 @@ impl http_body::Body for Body {
             Self::Boxed(inner) => inner.size_hint(),
         }
     }
+}
+
+fn poll_inner<B: http_body::Body<Data = Bytes> + Unpin>(
+    body: &mut B,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>
+where
+    BodyError: From<B::Error>,
+{
+    Pin::new(body).poll_frame(context).map(|frame| frame.map(|result| result.map_err(Into::into)))
 }

@@ -44,7 +44,7 @@ fn reply(refusal: Refusal, accepts_http10: bool) -> LocalReply {
 }
 
 /// Answers, and ends the connection.
-pub(super) async fn answer(connection: &Rc<Connection>, codec: Rc<downstream::Connection>, refusal: Refusal) {
+pub(super) async fn answer(connection: &Rc<Connection>, codec: downstream::Connection, refusal: Refusal) {
     connection.closing.set(true);
     if refusal == Refusal::TooSlow {
         connection.manager.stats.inc(stats::downstream_rq_header_timeout);

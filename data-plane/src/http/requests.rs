@@ -96,7 +96,7 @@ fn options(connection: &Connection) -> Options {
 /// Serves requests for as long as they come.
 async fn run(
     connection: &Rc<Connection>,
-    codec: &Rc<downstream::Connection>,
+    codec: &downstream::Connection,
     ender: Pin<&mut impl Future<Output = ()>>,
 ) -> End {
     let mut orders = Orders { ender, told: false };

@@ -3,10 +3,8 @@
 //! It has two users: the connection's task, which takes requests and gives responses, and whoever reads a request's body,
 //! in that task or in another.
 
-mod arriving;
 mod responder;
 
-pub(crate) use arriving::Arriving;
 pub(crate) use responder::Responder;
 
 use std::cell::{RefCell, RefMut};
@@ -19,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Version};
 use http_body::Frame;
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Sleep;
 
 use super::decode::{Decoder, Part};
@@ -27,9 +25,10 @@ use super::encode::{Asker, Form};
 use super::error::{Error, Refusal};
 use super::framing::Asked;
 use super::head::Rules;
-use super::input::Input;
+use super::incoming::{Incoming, Source};
 use super::outgoing::Outgoing;
 use super::request::{self, Reader};
+use super::wire::Wire;
 use crate::http::body::Body;
 use crate::net::Stream;
 use crate::stats::{Meter, Traffic};
@@ -68,14 +67,13 @@ enum Reading {
 }
 
 /// See the module's documentation.
-pub(crate) struct Connection(RefCell<Inner>);
+#[derive(Clone)]
+pub(crate) struct Connection(Rc<RefCell<Inner>>);
 
-struct Inner {
-    /// Taken away when the connection switches to another protocol.
-    stream: Option<Stream>,
+/// What a connection's users share.
+pub(crate) struct Inner {
+    wire: Wire,
     options: Options,
-    traffic: Traffic,
-    input: Input,
     heads: Reader,
     /// Runs while a head is incomplete.
     head_timer: Option<Pin<Box<Sleep>>>,
@@ -94,12 +92,10 @@ struct Inner {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, options: Options, traffic: Traffic) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Inner {
-            stream: Some(stream),
+    pub(crate) fn new(stream: Stream, options: Options, traffic: Traffic) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            wire: Wire::new(stream, traffic),
             options,
-            traffic,
-            input: Input::default(),
             heads: Reader::default(),
             head_timer: None,
             reading: Reading::Head,
@@ -114,12 +110,12 @@ impl Connection {
 
     /// The next request, once the last one was answered.
     pub(crate) fn poll_request(
-        self: &Rc<Self>,
+        &self,
         context: &mut Context<'_>,
     ) -> Poll<Result<Request<Body>, Ended>> {
         let request = ready!(self.inner().poll_request(context));
         Poll::Ready(request.map(|(request, has_body)| {
-            request.map(|()| if has_body { Body::Arriving(Arriving::new(self)) } else { Body::Empty })
+            request.map(|()| if has_body { Body::Arriving(Incoming::begin(&self.0)) } else { Body::Empty })
         }))
     }
 
@@ -150,19 +146,16 @@ impl Connection {
     /// Ready once more bytes have come, or the connection has ended.
     pub(crate) fn poll_more(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.inner();
-        if inner.input.is_empty() {
+        if inner.wire.input.is_empty() {
             // Whatever it says is said again to who asks for a request.
-            let _ = ready!(inner.poll_fill(context));
+            let _ = ready!(inner.wire.poll_fill(context));
         }
         Poll::Ready(())
     }
 
     /// The bytes of a connection that speaks another protocol now, and what counts them.
     pub(crate) fn take_stream(&self) -> Option<(Stream, Meter)> {
-        let mut inner = self.inner();
-        let rest = inner.input.take();
-        let meter = Meter::new(inner.traffic.clone(), rest.len() as u64);
-        inner.stream.take().map(|stream| (stream.rewound(rest), meter))
+        self.inner().wire.switch()
     }
 
     /// Closes our end, and waits for the client's for a while: to close with bytes of its unread would reset the
@@ -174,7 +167,7 @@ impl Connection {
             if let Some(reader) = inner.reader.take() {
                 reader.wake();
             }
-            (inner.stream.take(), inner.options.delayed_close)
+            (inner.wire.close(), inner.options.delayed_close)
         };
         let Some(mut stream) = stream else { return true };
         // In a box: an idle connection has no need for its space.
@@ -200,14 +193,14 @@ async fn drain(stream: &mut Stream) {
 impl Inner {
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Result<(Request<()>, bool), Ended>> {
         loop {
-            if !self.input.is_empty() {
-                match self.heads.next(&mut self.input, self.options.rules, &mut self.spare) {
+            if !self.wire.input.is_empty() {
+                match self.heads.next(&mut self.wire.input, self.options.rules, &mut self.spare) {
                     Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
                     Ok(None) => {}
                     Err(refusal) => return Poll::Ready(Err(Ended::Refused(refusal))),
                 }
             }
-            match self.poll_fill(context) {
+            match self.wire.poll_fill(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Ended::Closed)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Broken(error))),
@@ -220,7 +213,7 @@ impl Inner {
     }
 
     fn poll_head_timer(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = self.options.head_limit.filter(|_| !self.input.is_empty()) else {
+        let Some(limit) = self.options.head_limit.filter(|_| !self.wire.input.is_empty()) else {
             return Poll::Pending;
         };
         self.head_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(context)
@@ -239,8 +232,8 @@ impl Inner {
         self.expects = head.expects && has_body;
         self.head_timer = None;
         self.exchange += 1;
-        self.input.begin();
-        self.input.release();
+        self.wire.input.begin();
+        self.wire.input.release();
         *request.method_mut() = head.method;
         *request.uri_mut() = head.uri;
         *request.version_mut() = head.version;
@@ -250,24 +243,57 @@ impl Inner {
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
-        let body_ended = matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended());
-        if !body_ended || !self.input.is_empty() {
+        if !self.has_ended() || !self.wire.input.is_empty() {
             return Poll::Pending;
         }
         // What TLS holds already is no end that matters: that of the socket follows it.
-        if let Some(tcp) = self.stream.as_ref().and_then(Stream::tcp)
+        if let Some(tcp) = self.wire.stream().and_then(Stream::tcp)
             && let Err(error) = ready!(tcp.poll_read_ready(context))
         {
             return Poll::Ready(Ended::Broken(error));
         }
-        match ready!(self.poll_fill(context)) {
+        match ready!(self.wire.poll_fill(context)) {
             Ok(0) => Poll::Ready(Ended::Closed),
             Ok(_) => Poll::Pending,
             Err(error) => Poll::Ready(Ended::Broken(error)),
         }
     }
 
-    /// The next part of the request's body.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
+        self.go_ahead(context);
+        let Reading::Body(decoder) = &mut self.reading else {
+            return Poll::Ready(Err(Error::Closed));
+        };
+        self.wire.poll_part(decoder, context)
+    }
+
+    /// Tells a client to go on that waits for it.
+    fn go_ahead(&mut self, context: &mut Context<'_>) {
+        if std::mem::take(&mut self.expects) {
+            self.interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            // What does not leave now leaves with the response.
+            let _ = self.poll_interim(context);
+        }
+    }
+
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.interim.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.wire.poll_write_bytes(&mut self.interim, context)
+    }
+
+    fn poll_write(&mut self, output: &mut Outgoing, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(context))?;
+        self.wire.poll_write(output, context)
+    }
+}
+
+impl Source for Inner {
+    fn exchange(&self) -> u64 {
+        self.exchange
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let part = self.poll_part(context);
         if part.is_pending() {
@@ -288,64 +314,14 @@ impl Inner {
         })
     }
 
-    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
-        self.go_ahead(context);
-        loop {
-            let Reading::Body(decoder) = &mut self.reading else {
-                return Poll::Ready(Err(Error::Closed));
-            };
-            if let Some(part) = decoder.next(&mut self.input)? {
-                self.input.release();
-                return Poll::Ready(Ok(Some(part)));
-            }
-            if decoder.is_ended() {
-                self.input.release();
-                return Poll::Ready(Ok(None));
-            }
-            if ready!(self.poll_fill(context))? == 0 {
-                return Poll::Ready(Err(Error::Closed));
-            }
-        }
+    fn has_ended(&self) -> bool {
+        matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended())
     }
 
-    /// Tells a client to go on that waits for it.
-    fn go_ahead(&mut self, context: &mut Context<'_>) {
-        if std::mem::take(&mut self.expects) {
-            self.interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            // What does not leave now leaves with the response.
-            let _ = self.poll_interim(context);
+    fn remaining(&self) -> Option<u64> {
+        match &self.reading {
+            Reading::Body(decoder) => decoder.left(),
+            Reading::Head | Reading::Broken => None,
         }
-    }
-
-    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(stream) = self.stream.as_mut().filter(|_| !self.interim.is_empty()) else {
-            return Poll::Ready(Ok(()));
-        };
-        while !self.interim.is_empty() {
-            let count = ready!(Pin::new(&mut *stream).poll_write(context, self.interim))?;
-            self.interim = &self.interim[count..];
-            self.traffic.sent(count as u64);
-        }
-        Pin::new(stream).poll_flush(context)
-    }
-
-    fn poll_write(&mut self, output: &mut Outgoing, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(context))?;
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        let before = output.written();
-        let result = output.poll_write(Pin::new(stream), context);
-        self.traffic.sent(output.written() - before);
-        result
-    }
-
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let read = self.input.poll_fill(stream, context);
-        if let Poll::Ready(Ok(count)) = &read {
-            self.traffic.received(*count as u64);
-        }
-        read
     }
 }

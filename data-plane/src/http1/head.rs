@@ -54,12 +54,16 @@ pub(crate) struct EndOfLines {
     line: usize,
     /// So far no line ends after `line`.
     seen: usize,
+    /// As much as was told of lines that have ended.
+    told: usize,
 }
 
 impl EndOfLines {
-    /// How long the lines are that have ended.
-    pub(super) fn passed(&self) -> usize {
-        self.line
+    /// The lines of the input that have ended, if there are more than at the last time. To be asked while the block's end
+    /// has not come. The number of lines is bounded, and so is the work of looking at them each time.
+    pub(super) fn further<'a>(&mut self, input: &'a [u8]) -> Option<&'a [u8]> {
+        let before = std::mem::replace(&mut self.told, self.line);
+        input.get(..self.line).filter(|lines| lines.len() > before)
     }
 
     /// How long the block is, its empty line included; `None` if more must come.
@@ -83,8 +87,6 @@ impl EndOfLines {
 #[derive(Debug, Default)]
 pub(crate) struct HeadReader {
     end: EndOfLines,
-    /// As much as was looked at of a head that is not complete.
-    checked: usize,
 }
 
 impl HeadReader {
@@ -98,7 +100,6 @@ impl HeadReader {
     ) -> Result<Option<Head>, Invalid> {
         let limits = rules.limits;
         if let Some(length) = self.end.find(input, limits.bytes)? {
-            self.checked = 0;
             let block = input.split_to(length).freeze();
             let map = std::mem::take(map);
             return with_space(limits.headers, |space| parse(&block, space, map, rules.keeps_names))
@@ -108,10 +109,8 @@ impl HeadReader {
         if !VERSION.starts_with(start) {
             return Err(Invalid::Head);
         }
-        // The number of lines is bounded, and so is the work.
-        if self.end.passed() > self.checked {
-            self.checked = self.end.passed();
-            check(&input[..self.checked], limits.headers)?;
+        if let Some(lines) = self.end.further(input) {
+            check(lines, limits.headers)?;
         }
         Ok(None)
     }

@@ -43,8 +43,6 @@ pub(super) struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     end: EndOfLines,
-    /// As much as was looked at of a head that is not complete.
-    checked: usize,
 }
 
 impl Reader {
@@ -58,7 +56,6 @@ impl Reader {
     ) -> Result<Option<Head>, Refusal> {
         let limits = rules.limits;
         while let Some(length) = self.end.find(input, limits.bytes).map_err(|_| Refusal::HeadTooLarge)? {
-            self.checked = 0;
             let block = input.split_to(length).freeze();
             // Empty lines before a request are passed over, by RFC 9112 §2.2.
             if !matches!(&*block, b"\n" | b"\r\n") {
@@ -69,13 +66,9 @@ impl Reader {
                 .map(Some);
             }
         }
-        let passed = self.end.passed();
-        if passed > self.checked {
-            // The number of lines is bounded, and so is the work.
-            self.checked = passed;
-            check(&input[..passed], limits.headers)?;
-        } else if passed == 0 {
-            check_method(input)?;
+        match self.end.further(input) {
+            Some(lines) => check(lines, limits.headers)?,
+            None => check_method(input)?,
         }
         Ok(None)
     }

@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -17,10 +15,10 @@ use super::encode::{self, Form};
 use super::error::Error;
 use super::framing::{self, Asked, Framing};
 use super::head::{Head, HeadReader, Rules};
-use super::input::Input;
+use super::incoming::{Incoming, Source};
 use super::interrupt::Interrupt;
-use super::outgoing::Outgoing;
 use super::sender::{self, Sender};
+use super::wire::Wire;
 use crate::http::body::Body;
 use crate::net::Stream;
 use crate::stats::Traffic;
@@ -58,12 +56,9 @@ pub(crate) enum Left {
 
 /// See the module's documentation.
 pub(crate) struct Connection {
-    /// Taken away when the connection switches to another protocol.
-    stream: Option<Stream>,
+    wire: Wire,
     options: Options,
     interrupt: Rc<Interrupt>,
-    traffic: Traffic,
-    input: Input,
     request: Sender,
     heads: HeadReader,
     /// An allocation for the next response's headers.
@@ -84,11 +79,9 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(stream: Stream, options: Options, interrupt: Rc<Interrupt>, traffic: Traffic) -> Self {
         Self {
-            stream: Some(stream),
+            wire: Wire::new(stream, traffic),
             options,
             interrupt,
-            traffic,
-            input: Input::default(),
             request: Sender::default(),
             heads: HeadReader::default(),
             spare: HeaderMap::new(),
@@ -101,14 +94,9 @@ impl Connection {
         }
     }
 
-    /// The number of the exchange that it serves or served last.
-    pub(super) fn exchange(&self) -> u64 {
-        self.exchange
-    }
-
     /// Why the last exchange left a connection that serves no other; `None` if it may.
     pub(crate) fn left(&self) -> Option<Left> {
-        if self.input.has_ended() {
+        if self.wire.input.has_ended() {
             return Some(Left::ByPeer);
         }
         let read = match &self.reading {
@@ -116,10 +104,10 @@ impl Connection {
             Reading::Body(decoder) => decoder.is_ended() && self.keeps_alive,
             Reading::Head(_) | Reading::Broken => false,
         };
-        if !self.request.is_done() || self.stream.is_none() {
+        if !self.request.is_done() || self.wire.stream().is_none() {
             return Some(Left::ByUs);
         }
-        match (read, self.input.is_empty()) {
+        match (read, self.wire.input.is_empty()) {
             (true, true) => None,
             (_, false) if self.has_ended() => Some(Left::Unasked),
             _ => Some(Left::ByUs),
@@ -136,10 +124,10 @@ impl Connection {
             return Poll::Ready(Left::ByUs);
         }
         self.interrupt.forget();
-        Poll::Ready(match ready!(self.poll_fill(context)) {
+        Poll::Ready(match ready!(self.wire.poll_fill(context)) {
             Ok(0) | Err(_) => Left::ByPeer,
             // So an upstream says good-bye to who has been silent for long.
-            Ok(_) if self.input.starts_with(b"HTTP/1.") && self.input.get(8..12) == Some(b" 408") => {
+            Ok(_) if self.wire.input.starts_with(b"HTTP/1.") && self.wire.input.get(8..12) == Some(b" 408") => {
                 Left::ByUs
             }
             Ok(_) => Left::Unasked,
@@ -153,7 +141,7 @@ impl Connection {
         let delimiter = encode::request(self.request.output().buffer(), &parts, size, spelling);
         self.request.begin(body, delimiter);
         self.reading = Reading::Head(Asked::from(&parts.method));
-        self.input.begin();
+        self.wire.input.begin();
         self.sender = None;
         self.exchange += 1;
         // What the values stand in is free from here on.
@@ -172,40 +160,10 @@ impl Connection {
         response
     }
 
-    /// The next part of the response's body. The request's goes on beside it.
-    pub(crate) fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let part = self.poll_part(context);
-        match part {
-            Poll::Pending => {
-                self.interrupt.register(context);
-                Poll::Pending
-            }
-            Poll::Ready(Ok(None)) => Poll::Ready(None),
-            Poll::Ready(Ok(Some(Part::Data(data)))) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(Ok(Some(Part::Trailers(map)))) => {
-                Poll::Ready(self.options.form.trailers.then(|| Ok(Frame::trailers(map))))
-            }
-            Poll::Ready(Err(error)) => {
-                self.reading = Reading::Broken;
-                Poll::Ready(Some(Err(error)))
-            }
-        }
-    }
-
-    /// Whether the response's body was read to its end.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended())
-    }
-
-    /// How much is still to come of the response's body, where that is known.
-    pub(crate) fn remaining(&self) -> Option<u64> {
-        match &self.reading {
-            Reading::Body(decoder) => decoder.left(),
-            _ => None,
-        }
+    /// The body of the response that the connection has just had the head of. The request's goes on beside it.
+    pub(crate) fn body(connection: &Rc<RefCell<Self>>) -> Incoming<Self> {
+        Self::send_beside(connection);
+        Incoming::begin(connection)
     }
 
     /// Whether this response is the connection's last, as its upstream says.
@@ -215,13 +173,12 @@ impl Connection {
 
     /// How much was read and is not used.
     pub(crate) fn unread(&self) -> usize {
-        self.input.len()
+        self.wire.input.len()
     }
 
     /// The bytes of a connection that speaks another protocol now.
     pub(crate) fn take_stream(&mut self) -> Option<Stream> {
-        let rest = self.input.take();
-        self.stream.take().map(|stream| stream.rewound(rest))
+        self.wire.switch().map(|(stream, _)| stream)
     }
 
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
@@ -233,9 +190,9 @@ impl Connection {
         }
         let Reading::Head(asked) = self.reading else { return Poll::Ready(Err(Error::Closed)) };
         loop {
-            if !self.input.is_empty() {
+            if !self.wire.input.is_empty() {
                 while let Some(mut head) =
-                    self.heads.next(&mut self.input, self.options.rules, &mut self.spare)?
+                    self.heads.next(&mut self.wire.input, self.options.rules, &mut self.spare)?
                 {
                     let framing = framing::of(&mut head, asked)?;
                     if framing != Framing::Interim {
@@ -243,8 +200,8 @@ impl Connection {
                     }
                 }
             }
-            match self.poll_fill(context)? {
-                Poll::Ready(0) if self.input.is_empty() => return Poll::Ready(Err(Error::Closed)),
+            match self.wire.poll_fill(context)? {
+                Poll::Ready(0) if self.wire.input.is_empty() => return Poll::Ready(Err(Error::Closed)),
                 Poll::Ready(0) => return Poll::Ready(Err(Error::Partial)),
                 Poll::Ready(_) => {}
                 // Who takes no more has nothing to say if it says nothing. Of a socket the end is heard soon; what
@@ -266,7 +223,7 @@ impl Connection {
         *response.version_mut() = head.version;
         *response.headers_mut() = head.headers;
         *response.extensions_mut() = head.extensions;
-        self.input.release();
+        self.wire.input.release();
         response
     }
 
@@ -281,43 +238,19 @@ impl Connection {
         } else if let Some(error) = self.send_failed.take() {
             return Poll::Ready(Err(error));
         }
-        loop {
-            let Reading::Body(decoder) = &mut self.reading else {
-                return Poll::Ready(Err(Error::Closed));
-            };
-            if let Some(part) = decoder.next(&mut self.input)? {
-                self.input.release();
-                return Poll::Ready(Ok(Some(part)));
-            }
-            if decoder.is_ended() {
-                self.input.release();
-                return Poll::Ready(Ok(None));
-            }
-            if ready!(self.poll_fill(context))? == 0
-                && let Reading::Body(decoder) = &mut self.reading
-            {
-                decoder.close()?;
-            }
-        }
-    }
-
-    /// Reads what has come, and says how much that was.
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        let read = self.input.poll_fill(stream, context);
-        if let Poll::Ready(Ok(count)) = &read {
-            self.traffic.received(*count as u64);
-        }
-        read
+        let Reading::Body(decoder) = &mut self.reading else {
+            return Poll::Ready(Err(Error::Closed));
+        };
+        self.wire.poll_part(decoder, context)
     }
 
     fn is_bare(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.bare_tcp().is_some())
+        self.wire.stream().is_some_and(|stream| stream.bare_tcp().is_some())
     }
 
     /// If the response came before the request was sent, a task sends the rest: whoever reads the response may wait for
     /// a client that reads nothing before it has said everything.
-    pub(super) fn send_beside(connection: &Rc<RefCell<Self>>) {
+    fn send_beside(connection: &Rc<RefCell<Self>>) {
         if connection.borrow().request.has_ended() {
             return;
         }
@@ -340,17 +273,54 @@ impl Connection {
     /// Sends what there is of the request. Only the request's own body makes it fail: an upstream that takes no more may
     /// still have answered.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(stream) = self.stream.as_mut() else { return Poll::Ready(Ok(())) };
-        let traffic = &self.traffic;
-        let write = |output: &mut Outgoing, context: &mut Context<'_>| {
-            let before = output.written();
-            let written = output.poll_write(Pin::new(&mut *stream), context);
-            traffic.sent(output.written() - before);
-            written
-        };
-        match ready!(self.request.poll(self.options.form, context, write)) {
+        if self.wire.stream().is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let wire = &mut self.wire;
+        match ready!(
+            self.request.poll(self.options.form, context, |output, context| wire.poll_write(output, context))
+        ) {
             Err(Error::Io(_)) => Poll::Ready(Ok(())),
             sent => Poll::Ready(sent),
+        }
+    }
+}
+
+impl Source for Connection {
+    fn exchange(&self) -> u64 {
+        self.exchange
+    }
+
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let part = self.poll_part(context);
+        match part {
+            Poll::Pending => {
+                self.interrupt.register(context);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Ok(Some(Part::Data(data)))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Poll::Ready(Ok(Some(Part::Trailers(map)))) => {
+                Poll::Ready(self.options.form.trailers.then(|| Ok(Frame::trailers(map))))
+            }
+            Poll::Ready(Err(error)) => {
+                self.reading = Reading::Broken;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(&self.reading, Reading::Body(decoder) if decoder.is_ended())
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        match &self.reading {
+            Reading::Body(decoder) => decoder.left(),
+            _ => None,
         }
     }
 }

@@ -418,7 +418,7 @@ impl Future for Sending<'_> {
             Exchange::Http1(connection) => {
                 let response = ready!(connection.borrow_mut().poll_response(context));
                 response
-                    .map(|head| head.map(|()| Body::Received(http1::Received::begin(connection))))
+                    .map(|head| head.map(|()| Body::Received(http1::Connection::body(connection))))
                     .map_err(|error| SendError { unsent: None, error: error.into() })
             }
             Exchange::Hyper(sending) => ready!(sending.as_mut().poll(context))

@@ -1,6 +1,5 @@
 //! Answers the requests of a connection.
 
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
@@ -14,7 +13,7 @@ use crate::http1::sender::{self, Sender};
 
 /// See the module's documentation. It stands beside the connection, since a response's body may read the request's.
 pub(crate) struct Responder {
-    connection: Rc<Connection>,
+    connection: Connection,
     sender: Sender,
     /// The client may ask again after the response.
     goes_on: bool,
@@ -23,7 +22,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) fn new(connection: Rc<Connection>) -> Self {
+    pub(crate) fn new(connection: Connection) -> Self {
         Self { connection, sender: Sender::default(), goes_on: true, broken: None }
     }
 
@@ -77,6 +76,6 @@ impl Responder {
             Reading::Body(decoder) => decoder.is_ended(),
             Reading::Broken => false,
         };
-        self.goes_on && read && !connection.input.has_ended()
+        self.goes_on && read && !connection.wire.input.has_ended()
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a response, read from its connection as somebody asks for it.
+//! The body of a message, read from its connection as somebody asks for it.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -8,25 +8,39 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{Connection, Error};
+use super::Error;
+
+/// A connection that reads a message's body.
+pub(crate) trait Source {
+    /// The number of the exchange that it serves or served last.
+    fn exchange(&self) -> u64;
+
+    /// The next part of the body.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
+
+    /// Whether the body was read to its end.
+    fn has_ended(&self) -> bool;
+
+    /// How much is still to come of it, where that is known.
+    fn remaining(&self) -> Option<u64>;
+}
 
 /// See the module's documentation.
-pub(crate) struct Received {
-    connection: Rc<RefCell<Connection>>,
+pub(crate) struct Incoming<S> {
+    connection: Rc<RefCell<S>>,
     /// Once the connection serves another exchange, this one's body is over.
     exchange: u64,
 }
 
-impl Received {
-    /// The body of the response that the connection has just had the head of.
-    pub(crate) fn begin(connection: &Rc<RefCell<Connection>>) -> Self {
-        Connection::send_beside(connection);
+impl<S: Source> Incoming<S> {
+    /// The body of the message that the connection has just had the head of.
+    pub(super) fn begin(connection: &Rc<RefCell<S>>) -> Self {
         let exchange = connection.borrow().exchange();
         Self { connection: connection.clone(), exchange }
     }
 }
 
-impl http_body::Body for Received {
+impl<S: Source> http_body::Body for Incoming<S> {
     type Data = Bytes;
     type Error = Error;
 
