@@ -23,6 +23,7 @@ pub mod trace;
 pub mod xds;
 
 mod callout;
+mod clock;
 mod cluster;
 mod filters;
 mod http;

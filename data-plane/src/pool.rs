@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::http1::{self, Interrupt};
 use crate::stats::Traffic;
 use crate::stats::sets::cluster;
@@ -333,13 +334,13 @@ impl Pool {
     fn adopt_exclusive(self: &Rc<Self>, codec: Codec, info: Facts, permit: Permit) {
         self.bound(&info);
         let guard = ConnectionGuard::new(self, info, permit);
-        self.offer(H1 { codec, idle_since: Instant::now(), guard });
+        self.offer(H1 { codec, idle_since: clock::now(), guard });
     }
 
     /// Sets when the connection has lasted long enough.
     fn bound(&self, info: &Facts) {
         info.ending.count_in(&self.stats);
-        info.expires.set(self.options.max_duration.map(|limit| Instant::now() + limit));
+        info.expires.set(self.options.max_duration.map(|limit| clock::now() + limit));
     }
 
     fn serve_waiting_from(self: &Rc<Self>, h2: &Rc<H2>) {
@@ -389,7 +390,7 @@ impl Pool {
             // If the waiter leaves in this instant, the lease comes back through its drop.
             let _ = waiter.send(Ok(Lease::handed_over(h1, self.clone())));
         } else if !self.closed.get() && !self.watch.get_or_init(|| Watch::new(self)).has_ended(&h1) {
-            self.idle.borrow_mut().push(H1 { idle_since: Instant::now(), ..h1 });
+            self.idle.borrow_mut().push(H1 { idle_since: clock::now(), ..h1 });
         }
     }
 

@@ -10,6 +10,8 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
+use crate::clock::Still;
+
 /// The runtime of the calling thread.
 ///
 /// # Errors
@@ -27,7 +29,7 @@ where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        tokio::task::spawn_local(Still::new(future));
     }
 }
 

@@ -26,6 +26,8 @@ use bytes::Bytes;
 use http::Method;
 use rustls::pki_types::CertificateDer;
 
+use crate::clock;
+
 /// The key of filter state under which TLVs of the PROXY protocol are kept: a JSON object.
 pub(crate) const TLV_STATE: &str = "envoy.network.proxy_protocol.tlv";
 
@@ -437,7 +439,7 @@ impl StreamInfo {
         let downstream_metadata = downstream.state.metadata.borrow().clone();
         Self {
             start_time: SystemTime::now(),
-            start: Instant::now(),
+            start: clock::now(),
             timing: Timing::default(),
             bytes: ByteCounts::default(),
             protocol: None,
@@ -490,7 +492,7 @@ impl StreamInfo {
 
     /// How long it took: until its end, or until now while it goes on.
     pub fn duration(&self) -> Duration {
-        self.timing.end.unwrap_or_else(Instant::now).saturating_duration_since(self.start)
+        self.timing.end.unwrap_or_else(clock::now).saturating_duration_since(self.start)
     }
 
     /// Another upstream is tried: the one before is remembered.

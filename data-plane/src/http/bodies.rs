@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::body::{Body, BodyError};
 use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::headers_size;
+use crate::clock;
 use crate::http1;
 use crate::pool::lease::Lease;
 use crate::router::failure::Failure;
@@ -71,7 +72,7 @@ impl http_body::Body for RequestBody {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.exchange.info.borrow_mut().bytes.received += data.len() as u64;
-                    self.exchange.moved.set(Instant::now());
+                    self.exchange.moved.set(clock::now());
                 }
                 if self.inner.is_end_stream() {
                     self.exchange.note_request_done();
@@ -135,7 +136,7 @@ impl ResponseBody {
         let exchange = &self.guard.exchange();
         exchange.timer.borrow_mut().end(exchange);
         if let Some(lease) = self.lease.take() {
-            self.guard.exchange().info.borrow_mut().timing.last_upstream_rx = Some(Instant::now());
+            self.guard.exchange().info.borrow_mut().timing.last_upstream_rx = Some(clock::now());
             lease.finish();
         }
     }
@@ -171,7 +172,7 @@ impl ResponseBody {
             let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             while idle.as_mut().poll(context).is_ready() {
                 let end = exchange.moved.get() + limit;
-                if end <= Instant::now() {
+                if end <= clock::now() {
                     let mut info = exchange.info.borrow_mut();
                     info.flag(ResponseFlag::StreamIdleTimeout);
                     info.code_details = Some(details::UPSTREAM_PER_TRY_IDLE_TIMEOUT.into());
@@ -188,10 +189,10 @@ impl ResponseBody {
         let mut info = exchange.info.borrow_mut();
         info.bytes.sent += data.len() as u64;
         if info.timing.first_upstream_body.is_none() && info.captured.wants_body_begin() {
-            info.timing.first_upstream_body = self.lease.is_some().then(Instant::now);
+            info.timing.first_upstream_body = self.lease.is_some().then(clock::now);
         }
         if self.timers.is_some() {
-            exchange.moved.set(Instant::now());
+            exchange.moved.set(clock::now());
         }
     }
 

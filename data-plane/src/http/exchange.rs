@@ -15,6 +15,7 @@ use super::attributes::RequestAttributes;
 use super::conn::Connection;
 use super::head::Head;
 use super::timers::{Limits, StreamTimer};
+use crate::clock;
 use crate::http1::Names;
 use crate::router::internal_redirect::Step;
 use crate::router::{self, Routed};
@@ -315,7 +316,7 @@ impl Exchange {
 
     pub(super) fn note_request_done(&self) {
         if !self.request_done.replace(true) {
-            self.info.borrow_mut().timing.last_downstream_rx = Some(Instant::now());
+            self.info.borrow_mut().timing.last_downstream_rx = Some(clock::now());
             if let Some(waker) = self.waiting.take() {
                 waker.wake();
             }
@@ -328,7 +329,7 @@ impl Exchange {
     }
 
     fn end(&self, complete: bool) {
-        let now = Instant::now();
+        let now = clock::now();
         let connection = &self.connection;
         let manager = &connection.manager;
         self.timer.borrow_mut().end(self);

@@ -15,6 +15,7 @@ use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;
 use super::{admit, again, local_reply, mutate, timers};
+use crate::clock;
 use crate::filters::Chain;
 use crate::http1::Names;
 use crate::pool::lease::Lease;
@@ -304,7 +305,7 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     {
         info.grpc_status = Some(status);
     }
-    let now = std::time::Instant::now();
+    let now = clock::now();
     info.timing.first_downstream_tx = Some(now);
     drop(info);
     exchange.moved.set(now);

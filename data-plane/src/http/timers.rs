@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::local_reply::LocalReply;
+use crate::clock;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -135,7 +136,7 @@ impl StreamTimer {
         }
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(shortest)));
         while sleep.as_mut().poll(context).is_ready() {
-            let now = Instant::now();
+            let now = clock::now();
             if let Some(expired) = expired(exchange, &self.limits, now) {
                 return Poll::Ready(expired);
             }
@@ -158,7 +159,7 @@ impl StreamTimer {
                 if let Some(Some(entry)) = waiting.entries.borrow_mut().get_mut(place) {
                     entry.waker.clone_from(context.waker());
                 }
-                expired(exchange, &self.limits, Instant::now()).map_or(Poll::Pending, Poll::Ready)
+                expired(exchange, &self.limits, clock::now()).map_or(Poll::Pending, Poll::Ready)
             }
         }
     }

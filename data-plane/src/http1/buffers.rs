@@ -4,28 +4,55 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-/// As much as is read at once to begin with.
+/// As much as is read at once to begin with, and as has room before it is written.
 pub(super) const SIZE: usize = 8 * 1024;
 
-/// So many are kept.
+/// So many of each are kept.
 const SPARE: usize = 8;
 
+/// One that has grown beyond this is not kept.
+const LARGE: usize = 64 * 1024;
+
 thread_local! {
-    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static INPUT: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static OUTPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer with room.
-pub(super) fn take() -> BytesMut {
-    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    // What was taken out of it may still be in use: then this is a new one.
-    buffer.reserve(SIZE);
-    buffer
+/// An empty buffer to read into.
+pub(super) fn take_input() -> BytesMut {
+    INPUT.with_borrow_mut(|spare| {
+        // What was taken out of one may still be in use, mostly out of that which was given back last.
+        match spare.iter_mut().rposition(|buffer| buffer.try_reclaim(SIZE)) {
+            Some(place) => spare.swap_remove(place),
+            None => {
+                spare.pop();
+                BytesMut::with_capacity(SIZE)
+            }
+        }
+    })
 }
 
-/// Gives a buffer back.
-pub(super) fn give(mut buffer: BytesMut) {
+/// Gives a buffer back that was read into.
+pub(super) fn give_input(mut buffer: BytesMut) {
     buffer.clear();
-    BUFFERS.with_borrow_mut(|spare| {
+    give(&INPUT, buffer);
+}
+
+/// An empty buffer to write from.
+pub(super) fn take_output() -> Vec<u8> {
+    OUTPUT.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(SIZE))
+}
+
+/// Gives a buffer back that was written.
+pub(super) fn give_output(mut buffer: Vec<u8>) {
+    if buffer.capacity() <= LARGE {
+        buffer.clear();
+        give(&OUTPUT, buffer);
+    }
+}
+
+fn give<T>(spare: &'static std::thread::LocalKey<RefCell<Vec<T>>>, buffer: T) {
+    spare.with_borrow_mut(|spare| {
         if spare.len() < SPARE {
             spare.push(buffer);
         }

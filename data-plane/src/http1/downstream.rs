@@ -109,10 +109,7 @@ impl Connection {
     }
 
     /// The next request, once the last one was answered.
-    pub(crate) fn poll_request(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Request<Body>, Ended>> {
+    pub(crate) fn poll_request(&self, context: &mut Context<'_>) -> Poll<Result<Request<Body>, Ended>> {
         let request = ready!(self.inner().poll_request(context));
         Poll::Ready(request.map(|(request, has_body)| {
             request.map(|()| if has_body { Body::Arriving(Incoming::begin(&self.0)) } else { Body::Empty })

@@ -3,7 +3,7 @@
 //! The codec alone writes what delimits the body: `content-length` and `transfer-encoding` of the head that it is given
 //! say at most how long the body is meant to be.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, request, response};
 use hyper::ext::ReasonPhrase;
@@ -68,7 +68,7 @@ pub(super) struct Asker {
 
 /// Writes a request's head; says how its body is to be written.
 pub(super) fn request(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     parts: &request::Parts,
     size: Size,
     spelling: Spelling,
@@ -101,7 +101,7 @@ pub(super) fn request(
 
 /// Writes a response's head; says how its body is to be written, and whether the connection goes on.
 pub(super) fn response(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     parts: &response::Parts,
     size: Size,
     asker: Asker,
@@ -155,7 +155,7 @@ pub(super) fn response(
     (delimiter, goes_on)
 }
 
-fn status_line(out: &mut BytesMut, parts: &response::Parts, http10: bool) {
+fn status_line(out: &mut Vec<u8>, parts: &response::Parts, http10: bool) {
     out.put_slice(if http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.put_slice(parts.status.as_str().as_bytes());
     out.put_u8(b' ');
@@ -167,7 +167,7 @@ fn status_line(out: &mut BytesMut, parts: &response::Parts, http10: bool) {
 }
 
 /// Writes trailers after the last chunk, and the end of the body.
-pub(super) fn trailers(out: &mut BytesMut, trailers: &HeaderMap, spelling: Spelling) {
+pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap, spelling: Spelling) {
     // A trailer that would delimit the body must not reach a reader that merges trailers into headers.
     Speller { spelling, names: None }.put_all(out, trailers);
     out.put_slice(b"\r\n");
@@ -178,7 +178,7 @@ fn may_have_body(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT | Method::TRACE)
 }
 
-fn target(out: &mut BytesMut, uri: &Uri) {
+fn target(out: &mut Vec<u8>, uri: &Uri) {
     match (uri.scheme(), uri.authority()) {
         (None, Some(authority)) => out.put_slice(authority.as_str().as_bytes()),
         (Some(scheme), Some(authority)) => {
@@ -191,7 +191,7 @@ fn target(out: &mut BytesMut, uri: &Uri) {
     }
 }
 
-fn path(out: &mut BytesMut, uri: &Uri) {
+fn path(out: &mut Vec<u8>, uri: &Uri) {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     out.put_slice(path.as_bytes());
 }
@@ -217,7 +217,7 @@ struct Speller<'a> {
 
 impl Speller<'_> {
     /// Writes all headers but those that delimit a body.
-    fn put_all(self, out: &mut BytesMut, headers: &HeaderMap) -> Written {
+    fn put_all(self, out: &mut Vec<u8>, headers: &HeaderMap) -> Written {
         let mut noted = Written::default();
         let mut last: Option<&HeaderName> = None;
         let mut before = 0;
@@ -244,15 +244,15 @@ impl Speller<'_> {
         noted
     }
 
-    fn put_length(self, out: &mut BytesMut, length: u64) {
+    fn put_length(self, out: &mut Vec<u8>, length: u64) {
         self.put(out, &CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
     }
 
-    fn put(self, out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    fn put(self, out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
         self.put_nth(out, name, 0, value);
     }
 
-    fn put_nth(self, out: &mut BytesMut, name: &HeaderName, before: usize, value: &[u8]) {
+    fn put_nth(self, out: &mut Vec<u8>, name: &HeaderName, before: usize, value: &[u8]) {
         let known = self.names.and_then(|names| names.get(name, before));
         let name = name.as_str().as_bytes();
         out.reserve(name.len() + value.len() + 4);

@@ -70,7 +70,7 @@ impl Input {
             if let Some(tcp) = stream.bare_tcp() {
                 ready!(tcp.poll_read_ready(context))?;
             }
-            self.bytes = buffers::take();
+            self.bytes = buffers::take_input();
         } else if self.bytes.capacity() - self.bytes.len() < MIN_READ {
             self.bytes.reserve(self.read_size);
         }
@@ -101,7 +101,7 @@ impl Input {
     fn give_back(&mut self) {
         let buffer = std::mem::take(&mut self.bytes);
         if self.read_size == buffers::SIZE && buffer.capacity() > 0 {
-            buffers::give(buffer);
+            buffers::give_input(buffer);
         }
     }
 }

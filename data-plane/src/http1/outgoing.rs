@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
@@ -20,7 +20,9 @@ const ENOUGH: usize = 16 * 1024;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    gathered: BytesMut,
+    gathered: Vec<u8>,
+    /// So much of that was written.
+    start: usize,
     large: Bytes,
     /// The end of the chunk that `large` is.
     tail: &'static [u8],
@@ -31,16 +33,16 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Where a head is written to.
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.gathered.capacity() == 0 {
-            self.gathered = buffers::take();
+            self.gathered = buffers::take_output();
         }
         &mut self.gathered
     }
 
     /// Whether more is to be gathered before it is written.
     pub(super) fn has_room(&self) -> bool {
-        self.large.is_empty() && self.gathered.len() < ENOUGH
+        self.large.is_empty() && self.small().len() < ENOUGH
     }
 
     /// Adds a part of a body. To be called where there is room.
@@ -83,10 +85,9 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let written = if self.large.is_empty() && self.tail.is_empty() {
-                stream.as_mut().poll_write(context, &self.gathered)
+                stream.as_mut().poll_write(context, self.small())
             } else {
-                let slices =
-                    [IoSlice::new(&self.gathered), IoSlice::new(&self.large), IoSlice::new(self.tail)];
+                let slices = [IoSlice::new(self.small()), IoSlice::new(&self.large), IoSlice::new(self.tail)];
                 stream.as_mut().poll_write_vectored(context, &slices)
             };
             match ready!(written)? {
@@ -99,7 +100,8 @@ impl Outgoing {
             self.unflushed = true;
         }
         if self.gathered.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.gathered));
+            buffers::give_output(std::mem::take(&mut self.gathered));
+            self.start = 0;
         }
         if self.unflushed {
             ready!(stream.poll_flush(context))?;
@@ -115,18 +117,23 @@ impl Outgoing {
 
     /// Whether there is something, and nothing large.
     pub(super) fn is_small(&self) -> bool {
-        !self.gathered.is_empty() && self.large.is_empty()
+        !self.small().is_empty() && self.large.is_empty()
     }
 
     /// Whether nothing is to be written.
     pub(super) fn is_empty(&self) -> bool {
-        self.gathered.is_empty() && self.large.is_empty() && self.tail.is_empty()
+        self.small().is_empty() && self.large.is_empty() && self.tail.is_empty()
+    }
+
+    /// What was gathered, and not written.
+    fn small(&self) -> &[u8] {
+        &self.gathered[self.start..]
     }
 
     fn advance(&mut self, mut count: usize) {
-        let gathered = count.min(self.gathered.len());
-        self.gathered.advance(gathered);
-        count -= gathered;
+        let small = count.min(self.small().len());
+        self.start += small;
+        count -= small;
         let large = count.min(self.large.len());
         self.large.advance(large);
         if self.large.is_empty() {
@@ -138,7 +145,7 @@ impl Outgoing {
 }
 
 /// `1f4\r\n`
-fn put_size(buffer: &mut BytesMut, size: usize) {
+fn put_size(buffer: &mut Vec<u8>, size: usize) {
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     buffer.reserve(digits as usize + 2);
     for place in (0..digits).rev() {

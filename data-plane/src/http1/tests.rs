@@ -147,7 +147,7 @@ fn request(
     parts.method = method.clone();
     parts.uri = uri.parse().unwrap();
     parts.headers = headers.clone();
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     let delimiter = encode::request(&mut out, &parts, size, spelling);
     (String::from_utf8(out.to_vec()).unwrap(), delimiter)
 }
@@ -189,7 +189,7 @@ fn response(status: u16, headers: &HeaderMap, size: Size, asker: Asker) -> (Stri
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = status.try_into().unwrap();
     parts.headers = headers.clone();
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     let (delimiter, goes_on) = encode::response(&mut out, &parts, size, asker, Spelling::Lower);
     let text = String::from_utf8(out.to_vec()).unwrap();
     let lines: Vec<_> = text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect();

@@ -127,7 +127,9 @@ impl Connection {
         Poll::Ready(match ready!(self.wire.poll_fill(context)) {
             Ok(0) | Err(_) => Left::ByPeer,
             // So an upstream says good-bye to who has been silent for long.
-            Ok(_) if self.wire.input.starts_with(b"HTTP/1.") && self.wire.input.get(8..12) == Some(b" 408") => {
+            Ok(_)
+                if self.wire.input.starts_with(b"HTTP/1.") && self.wire.input.get(8..12) == Some(b" 408") =>
+            {
                 Left::ByUs
             }
             Ok(_) => Left::Unasked,
@@ -291,10 +293,7 @@ impl Source for Connection {
         self.exchange
     }
 
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let part = self.poll_part(context);
         match part {
             Poll::Pending => {

@@ -13,6 +13,7 @@ use sail_proxy_decide::filter_chain;
 use super::chain::Chain;
 use super::filters::{self, Intake};
 use super::{Drain, Listener, limits};
+use crate::clock::Still;
 use crate::inspect;
 use crate::net::prefixed::Prefixed;
 use crate::net::{Raw, Stream};
@@ -54,14 +55,14 @@ impl Accepted {
 pub(crate) fn spawn(worker: &Rc<Worker>, listener: Rc<Listener>, raw: Raw, remote: Option<SocketAddr>) {
     let Some(place) = limits::admit(worker, &listener) else { return };
     let worker = worker.clone();
-    tokio::task::spawn_local(async move {
+    tokio::task::spawn_local(Still::new(async move {
         let _place = place;
         let started = Instant::now();
         let stats = listener.stats.clone();
         serve(&worker, listener, raw, remote, started).await;
         stats.inc(stats::downstream_cx_destroy);
         stats.record(stats::downstream_cx_length_ms, started.elapsed().as_millis() as u64);
-    });
+    }));
 }
 
 async fn serve(

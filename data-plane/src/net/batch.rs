@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
 use super::held::Held;
+use crate::clock::Still;
 use crate::stats::Traffic;
 
 /// See the module's documentation. Clones are handles on one stream.
@@ -122,9 +123,9 @@ where
 {
     fn execute(&self, future: F) {
         if self.driven.replace(true) {
-            tokio::task::spawn_local(future);
+            tokio::task::spawn_local(Still::new(future));
         } else {
-            tokio::task::spawn_local(self.batch.clone().drive(future));
+            tokio::task::spawn_local(Still::new(self.batch.clone().drive(future)));
         }
     }
 }

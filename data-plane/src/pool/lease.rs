@@ -18,6 +18,7 @@ use super::ending::{By, Ending};
 use super::limits::Permit;
 use super::raw::RawStream;
 use super::{ConnectionGuard, Facts, Pool};
+use crate::clock;
 use crate::http::body::{Body, BodyError};
 use crate::http1;
 use crate::net::Stream;
@@ -49,7 +50,7 @@ impl Drop for Connection {
 
 impl Connection {
     pub(super) fn is_expired(&self) -> bool {
-        self.expires.get().is_some_and(|end| end <= Instant::now())
+        self.expires.get().is_some_and(|end| end <= clock::now())
     }
 
     pub(super) fn is_spent(&self, max_requests: Option<u32>) -> bool {
@@ -134,7 +135,7 @@ impl H2 {
             info,
             streams: Cell::new(0),
             peer_streams: Cell::new(100),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(clock::now()),
         }
     }
 
@@ -167,7 +168,7 @@ impl Hold {
         Self {
             stats: stats.clone(),
             state: host.state.clone(),
-            started: Instant::now(),
+            started: clock::now(),
             responded: false,
             _permit: permit,
         }
@@ -179,7 +180,10 @@ impl Drop for Hold {
         self.stats.move_by(stats::upstream_rq_active, -1);
         self.state.active_requests.fetch_sub(1, Relaxed);
         if self.responded {
-            self.stats.record(stats::upstream_rq_time, self.started.elapsed().as_millis() as u64);
+            self.stats.record(
+                stats::upstream_rq_time,
+                clock::now().saturating_duration_since(self.started).as_millis() as u64,
+            );
         }
     }
 }
@@ -373,7 +377,7 @@ impl Drop for Lease {
             Some(Kind::Shared(h2)) => {
                 h2.streams.set(h2.streams.get() - 1);
                 if h2.streams.get() == 0 {
-                    h2.idle_since.set(Instant::now());
+                    h2.idle_since.set(clock::now());
                 }
                 self.pool.stream_ended(&h2);
             }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request};
@@ -17,6 +16,7 @@ use super::Found;
 use super::counters::Counters;
 use super::failure::Failure;
 use super::request::Success;
+use crate::clock;
 use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
@@ -336,7 +336,7 @@ impl Try<'_> {
     fn note_connection(&self, lease: &Lease, request: &Request<Body>) {
         let http2 = request.version() == http::Version::HTTP_2;
         let mut info = self.exchange.info.borrow_mut();
-        let now = Instant::now();
+        let now = clock::now();
         info.timing.pool_ready.get_or_insert(now);
         let facts = lease.connection();
         let upstream = info.upstream_mut();

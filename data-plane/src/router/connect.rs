@@ -23,6 +23,7 @@ use super::attempt::{self, Try};
 use super::counters::Counters;
 use super::failure::Failure;
 use super::{Found, no_cluster, request, response_headers};
+use crate::clock;
 use crate::cluster::{Choice, Cluster, target};
 use crate::http::bodies::BodyTimers;
 use crate::http::body::{Body, BodyError};
@@ -136,7 +137,7 @@ impl Terminated<'_> {
         }
         let mut info = exchange.info.borrow_mut();
         info.code_details = Some(details::VIA_UPSTREAM.into());
-        info.timing.first_upstream_rx = Some(Instant::now());
+        info.timing.first_upstream_rx = Some(clock::now());
         drop(info);
         cluster.note_response(host, &reply.response, exchange);
     }
@@ -243,7 +244,7 @@ impl Terminated<'_> {
         cluster.stats().record(stats::upstream_cx_connect_ms, started.elapsed().as_millis() as u64);
         {
             let mut info = self.exchange.info.borrow_mut();
-            info.timing.pool_ready.get_or_insert_with(Instant::now);
+            info.timing.pool_ready.get_or_insert_with(clock::now);
             let upstream = info.upstream_mut();
             upstream.connection_id = Some(opened.info.id);
             upstream.local_address = opened.info.local;

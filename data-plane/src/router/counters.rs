@@ -7,6 +7,7 @@ use std::time::Instant;
 use sail_proxy_decide::route::Route;
 
 use super::Found;
+use crate::clock;
 use crate::cluster::Cluster;
 use crate::http::exchange::Exchange;
 use crate::http::head::Head;
@@ -92,7 +93,10 @@ impl Counters {
                 _ => stats::upstream_rq_5xx,
             });
             scope.code(status);
-            scope.record(stats::upstream_rq_time, start.elapsed().as_millis() as u64);
+            scope.record(
+                stats::upstream_rq_time,
+                clock::now().saturating_duration_since(start).as_millis() as u64,
+            );
         }
     }
 }

@@ -24,6 +24,7 @@ use super::counters::Counters;
 use super::failure::Failure;
 use super::internal_redirect::{self, Redirected};
 use super::{Found, mirror, no_cluster, overload, response_headers, upgrade};
+use crate::clock;
 use crate::cluster::{Cluster, orca};
 use crate::http::bodies::BodyTimers;
 use crate::http::body::Body;
@@ -341,7 +342,7 @@ fn respond(
     if !cluster.config.http.http1.header_case.keeps_reason() {
         response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
     }
-    let (start, now) = (exchange.info.borrow().start, Instant::now());
+    let (start, now) = (exchange.info.borrow().start, clock::now());
     // It tells the time from the request's end, which an upgrade does not have.
     let ended = exchange.request_done.get() && upgrading == Upgrading::No;
     if ended && exchange.connection.manager.sends_envoy_headers() {

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::net::socket;
 use crate::stats::sets::listener_tcp_stats;
 use crate::tcp_stats::Sampled;
@@ -76,7 +77,7 @@ impl Life {
     /// It is over; the first to say so is right.
     pub fn end(&self) {
         if self.ended.get().is_none() {
-            self.ended.set(Some(Instant::now()));
+            self.ended.set(Some(clock::now()));
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt;
 use super::filters::{Denied, Judged};
 use super::relay::{self, End, Progress};
 use super::{exchange_metadata, tunnel};
+use crate::clock;
 use crate::http::request_id;
 use crate::listener::connection::Accepted;
 use crate::net::{Stream, socket};
@@ -255,7 +256,7 @@ impl TcpProxy {
                     break;
                 }
                 () = timer.as_mut() => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     if let (Some(at), Some(interval)) = (log_at, log_interval)
                         && at <= now
                     {

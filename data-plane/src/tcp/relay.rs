@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::splice::{Failed, Splice};
+use crate::clock;
 use crate::net::Stream;
 
 const SCRATCH: usize = 64 * 1024;
@@ -50,7 +51,7 @@ impl Progress {
         Rc::new(Self {
             received: Cell::new(received),
             sent: Cell::new(0),
-            moved: Cell::new(Instant::now()),
+            moved: Cell::new(clock::now()),
             upstream_first: Cell::new(false),
         })
     }
@@ -168,7 +169,7 @@ impl Direction {
             }
             if self.start < self.kept.len() {
                 ready!(self.poll_write_kept(context, writer)).map_err(Side::Writer)?;
-                moved.set(Instant::now());
+                moved.set(clock::now());
             }
             if self.state == State::Ending {
                 let told = match self.keeps_end {
@@ -188,7 +189,7 @@ impl Direction {
                 Poll::Ready(0) => self.state = State::Ending,
                 Poll::Ready(bytes) => {
                     count.set(count.get() + bytes as u64);
-                    moved.set(Instant::now());
+                    moved.set(clock::now());
                     // After a short move there will hardly be more yet; later there is, in one piece.
                     let short = self.bulk > 0 && bytes < SPLICE_FROM;
                     turn = if short { 0 } else { turn.saturating_sub(bytes) };

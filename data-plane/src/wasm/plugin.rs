@@ -19,6 +19,7 @@ use super::code::{self, Ready};
 use super::host::{Tasks, WorkerHost, worker};
 use super::metrics::Metrics;
 use crate::callout;
+use crate::clock;
 use crate::stats::Store;
 use crate::stats::sets::{wasm as stats, wasm_all, wasm_plugin};
 use crate::worker::state::Worker;
@@ -112,6 +113,7 @@ impl Running {
         // A module is not called while it calls.
         let mut vm = self.vm.try_borrow_mut().ok()?;
         let result = call(&mut vm);
+        clock::passed();
         let failed = vm.is_failed();
         drop(vm);
         if failed {

@@ -11,6 +11,7 @@ use mlua::{
 use sail_proxy_config::http_filter::lua::Script;
 
 use super::handle;
+use crate::clock;
 
 /// So many instructions a script may run in one go; then whoever else the worker serves has waited long enough.
 const INSTRUCTIONS: u64 = 50_000_000;
@@ -111,7 +112,9 @@ impl Vm {
     /// Runs a script until it ends or pauses.
     pub(super) fn resume(&self, thread: &Thread, input: MultiValue) -> Step {
         self.budget.begin();
-        match thread.resume::<MultiValue>(input) {
+        let resumed = thread.resume::<MultiValue>(input);
+        clock::passed();
+        match resumed {
             Ok(values) if thread.is_resumable() => {
                 if matches!(values.front(), Some(Value::Table(first)) if *first == self.token) {
                     Step::Paused

@@ -14,6 +14,7 @@ use sail_proxy_decide::route::{RouteAction, Timeouts};
 use super::bounded;
 use super::source::Source;
 use super::{ATTEMPT_COUNT, Success};
+use crate::clock;
 use crate::cluster::{Cluster, Tracked};
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep};
@@ -74,7 +75,7 @@ impl<'a> Tries<'a> {
         }
         self.timeout_noted.set(false);
         if self.cluster.tracked().is_some() {
-            self.try_began.set(Instant::now());
+            self.try_began.set(clock::now());
         }
         let observer = &self.exchange.connection.manager.observer;
         observer.on_try(&mut head.headers, &mut self.exchange.info.borrow_mut(), count);
@@ -160,7 +161,7 @@ impl<'a> Tries<'a> {
 
     async fn once(&mut self, head: &mut Head) -> Result<Success, Failure> {
         let Some(limit) = self.max_stream else { return self.once_within_its_time(head).await };
-        self.try_began.set(Instant::now());
+        self.try_began.set(clock::now());
         let cluster = self.cluster;
         // Boxed, since it is rare.
         let run = Box::pin(self.once_within_its_time(head));
