@@ -88,21 +88,22 @@ pub(crate) struct UpstreamOverride {
 
 impl Exchange {
     pub(crate) fn begin(connection: &Rc<Connection>) -> Rc<Self> {
-        Self::begin_as(connection, StreamInfo::new(connection.downstream.clone()))
+        Self::begin_at(connection, clock::now())
     }
 
     /// The exchange that takes this one's place. What came from downstream stays.
     pub(super) fn again(&self) -> Rc<Self> {
+        let next = Self::begin_at(&self.connection, self.start);
         let before = self.info.borrow();
-        let mut info = StreamInfo::new(before.downstream.clone());
-        (info.start_time, info.start) = (before.start_time, before.start);
+        let mut info = next.info.borrow_mut();
+        info.start_time = before.start_time;
         info.timing.last_downstream_rx = before.timing.last_downstream_rx;
         info.protocol = before.protocol;
         info.bytes.received = before.bytes.received;
         info.bytes.request_headers = before.bytes.request_headers;
         info.request_id.clone_from(&before.request_id);
         info.filter_state.clone_from(&before.filter_state);
-        let next = Self::begin_as(&self.connection, info);
+        drop(info);
         next.request_done.set(self.request_done.get());
         next.from_outside.set(self.from_outside.get());
         next.redirects.replace(self.redirects.take());
@@ -139,9 +140,9 @@ impl Exchange {
         self.again.take()
     }
 
-    fn begin_as(connection: &Rc<Connection>, mut info: StreamInfo) -> Rc<Self> {
-        info.captured.plan(connection.manager.observer.capture());
-        let stats = &connection.manager.stats;
+    fn begin_at(connection: &Rc<Connection>, start: Instant) -> Rc<Self> {
+        let manager = &connection.manager;
+        let stats = &manager.stats;
         stats.inc(stats::downstream_rq_total);
         stats.inc(if connection.http2 {
             stats::downstream_rq_http2_total
@@ -151,24 +152,20 @@ impl Exchange {
         stats.move_by(stats::downstream_rq_active, 1);
         connection.active.set(connection.active.get() + 1);
         connection.requests.set(connection.requests.get() + 1);
-        if info.captured.wants_metadata() {
-            info.config_metadata = Some(Box::new(connection.manager.metadata.clone()));
-        }
-        info.filter_chain.clone_from(&connection.manager.filter_chain);
-        let moved = Cell::new(info.start);
-        if connection.manager.is_last_request(connection.requests.get()) {
+        if manager.is_last_request(connection.requests.get()) {
             stats.inc(stats::downstream_cx_max_requests_reached);
             connection.close_after_this();
         }
-        Rc::new(Self {
+        // It is large: made in its place, and completed there.
+        let exchange = Rc::new(Self {
             connection: connection.clone(),
             active: connection.worker.active(),
-            start: info.start,
+            start,
             timer: RefCell::default(),
-            info: RefCell::new(info),
+            info: RefCell::new(StreamInfo::new(connection.downstream.clone())),
             grpc: Cell::new(false),
             request_done: Cell::new(false),
-            moved,
+            moved: Cell::new(start),
             routed: Routed::default(),
             spelling: OnceCell::new(),
             state: RefCell::default(),
@@ -182,7 +179,16 @@ impl Exchange {
             skips_filters: Cell::new(false),
             server_names: RefCell::default(),
             wishes: RefCell::default(),
-        })
+        });
+        let mut info = exchange.info.borrow_mut();
+        info.start = start;
+        info.captured.plan(manager.observer.capture());
+        if info.captured.wants_metadata() {
+            info.config_metadata = Some(Box::new(manager.metadata.clone()));
+        }
+        info.filter_chain.clone_from(&manager.filter_chain);
+        drop(info);
+        exchange
     }
 
     /// What filters keep of the request until its response.

@@ -187,8 +187,11 @@ impl Connection {
         if self.interrupt.is_raised() {
             return Poll::Ready(Err(Error::Interrupted));
         }
-        if let Poll::Ready(Err(error)) = self.poll_send(context) {
-            return Poll::Ready(Err(error));
+        match self.poll_send(context) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            // Nothing was sent, and this is asked again at once.
+            Poll::Pending if self.request.waits_for_its_turn() => return Poll::Pending,
+            _ => {}
         }
         let Reading::Head(asked) = self.reading else { return Poll::Ready(Err(Error::Closed)) };
         loop {
