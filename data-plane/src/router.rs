@@ -17,17 +17,18 @@ use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use sail_proxy_decide::route::{
     Action, BodyFormat, ControlHeader, DirectResponse, Draw, Redirect, Route, RouteTable, VirtualHost,
     WeightedCluster,
 };
 
+use crate::http::attributes::RequestAttributes;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::handler::{self, Reply};
 use crate::http::head::Head;
-use crate::http::local_reply::LocalReply;
+use crate::http::local_reply::{Content, LocalReply};
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -163,21 +164,25 @@ pub(crate) async fn route(
             if let Some(config) = connect::config(action, head) {
                 let ended = connect::Terminated { exchange, found: &found, route, action, config };
                 // Boxed, since it is rare.
-                return Box::pin(ended.serve(head, extensions, body)).await;
+                let served = Box::pin(ended.serve(head, extensions, body)).await;
+                return served.map_err(|reply| edited(exchange, &found, route, reply, head));
             }
-            request::forward(exchange, &found, route, head, extensions, body).await
+            let served = request::forward(exchange, &found, route, head, extensions, body).await;
+            served.map_err(|reply| edited(exchange, &found, route, reply, head))
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_direct_response);
-            Err(Box::new(redirect_reply(redirect, route, head)))
+            let reply = Box::new(redirect_reply(redirect, route, head));
+            Err(edited(exchange, &found, route, reply, head))
         }
         Action::DirectResponse(direct) => {
             manager.stats.inc(stats::rq_direct_response);
-            let mut reply = Reply::local(direct_response(exchange, direct, head));
-            response_headers(exchange, &found, route, &mut reply, head);
-            Ok(reply)
+            Ok(Reply::local(direct_response(exchange, &found, route, direct, head)))
         }
-        Action::NonForwarding => Err(Box::new(handler::no_route(exchange))),
+        Action::NonForwarding => {
+            let reply = Box::new(no_cluster(exchange, StatusCode::SERVICE_UNAVAILABLE));
+            Err(edited(exchange, &found, route, reply, head))
+        }
     }
 }
 
@@ -214,7 +219,13 @@ fn redirect_reply(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply
     }
 }
 
-fn direct_response(exchange: &Exchange, direct: &DirectResponse, head: &Head) -> http::Response<Body> {
+fn direct_response(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    direct: &DirectResponse,
+    head: &Head,
+) -> http::Response<Body> {
     exchange.info.borrow_mut().code_details = Some(details::DIRECT_RESPONSE.into());
     let (body, kind) = match &direct.body_format {
         None => (direct.body.clone(), HeaderValue::from_static("text/plain")),
@@ -224,13 +235,16 @@ fn direct_response(exchange: &Exchange, direct: &DirectResponse, head: &Head) ->
             (text.into(), content_type.clone())
         }
     };
-    let mut response = http::Response::new(Body::text(body.clone()));
-    *response.status_mut() = direct.status;
-    if !body.is_empty() {
-        response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    let mut headers = HeaderMap::new();
+    // As Envoy: it says where the request came to.
+    if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
+        && let Some(url) = head.whole_url()
+        && let Ok(url) = HeaderValue::try_from(url.to_string())
+    {
+        headers.insert(http::header::LOCATION, url);
     }
-    crate::http::local_reply::rewrite_direct(exchange, response, body)
+    edit(exchange, found, route, (direct.status, &mut headers), head);
+    crate::http::local_reply::direct(exchange, Content { status: direct.status, body, kind }, headers)
 }
 
 /// The header operations that route, virtual host and table have for responses.
@@ -241,16 +255,50 @@ pub(crate) fn response_headers(
     reply: &mut Reply,
     head: &Head,
 ) {
-    let mut operations =
-        found.table.response_header_ops(&found.virtual_host, route, found.weighted.as_deref()).peekable();
-    if operations.peek().is_none() {
-        return;
+    edit(exchange, found, route, (reply.response.status(), reply.response.headers_mut()), head);
+}
+
+/// A reply of the router's own, with the same operations carried out on its headers.
+fn edited(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    mut reply: Box<LocalReply>,
+    head: &Head,
+) -> Box<LocalReply> {
+    let weighted = found.weighted.as_deref();
+    let wanted = found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some();
+    // What is malformed was refused by the codec, which knows of no route.
+    if !wanted || reply.whole.is_some() || reply.details == details::HTTP1_PROTOCOL_ERROR {
+        return reply;
     }
-    exchange.with_attributes(head, |attributes| {
-        for operation in operations {
-            operation.apply(reply.response.headers_mut(), attributes);
-        }
-    });
+    {
+        let mut info = exchange.info.borrow_mut();
+        reply.flag.into_iter().for_each(|flag| info.flag(flag));
+        info.code_details = Some(reply.details.clone());
+    }
+    let mut headers = HeaderMap::from_iter(std::mem::take(&mut reply.headers));
+    edit(exchange, found, route, (reply.status, &mut headers), head);
+    reply.headers = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    reply
+}
+
+fn edit(
+    exchange: &Exchange,
+    found: &Found,
+    route: &Route,
+    (status, headers): (StatusCode, &mut HeaderMap),
+    head: &Head,
+) {
+    for operation in found.table.response_header_ops(&found.virtual_host, route, found.weighted.as_deref()) {
+        operation.remove(headers);
+        let additions = {
+            let info = exchange.info.borrow();
+            let view = RequestAttributes::of_request(&info, head).with_response(headers).with_status(status);
+            operation.additions(headers, &view)
+        };
+        additions.write(headers);
+    }
 }
 
 /// The answer to a request whose cluster is not there.

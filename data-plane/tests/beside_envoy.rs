@@ -99,6 +99,7 @@ cases! {
     local_rate_limit,
     rbac,
     redirects,
+    routing,
     jwt,
     basic_auth,
     ratelimit,

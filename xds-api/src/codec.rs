@@ -192,6 +192,7 @@ impl Codec {
 /// JSON is walked where it stands: this is how to read a configuration of megabytes, or one only.
 pub fn encode_text<M: Name>(text: &str, unknown: UnknownFields) -> Result<Read<Vec<u8>>, Error> {
     let value;
+    let text = without_mark(text);
     let json = match parse_json(text) {
         Some(json) => json,
         None => {
@@ -207,7 +208,13 @@ pub fn encode_text<M: Name>(text: &str, unknown: UnknownFields) -> Result<Read<V
 
 /// Parses YAML or JSON text into a JSON value: merge keys applied, keys as strings, one document.
 pub fn parse(text: &str) -> Result<Value, Error> {
+    let text = without_mark(text);
     parse_json(text).map_or_else(|| yaml::parse(text), Ok)
+}
+
+/// Some editors begin a file with a mark of its byte order.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// JSON is the common case of generated files, and its errors are better: it is tried before YAML.

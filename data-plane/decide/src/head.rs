@@ -125,3 +125,55 @@ pub fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [
     }
     Some(Cow::Owned(all))
 }
+
+/// What operators read of a header: its first line, or all of those that Envoy joins.
+pub fn told<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    match is_kept_as_one(name) {
+        true => joined(headers, name),
+        false => headers.get(name).map(|line| Cow::Borrowed(line.as_bytes())),
+    }
+}
+
+/// The headers whose lines Envoy joins as they come in.
+pub fn is_kept_as_one(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept"
+            | "accept-encoding"
+            | "access-control-request-headers"
+            | "access-control-request-method"
+            | "access-control-request-private-network"
+            | "authorization"
+            | "cache-control"
+            | "connection"
+            | "content-encoding"
+            | "content-type"
+            | "expect"
+            | "grpc-accept-encoding"
+            | "grpc-timeout"
+            | "if-match"
+            | "if-modified-since"
+            | "if-none-match"
+            | "if-range"
+            | "origin"
+            | "pragma"
+            | "proxy-status"
+            | "referer"
+            | "te"
+            | "user-agent"
+            | "via"
+            | "x-client-trace-id"
+            | "x-envoy-attempt-count"
+            | "x-envoy-decorator-operation"
+            | "x-envoy-downstream-service-cluster"
+            | "x-envoy-external-address"
+            | "x-envoy-original-host"
+            | "x-envoy-original-path"
+            | "x-forwarded-client-cert"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-proto"
+            | "x-request-id"
+    )
+}

@@ -5,7 +5,10 @@
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::format::{Attributes, Format, Missing};
+use crate::head::{is_kept_as_one, joined};
 use crate::matcher::StringMatcher;
 
 /// `HeaderValueOption.HeaderAppendAction`.
@@ -59,15 +62,56 @@ impl HeaderOps {
         self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// Carries out the operations. Values that are no header values (a line break came in by an operator) are left out.
+    /// Carries out the operations; operators read what `attributes` has, whatever the operations do.
     pub fn apply<A: Attributes + ?Sized>(&self, headers: &mut HeaderMap, attributes: &A) {
+        self.remove(headers);
+        self.additions(headers, attributes).write(headers);
+    }
+
+    /// The first step: what is to go.
+    pub fn remove(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
         }
+    }
+
+    /// The second step: what is to be written into these headers. Neither actions nor operators see what the others of
+    /// the same level write, as in Envoy. Values that are no header values (a line break came in by an operator) are
+    /// left out.
+    pub fn additions<A: Attributes + ?Sized>(&self, headers: &HeaderMap, attributes: &A) -> Additions<'_> {
+        let mut additions = Additions::default();
         for add in &self.add {
+            let there = || headers.contains_key(&add.name);
+            let list = match add.action {
+                AppendAction::AppendIfExistsOrAdd => &mut additions.append,
+                AppendAction::AddIfAbsent if !there() => &mut additions.append,
+                AppendAction::OverwriteIfExistsOrAdd => &mut additions.overwrite,
+                AppendAction::OverwriteIfExists if there() => &mut additions.overwrite,
+                AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => continue,
+            };
             if let Some(value) = add.value(attributes) {
-                put(headers, &add.name, value, add.action);
+                list.push((&add.name, value));
             }
+        }
+        additions
+    }
+}
+
+/// What one level's operations write.
+#[derive(Debug, Default)]
+pub struct Additions<'a> {
+    overwrite: SmallVec<[(&'a HeaderName, HeaderValue); 2]>,
+    append: SmallVec<[(&'a HeaderName, HeaderValue); 2]>,
+}
+
+impl Additions<'_> {
+    /// The last step.
+    pub fn write(self, headers: &mut HeaderMap) {
+        for (name, value) in self.overwrite {
+            headers.insert(name, value);
+        }
+        for (name, value) in self.append {
+            append(headers, name, value);
         }
     }
 }
@@ -84,6 +128,16 @@ impl HeaderAdd {
             }
         };
         (self.keep_empty_value || !value.is_empty()).then_some(value)
+    }
+}
+
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    let before = joined(headers, name).filter(|_| is_kept_as_one(name));
+    let whole = before
+        .and_then(|before| HeaderValue::from_bytes(&[&before, &b","[..], value.as_bytes()].concat()).ok());
+    match whole {
+        Some(whole) => drop(headers.insert(name, whole)),
+        None => drop(headers.append(name, value)),
     }
 }
 
@@ -255,6 +309,49 @@ mod tests {
         check(AppendAction::OverwriteIfExistsOrAdd, &[], &["new"]);
         check(AppendAction::OverwriteIfExists, &["a"], &["new"]);
         check(AppendAction::OverwriteIfExists, &[], &[]);
+    }
+
+    /// What Envoy 1.40 does.
+    #[test]
+    fn operations_of_a_level_do_not_see_each_other() {
+        let add = |name, value, action| HeaderAdd {
+            name: HeaderName::from_static(name),
+            value: AddValue::Literal(HeaderValue::from_static(value)),
+            action,
+            keep_empty_value: false,
+        };
+        let ops = HeaderOps {
+            add: [
+                add("x", "added", AppendAction::AppendIfExistsOrAdd),
+                add("x", "set", AppendAction::OverwriteIfExistsOrAdd),
+                add("x", "absent", AppendAction::AddIfAbsent),
+                add("x", "there", AppendAction::OverwriteIfExists),
+                add("gone", "absent", AppendAction::AddIfAbsent),
+            ]
+            .into(),
+            remove: [HeaderName::from_static("gone")].into(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("gone", HeaderValue::from_static("old"));
+        ops.apply(&mut headers, &Nothing);
+        let mut found: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        found.sort_by_key(|(name, _)| *name);
+        let expected: [(&str, &[u8]); 4] =
+            [("gone", b"absent"), ("x", b"set"), ("x", b"added"), ("x", b"absent")];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_envoy_keeps_as_one_line_stays_one() {
+        let mut headers = HeaderMap::new();
+        for name in ["content-type", "x"].map(HeaderName::from_static) {
+            headers.insert(&name, HeaderValue::from_static("a"));
+            append(&mut headers, &name, HeaderValue::from_static("b"));
+        }
+        let lines = |name| headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(lines("content-type"), ["a,b"]);
+        assert_eq!(lines("x"), ["a", "b"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Matchers that many decisions share: strings, headers, query parameters, metadata values.
 
 mod header;
+mod re2;
 mod regex;
 mod string;
 pub mod tree;

@@ -398,7 +398,8 @@ impl RouteTable {
 
     fn ordered<'a>(&self, mut levels: [Option<&'a HeaderOps>; 4]) -> impl Iterator<Item = &'a HeaderOps> {
         if self.most_specific_header_mutations_wins {
-            levels.reverse();
+            // The weighted cluster's come first either way, as in Envoy.
+            levels[1..].reverse();
         }
         levels.into_iter().flatten().filter(|ops| !ops.is_empty())
     }

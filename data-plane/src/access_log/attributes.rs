@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use sail_proxy_decide::format::{
     Attributes, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment, Operator,
     PathSource, Precision, TimeFormat, TimePoint,
 };
-use sail_proxy_decide::head::{HeaderKey, joined};
+use sail_proxy_decide::head::{HeaderKey, told};
 use serde_json::Value;
 
 use super::fields::{Text, is_number, number, some};
@@ -25,6 +25,8 @@ pub(crate) struct View<'a> {
     head: Option<&'a Head>,
     /// The response's headers, while they are there.
     response: Option<&'a HeaderMap>,
+    /// Its status, before the record has it.
+    status: Option<u16>,
     /// The body of the local reply that is being written.
     body: Option<&'a str>,
 }
@@ -32,7 +34,7 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// Of a stream's record.
     pub(crate) fn new(info: &'a StreamInfo, kind: LogType) -> Self {
-        Self { info, kind, head: None, response: None, body: None }
+        Self { info, kind, head: None, response: None, status: None, body: None }
     }
 
     /// Of a request under way.
@@ -43,6 +45,11 @@ impl<'a> View<'a> {
     /// With a response's headers.
     pub(crate) fn with_response(self, headers: &'a HeaderMap) -> Self {
         Self { response: Some(headers), ..self }
+    }
+
+    /// With the status of a response that is not noted yet.
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status: Some(status.as_u16()), ..self }
     }
 
     /// With a local reply's body.
@@ -109,7 +116,7 @@ impl<'a> View<'a> {
 
     pub(super) fn response_header(&self, key: &HeaderKey) -> Text<'a> {
         match (key, self.response) {
-            (HeaderKey::Status, _) => Some(number(self.info.response_code?.into())),
+            (HeaderKey::Status, _) => Some(number(self.status.or(self.info.response_code)?.into())),
             (HeaderKey::Name(name), Some(headers)) => header_text(headers, name),
             (key, _) => self.info.captured.response(key.as_str()).map(Cow::Borrowed),
         }
@@ -302,7 +309,7 @@ impl Attributes for View<'_> {
 }
 
 fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Text<'a> {
-    match joined(headers, name)? {
+    match told(headers, name)? {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     }

@@ -1,7 +1,7 @@
 //! A request's head between the codecs: HTTP/1's target and `host`, or HTTP/2's pseudo-headers, taken apart.
 
 use bytes::Bytes;
-use http::header::{Entry, HOST, HeaderName, HeaderValue};
+use http::header::{COOKIE, Entry, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
@@ -43,6 +43,17 @@ fn take_host(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, HeadError> 
     if values.next().is_some() { Err(HeadError::BadHost) } else { Ok(host) }
 }
 
+/// Clients may cut cookies into lines over HTTP/2, and nobody else knows of it (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(mut entry) = headers.entry(COOKIE) else { return };
+    let lines: Vec<&[u8]> = entry.iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        entry.insert(whole);
+    }
+}
+
 /// Whether a byte may stand in an authority, by RFC 3986.
 fn is_of_authority(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(&byte)
@@ -76,6 +87,9 @@ impl Head {
             None => return Err(HeadError::MissingPath),
         };
         let present = Present::of(&headers);
+        if present.cookie && version == Version::HTTP_2 {
+            join_cookies(&mut headers);
+        }
         let hop = present.hop() && version != Version::HTTP_2;
         let protocol = extensions
             .get::<hyper::ext::Protocol>()

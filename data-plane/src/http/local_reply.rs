@@ -70,10 +70,10 @@ impl LocalReply {
 }
 
 /// What a response is made of once everybody had a say.
-struct Content {
-    status: StatusCode,
-    body: Bytes,
-    kind: HeaderValue,
+pub(crate) struct Content {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    pub(crate) kind: HeaderValue,
 }
 
 impl Content {
@@ -95,8 +95,11 @@ impl Content {
         if !self.body.is_empty() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             headers.entry(CONTENT_TYPE).or_insert(self.kind);
-        } else if !self.status.is_informational() && self.status != StatusCode::NO_CONTENT {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        } else {
+            headers.remove(CONTENT_TYPE);
+            if !self.status.is_informational() && self.status != StatusCode::NO_CONTENT {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+            }
         }
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
@@ -131,22 +134,17 @@ pub(crate) fn respond(exchange: &Exchange, reply: LocalReply) -> Response<Body> 
     rewrite_content(exchange, rewrite, content, HeaderMap::from_iter(reply.headers), reply.grpc_status)
 }
 
-/// Rewrites a direct response, which is a local reply to whoever configured it.
-pub(crate) fn rewrite_direct(exchange: &Exchange, response: Response<Body>, body: Bytes) -> Response<Body> {
-    let Some(rewrite) = &exchange.connection.manager.config.local_reply else { return response };
+/// A direct response: a local reply to whoever configured it, and to clients of gRPC.
+pub(crate) fn direct(exchange: &Exchange, content: Content, headers: HeaderMap) -> Response<Body> {
+    let Some(rewrite) = &exchange.connection.manager.config.local_reply else {
+        return content.respond(headers, exchange.grpc.get(), None);
+    };
     {
         let mut info = exchange.info.borrow_mut();
-        info.response_code = Some(response.status().as_u16());
-        info.local_reply_body = Some(String::from_utf8_lossy(&body).into_owned().into());
+        info.response_code = Some(content.status.as_u16());
+        info.local_reply_body = Some(String::from_utf8_lossy(&content.body).into_owned().into());
     }
-    let (parts, _) = response.into_parts();
-    let kind = HeaderValue::from_static("text/plain");
-    let mut headers = parts.headers;
-    headers.remove(CONTENT_LENGTH);
-    if rewrite.body_format.is_some() {
-        headers.remove(CONTENT_TYPE);
-    }
-    rewrite_content(exchange, rewrite, Content { status: parts.status, body, kind }, headers, None)
+    rewrite_content(exchange, rewrite, content, headers, None)
 }
 
 fn rewrite_content(

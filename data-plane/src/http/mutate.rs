@@ -176,41 +176,69 @@ pub(crate) fn rewrite(
     action: &RouteAction,
     head: &mut Head,
 ) {
-    let keeps_original = exchange.connection.manager.sends_envoy_headers();
-    if let Some(rewrite) = &action.path_rewrite {
-        let path = head.path.as_str();
-        let new = exchange
-            .with_attributes(head, |attributes| rewrite.apply(path, &route.matching.path, attributes));
-        if new.path != path
-            && let Ok(new) = http::uri::PathAndQuery::try_from(new.path)
+    // The host first: it may be taken from the path as the client sent it.
+    rewrite_host(exchange, found, action, head);
+    let Some(rewrite) = &action.path_rewrite else { return };
+    let path = head.path.as_str();
+    let new =
+        exchange.with_attributes(head, |attributes| rewrite.apply(path, &route.matching.path, attributes));
+    if new.path != path
+        && let Ok(new) = http::uri::PathAndQuery::try_from(new.path)
+    {
+        let old = std::mem::replace(&mut head.path, new);
+        exchange.info.borrow_mut().request.original_path =
+            Some(bytes::Bytes::copy_from_slice(old.as_str().as_bytes()));
+        if exchange.connection.manager.sends_envoy_headers()
+            && let Ok(old) = HeaderValue::from_str(old.as_str())
         {
-            let old = std::mem::replace(&mut head.path, new);
-            exchange.info.borrow_mut().request.original_path =
-                Some(bytes::Bytes::copy_from_slice(old.as_str().as_bytes()));
-            if keeps_original && let Ok(old) = HeaderValue::from_str(old.as_str()) {
-                head.headers.insert(ORIGINAL_PATH, old);
-            }
+            head.headers.insert(ORIGINAL_PATH, old);
         }
     }
-    let rewrite = found
-        .weighted
-        .as_ref()
-        .and_then(|weighted| weighted.host_rewrite.as_ref())
-        .or(action.host_rewrite.as_ref());
-    let Some(rewrite) = rewrite else { return };
-    let new = exchange.with_attributes(head, |attributes| {
-        sail_proxy_decide::route::rewrite_host(rewrite, &head.view(), None, attributes)
-    });
-    let changes = new.is_some() || matches!(rewrite, HostRewrite::Auto);
-    if changes && action.append_x_forwarded_host {
-        head.headers.append(FORWARDED_HOST, head.authority.clone());
-    }
-    if changes && keeps_original {
-        head.headers.insert(ORIGINAL_HOST, head.authority.clone());
-    }
-    if let Some(new) = new {
-        exchange.info.borrow_mut().request.authority = Some(bytes::Bytes::copy_from_slice(new.as_bytes()));
+}
+
+/// The weighted cluster's host is written without a word of it; what the route wants comes after it, as in Envoy.
+fn rewrite_host(exchange: &Exchange, found: &Found, action: &RouteAction, head: &mut Head) {
+    let ask = |rewrite: &HostRewrite, head: &Head| {
+        exchange.with_attributes(head, |attributes| {
+            sail_proxy_decide::route::rewrite_host(rewrite, &head.view(), None, attributes)
+        })
+    };
+    let weighted = found.weighted.as_ref().and_then(|weighted| weighted.host_rewrite.as_ref());
+    if let Some(new) = weighted.and_then(|rewrite| ask(rewrite, head)) {
+        note_authority(exchange, &new);
         head.authority = new;
+    }
+    if let Some(new) = action.host_rewrite.as_ref().and_then(|rewrite| ask(rewrite, head)) {
+        note_authority(exchange, &new);
+        update_authority(exchange, action, head, new);
+    }
+}
+
+fn note_authority(exchange: &Exchange, new: &HeaderValue) {
+    exchange.info.borrow_mut().request.authority = Some(bytes::Bytes::copy_from_slice(new.as_bytes()));
+}
+
+/// Writes another host, and says which one it was.
+pub(crate) fn update_authority(exchange: &Exchange, action: &RouteAction, head: &mut Head, new: HeaderValue) {
+    let old = std::mem::replace(&mut head.authority, new);
+    if action.append_x_forwarded_host && !old.is_empty() {
+        append_forwarded_host(&mut head.headers, &old);
+    }
+    if exchange.connection.manager.sends_envoy_headers() {
+        head.headers.insert(ORIGINAL_HOST, old);
+    }
+}
+
+fn append_forwarded_host(headers: &mut HeaderMap, host: &HeaderValue) {
+    let before = sail_proxy_decide::head::joined(headers, &FORWARDED_HOST);
+    let before = before.filter(|before| !before.is_empty());
+    let joined = match before.as_deref() {
+        Some(before) if before.rsplit(|byte| *byte == b',').next() == Some(host.as_bytes()) => return,
+        Some(before) => HeaderValue::from_bytes(&[before, b",", host.as_bytes()].concat()),
+        None => Ok(host.clone()),
+    };
+    if let Ok(joined) = joined {
+        headers.insert(FORWARDED_HOST, joined);
     }
 }
 

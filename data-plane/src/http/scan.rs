@@ -6,6 +6,7 @@ use http::HeaderMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Present {
     pub(crate) connection: bool,
+    pub(crate) cookie: bool,
     pub(crate) keep_alive: bool,
     pub(crate) proxy_connection: bool,
     pub(crate) transfer_encoding: bool,
@@ -27,6 +28,7 @@ impl Present {
             let name = name.as_str();
             match name.as_bytes()[0] {
                 b'c' if name == "connection" => present.connection = true,
+                b'c' if name == "cookie" => present.cookie = true,
                 b'u' if name == "upgrade" => present.upgrade = true,
                 b'k' if name == "keep-alive" => present.keep_alive = true,
                 b'p' if name == "proxy-connection" => present.proxy_connection = true,

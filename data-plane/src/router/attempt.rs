@@ -21,6 +21,7 @@ use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep, headers_size};
+use crate::http::mutate;
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease, SendError, Sending};
 use crate::pool::limits::Resource;
@@ -270,17 +271,11 @@ impl Try<'_> {
         host: &Host,
         body: Body,
     ) -> Result<Request<Body>, Failure> {
-        let rewrite = self
-            .found
-            .weighted
-            .as_ref()
-            .and_then(|weighted| weighted.host_rewrite.as_ref())
-            .or(self.action.host_rewrite.as_ref());
-        if matches!(rewrite, Some(HostRewrite::Auto))
+        if matches!(self.action.host_rewrite, Some(HostRewrite::Auto))
             && let Ok(name) = HeaderValue::from_str(&host.hostname)
             && !name.is_empty()
         {
-            head.authority = name;
+            mutate::update_authority(self.exchange, self.action, head, name);
         }
         let mut parts = if lease.is_http2() {
             head.http2_parts(self.keep).ok_or(Failure::BadAuthority)?

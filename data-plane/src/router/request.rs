@@ -182,6 +182,7 @@ pub(super) async fn forward(
     if let Some(cookie) = set_cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
         headers.append(http::header::SET_COOKIE, cookie);
     }
+    exchange.info.borrow_mut().response_code = Some(reply.response.status().as_u16());
     response_headers(exchange, found, route, &mut reply, head);
     Ok(reply)
 }
@@ -224,18 +225,11 @@ fn prepare(
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
-    let mut operations =
-        found.table.request_header_ops(&found.virtual_host, route, found.weighted.as_deref()).peekable();
-    if operations.peek().is_some() {
-        let mut headers = std::mem::take(&mut head.headers);
-        // Operators read the headers as they were before the operations.
-        let before = Head { headers: headers.clone(), ..head.clone() };
-        exchange.with_attributes(&before, |attributes| {
-            for operation in operations {
-                operation.apply(&mut headers, attributes);
-            }
-        });
-        head.headers = headers;
+    for operation in found.table.request_header_ops(&found.virtual_host, route, found.weighted.as_deref()) {
+        operation.remove(&mut head.headers);
+        let additions =
+            exchange.with_attributes(head, |attributes| operation.additions(&head.headers, attributes));
+        additions.write(&mut head.headers);
     }
     mutate::rewrite(exchange, found, route, action, head);
 }

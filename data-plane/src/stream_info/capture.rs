@@ -152,8 +152,8 @@ fn take(values: &mut Values, plan: &[HeaderName], headers: &HeaderMap) {
         if lines.next().is_none() {
             return Some(first.clone());
         }
-        // Several lines are one value to whoever reads it, as everywhere.
-        HeaderValue::from_bytes(&sail_proxy_decide::head::joined(headers, name)?).ok()
+        // What Envoy keeps as several lines, operators read the first of.
+        HeaderValue::from_bytes(&sail_proxy_decide::head::told(headers, name)?).ok()
     }));
 }
 

@@ -118,6 +118,8 @@ impl<'a> Reader<'a> {
                 "Struct" => return self.structure(json, path),
                 "Value" => return self.value(json, path),
                 _ if is_wrapper(name) => return self.wrapper(descriptor, json, path),
+                // Envoy reads them as plain messages, too: `{seconds: 5}`.
+                "Duration" | "Timestamp" if matches!(json, Json::Object(_)) => {}
                 "Duration" | "FieldMask" | "Timestamp" => {
                     let message = DynamicMessage::deserialize(descriptor.clone(), Value::from(json))
                         .map_err(|error| path.error(error.to_string()))?;
@@ -297,8 +299,8 @@ impl<'a> Reader<'a> {
             }
             Kind::Enum(descriptor) => self.out.signed(enumeration(descriptor, json, path)?.into()),
             Kind::Bool => {
-                let Json::Bool(value) = json else { return Err(path.expected("true or false", json)) };
-                self.out.unsigned((*value).into());
+                let value = truth(json).ok_or_else(|| path.expected("true or false", json))?;
+                self.out.unsigned(value.into());
             }
             Kind::String => self.out.bytes(string(json, path)?.as_bytes()),
             Kind::Bytes => self.out.bytes(&bytes(json, path)?),
@@ -447,12 +449,31 @@ fn enumeration(descriptor: &EnumDescriptor, json: &Json<'_>, path: &Path<'_>) ->
         return Ok(0);
     }
     if let Json::String(name) = json {
-        return descriptor.get_value_by_name(name).map(|value| value.number()).ok_or_else(|| {
+        let found = descriptor.get_value_by_name(name).or_else(|| {
+            // Envoy's are read in any case: `round_robin`.
+            let of_envoy = descriptor.full_name().starts_with("envoy.");
+            of_envoy.then(|| descriptor.get_value_by_name(&name.to_ascii_uppercase().replace('-', "_")))?
+        });
+        return found.map(|value| value.number()).ok_or_else(|| {
             let known: Vec<_> = descriptor.values().map(|value| value.name().to_owned()).collect();
             path.error(format!("{name:?} is not one of {}", known.join(", ")))
         });
     }
     integer(json, path)
+}
+
+/// A truth value, also as YAML 1.1 and thus Envoy has it: `yes`, `On`, or between quotes.
+fn truth(json: &Json<'_>) -> Option<bool> {
+    let text = match json {
+        Json::Bool(value) => return Some(*value),
+        Json::String(text) => text,
+        _ => return None,
+    };
+    match text.as_ref() {
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Some(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => Some(false),
+        _ => None,
+    }
 }
 
 /// YAML reads an unquoted `8080` or `true` as a number or a truth value; where a string belongs, its text is meant.

@@ -115,6 +115,28 @@ static_resources:
     assert_eq!((clusters[1].name.as_str(), clusters[1].connect_timeout), ("b", clusters[0].connect_timeout));
 }
 
+/// What stands in many of Envoy's examples, and Envoy 1.40 reads.
+#[test]
+fn files_that_envoy_reads_are_read() {
+    let cluster = |yaml: &str| Codec::new().from_yaml::<Cluster>(yaml).unwrap();
+    let strict =
+        cluster("{type: STRICT_DNS, lb_policy: LEAST_REQUEST, respect_dns_ttl: true, connect_timeout: 1.5s}");
+    let loose = "{type: strict_dns, lb_policy: Least_Request, respect_dns_ttl: yes, \
+                 connect_timeout: {seconds: 1, nanos: 500000000}}";
+    assert_eq!(cluster(loose), strict);
+    assert_eq!(cluster(&loose.replace("yes", "\"true\"")), strict);
+    assert_eq!(cluster(&format!("\u{feff}{loose}")), strict);
+    for (yaml, expected) in [
+        ("respect_dns_ttl: maybe", "respect_dns_ttl: expected true or false, found \"maybe\""),
+        (
+            "connect_timeout: {second: 1}",
+            "connect_timeout.second: google.protobuf.Duration has no such field",
+        ),
+    ] {
+        assert_eq!(error::<Cluster>(yaml), expected);
+    }
+}
+
 #[test]
 fn bytes_are_base64_and_an_empty_any_is_allowed() {
     let secret: Secret =

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
 use super::StringMatcher;
-use crate::head::{HeaderKey, RequestHead, joined};
+use crate::head::{HeaderKey, RequestHead, is_kept_as_one, joined};
 
 /// A header matcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,15 +36,32 @@ pub enum HeaderMatch {
 impl HeaderMatcher {
     /// Whether the request's head matches.
     pub fn is_match(&self, head: &RequestHead<'_>) -> bool {
-        self.is_match_value(head.get(&self.name))
+        match &self.name {
+            HeaderKey::Name(name) => self.is_match_lines(head.headers, name),
+            _ => self.is_match_value(head.get(&self.name)),
+        }
     }
 
     /// Whether headers of a response match; pseudo-headers are absent.
     pub fn is_match_headers(&self, headers: &HeaderMap) -> bool {
         match &self.name {
-            HeaderKey::Name(name) => self.is_match_value(joined(headers, name)),
+            HeaderKey::Name(name) => self.is_match_lines(headers, name),
             _ => self.is_match_value(None),
         }
+    }
+
+    /// Each line of a header is looked at by itself, as Envoy does it: who may not send a value cannot hide it beside
+    /// another. One that matches is enough, or with `invert`, none must.
+    fn is_match_lines(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next().map(|line| line.as_bytes());
+        if lines.next().is_none() || matches!(self.rule, HeaderMatch::Present(_)) {
+            return self.is_match_value(first.map(Cow::Borrowed));
+        }
+        if is_kept_as_one(name) {
+            return self.is_match_value(joined(headers, name));
+        }
+        headers.get_all(name).iter().any(|line| self.holds(line.as_bytes())) != self.invert
     }
 
     /// The header's name, if it is not a pseudo-header.
@@ -67,15 +84,18 @@ impl HeaderMatcher {
             // An absent header never matches a value, not even an inverted one.
             None => return false,
         };
-        let found = match &self.rule {
+        self.holds(&value) != self.invert
+    }
+
+    fn holds(&self, value: &[u8]) -> bool {
+        match &self.rule {
             HeaderMatch::Present(_) => true,
-            HeaderMatch::String(matcher) => matcher.is_match(&value),
-            HeaderMatch::Range(range) => std::str::from_utf8(&value)
+            HeaderMatch::String(matcher) => matcher.is_match(value),
+            HeaderMatch::Range(range) => std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse::<i64>().ok())
                 .is_some_and(|number| range.contains(&number)),
-        };
-        found != self.invert
+        }
     }
 }
 
@@ -93,12 +113,18 @@ pub struct QueryMatcher {
 impl QueryMatcher {
     /// Whether the query (what follows the `?`) matches.
     pub fn is_match(&self, query: &str) -> bool {
-        match (&self.value, query_value(query, &self.name)) {
+        match (&self.value, query_text(query, &self.name)) {
             (None, found) => found.is_some() == self.present,
             (Some(matcher), Some(value)) => matcher.is_match(value.as_bytes()),
             (Some(_), None) => false,
         }
     }
+}
+
+/// The first value of a parameter as it stands: matchers of routes decode nothing.
+fn query_text<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find_map(|(key, value)| (key == name).then_some(value))
 }
 
 /// The first value of a parameter, percent-decoded.
@@ -108,4 +134,47 @@ pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
         (percent_decode_str(key).decode_utf8_lossy() == name)
             .then(|| percent_decode_str(value).decode_utf8_lossy())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// As Envoy 1.40 matches.
+    #[test]
+    fn each_line_is_looked_at() {
+        let check = |rule: &HeaderMatch, invert, name: &str, lines: &[&'static str], expected| {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(&name, HeaderValue::from_static(line));
+            }
+            let rule = rule.clone();
+            let matcher =
+                HeaderMatcher { name: HeaderKey::Name(name), rule, invert, treat_missing_as_empty: false };
+            assert_eq!(matcher.is_match_headers(&headers), expected, "{matcher:?} {lines:?}");
+        };
+        let one = HeaderMatch::String(StringMatcher::exact("1"));
+        check(&one, false, "x", &["1", "2"], true);
+        check(&one, false, "x", &["2", "1"], true);
+        check(&one, false, "x", &["1,2"], false);
+        check(&one, true, "x", &["2", "1"], false);
+        check(&one, true, "x", &["2", "3"], true);
+        check(&one, true, "x", &[], false);
+        let both = HeaderMatch::String(StringMatcher::exact("1,2"));
+        check(&both, false, "x", &["1", "2"], false);
+        check(&both, false, "accept", &["1", "2"], true);
+        check(&HeaderMatch::Range(2..3), false, "x", &["9", "2"], true);
+        check(&HeaderMatch::Present(true), false, "x", &["9", "2"], true);
+    }
+
+    #[test]
+    fn parameters_are_matched_as_they_stand() {
+        let matcher =
+            QueryMatcher { name: "q".into(), value: Some(StringMatcher::exact("a b")), present: true };
+        assert!(!matcher.is_match("q=a%20b"));
+        assert!(matcher.is_match("r=1&q=a b&q=c"));
+    }
 }

@@ -50,7 +50,8 @@ impl PartialEq for FullRegex {
 }
 
 fn compile(source: &str) -> Result<Regex, InvalidRegex> {
-    let build = |unicode| RegexBuilder::new(source).unicode(unicode).size_limit(1 << 20).build();
+    let translated = super::re2::translated(source);
+    let build = |unicode| RegexBuilder::new(&translated).unicode(unicode).size_limit(1 << 20).build();
     // Bytes first, for RE2's ASCII classes; Unicode for what only it has, such as `\p{Greek}`.
     build(false).or_else(|_| build(true)).map_err(|error| invalid(source, &error.to_string()))
 }

@@ -188,12 +188,9 @@ impl RouteMatch {
 }
 
 impl CookieMatcher {
-    /// Whether the request's cookie matches; an absent one never does.
+    /// Whether the request's cookie matches. An absent one matches nothing, which `invert` turns round as well.
     pub fn is_match(&self, head: &RequestHead<'_>) -> bool {
-        match cookie(head, &self.name) {
-            Some(value) => self.value.is_match(value.as_bytes()) != self.invert,
-            None => false,
-        }
+        cookie(head, &self.name).is_some_and(|value| self.value.is_match(value.as_bytes())) != self.invert
     }
 }
 

@@ -85,7 +85,11 @@ impl Redirect {
         };
         let query = head.query();
         if self.strip_query {
-            path_only(&path).to_owned()
+            // What is written in the configuration stays.
+            match &self.path {
+                Some(RedirectPath::Full(_)) => path,
+                _ => path_only(&path).to_owned(),
+            }
         } else if own_query || query.is_empty() {
             path
         } else {
@@ -132,6 +136,10 @@ mod tests {
         check(
             Redirect { path: Some(RedirectPath::Full("/new".into())), ..base() },
             "http://a.com:80/new?q=1",
+        );
+        check(
+            Redirect { path: Some(RedirectPath::Full("/new?x=2".into())), strip_query: true, ..base() },
+            "http://a.com:80/new?x=2",
         );
         check(
             Redirect { path: Some(RedirectPath::Prefix("/v2".into())), strip_query: true, ..base() },

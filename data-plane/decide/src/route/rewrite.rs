@@ -56,7 +56,10 @@ pub fn rewrite_host<A: Attributes + ?Sized>(
     let text = match rewrite {
         HostRewrite::Literal(value) => return Some(value.clone()),
         HostRewrite::Auto => upstream.filter(|name| !name.is_empty())?.to_owned(),
-        HostRewrite::Header(name) => return HeaderValue::from_bytes(&joined(head.headers, name)?).ok(),
+        HostRewrite::Header(name) => {
+            let value = HeaderValue::from_bytes(&joined(head.headers, name)?);
+            return value.ok().filter(|value| !value.is_empty());
+        }
         HostRewrite::PathRegex(regex) => regex.rewrite(head.path_only()),
         HostRewrite::Format(format) => {
             let mut out = String::new();
