@@ -164,25 +164,21 @@ pub(crate) async fn route(
             if let Some(config) = connect::config(action, head) {
                 let ended = connect::Terminated { exchange, found: &found, route, action, config };
                 // Boxed, since it is rare.
-                let served = Box::pin(ended.serve(head, extensions, body)).await;
-                return served.map_err(|reply| edited(exchange, &found, route, reply, head));
+                return Box::pin(ended.serve(head, extensions, body)).await;
             }
-            let served = request::forward(exchange, &found, route, head, extensions, body).await;
-            served.map_err(|reply| edited(exchange, &found, route, reply, head))
+            request::forward(exchange, &found, route, head, extensions, body).await
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_direct_response);
-            let reply = Box::new(redirect_reply(redirect, route, head));
-            Err(edited(exchange, &found, route, reply, head))
+            let mut reply = Box::new(redirect_reply(redirect, route, head));
+            edit_reply(exchange, &found, route, &mut reply, head);
+            Err(reply)
         }
         Action::DirectResponse(direct) => {
             manager.stats.inc(stats::rq_direct_response);
             Ok(Reply::local(direct_response(exchange, &found, route, direct, head)))
         }
-        Action::NonForwarding => {
-            let reply = Box::new(no_cluster(exchange, StatusCode::SERVICE_UNAVAILABLE));
-            Err(edited(exchange, &found, route, reply, head))
-        }
+        Action::NonForwarding => Err(Box::new(no_cluster(exchange, StatusCode::SERVICE_UNAVAILABLE))),
     }
 }
 
@@ -258,19 +254,24 @@ pub(crate) fn response_headers(
     edit(exchange, found, route, (reply.response.status(), reply.response.headers_mut()), head);
 }
 
-/// A reply of the router's own, with the same operations carried out on its headers.
-fn edited(
-    exchange: &Exchange,
-    found: &Found,
-    route: &Route,
-    mut reply: Box<LocalReply>,
-    head: &Head,
-) -> Box<LocalReply> {
+/// The same operations on a reply that a filter or the router gives to a request that was to be forwarded.
+pub(crate) fn local_headers(exchange: &Exchange, reply: &mut LocalReply, head: &Head) {
+    let found = exchange.routed.get();
+    let Some(found) = &*found else { return };
+    if let Some(route) = &found.route
+        && matches!(route.action, Action::Route(_) | Action::NonForwarding)
+        // What is malformed was refused by the codec, which knows of no route.
+        && reply.details != details::HTTP1_PROTOCOL_ERROR
+    {
+        edit_reply(exchange, found, route, reply, head);
+    }
+}
+
+fn edit_reply(exchange: &Exchange, found: &Found, route: &Route, reply: &mut LocalReply, head: &Head) {
     let weighted = found.weighted.as_deref();
     let wanted = found.table.response_header_ops(&found.virtual_host, route, weighted).next().is_some();
-    // What is malformed was refused by the codec, which knows of no route.
-    if !wanted || reply.whole.is_some() || reply.details == details::HTTP1_PROTOCOL_ERROR {
-        return reply;
+    if !wanted || reply.whole.is_some() {
+        return;
     }
     {
         let mut info = exchange.info.borrow_mut();
@@ -280,7 +281,6 @@ fn edited(
     let mut headers = HeaderMap::from_iter(std::mem::take(&mut reply.headers));
     edit(exchange, found, route, (reply.status, &mut headers), head);
     reply.headers = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    reply
 }
 
 fn edit(

@@ -12,8 +12,9 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::Acceptor;
 use rustls::{CipherSuite, ClientConfig, CommonState, NamedGroup, ProtocolVersion};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use crate::net::Stream;
 use crate::net::prefixed::Prefixed;
@@ -117,9 +118,11 @@ fn cipher_name(suite: CipherSuite) -> &'static str {
 
 /// Does the server's side of a handshake.
 pub(crate) async fn accept(server: context::Server, plain: Prefixed) -> io::Result<(Stream, Peer)> {
-    let stream = TlsAcceptor::from(server.config).accept(plain).await?;
+    let started = LazyConfigAcceptor::new(Acceptor::default(), plain).await?;
+    let (config, local) = server.for_client(&started.client_hello());
+    let stream = started.into_stream(config).await?;
     let (_, session) = stream.get_ref();
-    let mut peer = Peer::new(session, session.server_name(), &server.local);
+    let mut peer = Peer::new(session, session.server_name(), &local);
     if let Some(checks) = server.untrusted
         && peer.info.peer_certificate_presented
         && let Some(info) = Arc::get_mut(&mut peer.info)

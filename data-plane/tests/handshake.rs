@@ -356,3 +356,47 @@ fn clients_leave_fingerprints() {
     // TLS 1.2, a name, no ALPN.
     assert!(ja4.starts_with("t12d") && ja4[8..].starts_with("00_"), "{line}");
 }
+
+/// As Envoy: who speaks none of our protocols is served all the same, and nothing is agreed on.
+#[test]
+fn protocols_that_nobody_shares_are_passed_over() {
+    let authority = Authority::new();
+    let common = format!("alpn_protocols: [h2, http/1.1], {}", shown(&authority.sign(1, &["a.test"]), ""));
+    let proxy = Proxy::ready(&bootstrap("", &common), &[]);
+    let agreed = |offered: &[&str]| {
+        let mut client = authority.client(None);
+        client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let tls = handshake(Arc::new(client.clone()), proxy.listener("l"), "a.test").unwrap();
+        tls.conn.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap())
+    };
+    assert_eq!(agreed(&["h2", "other"]).as_deref(), Some("h2"));
+    assert_eq!(agreed(&["other"]), None);
+    let mut client = authority.client(None);
+    client.alpn_protocols = vec![b"other".to_vec()];
+    assert_eq!(ask(&Arc::new(client), proxy.listener("l")).unwrap().0, "nobody");
+}
+
+#[test]
+fn the_certificate_that_was_shown_is_told() {
+    let authority = Authority::new();
+    let (first, second) = (authority.sign(1, &["a.test"]), authority.sign(2, &["b.test"]));
+    let pair = |signed: &Signed| {
+        let common = shown(signed, "");
+        common.trim_start_matches("tls_certificates: [").trim_end_matches(']').to_owned()
+    };
+    let common = format!("tls_certificates: [{}, {}]", pair(&first), pair(&second));
+    let config = bootstrap("", &common)
+        .replace("%TLS_JA3_FINGERPRINT% %TLS_JA4_FINGERPRINT%", "%DOWNSTREAM_LOCAL_DNS_SAN%");
+    let proxy = Proxy::ready(&config, &[]);
+    let client = Arc::new(authority.client(None));
+    for name in ["b.test", "a.test"] {
+        let mut tls = handshake(client.clone(), proxy.listener("l"), name).unwrap();
+        tls.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        tls.read_to_string(&mut String::new()).unwrap();
+    }
+    let lines = wait("two lines of the log", || {
+        let text = std::fs::read_to_string(proxy.dir.path().join("log")).ok()?;
+        (text.lines().count() == 2).then_some(text)
+    });
+    assert_eq!(lines.lines().collect::<Vec<_>>(), ["b.test", "a.test"]);
+}

@@ -164,13 +164,14 @@ async fn answer(
         }
     };
     note_head(exchange, head);
-    let reply = match early {
+    let mut reply = match early {
         Some(reply) => reply,
         None => match router::route(exchange, head, extensions, body).await {
             Ok(reply) => return reply,
             Err(reply) => reply,
         },
     };
+    router::local_headers(exchange, &mut reply, head);
     Reply::local(local_reply::respond(exchange, *reply))
 }
 

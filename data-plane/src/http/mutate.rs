@@ -209,7 +209,6 @@ fn rewrite_host(exchange: &Exchange, found: &Found, action: &RouteAction, head: 
         head.authority = new;
     }
     if let Some(new) = action.host_rewrite.as_ref().and_then(|rewrite| ask(rewrite, head)) {
-        note_authority(exchange, &new);
         update_authority(exchange, action, head, new);
     }
 }
@@ -220,6 +219,7 @@ fn note_authority(exchange: &Exchange, new: &HeaderValue) {
 
 /// Writes another host, and says which one it was.
 pub(crate) fn update_authority(exchange: &Exchange, action: &RouteAction, head: &mut Head, new: HeaderValue) {
+    note_authority(exchange, &new);
     let old = std::mem::replace(&mut head.authority, new);
     if action.append_x_forwarded_host && !old.is_empty() {
         append_forwarded_host(&mut head.headers, &old);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::server::ClientHello;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::secret::{Certificate, Secret, ValidationContext};
@@ -41,10 +42,28 @@ pub(crate) enum ContextError {
 /// A server's configuration and who it says we are.
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) config: Arc<ServerConfig>,
-    pub(crate) local: LocalIdentity,
+    config: Arc<ServerConfig>,
+    /// For clients none of whose protocols we speak: nothing is agreed on with them, as in Envoy.
+    without_alpn: Option<Arc<ServerConfig>>,
+    certificates: Arc<ServerCertificates>,
+    /// Who we are with each of the certificates.
+    locals: Arc<[LocalIdentity]>,
     /// What clients are judged by afterwards, where whoever fails is let in.
     pub(crate) untrusted: Option<Arc<Checks>>,
+}
+
+impl Server {
+    /// The configuration for a client, and who it takes us for.
+    pub(super) fn for_client(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, LocalIdentity) {
+        let place = self.certificates.choose(hello).unwrap_or_default();
+        let local = self.locals.get(place).cloned().unwrap_or_default();
+        let ours = &self.config.alpn_protocols;
+        let in_common = hello.alpn().is_none_or(|mut theirs| {
+            theirs.any(|protocol| ours.iter().any(|own| own.as_slice() == protocol))
+        });
+        let config = self.without_alpn.as_ref().filter(|_| !in_common).unwrap_or(&self.config);
+        (config.clone(), local)
+    }
 }
 
 /// A client's configuration and who it says we are.
@@ -241,16 +260,8 @@ impl<'a> Resolved<'a> {
         versions
     }
 
-    fn local(&self) -> LocalIdentity {
-        let first = self.certificates.first().and_then(|certificate| certificate.certified.cert.first());
-        first
-            .and_then(|leaf| identity::CertInfo::from_der(leaf).ok())
-            .map(|leaf| LocalIdentity {
-                uri_sans: leaf.uris().map(Into::into).collect(),
-                subject: Some(leaf.subject.as_str().into()),
-                certificate: first.cloned().map(Arc::new),
-            })
-            .unwrap_or_default()
+    fn locals(&self) -> impl Iterator<Item = LocalIdentity> {
+        self.certificates.iter().map(|certificate| local(certificate))
     }
 
     fn server(&self, tls: &DownstreamTls, keys: Keys) -> Result<Server, ContextError> {
@@ -280,13 +291,17 @@ impl<'a> Resolved<'a> {
                 ));
             }
         };
-        let certificates = ServerCertificates::new(&self.certificates, tls);
-        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        let certificates = Arc::new(ServerCertificates::new(&self.certificates, tls));
+        let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = self.alpn();
         config.ignore_client_order = !tls.prefer_client_ciphers && !self.common.cipher_suites.is_empty();
         resumption::set(&mut config, tls, keys, self.session_context(tls));
         let untrusted = checks.accept_untrusted.then_some(checks);
-        Ok(Server { config: Arc::new(config), local: self.local(), untrusted })
+        let mut without_alpn = config.clone();
+        without_alpn.alpn_protocols.clear();
+        let without_alpn = (!config.alpn_protocols.is_empty()).then(|| Arc::new(without_alpn));
+        let locals = self.locals().collect();
+        Ok(Server { config: Arc::new(config), without_alpn, certificates, locals, untrusted })
     }
 
     /// Who the server is and whom it lets in, the same in every process that is configured so: a session is resumed
@@ -332,8 +347,19 @@ impl<'a> Resolved<'a> {
             0 => Resumption::disabled(),
             keys => Resumption::in_memory_sessions((keys as usize).max(32)),
         };
-        Ok(Client { config: Arc::new(config), local: self.local() })
+        let local = self.locals().next().unwrap_or_default();
+        Ok(Client { config: Arc::new(config), local })
     }
+}
+
+fn local(certificate: &Certificate) -> LocalIdentity {
+    let leaf = certificate.certified.cert.first();
+    let identity = leaf.and_then(|leaf| identity::CertInfo::from_der(leaf).ok()).map(|info| LocalIdentity {
+        uri_sans: info.uris().map(Into::into).collect(),
+        subject: Some(info.subject.as_str().into()),
+        certificate: leaf.cloned().map(Arc::new),
+    });
+    identity.unwrap_or_default()
 }
 
 fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, ContextError> {

@@ -195,6 +195,9 @@ pub(crate) fn validation(
             if roots.is_empty() {
                 cx.error("trusted_ca", "it holds no certificate");
             }
+            for root in &roots {
+                cx.ok("trusted_ca", rustls::RootCertStore::empty().add(root.clone()));
+            }
             roots
         }
         None => Vec::new(),
@@ -207,6 +210,12 @@ pub(crate) fn validation(
             let lists = cx.ok("crl", lists)?;
             if lists.is_empty() {
                 cx.error("crl", "it holds no revocation list");
+            }
+            for list in &lists {
+                if let Err(error) = webpki::BorrowedCertRevocationList::from_der(list) {
+                    let text = format!("a list cannot be used (it must be of version 2): {error:?}");
+                    cx.error("crl", text);
+                }
             }
             lists
         }
