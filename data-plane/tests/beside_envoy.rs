@@ -100,6 +100,7 @@ cases! {
     rbac,
     redirects,
     routing,
+    logged,
     jwt,
     basic_auth,
     ratelimit,

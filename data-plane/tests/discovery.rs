@@ -272,3 +272,46 @@ fn what_nobody_knows_is_taken_or_refused_as_the_flag_says() {
         }
     }
 }
+
+/// What Envoy does: of two listeners of one name the first holds, and what cannot be read is counted.
+#[test]
+fn files_of_resources_are_counted_and_a_name_stands_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lds.yaml");
+    let put = |text: &str| {
+        let new = dir.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    let listener = |status: u16| {
+        let hcm = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
+                      HttpConnectionManager",
+            "stat_prefix": "in",
+            "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes":
+                [{"match": {"prefix": "/"}, "direct_response": {"status": status}}]}]},
+            "http_filters": [{"name": "router", "typed_config":
+                {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+        });
+        json!({
+            "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+            "name": "l",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+            "filter_chains": [{"filters": [{"name": "hcm", "typed_config": hcm}]}],
+        })
+    };
+    put(&json!({"resources": [listener(201), listener(202)]}).to_string());
+    let lds = format!("{{path_config_source: {{path: {}}}, resource_api_version: V3}}", path.display());
+    let proxy = Proxy::start(&format!("dynamic_resources: {{lds_config: {lds}}}\n"), &[]);
+    let lds = |what: &str| proxy.stat(&format!("listener_manager.lds.update_{what}")).unwrap_or(0);
+    let status = || call(proxy.listener("l"), "GET", "/", &[]).ok().map(|answer| answer.status);
+    assert_eq!(status(), Some(201));
+    wait("the refusal", || (lds("rejected") == 1).then_some(()));
+    assert_eq!([lds("attempt"), lds("success"), lds("failure")], [1, 0, 0]);
+    put("resources: [{");
+    wait("the failure", || (lds("failure") == 1).then_some(()));
+    assert_eq!([lds("attempt"), lds("rejected")], [2, 1]);
+    put(&json!({"resources": [listener(203)]}).to_string());
+    wait("the success", || (lds("success") == 1).then_some(()));
+    wait("the last one", || (status() == Some(203)).then_some(()));
+}

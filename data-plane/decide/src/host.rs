@@ -214,6 +214,11 @@ impl Host {
         }
     }
 
+    /// Whether it does not count among the hosts of which a share must be healthy: it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.health_status == HealthStatus::Draining
+    }
+
     /// The one status that stands for everything known of it.
     pub fn status(&self) -> HealthStatus {
         let flags = self.state.flags.load(Ordering::Relaxed);

@@ -59,18 +59,26 @@ impl LogFormat {
     }
 }
 
+/// As Envoy: an object of which nothing is left is nothing, and an empty list is something.
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
 impl JsonFormat {
-    /// What it comes to; `omit` leaves out what is null.
+    /// What it comes to; `omit` leaves out what is nothing.
     pub fn value(&self, attributes: &impl Attributes, missing: Missing, omit: bool) -> Value {
         match self {
             Self::Value(value) => value.clone(),
             Self::Format(format) => format.json(attributes, missing),
-            Self::List(list) => list.iter().map(|item| item.value(attributes, missing, omit)).collect(),
+            Self::List(list) => {
+                let items = list.iter().map(|item| item.value(attributes, missing, omit));
+                items.filter(|value| !(omit && is_nothing(value))).collect()
+            }
             Self::Object(fields) => {
                 let fields = fields
                     .iter()
                     .map(|(key, value)| (key.to_string(), value.value(attributes, missing, omit)));
-                Value::Object(fields.filter(|(_, value)| !(omit && value.is_null())).collect())
+                Value::Object(fields.filter(|(_, value)| !(omit && is_nothing(value))).collect())
             }
         }
     }

@@ -302,17 +302,17 @@ impl Attributes for View<'_> {
                 self.common_duration(*start, *end, *precision).map(Value::from)
             }
             Operator::Metadata(source, namespace, path) => self.metadata(*source, namespace, path).cloned(),
-            Operator::Cel(expression) => Some(expression.program().eval(self).ok()?.into_json()),
             _ => self.text(operator).map(|text| Value::String(text.into_owned())),
         }
     }
 }
 
+/// What is not UTF-8 is shown as well as it can be: a header that hides it would hide itself.
 fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Text<'a> {
-    match told(headers, name)? {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
-    }
+    Some(match told(headers, name)? {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    })
 }
 
 /// A field of an object that is kept as text: of an address, or of what is written as JSON.

@@ -54,7 +54,6 @@ pub(crate) fn passes(filter: &AccessLogFilter, view: &View<'_>, runtime: &dyn Ru
 /// The gRPC status that an HTTP status stands for.
 fn grpc_status(http: u16) -> u32 {
     match http {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

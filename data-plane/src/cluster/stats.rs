@@ -57,7 +57,8 @@ impl Source {
                 Health::Degraded => counts[2] += 1,
                 Health::Unhealthy => {}
             }
-            counts[3] += i64::from(host.state.has(HealthFlag::PendingActiveHealthCheck));
+            let pending = host.state.has(HealthFlag::PendingActiveHealthCheck);
+            counts[3] += i64::from(pending || host.is_draining());
             heaviest = heaviest.max(i64::from(host.weight));
         };
         let found = hosts_of(snapshot, cluster);

@@ -137,7 +137,13 @@ pub(crate) fn respond(exchange: &Exchange, reply: LocalReply) -> Response<Body> 
 /// A direct response: a local reply to whoever configured it, and to clients of gRPC.
 pub(crate) fn direct(exchange: &Exchange, content: Content, headers: HeaderMap) -> Response<Body> {
     let Some(rewrite) = &exchange.connection.manager.config.local_reply else {
-        return content.respond(headers, exchange.grpc.get(), None);
+        let empty = content.body.is_empty();
+        let mut response = content.respond(headers, exchange.grpc.get(), None);
+        if empty {
+            // The codec says how long nothing is, and another response may take this one's place before.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        return response;
     };
     {
         let mut info = exchange.info.borrow_mut();

@@ -1,5 +1,6 @@
 //! What the connection manager writes into requests and responses as they pass.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use sail_proxy_config::hcm::HostOptions;
 use sail_proxy_decide::route::{HostRewrite, Route, RouteAction};
@@ -127,7 +128,7 @@ fn set_request_id(exchange: &Exchange, head: &mut Head, edge: bool) {
             id
         })
     } else if head.present.request_id {
-        head.headers.get(request_id::REQUEST_ID).map(|id| bytes::Bytes::copy_from_slice(id.as_bytes()))
+        head.headers.get(request_id::REQUEST_ID).map(|id| Bytes::copy_from_slice(id.as_bytes()))
     } else {
         None
     };
@@ -186,8 +187,11 @@ pub(crate) fn rewrite(
         && let Ok(new) = http::uri::PathAndQuery::try_from(new.path)
     {
         let old = std::mem::replace(&mut head.path, new);
-        exchange.info.borrow_mut().request.original_path =
-            Some(bytes::Bytes::copy_from_slice(old.as_str().as_bytes()));
+        {
+            let bytes = |path: &http::uri::PathAndQuery| Bytes::copy_from_slice(path.as_str().as_bytes());
+            let request = &mut exchange.info.borrow_mut().request;
+            (request.original_path, request.path) = (Some(bytes(&old)), Some(bytes(&head.path)));
+        }
         if exchange.connection.manager.sends_envoy_headers()
             && let Ok(old) = HeaderValue::from_str(old.as_str())
         {
@@ -214,7 +218,7 @@ fn rewrite_host(exchange: &Exchange, found: &Found, action: &RouteAction, head: 
 }
 
 fn note_authority(exchange: &Exchange, new: &HeaderValue) {
-    exchange.info.borrow_mut().request.authority = Some(bytes::Bytes::copy_from_slice(new.as_bytes()));
+    exchange.info.borrow_mut().request.authority = Some(Bytes::copy_from_slice(new.as_bytes()));
 }
 
 /// Writes another host, and says which one it was.

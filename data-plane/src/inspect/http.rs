@@ -28,11 +28,11 @@ const MAX_LINE: usize = 64 * 1024;
 
 /// Whether the bytes begin an HTTP connection.
 pub(crate) fn inspect(seen: &[u8]) -> Finding<Version> {
-    if PREFACE.starts_with(seen) {
-        return Finding::NeedMore;
-    }
     if seen.starts_with(PREFACE) {
         return Finding::Found(Version::Http2);
+    }
+    if PREFACE.starts_with(seen) {
+        return Finding::NeedMore;
     }
     let Some(end) = memchr::memchr(b'\n', seen) else {
         return if could_begin_line(seen) && seen.len() < MAX_LINE {
@@ -88,6 +88,7 @@ mod tests {
             (b"GET /\x01 HTTP/1.1\r\n", Finding::Not),
             (b"GET / HTTP/1.0\n", Finding::Found(Version::Http10)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Finding::Found(Version::Http2)),
+            (PREFACE, Finding::Found(Version::Http2)),
             (b"PRI * HT", Finding::NeedMore),
             (b"GET /a", Finding::NeedMore),
             (b"", Finding::NeedMore),

@@ -225,11 +225,17 @@ fn prepare(
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
+    let mut changed = false;
     for operation in found.table.request_header_ops(&found.virtual_host, route, found.weighted.as_deref()) {
+        changed = true;
         operation.remove(&mut head.headers);
         let additions =
             exchange.with_attributes(head, |attributes| operation.additions(&head.headers, attributes));
         additions.write(&mut head.headers);
+    }
+    if changed {
+        // Logs tell what went upstream.
+        exchange.info.borrow_mut().captured.take_request(&head.headers);
     }
     mutate::rewrite(exchange, found, route, action, head);
 }

@@ -149,11 +149,12 @@ fn take(values: &mut Values, plan: &[HeaderName], headers: &HeaderMap) {
     values.extend(plan.iter().map(|name| {
         let mut lines = headers.get_all(name).iter();
         let first = lines.next()?;
-        if lines.next().is_none() {
+        if lines.next().is_none() && std::str::from_utf8(first.as_bytes()).is_ok() {
             return Some(first.clone());
         }
-        // What Envoy keeps as several lines, operators read the first of.
-        HeaderValue::from_bytes(&sail_proxy_decide::head::told(headers, name)?).ok()
+        // What Envoy keeps as several lines, operators read the first of; what is no text is shown as well as it can be.
+        let told = sail_proxy_decide::head::told(headers, name)?;
+        HeaderValue::from_bytes(String::from_utf8_lossy(&told).as_bytes()).ok()
     }));
 }
 

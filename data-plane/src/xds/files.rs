@@ -12,8 +12,16 @@ use xds_stream::wire;
 
 use crate::bootstrap;
 
+/// What a look at a file brought.
+pub(super) enum Found {
+    /// Other resources than before.
+    Resources(Received),
+    /// Nothing that can be read.
+    Nothing,
+}
+
 /// Reads the file now and at every change, and hands on what it holds. A file that cannot be read changes nothing.
-pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl FnMut(Received)) {
+pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl FnMut(Found)) {
     let mut client = Client::new(Protocol::Sotw, Default::default());
     client.watch(type_url, Names::All);
     let path = PathBuf::from(path);
@@ -42,19 +50,15 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
                 match response.map(|response| client.on_sotw(response)) {
                     Ok(Ok(Some(received))) => {
                         client.accept(&received);
-                        apply(received);
+                        apply(Found::Resources(received));
                     }
                     Ok(Ok(None)) => {}
-                    Ok(Err(error)) => {
-                        tracing::warn!(path = %path.display(), %error, "refused a file's resources")
-                    }
-                    Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "refused a file's resources")
-                    }
+                    Ok(Err(error)) => refuse(&path, &error, &mut apply),
+                    Err(error) => refuse(&path, &error, &mut apply),
                 }
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot read a file's resources"),
+            Err(error) => refuse(&path, &*error, &mut apply),
         }
         match &watcher {
             Ok(_) => {
@@ -66,6 +70,11 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
             Err(_) => tokio::time::sleep(Duration::from_secs(10)).await,
         }
     }
+}
+
+fn refuse(path: &Path, error: &dyn std::error::Error, apply: &mut impl FnMut(Found)) {
+    tracing::warn!(path = %path.display(), %error, "cannot read a file's resources");
+    apply(Found::Nothing);
 }
 
 /// The file as an encoded discovery response: it may be YAML, JSON, or protobuf in binary form (`.pb`).

@@ -7,13 +7,14 @@ use base::task::Supervised;
 use xds_api::type_url;
 use xds_stream::client::{Client, Names, Received, Rejection};
 
+use super::files::{self, Found};
 use super::manager::{Manager, Phase};
 use super::needs::{ALL, Source};
 use super::resources::DNS;
+use super::service_path;
 use super::stream::{self, Applier, Service, Subscription};
-use super::{files, service_path};
 use crate::dial::Target;
-use crate::stats::sets::{cluster_manager, control_plane, lds};
+use crate::stats::sets::control_plane;
 
 /// A server, and what it is asked for. Secrets have a stream each, as Envoy has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,8 +117,13 @@ impl Manager {
         let key = (path.to_owned(), type_url.to_owned());
         self.files.borrow_mut().entry(key).or_insert_with(|| {
             let (manager, path) = (self.this.clone(), path.to_owned());
-            Supervised::spawn_local(files::watch(path.clone(), type_url, move |received| {
+            Supervised::spawn_local(files::watch(path.clone(), type_url, move |found| {
                 let Some(manager) = manager.upgrade() else { return };
+                manager.count_attempt(type_url);
+                let Found::Resources(received) = found else {
+                    manager.count_failure(type_url);
+                    return;
+                };
                 if let Err(rejection) = manager.apply(&Source::Path(path.clone()), &received) {
                     tracing::warn!(path, reason = rejection.message, "refused a file's resources");
                 }
@@ -161,12 +167,11 @@ impl Applier for ServerApplier {
         let Some(manager) = self.manager.upgrade() else { return };
         if self.key.source == Source::Ads {
             manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
-            if up.is_err() {
-                manager.stats.clusters.inc(cluster_manager::cds_update_failure);
-                manager.stats.lds.inc(lds::update_failure);
-            } else {
-                manager.stats.clusters.inc(cluster_manager::cds_update_attempt);
-                manager.stats.lds.inc(lds::update_attempt);
+            for type_url in [type_url::CLUSTER, type_url::LISTENER] {
+                match up {
+                    Ok(()) => manager.count_attempt(type_url),
+                    Err(_) => manager.count_failure(type_url),
+                }
             }
         }
         match up {

@@ -1,6 +1,7 @@
 //! What becomes of resources that come, type by type: each is taken whole or not at all, and who sent it is told which
 //! was refused and why.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -22,8 +23,16 @@ impl Manager {
         let mut failures = Vec::new();
         {
             let mut resources = self.resources.borrow_mut();
+            let mut seen = HashSet::new();
             for resource in &received.resources {
                 let (name, body) = (&resource.name, &resource.body);
+                if !seen.insert(name) {
+                    // The first one holds; it may be what is in force.
+                    let reason = format!("the name {name} is there twice");
+                    tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                    failures.push((name.to_string(), reason));
+                    continue;
+                }
                 let taken = if &*resource.type_url == received.type_url.as_str() {
                     self.take(&mut resources, source, &received.type_url, name, body)
                 } else {
@@ -144,6 +153,24 @@ impl Manager {
         self.stats.listeners.inc(counter);
         resources.listeners.insert(name, built, own, Instant::now());
         Ok(())
+    }
+
+    /// Somebody was asked for all clusters or listeners, or a file of them was looked at.
+    pub(super) fn count_attempt(&self, type_url: &str) {
+        match type_url {
+            type_url::CLUSTER => self.stats.clusters.inc(cluster_manager::cds_update_attempt),
+            type_url::LISTENER => self.stats.lds.inc(lds::update_attempt),
+            _ => {}
+        }
+    }
+
+    /// There was no answer, or none that can be read.
+    pub(super) fn count_failure(&self, type_url: &str) {
+        match type_url {
+            type_url::CLUSTER => self.stats.clusters.inc(cluster_manager::cds_update_failure),
+            type_url::LISTENER => self.stats.lds.inc(lds::update_failure),
+            _ => {}
+        }
     }
 
     fn count(&self, received: &Received, whole: bool) {

@@ -79,14 +79,14 @@ pub(super) fn shares(
 
 /// By number of hosts, healthy or not.
 fn total_panic(shares: &mut [Share], counts: &[Counts]) {
-    let all: u64 = counts.iter().map(|count| count.total).sum();
+    let all: u64 = counts.iter().map(|count| count.all).sum();
     let mut rest = 100;
     for (share, count) in shares.iter_mut().zip(counts) {
-        let load = (100 * count.total).checked_div(all).unwrap_or(0).min(rest);
+        let load = (100 * count.all).checked_div(all).unwrap_or(0).min(rest);
         rest -= load;
         share.healthy = u32::try_from(load).unwrap_or(0);
     }
-    if let Some((share, _)) = shares.iter_mut().zip(counts).find(|(_, count)| count.total > 0) {
+    if let Some((share, _)) = shares.iter_mut().zip(counts).find(|(_, count)| count.all > 0) {
         share.healthy += u32::try_from(rest).unwrap_or(0);
     }
 }
@@ -112,17 +112,21 @@ pub(super) fn pick(shares: &[Share], random: u64) -> Option<(usize, Source)> {
 pub(super) struct Counts {
     healthy: u64,
     degraded: u64,
+    /// Those of which a share must be healthy.
     total: u64,
+    /// Really all.
+    all: u64,
 }
 
 impl Counts {
     fn of(set: &HostSet, weighted: bool, excluding: bool) -> Self {
         let mut counts = Self::default();
         for host in &set.hosts {
-            if excluding && host.state.has(HealthFlag::PendingActiveHealthCheck) {
+            let one = if weighted { u64::from(host.weight) } else { 1 };
+            counts.all += one;
+            if host.is_draining() || excluding && host.state.has(HealthFlag::PendingActiveHealthCheck) {
                 continue;
             }
-            let one = if weighted { u64::from(host.weight) } else { 1 };
             counts.total += one;
             match host.health() {
                 Health::Healthy => counts.healthy += one,
