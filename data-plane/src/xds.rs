@@ -4,6 +4,7 @@ mod certificates;
 mod convert;
 mod files;
 mod inline;
+mod leaving;
 mod manager;
 mod needs;
 mod path;

@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use support::xds::Server;
 use support::{Backend, Proxy, call, wait};
@@ -204,6 +207,71 @@ fn a_filter_waits_for_its_configuration_and_follows_it() {
     wait("requests to be refused without a policy", || {
         (call(listener, "GET", "/", &[]).ok()?.status == 500).then_some(())
     });
+}
+
+#[test]
+fn a_configuration_that_no_filter_names_is_given_up_and_waited_for_again() {
+    const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &["--drain-time-s", "3600"]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+    let discovery = json!({ "config_source": ads, "type_urls": [RBAC] });
+    let filter = json!({ "name": "policy", "config_discovery": discovery });
+    let guarded = || resources.listener_with("guarded", "guarded", Some(filter.clone()));
+    server.send(&[("guarded", guarded())], &[]);
+    server.subscription(type_url::EXTENSION_CONFIG);
+    let text = json!({ "name": "policy", "typed_config": { "@type": RBAC, "rules": { "action": "ALLOW" } } });
+    let nobody: TypedExtensionConfig = resources.0.from_json_value(&text).unwrap();
+    server.send(&[("policy", nobody.clone())], &[]);
+    let listener = proxy.listener("guarded");
+    let mut kept = Kept::open(listener);
+    assert_eq!(kept.get(), 403);
+
+    server.send(&[("guarded", resources.listener_with("guarded", "guarded", None))], &[]);
+    let unwanted = server.subscription(type_url::EXTENSION_CONFIG);
+    assert_eq!(unwanted.resource_names_unsubscribe, ["policy"]);
+    wait("the listener without it", || (call(listener, "GET", "/", &[]).ok()?.body == "one").then_some(()));
+    assert_eq!(kept.get(), 403, "a connection that drains has what it had");
+
+    server.send(&[("guarded", guarded())], &[]);
+    assert_eq!(server.subscription(type_url::EXTENSION_CONFIG).resource_names_subscribe, ["policy"]);
+    assert_eq!(
+        call(listener, "GET", "/", &[]).unwrap().body,
+        "one",
+        "what it was is not taken for what it is"
+    );
+    server.send(&[("policy", nobody)], &[]);
+    wait("the policy", || (call(listener, "GET", "/", &[]).ok()?.status == 403).then_some(()));
+}
+
+/// A connection that stays open.
+struct Kept(std::net::TcpStream);
+
+impl Kept {
+    fn open(address: SocketAddr) -> Self {
+        Self(std::net::TcpStream::connect(address).unwrap())
+    }
+
+    /// The status of an answer, which must have a length.
+    fn get(&mut self) -> u16 {
+        self.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(&self.0);
+        let (mut status, mut length) = (String::new(), 0);
+        reader.read_line(&mut status).unwrap();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            match line.trim_end().split_once(": ") {
+                Some(("content-length", value)) => length = value.parse().unwrap(),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        status.split(' ').nth(1).unwrap().parse().unwrap()
+    }
 }
 
 #[test]

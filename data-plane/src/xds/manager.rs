@@ -498,6 +498,7 @@ impl Manager {
             whole(&self.lds),
             resources.clusters.deadline(now, &has),
             resources.listeners.deadline(now, &has),
+            resources.leaving.deadline(),
         ];
         all.into_iter().flatten().min()
     }

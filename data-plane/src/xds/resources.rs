@@ -1,12 +1,14 @@
 //! Resources by type: as they came, converted, active or warming.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use sail_proxy_config::Kind as ConfigKind;
 use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_config::listener::Listener as RunListener;
 use xds_api::type_url;
 
+use super::leaving::{Leaving, Left};
 use super::needs::{ALL, Need, Source};
 use super::raw::Kind;
 use super::snapshot::Parts;
@@ -30,11 +32,25 @@ pub(super) struct Resources {
     pub(super) tables_of_scopes: BTreeSet<Source>,
     /// What was asked for by name and does not exist.
     pub(super) absent: BTreeSet<(String, String)>,
+    /// Filter configurations that servers were asked for.
+    pub(super) leaving: Leaving,
 }
 
 impl Resources {
     pub(super) fn has(&self, need: &Need, parts: &Parts) -> bool {
         has(&self.kinds, &self.absent, need, parts)
+    }
+
+    /// Gives up filter configurations that nobody names.
+    pub(super) fn leave(&mut self, named: BTreeSet<String>, now: Instant, drain: Duration, parts: &Parts) {
+        let Left { unnamed, over } = self.leaving.update(named, now, drain);
+        if let Some(kind) = self.kinds.get_mut(type_url::EXTENSION_CONFIG) {
+            unnamed.iter().for_each(|name| kind.remove(name));
+        }
+        for name in unnamed {
+            self.absent.remove(&(type_url::EXTENSION_CONFIG.to_owned(), name));
+        }
+        over.iter().for_each(|name| parts.remove_extension(name));
     }
 
     pub(super) fn gone(&mut self, type_url: &str, name: &str, parts: &Parts) {

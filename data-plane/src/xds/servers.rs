@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use base::task::Supervised;
 use xds_api::type_url;
@@ -69,6 +70,7 @@ impl Manager {
                 names.extend(tables.iter().map(ToString::to_string));
             }
         }
+        self.leave_extensions(&wanted);
         let mut servers = self.servers.borrow_mut();
         // An aggregated stream stays for the types that it may serve again.
         servers.retain(|key, _| wanted.contains_key(key) || key.source == Source::Ads);
@@ -81,11 +83,24 @@ impl Manager {
             }
             let Some(server) = self.server(&mut servers, &key) else { continue };
             server.subscription.update(|client| {
+                client.unwatch_others(|type_url| types.contains_key(type_url));
                 for (type_url, names) in types {
                     client.watch(type_url, names);
                 }
             });
         }
+    }
+
+    /// A file is not read again for who names it again: what came of files stays.
+    fn leave_extensions(&self, wanted: &BTreeMap<ServerKey, BTreeMap<&'static str, Names>>) {
+        let of_servers = wanted.iter().filter(|(key, _)| !matches!(key.source, Source::Path(_)));
+        let named = of_servers.filter_map(|(_, types)| match types.get(type_url::EXTENSION_CONFIG) {
+            Some(Names::Only(names)) => Some(names.iter().cloned()),
+            _ => None,
+        });
+        let drain = Duration::from_secs(self.main.cli.drain_time_s);
+        let mut resources = self.resources.borrow_mut();
+        resources.leave(named.flatten().collect(), Instant::now(), drain, self.parts());
     }
 
     fn server<'a>(

@@ -222,6 +222,14 @@ impl Client {
         interest.again.clear();
     }
 
+    /// Wants nothing more of types that are not kept.
+    pub fn unwatch_others(&mut self, keep: impl Fn(&str) -> bool) {
+        let watched = self.interests.iter().filter(|(_, interest)| interest.wanted.is_some());
+        let others: Vec<String> =
+            watched.map(|((_, type_url), _)| type_url.clone()).filter(|type_url| !keep(type_url)).collect();
+        others.iter().for_each(|type_url| self.unwatch(type_url));
+    }
+
     /// Whether a resource was accepted and not removed since.
     pub fn holds(&self, type_url: &str, name: &str) -> bool {
         self.interests.get(&key(type_url)).is_some_and(|interest| interest.held.contains_key(name))

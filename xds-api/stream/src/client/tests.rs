@@ -208,3 +208,15 @@ fn error_texts_are_bounded() {
     let text = error_text(CLUSTER, &[("ä".repeat(10_000), "reason".into())]);
     assert!(text.len() <= MAX_ERROR + "…".len());
 }
+
+#[test]
+fn types_that_are_not_kept_are_unsubscribed_from() {
+    let mut client = client(Protocol::Delta);
+    client.watch(CLUSTER, Names::All);
+    client.watch(ENDPOINT, only(&["a"]));
+    while delta(&mut client).is_some() {}
+    client.unwatch_others(|type_url| type_url == CLUSTER);
+    let request = delta(&mut client).unwrap();
+    assert_eq!((request.type_url.as_str(), request.resource_names_unsubscribe), (ENDPOINT, vec!["a".into()]));
+    assert_eq!(delta(&mut client), None);
+}
