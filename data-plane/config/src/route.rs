@@ -57,19 +57,16 @@ pub(crate) fn table(
     cx.ignore("metadata", &metadata, "nothing here reads a route table's metadata");
     let body_limit = values::u32_or(max_direct_response_body_size_bytes, 4096) as usize;
     let mut hosts = HostIndex::default();
-    let mut names = hashbrown::HashSet::new();
+    let mut place = 0;
     let virtual_hosts = cx.each("virtual_hosts", virtual_hosts, |cx, host| {
         for (at, domain) in host.domains.iter().enumerate() {
-            let inserted = hosts.insert(domain, names.len());
+            let inserted = hosts.insert(domain, place);
             cx.ok(&format!("domains[{at}]"), inserted);
         }
         if host.domains.is_empty() {
             cx.error("domains", "it must not be empty");
         }
-        if !names.insert(host.name.clone()) {
-            cx.error("name", format_args!("there are two virtual hosts called {:?}", host.name));
-            return None;
-        }
+        place += 1;
         virtual_host(cx, host, body_limit).map(Arc::new)
     });
     Some(RouteTable {

@@ -88,7 +88,7 @@ impl Json<'_> {
             Json::Object(object) => {
                 for (name, value) in object.iter() {
                     match value {
-                        Json::String(url) if name == "@type" => {
+                        Json::String(url) if name == "@type" || name == "type_url" => {
                             found.insert(message_of(url));
                         }
                         other => other.add_types(found),

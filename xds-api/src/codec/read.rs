@@ -147,6 +147,14 @@ impl<'a> Reader<'a> {
             Some(other) => return Err(path.then(Step::Field("@type")).expected("a type URL", other)),
             None => return Err(path.error("has no @type")),
         };
+        // The message that a `TypedStruct` stands for, as Envoy takes it wherever it takes that message.
+        let of_struct =
+            matches!(message_of(type_url), "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct");
+        let type_url = match object.get("type_url").filter(|_| of_struct) {
+            Some(Json::String(url)) => url,
+            Some(other) => return Err(path.then(Step::Field("type_url")).expected("a type URL", other)),
+            None => type_url,
+        };
         let name = message_of(type_url);
         let descriptor = self
             .pool
@@ -157,7 +165,11 @@ impl<'a> Reader<'a> {
         let start = self.out.len();
         let open = self.out.open_field(VALUE);
         let inner = self.out.len();
-        if is_well_known(name) {
+        if of_struct {
+            if let Some(value) = object.get("value") {
+                self.message(&descriptor, value, &path.then(Step::Field("value")))?;
+            }
+        } else if is_well_known(name) {
             let value = object.get("value").unwrap_or(&Json::Null);
             self.message(&descriptor, value, &path.then(Step::Field("value")))?;
         } else {

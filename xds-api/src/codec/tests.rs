@@ -138,6 +138,23 @@ fn files_that_envoy_reads_are_read() {
 }
 
 #[test]
+fn a_typed_struct_is_the_message_that_it_stands_for() {
+    let socket = |any: &str| format!("name: c\ntransport_socket: {{name: t, typed_config: {any}}}");
+    let url = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    let plain: Cluster = Codec::new().from_yaml(&socket(&format!("{{'@type': {url}, sni: a}}"))).unwrap();
+    for kind in ["xds.type.v3", "udpa.type.v1"] {
+        let wrapped = format!(
+            "{{'@type': type.googleapis.com/{kind}.TypedStruct, type_url: {url}, value: {{sni: a}}}}"
+        );
+        let bytes = encode_text::<Cluster>(&socket(&wrapped), UnknownFields::Reject).unwrap().message;
+        assert_eq!(Cluster::decode(bytes.as_slice()).unwrap(), plain, "{kind}");
+    }
+    let wrong =
+        socket(&format!("{{'@type': x/xds.type.v3.TypedStruct, type_url: {url}, value: {{sno: a}}}}"));
+    assert!(error::<Cluster>(&wrong).starts_with("transport_socket.typed_config.value.sno: "));
+}
+
+#[test]
 fn bytes_are_base64_and_an_empty_any_is_allowed() {
     let secret: Secret =
         Codec::new().from_yaml("name: s\ngeneric_secret: {secret: {inline_bytes: aGVsbG8=}}").unwrap();

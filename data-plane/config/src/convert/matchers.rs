@@ -21,6 +21,10 @@ pub(crate) fn regex(cx: &mut Cx<'_>, value: pb::matcher::RegexMatcher) -> Option
 pub(crate) fn rewrite(cx: &mut Cx<'_>, value: pb::matcher::RegexMatchAndSubstitute) -> Option<RegexRewrite> {
     let pb::matcher::RegexMatchAndSubstitute { pattern, substitution } = value;
     let pattern = cx.required("pattern", pattern, |_, pattern| Some(pattern.regex))?;
+    if substitution.contains(['\n', '\r', '\0']) {
+        cx.error("substitution", "it must not have line breaks");
+        return None;
+    }
     cx.ok("", RegexRewrite::new(&pattern, &substitution))
 }
 
@@ -45,6 +49,15 @@ pub(crate) fn string(cx: &mut Cx<'_>, value: pb::matcher::StringMatcher) -> Opti
             return None;
         }
     };
+    cased(cx, pattern, ignore_case)
+}
+
+/// A pattern and whether its case counts, which a regular expression says itself: `(?i)`.
+pub(super) fn cased(cx: &mut Cx<'_>, pattern: StringMatch, ignore_case: bool) -> Option<StringMatcher> {
+    if ignore_case && matches!(pattern, StringMatch::Regex(_)) {
+        cx.error("ignore_case", "it has no effect on safe_regex: write (?i) there");
+        return None;
+    }
     Some(StringMatcher::new(pattern, ignore_case))
 }
 

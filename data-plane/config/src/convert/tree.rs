@@ -322,5 +322,5 @@ fn string(cx: &mut Cx<'_>, value: proto::StringMatcher) -> Option<StringMatcher>
             return None;
         }
     };
-    Some(StringMatcher::new(pattern, ignore_case))
+    super::matchers::cased(cx, pattern, ignore_case)
 }

@@ -198,7 +198,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
             strip_trailing_dot: strip_trailing_host_dot,
         },
         request_id,
-        upgrades: cx.each("upgrade_configs", upgrade_configs, upgrade).into(),
+        upgrades: upgrades(cx, upgrade_configs).into(),
         tracing: cx.option("tracing", tracing, tracing::convert::tracing).map(Box::new),
         local_reply: cx.option("local_reply_config", local_reply_config, local_reply).map(Box::new),
         append_x_forwarded_port,
@@ -318,6 +318,15 @@ fn early_mutations(
     }
     let HeaderMutation { mutations } = cx.unpack(&any)?;
     Some(cx.each("typed_config.mutations", mutations, http_filter::header_mutation::mutation))
+}
+
+fn upgrades(
+    cx: &mut Cx<'_>,
+    values: Vec<pb::hcm::http_connection_manager::UpgradeConfig>,
+) -> Vec<HcmUpgrade> {
+    let all: Vec<HcmUpgrade> = cx.each("upgrade_configs", values, upgrade);
+    route::action::each_once(cx, all.iter().map(|config| &*config.upgrade_type));
+    all
 }
 
 fn upgrade(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::UpgradeConfig) -> Option<HcmUpgrade> {

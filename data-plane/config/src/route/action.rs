@@ -185,7 +185,7 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         },
         hash_policy: cx.each("hash_policy", hash_policies, hash_policy).into(),
         cors: cx.option("cors", cors, cors::route_policy).map(Arc::new),
-        upgrades: cx.each("upgrade_configs", upgrade_configs, upgrade).into(),
+        upgrades: upgrades(cx, upgrade_configs).into(),
         internal_redirect: internal_redirect::policy(
             cx,
             internal_redirect_policy,
@@ -227,6 +227,22 @@ fn stream_duration(
             grpc_timeout_header_offset,
         ),
     })
+}
+
+fn upgrades(cx: &mut Cx<'_>, values: Vec<pb::route::route_action::UpgradeConfig>) -> Vec<UpgradeConfig> {
+    let all: Vec<UpgradeConfig> = cx.each("upgrade_configs", values, upgrade);
+    each_once(cx, all.iter().map(|config| &*config.upgrade_type));
+    all
+}
+
+/// Two entries for one upgrade could say different things.
+pub(crate) fn each_once<'a>(cx: &mut Cx<'_>, types: impl Iterator<Item = &'a str>) {
+    let mut known = hashbrown::HashSet::new();
+    for name in types {
+        if !known.insert(name) {
+            cx.error("upgrade_configs", format_args!("{name} is there twice"));
+        }
+    }
 }
 
 fn upgrade(cx: &mut Cx<'_>, value: pb::route::route_action::UpgradeConfig) -> Option<UpgradeConfig> {
