@@ -272,6 +272,11 @@ fn filter(cx: &mut Cx<'_>, value: pb::hcm::HttpFilter) -> Option<HttpFilter> {
             let kind = HttpFilterKind::Discovered(Arc::new(found));
             return Some(HttpFilter { name: arc(name), disabled, kind });
         }
+        None if is_optional => {
+            let why = format_args!("the optional filter {name:?} is left out: it has no configuration");
+            cx.warn("typed_config", why);
+            return None;
+        }
         None => {
             cx.error("typed_config", format_args!("the filter {name:?} has no configuration"));
             return None;
