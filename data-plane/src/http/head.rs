@@ -208,6 +208,12 @@ impl Head {
     }
 }
 
+/// Whether a request of this method says so when it has no body, as Envoy has it: without a length, servers may refuse one
+/// that could have a body.
+pub(crate) fn may_have_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT | Method::TRACE)
+}
+
 /// Whether a head is needed after its request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {

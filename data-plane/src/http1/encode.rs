@@ -5,7 +5,7 @@
 
 use bytes::BufMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, request, response};
+use http::{HeaderMap, HeaderName, StatusCode, Uri, request, response};
 use hyper::ext::ReasonPhrase;
 use sail_proxy_config::hcm::Http1Options;
 
@@ -13,6 +13,7 @@ use super::date;
 use super::framing::Asked;
 use super::names::Names;
 use super::noted;
+use crate::http::head::may_have_body;
 
 /// How names of headers are spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,11 +172,6 @@ pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap, spelling: Spelli
     // A trailer that would delimit the body must not reach a reader that merges trailers into headers.
     Speller { spelling, names: None }.put_all(out, trailers);
     out.put_slice(b"\r\n");
-}
-
-/// Without a length, servers may refuse a request that could have a body.
-fn may_have_body(method: &Method) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT | Method::TRACE)
 }
 
 fn target(out: &mut Vec<u8>, uri: &Uri) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Request};
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::lb::{Criteria, MetadataPath, Override};
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
@@ -20,7 +20,7 @@ use crate::clock;
 use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::head::{Head, Keep, headers_size};
+use crate::http::head::{Head, Keep, headers_size, may_have_body};
 use crate::http::mutate;
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease, SendError, Sending};
@@ -86,11 +86,6 @@ pub(super) fn log_periodically(exchange: &Rc<Exchange>) {
             exchange.connection.manager.observer.on_try_interval(&mut info);
         }
     });
-}
-
-/// Whether a request of this method says so when it has no body, as Envoy has it.
-fn usually_has_body(method: &Method) -> bool {
-    ![Method::GET, Method::HEAD, Method::DELETE, Method::CONNECT, Method::TRACE].contains(method)
 }
 
 impl Try<'_> {
@@ -287,7 +282,7 @@ impl Try<'_> {
             {
                 parts.uri = url;
             }
-            if matches!(body, Body::Empty) && usually_has_body(&parts.method) && head.protocol.is_none() {
+            if matches!(body, Body::Empty) && may_have_body(&parts.method) && head.protocol.is_none() {
                 parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
             }
             parts
