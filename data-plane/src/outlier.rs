@@ -13,6 +13,7 @@ use sail_proxy_config::cluster::Discovery;
 use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::outlier::{Cause, Chance, Ejection, OutlierDetection, sweep};
 
+use crate::clock;
 use crate::cluster::shared::{Registry, hosts_of};
 use crate::stats::Store;
 use crate::stats::sets::cluster_outlier as stat;
@@ -21,7 +22,7 @@ static START: OnceLock<Instant> = OnceLock::new();
 
 /// Milliseconds on the clock that all threads share.
 pub(crate) fn now_ms() -> u64 {
-    let now = Instant::now();
+    let now = clock::now();
     // The first caller is a moment after zero, which is "never".
     now.saturating_duration_since(*START.get_or_init(|| now)).as_millis() as u64 + 1
 }

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{Extensions, HeaderMap, Method, Uri, Version};
 
@@ -14,6 +14,9 @@ use super::noted::Noted;
 
 /// As long as a target may be: the library that takes it apart has no place for more.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
+
+/// A head that is larger stays where it was read.
+const COPIED: usize = 2 * 1024;
 
 /// What stands behind the path, the `#` included. It has no place in a request, and is to be told to who judges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ impl Reader {
     ) -> Result<Option<Head>, Refusal> {
         let limits = rules.limits;
         while let Some(length) = self.end.find(input, limits.bytes).map_err(|_| Refusal::HeadTooLarge)? {
-            let block = input.split_to(length).freeze();
+            let block = take_block(input, length);
             // Empty lines before a request are passed over, by RFC 9112 §2.2.
             if !matches!(&*block, b"\n" | b"\r\n") {
                 let map = std::mem::take(map);
@@ -72,6 +75,17 @@ impl Reader {
         }
         Ok(None)
     }
+}
+
+/// Takes a head out of what has come. Its parts are held until the request has ended: one that is small leaves the buffer
+/// to others.
+fn take_block(input: &mut BytesMut, length: usize) -> Bytes {
+    if length > COPIED {
+        return input.split_to(length).freeze();
+    }
+    let block = Bytes::copy_from_slice(&input[..length]);
+    input.advance(length);
+    block
 }
 
 /// Whether this may begin a request's first line, as TLS where nobody expects it does not.
