@@ -34,13 +34,13 @@ pub struct Cli {
     pub service_zone: Option<String>,
     /// How long listeners drain, in seconds.
     #[arg(long, default_value_t = 600)]
-    pub drain_time_s: u64,
+    pub drain_time_s: u32,
     /// Whether connections are closed at once or bit by bit while draining.
     #[arg(long, default_value = "gradual")]
     pub drain_strategy: DrainStrategy,
     /// How long a parent lives after a hot restart; there is none here.
     #[arg(long, default_value_t = 900)]
-    pub parent_shutdown_time_s: u64,
+    pub parent_shutdown_time_s: u32,
     /// Serve, or check the configuration and exit.
     #[arg(long, default_value = "serve")]
     pub mode: Mode,
@@ -271,5 +271,10 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_know() {
         assert!(Cli::try_parse_from(["sail-proxy", "--no-such-flag"]).is_err());
+        // As Envoy has it.
+        for bad in ["--drain-time-s", "--parent-shutdown-time-s"] {
+            assert!(Cli::try_parse_from(["sail-proxy", bad, "4294967295"]).is_ok());
+            assert!(Cli::try_parse_from(["sail-proxy", bad, "4294967296"]).is_err());
+        }
     }
 }

@@ -152,7 +152,7 @@ async fn serve(
     let flags = overload::Flags::new(&overload);
     let options = worker::Options {
         concurrency: main.workers,
-        drain_time: Duration::from_secs(main.cli.drain_time_s),
+        drain_time: Duration::from_secs(main.cli.drain_time_s.into()),
         drain_gradually: main.cli.drain_strategy == crate::cli::DrainStrategy::Gradual,
         node_metadata: main.node.metadata.clone().unwrap_or_default(),
         node_id: main.node.id.clone(),

@@ -174,7 +174,7 @@ impl Main {
                 self.close_connections(scope, Pace::Configured);
                 let main = self.clone();
                 tokio::task::spawn_local(async move {
-                    tokio::time::sleep(Duration::from_secs(main.cli.drain_time_s)).await;
+                    tokio::time::sleep(Duration::from_secs(main.cli.drain_time_s.into())).await;
                     main.stop_listeners(scope);
                 });
             }

@@ -73,7 +73,7 @@ fn options(main: &Main) -> CommandLineOptions {
     let path = |path: &Option<std::path::PathBuf>| {
         path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
     };
-    let seconds = |seconds: u64| Some(Duration { seconds: seconds as i64, nanos: 0 });
+    let seconds = |seconds: u32| Some(Duration { seconds: seconds.into(), nanos: 0 });
     let flush = std::time::Duration::from_millis(cli.file_flush_interval_msec);
     CommandLineOptions {
         base_id: cli.base_id.into(),

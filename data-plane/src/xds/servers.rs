@@ -98,7 +98,7 @@ impl Manager {
             Some(Names::Only(names)) => Some(names.iter().cloned()),
             _ => None,
         });
-        let drain = Duration::from_secs(self.main.cli.drain_time_s);
+        let drain = Duration::from_secs(self.main.cli.drain_time_s.into());
         let mut resources = self.resources.borrow_mut();
         resources.leave(named.flatten().collect(), Instant::now(), drain, self.parts());
     }
