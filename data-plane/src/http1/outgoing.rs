@@ -36,6 +36,10 @@ impl Outgoing {
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.gathered.capacity() == 0 {
             self.gathered = buffers::take_output();
+        } else if self.start >= ENOUGH {
+            // A peer that never takes everything must not make it grow.
+            self.gathered.drain(..self.start);
+            self.start = 0;
         }
         &mut self.gathered
     }
@@ -153,4 +157,44 @@ fn put_size(buffer: &mut Vec<u8>, size: usize) {
         buffer.put_u8(b"0123456789abcdef"[digit]);
     }
     buffer.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so much, and then nothing more for now.
+    struct Slow(usize);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            match std::mem::take(&mut self.0).min(data.len()) {
+                0 => Poll::Pending,
+                count => Poll::Ready(Ok(count)),
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_peer_that_never_takes_everything_does_not_make_it_grow() {
+        let mut output = Outgoing::default();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let part = Bytes::from(vec![b'x'; 3 * 1024]);
+        for _ in 0..1000 {
+            while output.has_room() {
+                output.put(part.clone(), Delimiter::Close);
+            }
+            assert!(output.poll_write(Pin::new(&mut Slow(4 * 1024)), &mut context).is_pending());
+            assert!(output.gathered.len() <= 3 * ENOUGH, "{} bytes", output.gathered.len());
+        }
+        assert_eq!(output.written(), 1000 * 4 * 1024);
+    }
 }
