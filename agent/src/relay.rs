@@ -1,6 +1,7 @@
 //! The xDS relay: a proxy's stream on the Unix socket becomes one stream to the control plane, untouched but for the
-//! name table, which the agent subscribes to for its own DNS, and for wasm plugins, whose modules the agent fetches. While the control plane is away, the proxy's stream is
-//! held open; when it breaks, the proxy's stream is closed, and the proxy subscribes anew and says what it has.
+//! name table, which the agent subscribes to for its own DNS, and for wasm plugins, whose modules the agent fetches.
+//! While the control plane is away, the proxy's stream is held open; when it breaks, the proxy's stream is closed, and
+//! the proxy subscribes anew and says what it has.
 
 mod batch;
 mod extensions;

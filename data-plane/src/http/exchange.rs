@@ -156,7 +156,7 @@ impl Exchange {
             stats.inc(stats::downstream_cx_max_requests_reached);
             connection.close_after_this();
         }
-        // It is large: made in its place, and completed there.
+        // It is large: what is set by the configuration is set where it stays.
         let exchange = Rc::new(Self {
             connection: connection.clone(),
             active: connection.worker.active(),

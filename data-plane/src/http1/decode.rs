@@ -1,4 +1,4 @@
-//! A response's body, sans-IO: what its framing makes of the bytes that have come.
+//! A message's body, sans-IO: what its framing makes of the bytes that have come.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
