@@ -37,7 +37,7 @@ use crate::pool::connect::Protocol;
 use crate::pool::limits::{Level, Limits, Resource};
 use crate::pool::{Pool, Tally};
 use crate::router::failure::Failure;
-use crate::stats::sets::{cluster as set, cluster_outlier};
+use crate::stats::sets::{cluster as set, cluster_outlier, cluster_update};
 use crate::stream_info::{ClusterInfo, DownstreamInfo, UpstreamAddress};
 use crate::tls::counts::OfCluster;
 use crate::worker::Shared;
@@ -55,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) config: Arc<Config>,
     info: Arc<ClusterInfo>,
     stats: set::Scope,
+    /// The main thread's to write; they are there for as long as the cluster is.
+    _updates: cluster_update::Scope,
     outliers: Option<cluster_outlier::Scope>,
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
@@ -81,6 +83,7 @@ impl Cluster {
         Rc::new(Self {
             info: info(config),
             stats: shared.store.scope(&config.stat_name),
+            _updates: shared.store.scope(&config.stat_name),
             outliers: config.outlier_detection.as_ref().map(|_| shared.store.scope(&config.stat_name)),
             limits: [(Level::Default, &breakers.default), (Level::High, &breakers.high)]
                 .map(|(level, thresholds)| Rc::new(Limits::new(&counts, level, thresholds))),

@@ -19,6 +19,8 @@ use sail_proxy_config::cluster::{Cluster, Discovery, DnsCluster, DnsTarget};
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, Group, Host, HostState};
 
+use crate::stats::Store;
+use crate::stats::sets::cluster_update;
 use resolver::Resolvers;
 
 /// Never asked more often than this, whatever a TTL says.
@@ -29,12 +31,14 @@ pub struct Dns {
     resolvers: Resolvers,
     clusters: RefCell<BTreeMap<Arc<str>, Entry>>,
     changed: Box<dyn Fn()>,
+    store: Arc<Store>,
     this: Weak<Self>,
 }
 
 struct Entry {
     version: u64,
     found: Option<Arc<Endpoints>>,
+    stats: cluster_update::Scope,
     _task: Supervised<()>,
 }
 
@@ -46,11 +50,12 @@ impl std::fmt::Debug for Dns {
 
 impl Dns {
     /// No cluster yet. `changed` is called whenever there is something new.
-    pub fn new(changed: impl Fn() + 'static) -> Rc<Self> {
+    pub fn new(store: Arc<Store>, changed: impl Fn() + 'static) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             resolvers: Resolvers::default(),
             clusters: RefCell::default(),
             changed: Box::new(changed),
+            store,
             this: this.clone(),
         })
     }
@@ -70,7 +75,8 @@ impl Dns {
         let found = before.and_then(|entry| entry.found.clone());
         let task =
             Supervised::spawn_local(run(self.this.clone(), cluster.name.clone(), (**dns).clone(), one));
-        clusters.insert(cluster.name.clone(), Entry { version: cluster.version, found, _task: task });
+        let stats = self.store.scope(&cluster.stat_name);
+        clusters.insert(cluster.name.clone(), Entry { version: cluster.version, found, stats, _task: task });
     }
 
     /// Forgets a cluster.
@@ -87,6 +93,22 @@ impl Dns {
     pub fn found(&self) -> Vec<(Arc<str>, Arc<Endpoints>)> {
         let clusters = self.clusters.borrow();
         clusters.iter().filter_map(|(name, entry)| Some((name.clone(), entry.found.clone()?))).collect()
+    }
+
+    /// Counts what became of each name; `same`: nothing is another than before.
+    fn count(&self, cluster: &str, answers: &[Vec<Result<Answer, resolver::Error>>], same: bool) {
+        let clusters = self.clusters.borrow();
+        let Some(Entry { stats, .. }) = clusters.get(cluster) else { return };
+        for answer in answers.iter().flatten() {
+            stats.inc(cluster_update::update_attempt);
+            match answer {
+                Ok(_) => stats.inc(cluster_update::update_success),
+                Err(_) => stats.inc(cluster_update::update_failure),
+            }
+            if same && answer.is_ok() {
+                stats.inc(cluster_update::update_no_rebuild);
+            }
+        }
     }
 
     fn set(&self, cluster: &str, endpoints: Endpoints) {
@@ -114,6 +136,7 @@ async fn run(dns: Weak<Dns>, cluster: Arc<str>, config: DnsCluster, one: bool) {
         let all_failed =
             answers.iter().flatten().all(Result::is_err) && answers.iter().any(|group| !group.is_empty());
         let keep = previous.as_ref().is_some_and(|_| all_failed);
+        let mut same = true;
         if !keep {
             let groups = groups(&config, &answers, one, previous.as_deref());
             let addresses = |endpoints: &Endpoints| {
@@ -121,10 +144,12 @@ async fn run(dns: Weak<Dns>, cluster: Arc<str>, config: DnsCluster, one: bool) {
             };
             version += 1;
             let found = Endpoints::build(groups, config.policy.clone(), version, previous.as_deref());
-            if previous.as_deref().is_none_or(|previous| addresses(previous) != addresses(&found)) {
+            same = previous.as_deref().is_some_and(|previous| addresses(previous) == addresses(&found));
+            if !same {
                 this.set(&cluster, found);
             }
         }
+        this.count(&cluster, &answers, same);
         drop(this);
         let wait = if failed {
             backoff.next_delay(&mut rand::rng())

@@ -13,6 +13,7 @@ mod resources;
 mod servers;
 mod snapshot;
 mod stream;
+mod subscriptions;
 mod take;
 mod warm;
 

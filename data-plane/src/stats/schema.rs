@@ -40,6 +40,8 @@ pub enum Tag {
     Label(&'static str),
     /// Two names with a word between them, and what each becomes: `HOST.vcluster.NAME`.
     VirtualHost,
+    /// A connection manager's prefix and the route table that it asks for, each a label: `PREFIX.rds.NAME`.
+    RouteTable,
     /// The first of the name's parts is a label of this name; the others are parts of the metric's.
     First(&'static str),
     /// It is a set of labels already, as Prometheus writes them.

@@ -22,8 +22,8 @@ pub use bodies::{
     http_lua, json_to_metadata,
 };
 pub use clusters::{
-    cluster, cluster_budgets, cluster_external, cluster_health_check, cluster_internal, cluster_outlier,
-    cluster_rate_limit, cluster_retry, cluster_sizes, cluster_update, virtual_host,
+    cluster, cluster_budgets, cluster_eds, cluster_external, cluster_health_check, cluster_internal,
+    cluster_outlier, cluster_rate_limit, cluster_retry, cluster_sizes, cluster_update, virtual_host,
 };
 pub use filters::{
     http, http_ext_authz, http_fault, http_health_check, http_local_rate_limit, http_rbac, http_rds,
@@ -35,8 +35,8 @@ pub use listeners::{
     network_local_rate_limit, network_rate_limit, proxy_protocol, tcp, tls_inspector,
 };
 pub use process::{
-    cluster_manager, control_plane, filesystem, http1, http2, lds, listener_manager, runtime, sds, server,
-    single_counter, single_gauge, single_histogram, tracing_exporter,
+    cds, cluster_manager, control_plane, filesystem, http1, http2, lds, listener_manager, runtime, sds,
+    server, single_counter, single_gauge, single_histogram, tracing_exporter,
 };
 pub use tcp_stats::{cluster_tcp_stats, listener_tcp_stats};
 pub use tls::{cluster_tls, listener_tls};

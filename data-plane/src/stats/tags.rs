@@ -155,8 +155,10 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
         }
     }
     part_tags(name, flat, labels, cuts);
-    if name.tag == Tag::VirtualHost {
-        virtual_host_tags(name, labels, cuts);
+    match name.tag {
+        Tag::VirtualHost => virtual_host_tags(name, labels, cuts),
+        Tag::RouteTable => route_table_tags(name, labels, cuts),
+        _ => {}
     }
     if let Some(prefix) = ext_authz_prefix(name.stat) {
         push_label(labels, "envoy.ext_authz_prefix", prefix);
@@ -214,6 +216,17 @@ fn virtual_host_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<u
         cuts.push(start + inner..start + name.object.len() + 1);
         return;
     }
+}
+
+/// `http.PREFIX.rds.NAME.`
+fn route_table_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
+    let Some((prefix, table)) = name.object.split_once(".rds.") else { return };
+    push_label(labels, "envoy.rds_route_config", table);
+    push_label(labels, "envoy.http_conn_manager_prefix", prefix);
+    let start = name.root.len() + 1;
+    cuts.push(start..start + prefix.len() + 1);
+    let end = start + name.object.len() + 1;
+    cuts.push(end - table.len() - 1..end);
 }
 
 const EXT_AUTHZ: &str = "ext_authz.";

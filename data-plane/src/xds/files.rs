@@ -16,6 +16,8 @@ use crate::bootstrap;
 pub(super) enum Found {
     /// Other resources than before.
     Resources(Received),
+    /// Something that is no set of resources.
+    Refused,
     /// Nothing that can be read.
     Nothing,
 }
@@ -53,12 +55,12 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
                         apply(Found::Resources(received));
                     }
                     Ok(Ok(None)) => {}
-                    Ok(Err(error)) => refuse(&path, &error, &mut apply),
-                    Err(error) => refuse(&path, &error, &mut apply),
+                    Ok(Err(error)) => refuse(&path, &error, Found::Refused, &mut apply),
+                    Err(error) => refuse(&path, &error, Found::Nothing, &mut apply),
                 }
             }
             Ok(_) => {}
-            Err(error) => refuse(&path, &*error, &mut apply),
+            Err(error) => refuse(&path, &*error, Found::Nothing, &mut apply),
         }
         match &watcher {
             Ok(_) => {
@@ -72,9 +74,9 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
     }
 }
 
-fn refuse(path: &Path, error: &dyn std::error::Error, apply: &mut impl FnMut(Found)) {
+fn refuse(path: &Path, error: &dyn std::error::Error, found: Found, apply: &mut impl FnMut(Found)) {
     tracing::warn!(path = %path.display(), %error, "cannot read a file's resources");
-    apply(Found::Nothing);
+    apply(found);
 }
 
 /// The file as an encoded discovery response: it may be YAML, JSON, or protobuf in binary form (`.pb`).

@@ -29,10 +29,11 @@ use super::raw::Kind;
 use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
+use super::subscriptions::Subscriptions;
 use super::{certificates, convert, inline};
 use crate::dial::Target;
 use crate::server::Main;
-use crate::stats::sets::{cluster_manager, control_plane, lds, listener_manager};
+use crate::stats::sets::{cds, cluster_manager, control_plane, lds, listener_manager};
 use crate::worker::BindError;
 
 /// Why the bootstrap cannot be run: the field's path and what is wrong.
@@ -88,6 +89,7 @@ pub struct Manager {
     pub(super) lds: RefCell<Option<Whole>>,
     pub(super) resources: RefCell<Resources>,
     pub(super) servers: RefCell<BTreeMap<ServerKey, Server>>,
+    pub(super) subscriptions: RefCell<Subscriptions>,
     pub(super) files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
     changed: Notify,
     /// Conversions may have read other files than before.
@@ -102,7 +104,8 @@ pub struct Manager {
 pub(super) struct Stats {
     pub(super) clusters: cluster_manager::Scope,
     pub(super) listeners: listener_manager::Scope,
-    pub(super) lds: lds::Scope,
+    /// There from the beginning, though nobody asks for clusters or listeners.
+    _whole: (cds::Scope, lds::Scope),
     pub(super) control_plane: control_plane::Scope,
 }
 
@@ -156,6 +159,7 @@ impl Manager {
             lds: RefCell::new(lds),
             resources: RefCell::new(resources),
             servers: RefCell::default(),
+            subscriptions: RefCell::new(Subscriptions::new(main.stats.clone())),
             files: RefCell::default(),
             changed: Notify::new(),
             converted: Notify::new(),
@@ -163,7 +167,7 @@ impl Manager {
             stats: Stats {
                 clusters: main.stats.pinned(""),
                 listeners: main.stats.pinned(""),
-                lds: main.stats.pinned(""),
+                _whole: (main.stats.pinned(""), main.stats.pinned("")),
                 control_plane: main.stats.pinned(""),
             },
         });
@@ -384,7 +388,7 @@ impl Manager {
         self.parts.dns.ensure(cluster);
         let need = |type_url, timeout| {
             let (name, source) = (cluster.name.to_string(), Source::Ads);
-            Need { type_url, name, source, timeout }
+            Need { type_url, name, source, timeout, stat_prefix: Box::default() }
         };
         if convert::is_dns(cluster) {
             needs.push(need(DNS, Some(DNS_TIMEOUT)));
@@ -499,6 +503,7 @@ impl Manager {
             resources.clusters.deadline(now, &has),
             resources.listeners.deadline(now, &has),
             resources.leaving.deadline(),
+            self.subscriptions.borrow().deadline(),
         ];
         all.into_iter().flatten().min()
     }

@@ -73,6 +73,8 @@ pub(super) struct Need {
     pub(super) source: Source,
     /// How long to wait for it; `None` is for ever.
     pub(super) timeout: Option<Duration>,
+    /// The `stat_prefix` under which route tables are counted.
+    pub(super) stat_prefix: Box<str>,
 }
 
 /// What is wrong, after the field's path.
@@ -134,7 +136,7 @@ pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>
             .map_err(|e| format!("eds_cluster_config.eds_config.{e}"))?;
         let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
         let name = service.unwrap_or(&cluster.name).to_owned();
-        needs.push(Need { type_url: type_url::ENDPOINT, name, source, timeout });
+        needs.push(Need { type_url: type_url::ENDPOINT, name, source, timeout, stat_prefix: Box::default() });
     }
     if let Some(socket) = &cluster.transport_socket {
         upstream_tls(socket, parent, &mut needs).map_err(|e| format!("transport_socket.{e}"))?;
@@ -153,8 +155,8 @@ pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>
 pub(super) struct OfListener {
     /// What it waits for.
     pub(super) own: Vec<Need>,
-    /// Whence the tables come that scopes of SRDS name.
-    pub(super) tables_of_scopes: Vec<Source>,
+    /// Whence the tables come that scopes of SRDS name, and the `stat_prefix` of who asks for them.
+    pub(super) tables_of_scopes: Vec<(Source, Box<str>)>,
     /// The route configurations that it holds itself.
     pub(super) inline_routes: Vec<RouteConfiguration>,
 }
@@ -230,7 +232,7 @@ fn of_chain(chain: &FilterChain, parent: &Source, all: &mut OfListener) -> Resul
             of_filter(filter, parent, &mut all.own)
                 .map_err(|e| format!("filters[{place}].typed_config.upgrade_configs.{e}"))?;
         }
-        of_routes(hcm.route_specifier, parent, all)
+        of_routes(hcm.route_specifier, &hcm.stat_prefix, parent, all)
             .map_err(|e| format!("filters[{place}].typed_config.{e}"))?;
     }
     Ok(())
@@ -238,6 +240,7 @@ fn of_chain(chain: &FilterChain, parent: &Source, all: &mut OfListener) -> Resul
 
 fn of_routes(
     specifier: Option<RouteSpecifier>,
+    prefix: &str,
     parent: &Source,
     all: &mut OfListener,
 ) -> Result<(), Failure> {
@@ -247,10 +250,16 @@ fn of_routes(
             let (source, timeout) =
                 source(rds.config_source.as_ref(), parent).map_err(|e| format!("rds.config_source.{e}"))?;
             let name = rds.route_config_name;
-            all.own.push(Need { type_url: type_url::ROUTE, name, source, timeout });
+            all.own.push(Need {
+                type_url: type_url::ROUTE,
+                name,
+                source,
+                timeout,
+                stat_prefix: prefix.into(),
+            });
         }
         Some(RouteSpecifier::ScopedRoutes(scoped)) => {
-            of_scopes(&scoped, parent, all).map_err(|e| format!("scoped_routes.{e}"))?;
+            of_scopes(&scoped, prefix, parent, all).map_err(|e| format!("scoped_routes.{e}"))?;
         }
         None => {}
     }
@@ -258,17 +267,28 @@ fn of_routes(
 }
 
 /// What scopes wait for: themselves, or the tables that they name.
-fn of_scopes(scoped: &ScopedRoutes, parent: &Source, all: &mut OfListener) -> Result<(), Failure> {
+fn of_scopes(
+    scoped: &ScopedRoutes,
+    prefix: &str,
+    parent: &Source,
+    all: &mut OfListener,
+) -> Result<(), Failure> {
     let tables = scoped.rds_config_source.as_ref();
     match &scoped.config_specifier {
         Some(ConfigSpecifier::ScopedRds(rds)) => {
             let (scopes, timeout) = source(rds.scoped_rds_config_source.as_ref(), parent)
                 .map_err(|e| format!("scoped_rds.scoped_rds_config_source.{e}"))?;
             let name = ALL.to_owned();
-            all.own.push(Need { type_url: type_url::SCOPED_ROUTE, name, source: scopes, timeout });
+            all.own.push(Need {
+                type_url: type_url::SCOPED_ROUTE,
+                name,
+                source: scopes,
+                timeout,
+                stat_prefix: prefix.into(),
+            });
             if tables.is_some() {
                 let tables = source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
-                all.tables_of_scopes.push(tables.0);
+                all.tables_of_scopes.push((tables.0, prefix.into()));
             }
         }
         Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
@@ -276,7 +296,13 @@ fn of_scopes(scoped: &ScopedRoutes, parent: &Source, all: &mut OfListener) -> Re
             for name in scopes.map(|scope| &scope.route_configuration_name).filter(|name| !name.is_empty()) {
                 let (source, timeout) =
                     source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
-                all.own.push(Need { type_url: type_url::ROUTE, name: name.clone(), source, timeout });
+                all.own.push(Need {
+                    type_url: type_url::ROUTE,
+                    name: name.clone(),
+                    source,
+                    timeout,
+                    stat_prefix: prefix.into(),
+                });
             }
         }
         None => {}
@@ -319,6 +345,7 @@ fn of_extension(
         name: name.to_owned(),
         source,
         timeout: if ready { Some(Duration::ZERO) } else { timeout },
+        stat_prefix: Box::default(),
     });
     Ok(())
 }
@@ -389,7 +416,13 @@ fn of_secret(secret: &SdsSecretConfig, parent: &Source, needs: &mut Vec<Need>) -
     if secret.sds_config.is_some() {
         let (source, timeout) =
             source(secret.sds_config.as_ref(), parent).map_err(|e| format!("sds_config.{e}"))?;
-        needs.push(Need { type_url: type_url::SECRET, name: secret.name.clone(), source, timeout });
+        needs.push(Need {
+            type_url: type_url::SECRET,
+            name: secret.name.clone(),
+            source,
+            timeout,
+            stat_prefix: Box::default(),
+        });
     }
     Ok(())
 }

@@ -28,8 +28,8 @@ pub(super) struct Resources {
     pub(super) listeners: Warm<RunListener>,
     /// Whence each CDS or LDS resource's own `self` sources are read.
     pub(super) parents: BTreeMap<&'static str, Source>,
-    /// Whence tables come that scopes of SRDS name.
-    pub(super) tables_of_scopes: BTreeSet<Source>,
+    /// Whence tables come that scopes of SRDS name, and the `stat_prefix` of who asks for them.
+    pub(super) tables_of_scopes: BTreeMap<Source, Box<str>>,
     /// What was asked for by name and does not exist.
     pub(super) absent: BTreeSet<(String, String)>,
     /// Filter configurations that servers were asked for.

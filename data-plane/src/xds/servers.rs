@@ -14,6 +14,7 @@ use super::needs::{ALL, Source};
 use super::resources::DNS;
 use super::service_path;
 use super::stream::{self, Applier, Service, Subscription};
+use super::subscriptions::{Known, Wanted};
 use crate::dial::Target;
 use crate::stats::sets::control_plane;
 
@@ -34,6 +35,7 @@ pub(super) struct Server {
 impl Manager {
     /// Tells every server what is wanted of it now.
     pub(super) fn subscribe(&self) {
+        self.count_wanted();
         let mut wanted: BTreeMap<ServerKey, BTreeMap<&'static str, Names>> = BTreeMap::new();
         let phase = self.phase.get();
         for (whole, type_url, from) in [
@@ -63,7 +65,7 @@ impl Manager {
             }
         }
         let tables = self.parts().tables_of_scopes();
-        for source in self.resources.borrow().tables_of_scopes.iter().filter(|_| !tables.is_empty()) {
+        for source in self.resources.borrow().tables_of_scopes.keys().filter(|_| !tables.is_empty()) {
             let key = ServerKey::new(source, type_url::ROUTE, None);
             let names = wanted.entry(key).or_default().entry(type_url::ROUTE);
             if let Names::Only(names) = names.or_insert_with(|| Names::Only(BTreeSet::new())) {
@@ -89,6 +91,44 @@ impl Manager {
                 }
             });
         }
+    }
+
+    /// Has what is asked for counted.
+    fn count_wanted(&self) {
+        let phase = self.phase.get();
+        let (cds, lds, resources) = (self.cds.borrow(), self.lds.borrow(), self.resources.borrow());
+        let tables = self.parts().tables_of_scopes();
+        let scoped = resources.tables_of_scopes.iter().flat_map(|(source, prefix)| {
+            tables.iter().map(|name| Wanted {
+                type_url: type_url::ROUTE,
+                name,
+                source,
+                timeout: None,
+                asker: prefix,
+            })
+        });
+        let of_clusters = resources.clusters.needs_of_each();
+        let of_listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
+        let cds = cds.iter().filter(|_| phase >= Phase::Clusters);
+        let lds = lds.iter().filter(|_| phase >= Phase::Listeners);
+        let all = cds
+            .map(|whole| Wanted::all(type_url::CLUSTER, whole))
+            .chain(lds.map(|whole| Wanted::all(type_url::LISTENER, whole)))
+            .chain(of_clusters.map(|(cluster, need)| Wanted::of(need, &cluster.stat_name)))
+            .chain(of_listeners.map(|need| Wanted::of(need, &need.stat_prefix)))
+            .chain(scoped);
+        let files = self.files.borrow();
+        self.subscriptions.borrow_mut().update(all, Instant::now(), |wanted| {
+            let Source::Path(path) = wanted.source else { return None };
+            let kind = resources.kinds.get(wanted.type_url)?;
+            let read = files.contains_key(&(path.clone(), wanted.type_url.to_owned()));
+            let (held, refused) = (kind.held.get(wanted.name), kind.refused.get(wanted.name));
+            match (held.filter(|_| read), refused.filter(|_| read)) {
+                (_, Some(_)) => Some(Known::Refused),
+                (Some(_), None) => Some(Known::Taken),
+                (None, None) => None,
+            }
+        });
     }
 
     /// A file is not read again for who names it again: what came of files stays.
@@ -134,13 +174,15 @@ impl Manager {
             let (manager, path) = (self.this.clone(), path.to_owned());
             Supervised::spawn_local(files::watch(path.clone(), type_url, move |found| {
                 let Some(manager) = manager.upgrade() else { return };
-                manager.count_attempt(type_url);
-                let Found::Resources(received) = found else {
-                    manager.count_failure(type_url);
-                    return;
-                };
-                if let Err(rejection) = manager.apply(&Source::Path(path.clone()), &received) {
-                    tracing::warn!(path, reason = rejection.message, "refused a file's resources");
+                let source = Source::Path(path.clone());
+                match found {
+                    Found::Resources(received) => {
+                        if let Err(rejection) = manager.apply(&source, &received) {
+                            tracing::warn!(path, reason = rejection.message, "refused a file's resources");
+                        }
+                    }
+                    Found::Refused => manager.subscriptions.borrow_mut().refuse(&source, type_url),
+                    Found::Nothing => manager.subscriptions.borrow().fail(&source, Some(type_url), None),
                 }
             }))
         });
@@ -178,16 +220,20 @@ impl Applier for ServerApplier {
         }
     }
 
+    fn refused(&self, type_url: &str) {
+        if let Some(manager) = self.manager.upgrade() {
+            manager.subscriptions.borrow_mut().refuse(&self.key.source, type_url);
+        }
+    }
+
     fn connected(&self, up: Result<(), &str>) {
         let Some(manager) = self.manager.upgrade() else { return };
         if self.key.source == Source::Ads {
             manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
-            for type_url in [type_url::CLUSTER, type_url::LISTENER] {
-                match up {
-                    Ok(()) => manager.count_attempt(type_url),
-                    Err(_) => manager.count_failure(type_url),
-                }
-            }
+        }
+        if up.is_err() {
+            let ServerKey { source, type_url, name } = &self.key;
+            manager.subscriptions.borrow().fail(source, *type_url, name.as_deref());
         }
         match up {
             Ok(()) => tracing::info!(server = ?self.server, "connected to a management server"),

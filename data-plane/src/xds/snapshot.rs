@@ -65,7 +65,7 @@ impl Parts {
         let flag = dirty.clone();
         let changed = Rc::new(changed);
         let (ring, on_round) = (changed.clone(), changed.clone());
-        let dns = Dns::new(move || {
+        let dns = Dns::new(store.clone(), move || {
             flag.set(true);
             ring();
         });
@@ -112,28 +112,27 @@ impl Parts {
         self.workers.borrow()
     }
 
-    pub(super) fn take_endpoints(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        if let Some(endpoints) = self.convert.endpoints(body)? {
-            self.endpoints.borrow_mut().insert(name.clone(), endpoints);
-            self.set_dirty();
-        }
-        Ok(())
+    // Each of these takes a resource, and says whether it is another than before.
+
+    pub(super) fn take_endpoints(&self, name: &Arc<str>, body: &[u8]) -> Result<bool, String> {
+        let Some(endpoints) = self.convert.endpoints(body)? else { return Ok(false) };
+        self.endpoints.borrow_mut().insert(name.clone(), endpoints);
+        self.set_dirty();
+        Ok(true)
     }
 
-    pub(super) fn take_route(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        if let Some(table) = self.convert.route(body)? {
-            self.routes.borrow_mut().insert(name.clone(), table);
-            self.set_dirty();
-        }
-        Ok(())
+    pub(super) fn take_route(&self, name: &Arc<str>, body: &[u8]) -> Result<bool, String> {
+        let Some(table) = self.convert.route(body)? else { return Ok(false) };
+        self.routes.borrow_mut().insert(name.clone(), table);
+        self.set_dirty();
+        Ok(true)
     }
 
-    pub(super) fn take_scope(&self, body: &[u8]) -> Result<(), String> {
-        if let Some(scopes) = self.convert.scope(body)? {
-            self.scopes.replace(scopes);
-            self.set_dirty();
-        }
-        Ok(())
+    pub(super) fn take_scope(&self, body: &[u8]) -> Result<bool, String> {
+        let Some(scopes) = self.convert.scope(body)? else { return Ok(false) };
+        self.scopes.replace(scopes);
+        self.set_dirty();
+        Ok(true)
     }
 
     pub(super) fn remove_scope(&self, name: &str) {
@@ -146,20 +145,18 @@ impl Parts {
         self.scopes.borrow().values().filter_map(|scope| scope.rds().cloned()).collect()
     }
 
-    pub(super) fn take_secret(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        if let Some(secret) = self.convert.secret(body)? {
-            self.secrets.borrow_mut().insert(name.clone(), secret);
-            self.set_dirty();
-        }
-        Ok(())
+    pub(super) fn take_secret(&self, name: &Arc<str>, body: &[u8]) -> Result<bool, String> {
+        let Some(secret) = self.convert.secret(body)? else { return Ok(false) };
+        self.secrets.borrow_mut().insert(name.clone(), secret);
+        self.set_dirty();
+        Ok(true)
     }
 
-    pub(super) fn take_extension(&self, name: &Arc<str>, body: &[u8]) -> Result<(), String> {
-        if let Some(extension) = self.convert.extension(body)? {
-            self.extensions.borrow_mut().insert(name.clone(), extension);
-            self.set_dirty();
-        }
-        Ok(())
+    pub(super) fn take_extension(&self, name: &Arc<str>, body: &[u8]) -> Result<bool, String> {
+        let Some(extension) = self.convert.extension(body)? else { return Ok(false) };
+        self.extensions.borrow_mut().insert(name.clone(), extension);
+        self.set_dirty();
+        Ok(true)
     }
 
     /// Without its resource a filter's default holds again.

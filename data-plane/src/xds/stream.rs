@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic_prost::ProstCodec;
 use xds_api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
-use xds_stream::client::{Client, Protocol, Received, Rejection, Request};
+use xds_stream::client::{self, Client, Protocol, Received, Rejection, Request};
 use xds_stream::wire;
 
 use crate::dial::{self, H2Service, Target};
@@ -47,6 +47,8 @@ pub(super) trait Applier {
     fn target(&self) -> Option<Target>;
     /// Applies a response: all of it, or what the rejection leaves.
     fn apply(&self, received: &Received) -> Result<(), Rejection>;
+    /// A response of this type cannot be read.
+    fn refused(&self, type_url: &str);
     /// The stream stands, or fell with this reason.
     fn connected(&self, up: Result<(), &str>);
 }
@@ -114,8 +116,18 @@ async fn session<W: Wire>(
         tokio::select! {
             response = responses.message() => {
                 let Some(response) = response? else { return Ok(()) };
-                let received = W::receive(&mut subscription.client.borrow_mut(), response)?;
-                let Some(received) = received else { continue };
+                let type_url = W::type_url(&response).to_owned();
+                let received = W::receive(&mut subscription.client.borrow_mut(), response);
+                let received = match received {
+                    Ok(Some(received)) => received,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        // The server hears of it already; the stream goes on.
+                        tracing::warn!(%error, "refused a discovery response");
+                        applier.refused(&type_url);
+                        continue;
+                    }
+                };
                 // Applying may change what is wanted: the client is not borrowed meanwhile.
                 let result = applier.apply(&received);
                 let mut client = subscription.client.borrow_mut();
@@ -176,7 +188,8 @@ trait Wire {
     type Response: prost::Message + Default + Send + Sync + 'static;
 
     fn request(request: Request) -> Option<Self::Request>;
-    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError>;
+    fn type_url(response: &Self::Response) -> &str;
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error>;
 }
 
 enum Delta {}
@@ -192,7 +205,11 @@ impl Wire for Delta {
         }
     }
 
-    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError> {
+    fn type_url(response: &Self::Response) -> &str {
+        &response.type_url
+    }
+
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error> {
         Ok(client.on_delta(response))
     }
 }
@@ -210,14 +227,11 @@ impl Wire for Sotw {
         }
     }
 
-    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, SessionError> {
-        match client.on_sotw(response) {
-            Ok(received) => Ok(received),
-            Err(error) => {
-                // It is refused already; the stream goes on.
-                tracing::warn!(%error, "refused a discovery response");
-                Ok(None)
-            }
-        }
+    fn type_url(response: &Self::Response) -> &str {
+        &response.type_url
+    }
+
+    fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error> {
+        client.on_sotw(response)
     }
 }

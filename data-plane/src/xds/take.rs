@@ -14,13 +14,14 @@ use xds_stream::client::{Received, Rejection};
 use super::manager::Manager;
 use super::needs::{self, Source};
 use super::resources::Resources;
-use crate::stats::sets::{cluster_manager, lds, listener_manager};
+use super::subscriptions::Outcome;
+use crate::stats::sets::{cluster_manager, listener_manager};
 
 impl Manager {
     /// Takes resources from wherever they came.
     pub(super) fn apply(&self, source: &Source, received: &Received) -> Result<(), Rejection> {
-        let now = SystemTime::now();
-        let mut failures = Vec::new();
+        let (now, started) = (SystemTime::now(), Instant::now());
+        let (mut failures, mut changed) = (Vec::new(), HashSet::new());
         {
             let mut resources = self.resources.borrow_mut();
             let mut seen = HashSet::new();
@@ -40,7 +41,10 @@ impl Manager {
                 };
                 let kind = resources.kinds.entry(received.type_url.clone()).or_default();
                 match taken {
-                    Ok(()) => kind.accept(name, &resource.version, body, now),
+                    Ok(is_new) => {
+                        kind.accept(name, &resource.version, body, now);
+                        changed.extend(is_new.then_some(&**name));
+                    }
                     Err(reason) => {
                         tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
                         kind.refuse(name, &resource.version, body, reason.clone(), now);
@@ -68,13 +72,16 @@ impl Manager {
             }
         }
         self.ring();
-        self.count(received, failures.is_empty());
+        let refused = failures.iter().map(|(name, _)| name.as_str()).collect();
+        let outcome = Outcome { received, refused, changed, took: started.elapsed() };
+        self.subscriptions.borrow_mut().count(source, &outcome);
         match failures.as_slice() {
             [] => Ok(()),
             failures => Err(Rejection::of(&received.type_url, failures)),
         }
     }
 
+    /// Takes a resource; true if it is another than before.
     fn take(
         &self,
         resources: &mut Resources,
@@ -82,9 +89,9 @@ impl Manager {
         type_url: &str,
         name: &Arc<str>,
         body: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         self.check_fields(type_url, body)?;
-        match type_url {
+        let changed = match type_url {
             type_url::CLUSTER => self.take_cluster(resources, source, name, body)?,
             type_url::LISTENER => self.take_listener(resources, source, name, body)?,
             type_url::ENDPOINT => self.parts().take_endpoints(name, body)?,
@@ -93,9 +100,9 @@ impl Manager {
             type_url::SECRET => self.parts().take_secret(name, body)?,
             type_url::EXTENSION_CONFIG => self.parts().take_extension(name, body)?,
             other => return Err(format!("resources of type {other} are not supported")),
-        }
+        };
         resources.absent.remove(&(type_url.to_owned(), name.to_string()));
-        Ok(())
+        Ok(changed)
     }
 
     /// Refuses a resource with fields that are not known, where the command line asks for that.
@@ -116,7 +123,7 @@ impl Manager {
         source: &Source,
         name: &Arc<str>,
         body: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         if self.is_static_cluster(name) {
             return Err("a static cluster has this name".to_owned());
         }
@@ -127,11 +134,11 @@ impl Manager {
         } else {
             cluster_manager::cluster_added
         };
-        let Some(built) = self.parts().convert.cluster(cluster, body)? else { return Ok(()) };
+        let Some(built) = self.parts().convert.cluster(cluster, body)? else { return Ok(false) };
         let needs = self.with_hosts(&built, needs);
         self.stats.clusters.inc(counter);
         resources.clusters.insert(name, built, needs, Instant::now());
-        Ok(())
+        Ok(true)
     }
 
     fn take_listener(
@@ -140,7 +147,7 @@ impl Manager {
         source: &Source,
         name: &Arc<str>,
         body: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let listener = Listener::decode(body).map_err(|e| e.to_string())?;
         let needs::OfListener { own, tables_of_scopes, .. } = needs::of_listener(&listener, source)?;
         let counter = if resources.listeners.contains(name) {
@@ -148,54 +155,10 @@ impl Manager {
         } else {
             listener_manager::listener_added
         };
-        let Some(built) = self.parts().convert.listener(body)? else { return Ok(()) };
+        let Some(built) = self.parts().convert.listener(body)? else { return Ok(false) };
         resources.tables_of_scopes.extend(tables_of_scopes);
         self.stats.listeners.inc(counter);
         resources.listeners.insert(name, built, own, Instant::now());
-        Ok(())
+        Ok(true)
     }
-
-    /// Somebody was asked for all clusters or listeners, or a file of them was looked at.
-    pub(super) fn count_attempt(&self, type_url: &str) {
-        match type_url {
-            type_url::CLUSTER => self.stats.clusters.inc(cluster_manager::cds_update_attempt),
-            type_url::LISTENER => self.stats.lds.inc(lds::update_attempt),
-            _ => {}
-        }
-    }
-
-    /// There was no answer, or none that can be read.
-    pub(super) fn count_failure(&self, type_url: &str) {
-        match type_url {
-            type_url::CLUSTER => self.stats.clusters.inc(cluster_manager::cds_update_failure),
-            type_url::LISTENER => self.stats.lds.inc(lds::update_failure),
-            _ => {}
-        }
-    }
-
-    fn count(&self, received: &Received, whole: bool) {
-        let (clusters, listeners) = (&self.stats.clusters, &self.stats.lds);
-        // A gauge has one bit less, and is shown with its sign.
-        let version = (hash(&received.version) >> 2) as i64;
-        match (received.type_url.as_str(), whole) {
-            (type_url::CLUSTER, true) => {
-                clusters.inc(cluster_manager::cds_update_success);
-                clusters.set(cluster_manager::cds_version, version);
-            }
-            (type_url::CLUSTER, false) => clusters.inc(cluster_manager::cds_update_rejected),
-            (type_url::LISTENER, true) => {
-                listeners.inc(lds::update_success);
-                listeners.set(lds::version, version);
-            }
-            (type_url::LISTENER, false) => listeners.inc(lds::update_rejected),
-            _ => {}
-        }
-    }
-}
-
-fn hash(text: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }

@@ -131,8 +131,14 @@ impl<T> Warm<T> {
 
     /// What all objects refer to, active or waiting.
     pub(super) fn needs(&self) -> impl Iterator<Item = &Need> {
-        let active = self.active.values().flat_map(|(_, needs)| needs.iter());
-        active.chain(self.warming.values().flat_map(|warming| warming.needs.iter()))
+        self.needs_of_each().map(|(_, need)| need)
+    }
+
+    /// As [`Warm::needs`], with who refers to it.
+    pub(super) fn needs_of_each(&self) -> impl Iterator<Item = (&Arc<T>, &Need)> {
+        let active = self.active.values().map(|(value, needs)| (value, needs));
+        let warming = self.warming.values().map(|warming| (&warming.value, &warming.needs));
+        active.chain(warming).flat_map(|(value, needs)| needs.iter().map(move |need| (value, need)))
     }
 }
 
@@ -151,7 +157,8 @@ mod tests {
 
     fn need(name: &str, timeout: Option<u64>) -> Need {
         let timeout = timeout.map(Duration::from_secs);
-        Need { type_url: type_url::ENDPOINT, name: name.to_owned(), source: Source::Ads, timeout }
+        let (type_url, name, source) = (type_url::ENDPOINT, name.to_owned(), Source::Ads);
+        Need { type_url, name, source, timeout, stat_prefix: Box::default() }
     }
 
     #[test]

@@ -85,6 +85,8 @@ stat_set! {
         upstream_rq_per_cx = "upstream_rq_per_cx",
     }
     zeros {
+        Counter "assignment_stale",
+        Counter "assignment_timeout_received",
         Counter "assignment_use_cached",
         Counter "http1.dropped_headers_with_underscores",
         Counter "http1.metadata_not_supported_error",
@@ -143,20 +145,27 @@ stat_set! {
 }
 
 stat_set! {
-    /// `cluster.<name>.`: updates of endpoints by discovery or DNS. Written by the main thread.
+    /// `cluster.<name>.`: updates of its hosts, by discovery or from DNS. Written by the main thread.
     cluster_update { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
         update_failure = "update_failure",
         update_empty = "update_empty",
-        update_rejected = "update_rejected",
         update_no_rebuild = "update_no_rebuild",
-        assignment_stale = "assignment_stale",
-        assignment_timeout_received = "assignment_timeout_received",
+    }
+    gauges { version = "version" }
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster.<name>.`: what only clusters have whose hosts come by discovery. Written by the main thread.
+    cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        update_rejected = "update_rejected",
         init_fetch_timeout = "init_fetch_timeout",
     }
-    gauges {}
+    gauges { update_time = "update_time" }
     histograms {}
 }
 

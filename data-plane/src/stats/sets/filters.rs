@@ -201,7 +201,7 @@ stat_set! {
 
 stat_set! {
     /// `http.<stat_prefix>.rds.<route config>.`, where the object's name is both. Written by the main thread.
-    http_rds { root: "http", tag: Tag::None }
+    http_rds { root: "http", tag: Tag::RouteTable }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -211,6 +211,10 @@ stat_set! {
         update_empty = "update_empty",
         init_fetch_timeout = "init_fetch_timeout",
     }
-    gauges {}
-    histograms {}
+    gauges {
+        config_reload_time_ms = "config_reload_time_ms",
+        update_time = "update_time",
+        version = "version",
+    }
+    histograms { update_duration = "update_duration" }
 }

@@ -124,7 +124,7 @@ stat_set! {
 }
 
 stat_set! {
-    /// `cluster_manager.`, with `cds` below it.
+    /// `cluster_manager.`
     cluster_manager { root: "cluster_manager", tag: Tag::None }
     counters {
         cluster_added = "cluster_added",
@@ -134,19 +134,31 @@ stat_set! {
         cluster_updated_via_merge = "cluster_updated_via_merge",
         update_merge_cancelled = "update_merge_cancelled",
         update_out_of_merge_window = "update_out_of_merge_window",
-        cds_update_attempt = "cds.update_attempt",
-        cds_update_success = "cds.update_success",
-        cds_update_failure = "cds.update_failure",
-        cds_update_rejected = "cds.update_rejected",
-        cds_init_fetch_timeout = "cds.init_fetch_timeout",
     }
     gauges {
         active_clusters = "active_clusters",
         warming_clusters = "warming_clusters",
-        cds_update_time = "cds.update_time",
-        cds_version = "cds.version",
     }
-    histograms { cds_update_duration = "cds.update_duration" }
+    histograms {}
+}
+
+stat_set! {
+    /// `cluster_manager.cds.`
+    cds { root: "cluster_manager.cds", tag: Tag::None }
+    counters {
+        config_reload = "config_reload",
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_rejected = "update_rejected",
+        init_fetch_timeout = "init_fetch_timeout",
+    }
+    gauges {
+        config_reload_time_ms = "config_reload_time_ms",
+        update_time = "update_time",
+        version = "version",
+    }
+    histograms { update_duration = "update_duration" }
 }
 
 stat_set! {
@@ -162,17 +174,19 @@ stat_set! {
 
 stat_set! {
     /// `sds.<secret>.`
-    sds { root: "sds", tag: Tag::None }
+    sds { root: "sds", tag: Tag::Label("envoy.xds_resource_name") }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
         update_failure = "update_failure",
         update_rejected = "update_rejected",
         init_fetch_timeout = "init_fetch_timeout",
-        key_rotation_failed = "key_rotation_failed",
     }
-    gauges { version = "version" }
-    histograms {}
+    gauges {
+        update_time = "update_time",
+        version = "version",
+    }
+    histograms { update_duration = "update_duration" }
 }
 
 stat_set! {

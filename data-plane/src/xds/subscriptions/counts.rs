@@ -1,0 +1,152 @@
+//! One subscription's counters. An attempt is what Envoy calls so: where nobody answers by himself it is a look, else
+//! the first request and whatever follows it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use xds_api::type_url;
+
+use super::Wanted;
+use crate::stats::Store;
+use crate::stats::sets::{cds, cluster_eds, cluster_update, http_rds, lds, sds};
+
+/// Where a subscription is counted.
+pub(super) enum Counts {
+    Clusters(cds::Scope),
+    Listeners(lds::Scope),
+    Endpoints(cluster_update::Scope, cluster_eds::Scope),
+    Routes(http_rds::Scope),
+    Secret(sds::Scope),
+}
+
+/// How a resource was taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// The gauge's value, where the version is another.
+    pub(super) version: Option<i64>,
+    pub(super) took: Duration,
+    /// It is another than before.
+    pub(super) changed: bool,
+    /// The server says that it is gone.
+    pub(super) removed: bool,
+    /// What came has no resources.
+    pub(super) empty: bool,
+}
+
+/// Adds to a counter that all sets have; a cluster has it in one of its two.
+macro_rules! inc {
+    ($counts:expr, $stat:ident, $all:pat, $own:pat => $of_endpoints:expr) => {
+        match $counts {
+            Self::Clusters(scope) => scope.inc(cds::$stat),
+            Self::Listeners(scope) => scope.inc(lds::$stat),
+            Self::Endpoints($all, $own) => $of_endpoints,
+            Self::Routes(scope) => scope.inc(http_rds::$stat),
+            Self::Secret(scope) => scope.inc(sds::$stat),
+        }
+    };
+}
+
+/// Says when a set's resource was taken, which it was, and how long that took.
+macro_rules! note {
+    ($scope:ident, $set:ident, $taken:ident, $now:ident) => {{
+        $scope.inc($set::update_success);
+        $scope.set($set::update_time, $now);
+        $scope.record($set::update_duration, $taken.took.as_millis().try_into().unwrap_or(u64::MAX));
+        if let Some(version) = $taken.version {
+            $scope.set($set::version, version);
+        }
+    }};
+}
+
+/// Counts a configuration that is another.
+macro_rules! reload {
+    ($scope:ident, $set:ident, $taken:ident, $now:ident) => {
+        if $taken.changed {
+            $scope.inc($set::config_reload);
+            $scope.set($set::config_reload_time_ms, $now);
+        }
+    };
+}
+
+impl Counts {
+    /// Those of what is asked for; `None`: of this type nothing is counted.
+    pub(super) fn of(wanted: &Wanted<'_>, store: &Arc<Store>) -> Option<Self> {
+        Some(match wanted.type_url {
+            type_url::CLUSTER => Self::Clusters(store.scope("")),
+            type_url::LISTENER => Self::Listeners(store.scope("")),
+            type_url::ENDPOINT => Self::Endpoints(store.scope(wanted.asker), store.scope(wanted.asker)),
+            type_url::ROUTE => Self::Routes(store.scope(&format!("{}.rds.{}", wanted.asker, wanted.name))),
+            type_url::SECRET => Self::Secret(store.scope(wanted.name)),
+            _ => return None,
+        })
+    }
+
+    /// It is asked for.
+    pub(super) fn attempt(&self) {
+        inc!(self, update_attempt, all, _ => all.inc(cluster_update::update_attempt));
+    }
+
+    /// It was taken.
+    pub(super) fn take(&self, taken: &Taken) {
+        self.attempt();
+        let now = now();
+        match self {
+            Self::Clusters(scope) => {
+                reload!(scope, cds, taken, now);
+                note!(scope, cds, taken, now);
+            }
+            Self::Listeners(scope) => note!(scope, lds, taken, now),
+            Self::Endpoints(all, own) => take_endpoints(all, own, taken, now),
+            Self::Routes(scope) => {
+                reload!(scope, http_rds, taken, now);
+                note!(scope, http_rds, taken, now);
+                if taken.empty {
+                    scope.inc(http_rds::update_empty);
+                }
+            }
+            Self::Secret(scope) => note!(scope, sds, taken, now),
+        }
+    }
+
+    /// It was refused.
+    pub(super) fn reject(&self) {
+        self.attempt();
+        inc!(self, update_rejected, _, own => own.inc(cluster_eds::update_rejected));
+    }
+
+    /// There was no answer, or none that can be read.
+    pub(super) fn fail(&self) {
+        self.attempt();
+        inc!(self, update_failure, all, _ => all.inc(cluster_update::update_failure));
+    }
+
+    /// The first answer was waited for in vain.
+    pub(super) fn time_out(&self) {
+        self.attempt();
+        inc!(self, init_fetch_timeout, _, own => own.inc(cluster_eds::init_fetch_timeout));
+    }
+
+    /// Whether a file without resources is an answer.
+    pub(super) fn may_be_empty(&self) -> bool {
+        matches!(self, Self::Endpoints(..) | Self::Routes(_))
+    }
+}
+
+fn take_endpoints(all: &cluster_update::Scope, own: &cluster_eds::Scope, taken: &Taken, now: i64) {
+    all.inc(cluster_update::update_success);
+    own.set(cluster_eds::update_time, now);
+    if let Some(version) = taken.version {
+        all.set(cluster_update::version, version);
+    }
+    if taken.removed || taken.empty {
+        all.inc(cluster_update::update_empty);
+    } else if !taken.changed {
+        all.inc(cluster_update::update_no_rebuild);
+    }
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
