@@ -156,6 +156,9 @@ pub(crate) fn cluster(
     );
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
+    if connect_timeout.is_zero() {
+        cx.error("connect_timeout", "it must be above 0");
+    }
     let (lb, common_lb) = balancing?;
     let discovery = discovery?;
     if lb_is_provided(&discovery) != (lb == LbPolicy::ClusterProvided) {

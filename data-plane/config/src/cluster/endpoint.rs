@@ -182,7 +182,7 @@ fn group(cx: &mut Cx<'_>, value: pe::LocalityLbEndpoints, group: usize) -> Optio
     Some(RawGroup {
         locality: Arc::new(locality),
         priority,
-        weight: load_balancing_weight.map(|value| value.value),
+        weight: weight(cx, load_balancing_weight),
         entries,
     })
 }
@@ -212,13 +212,18 @@ fn entry(cx: &mut Cx<'_>, value: pe::LbEndpoint, field: String) -> Option<Entry>
         address,
         additional,
         hostname,
-        weight: values::u32_or(load_balancing_weight, 1).max(1),
+        weight: weight(cx, load_balancing_weight).unwrap_or(1),
         metadata: values::metadata(cx, "metadata", metadata),
         health_status: health(health_status),
         health_check: cx
             .option("endpoint.health_check_config", health_check_config, health_check)
             .map(Arc::new),
     })
+}
+
+/// The weight of a host or of a locality: nobody weighs nothing.
+fn weight(cx: &mut Cx<'_>, value: Option<pb::UInt32Value>) -> Option<u32> {
+    values::bounded(cx, "load_balancing_weight", value, 1..=u32::MAX)
 }
 
 /// `HealthStatus`

@@ -165,8 +165,8 @@ fn http(cx: &mut Cx<'_>, value: hc::HttpHealthCheck) -> Option<HealthChecker> {
     }
     let range = |cx: &mut Cx<'_>, range: pb::ty::Int64Range| -> Option<Range<u16>> {
         let bound = |value: i64| u16::try_from(value).ok().filter(|value| (100..=600).contains(value));
-        let range = bound(range.start).zip(bound(range.end)).ok_or("it is not a range of statuses");
-        cx.ok("", range).map(|(start, end)| start..end)
+        let range = bound(range.start).zip(bound(range.end)).filter(|(start, end)| start < end);
+        cx.ok("", range.ok_or("it is not a range of statuses")).map(|(start, end)| start..end)
     };
     let mut expected = cx.each("expected_statuses", expected_statuses, range);
     if expected.is_empty() {

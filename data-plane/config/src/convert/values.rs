@@ -1,5 +1,6 @@
 //! Durations, percentages, structs, data sources, durations' kin.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,25 @@ pub(crate) fn limit(
 
 pub(crate) fn u32_or(value: Option<pb::UInt32Value>, default: u32) -> u32 {
     value.map_or(default, |value| value.value)
+}
+
+/// A number between these two.
+pub(crate) fn bounded(
+    cx: &mut Cx<'_>,
+    field: &str,
+    value: Option<pb::UInt32Value>,
+    bounds: RangeInclusive<u32>,
+) -> Option<u32> {
+    let value = value?.value;
+    if bounds.contains(&value) {
+        return Some(value);
+    }
+    let (least, most) = bounds.into_inner();
+    match most {
+        u32::MAX => cx.error(field, format_args!("it must be at least {least}")),
+        _ => cx.error(field, format_args!("it must be between {least} and {most}")),
+    }
+    None
 }
 
 pub(crate) fn bool_or(value: Option<pb::BoolValue>, default: bool) -> bool {

@@ -133,6 +133,12 @@ fn header_case(
     }
 }
 
+/// What a window is where nobody says anything: no smaller one may be asked for.
+const DEFAULT_WINDOW: u32 = 65_535;
+
+/// The largest window, and the largest number of streams, that the protocol has.
+const LARGEST: u32 = i32::MAX as u32;
+
 /// `Http2ProtocolOptions`
 pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> Http2Options {
     let pb::core::Http2ProtocolOptions {
@@ -161,19 +167,22 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         stream_reset_burst,
         stream_reset_rate,
     } = value;
-    for (field, limit) in [
-        ("max_outbound_frames", max_outbound_frames),
-        ("max_outbound_control_frames", max_outbound_control_frames),
+    for (field, limit, least) in [
+        ("max_outbound_frames", max_outbound_frames, 1),
+        ("max_outbound_control_frames", max_outbound_control_frames, 1),
         (
             "max_consecutive_inbound_frames_with_empty_payload",
             max_consecutive_inbound_frames_with_empty_payload,
+            0,
         ),
-        ("max_inbound_priority_frames_per_stream", max_inbound_priority_frames_per_stream),
+        ("max_inbound_priority_frames_per_stream", max_inbound_priority_frames_per_stream, 0),
         (
             "max_inbound_window_update_frames_per_data_frame_sent",
             max_inbound_window_update_frames_per_data_frame_sent,
+            1,
         ),
     ] {
+        values::bounded(cx, field, limit, least..=u32::MAX);
         cx.ignore(field, &limit, "the codec bounds floods itself");
     }
     cx.ignore("enable_huffman_encoding", &enable_huffman_encoding, "the codec chooses");
@@ -186,11 +195,21 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
     let goes_on = override_stream_error_on_invalid_http_message
         .map_or(stream_error_on_invalid_http_messaging, |value| value.value);
     cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
+    let mut bounded = |field, value, bounds| values::bounded(cx, field, value, bounds);
+    let window = DEFAULT_WINDOW..=LARGEST;
     Http2Options {
         hpack_table_size: hpack_table_size.map(|value| value.value),
-        max_concurrent_streams: max_concurrent_streams.map(|value| value.value),
-        initial_stream_window_size: initial_stream_window_size.map(|value| value.value),
-        initial_connection_window_size: initial_connection_window_size.map(|value| value.value),
+        max_concurrent_streams: bounded("max_concurrent_streams", max_concurrent_streams, 1..=LARGEST),
+        initial_stream_window_size: bounded(
+            "initial_stream_window_size",
+            initial_stream_window_size,
+            window.clone(),
+        ),
+        initial_connection_window_size: bounded(
+            "initial_connection_window_size",
+            initial_connection_window_size,
+            window,
+        ),
         allow_connect,
         keepalive: cx.option("connection_keepalive", connection_keepalive, keepalive),
     }
@@ -199,6 +218,16 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
 fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http2Keepalive> {
     let pb::core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = value;
     cx.ignore("interval_jitter", &interval_jitter, "pings go out by interval alone");
+    for (field, value) in [
+        ("interval", &interval),
+        ("timeout", &timeout),
+        ("connection_idle_interval", &connection_idle_interval),
+    ] {
+        let too_short = |value: &pb::Duration| (value.seconds, value.nanos) < (0, 1_000_000);
+        if value.as_ref().is_some_and(too_short) {
+            cx.error(field, "it must be at least 1ms");
+        }
+    }
     let Some(timeout) = values::duration(cx, "timeout", timeout) else {
         cx.error("timeout", "it must be set");
         return None;
