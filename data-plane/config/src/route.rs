@@ -260,6 +260,9 @@ fn route(cx: &mut Cx<'_>, value: pb::route::Route, level: &Level<'_>) -> Option<
     cx.refuse("route_specifiers", &route_specifiers);
     let matching = cx.required("match", r#match, matching::route_match);
     let action = action::action(cx, action, level.body_limit);
+    if let (Some(matching), Some(action)) = (&matching, &action) {
+        action::check_template(cx, &matching.path, action);
+    }
     Some(Route {
         name: arc(name),
         request_headers: headers::ops(

@@ -6,6 +6,7 @@
 mod field;
 mod parse;
 mod point;
+mod query;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub use field::{Field, REFUSED};
 pub use parse::Error;
 pub use point::TimePoint;
+pub use query::decode as decode_query;
 
 use crate::head::HeaderKey;
 
@@ -55,6 +57,8 @@ pub enum Operator {
     Trailer(HeaderKey, Option<HeaderKey>),
     /// `QUERY_PARAM(NAME)`
     QueryParam(Box<str>),
+    /// `QUERY_PARAMS(DECODED)`
+    DecodedQueryParams,
     /// `PATH(WITH_OR_WITHOUT_QUERY:ORIGINAL_PATH)`
     Path {
         /// Whether the query is part of it.

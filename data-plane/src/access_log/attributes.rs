@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, StatusCode};
 use sail_proxy_decide::format::{
     Attributes, FilterStateArgs, FilterStateStyle, GrpcStatusFormat, MetadataSource, Moment, Operator,
-    PathSource, Precision, TimeFormat, TimePoint,
+    PathSource, Precision, TimeFormat, TimePoint, decode_query,
 };
 use sail_proxy_decide::head::{HeaderKey, told};
 use serde_json::Value;
@@ -258,6 +258,7 @@ impl Attributes for View<'_> {
             Operator::QueryParam(name) => {
                 sail_proxy_decide::matcher::query_value(self.path().split_once('?')?.1, name)
             }
+            Operator::DecodedQueryParams => Some(decode_query(self.path().split_once('?')?.1).into()),
             Operator::Path { query, source } => self.path_of(*query, *source),
             Operator::Time(moment, format) => self.time(*moment, format),
             Operator::CommonDuration { start, end, precision } => {

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use http::StatusCode;
 use sail_proxy_decide::format::Format;
+use sail_proxy_decide::path_template::TemplateRewrite;
 use sail_proxy_decide::rate_limit::descriptor::RouteLimits;
 use sail_proxy_decide::route::{
     Action, ClusterSpecifier, ConnectConfig, ConnectHeader, DirectResponse, HostRewrite, MaxStreamDuration,
-    PathRewrite, Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig, WeightedCluster,
-    WeightedClusters,
+    PathMatch, PathRewrite, Priority, Redirect, RedirectPath, RouteAction, Scheme, UpgradeConfig,
+    WeightedCluster, WeightedClusters,
 };
+use xds_api::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 
 use super::{cors, hash_policy, internal_redirect, mirror, per_filter, policies, retry};
-use crate::convert::{Cx, arc, headers, matchers, values};
+use crate::convert::{Cx, arc, headers, matchers, type_name, values};
 use crate::pb;
 use crate::pb::route::route::Action as Kind;
 
@@ -140,18 +142,27 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         cluster_specifier,
         host_rewrite_specifier,
     } = value;
-    cx.refuse("path_rewrite_policy", &path_rewrite_policy);
     cx.ignore("flush_timeout", &flush_timeout, "the idle timeout holds while a response is flushed");
     cx.refuse("early_data_policy", &early_data_policy);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
-    let rewrites = [!prefix_rewrite.is_empty(), regex_rewrite.is_some(), !path_rewrite.is_empty()];
+    let rewrites = [
+        !prefix_rewrite.is_empty(),
+        regex_rewrite.is_some(),
+        !path_rewrite.is_empty(),
+        path_rewrite_policy.is_some(),
+    ];
     if rewrites.into_iter().filter(|set| *set).count() > 1 {
-        cx.error("", "prefix_rewrite, regex_rewrite and path_rewrite exclude each other");
+        cx.error(
+            "",
+            "prefix_rewrite, regex_rewrite, path_rewrite and path_rewrite_policy exclude each other",
+        );
     }
     let path_rewrite = if !prefix_rewrite.is_empty() {
         Some(PathRewrite::Prefix(prefix_rewrite.into()))
     } else if !path_rewrite.is_empty() {
         cx.within("path_rewrite", |cx| headers::format(cx, &path_rewrite)).map(PathRewrite::Format)
+    } else if path_rewrite_policy.is_some() {
+        cx.option("path_rewrite_policy", path_rewrite_policy, template).map(PathRewrite::Template)
     } else {
         cx.option("regex_rewrite", regex_rewrite, matchers::rewrite).map(PathRewrite::Regex)
     };
@@ -193,6 +204,30 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
             max_internal_redirects,
         ),
         cluster: cluster?,
+    })
+}
+
+/// A path is made of the variables of a template: the route must match by one that has them.
+pub(super) fn check_template(cx: &mut Cx<'_>, matched: &PathMatch, action: &Action) {
+    let Action::Route(route) = action else { return };
+    let Some(PathRewrite::Template(rewrite)) = &route.path_rewrite else { return };
+    let PathMatch::Template(template) = matched else {
+        return cx.error("route.path_rewrite_policy", "it needs a match by path_match_policy");
+    };
+    for name in rewrite.variables().filter(|name| !template.has_variable(name)) {
+        cx.error("route.path_rewrite_policy", format_args!("the path's template has no variable {name}"));
+    }
+}
+
+fn template(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<TemplateRewrite> {
+    cx.within("typed_config", |cx| {
+        let any = value.typed_config.unwrap_or_default();
+        if type_name(&any) != "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig" {
+            cx.error("", format_args!("the path rewriter {:?} is not supported", type_name(&any)));
+            return None;
+        }
+        let UriTemplateRewriteConfig { path_template_rewrite } = cx.unpack(&any)?;
+        cx.ok("path_template_rewrite", TemplateRewrite::new(&path_template_rewrite))
     })
 }
 

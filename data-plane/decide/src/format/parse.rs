@@ -101,6 +101,14 @@ fn command(raw: &RawOperator<'_>) -> Result<Command, Error> {
         Some(digits) => Some(digits.parse().map_err(|_| fail("the length after the colon is not a number"))?),
         None => None,
     };
+    if let ("QUERY_PARAMS", Some(arguments)) = (raw.name, raw.arguments) {
+        let operator = match arguments {
+            "" | "ORIG" => Operator::Field(Field::QueryParams),
+            "DECODED" => Operator::DecodedQueryParams,
+            other => return Err(fail(&format!("{other:?} is none of ORIG, DECODED"))),
+        };
+        return Ok(Command { operator, max_length });
+    }
     if let Some(field) = Field::ALL.iter().find(|field| field.name() == raw.name) {
         if raw.arguments.is_some_and(|arguments| !arguments.is_empty()) {
             return Err(fail("it takes no arguments"));

@@ -14,6 +14,7 @@ use crate::fraction::{Runtime, RuntimeFraction};
 use crate::headers::Mutation;
 use crate::log_format::LogFormat;
 use crate::matcher::RegexRewrite;
+use crate::path_template::TemplateRewrite;
 
 /// What a route does.
 #[derive(Debug)]
@@ -138,6 +139,8 @@ pub enum PathRewrite {
     Regex(RegexRewrite),
     /// The path becomes what the format yields.
     Format(Format),
+    /// The path becomes another one with what the variables of the route's template stood for; the query stays.
+    Template(TemplateRewrite),
 }
 
 /// How the host changes.

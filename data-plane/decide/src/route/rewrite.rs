@@ -26,6 +26,11 @@ impl PathRewrite {
         let new = match self {
             Self::Prefix(prefix) => replace_prefix(only, matched, prefix),
             Self::Regex(rewrite) => rewrite.rewrite(only),
+            Self::Template(rewrite) => match matched {
+                PathMatch::Template(template) => rewrite.apply(template, only),
+                _ => None,
+            }
+            .unwrap_or_else(|| only.to_owned()),
             Self::Format(format) => {
                 let mut out = String::new();
                 format.write(attributes, Missing::Empty, &mut out);
