@@ -116,4 +116,5 @@ cases! {
     upstream_odd,
     names,
     strict,
+    internal,
 }

@@ -245,6 +245,8 @@ pub struct ClientAddress {
     pub skip_xff_append: bool,
     /// Addresses that are internal; `None`: no address is.
     pub internal: Option<CidrSet>,
+    /// Whether peers of Unix sockets are internal.
+    pub unix_sockets_are_internal: bool,
     /// The original-IP-detection extension `custom_header`: the header's name.
     pub custom_header: Option<http::HeaderName>,
     /// Whether an address from there may count as internal.

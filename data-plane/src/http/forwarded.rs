@@ -45,7 +45,7 @@ const INTERNAL_ONLY: [&str; 14] = [
 /// What the connection tells.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Connected {
-    /// Who is at the other end.
+    /// Who is at the other end; without an address, so to say, where that is a Unix socket's.
     pub(crate) peer: SocketAddr,
     /// Where it connected to.
     pub(crate) local: SocketAddr,
@@ -81,7 +81,8 @@ pub(crate) fn apply(
     let peer = connected.peer.ip();
     let (client, trusted) = client(headers, config, further, peer);
     let address = client.unwrap_or(peer);
-    if config.use_remote_address && !config.skip_xff_append {
+    let unix = peer.is_unspecified();
+    if config.use_remote_address && !config.skip_xff_append && !unix {
         append(headers, peer);
     }
     let edge_hop = config.use_remote_address && config.xff_num_trusted_hops == 0;
@@ -89,17 +90,23 @@ pub(crate) fn apply(
         headers
             .insert(FORWARDED_PROTO, HeaderValue::from_static(if connected.tls { "https" } else { "http" }));
     }
-    if further.append_port && (edge_hop || !headers.contains_key(FORWARDED_PORT)) {
+    if further.append_port && !unix && (edge_hop || !headers.contains_key(FORWARDED_PORT)) {
         headers.insert(FORWARDED_PORT, HeaderValue::from(connected.local.port()));
     }
-    let internal = trusted && is_internal(config, address);
+    // Nothing but the peer itself is without an address.
+    let nameless = unix && client.is_none();
+    let internal =
+        trusted && if nameless { config.unix_sockets_are_internal } else { is_internal(config, address) };
     let edge = !internal && config.use_remote_address;
     if internal {
         headers.insert(INTERNAL, HeaderValue::from_static("true"));
     } else if further.present.control {
         clean(headers, edge);
     }
-    if edge && let Ok(value) = HeaderValue::from_str(&address.to_string()) {
+    if edge
+        && !nameless
+        && let Ok(value) = HeaderValue::from_str(&address.to_string())
+    {
         headers.insert(EXTERNAL_ADDRESS, value);
     }
     if address != peer {
@@ -246,6 +253,24 @@ mod tests {
         let none = private();
         assert!(run(&none, &[("x-forwarded-for", "10.9.9.9")], "192.0.2.1").1.internal);
         assert!(!run(&none, &[("x-forwarded-for", "10.9.9.9,10.1.1.1")], "192.0.2.1").1.internal);
+    }
+
+    /// What Envoy does with requests that come over a Unix socket.
+    #[test]
+    fn a_unix_socket_has_no_address_to_tell() {
+        let open = sail_proxy_decide::address::CidrSet::new(["0.0.0.0/0".parse().unwrap()]);
+        let config =
+            |unix| ClientAddress { unix_sockets_are_internal: unix, internal: Some(open.clone()), ..edge(0) };
+        let (headers, origin, _) = run(&config(false), &[], "0.0.0.0");
+        assert_eq!(origin, Origin { internal: false, edge: true });
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-forwarded-proto"]);
+        let (headers, origin, _) = run(&config(true), &[], "0.0.0.0");
+        assert!(origin.internal);
+        assert_eq!(headers["x-envoy-internal"], "true");
+        let (headers, origin, _) = run(&config(true), &[("x-forwarded-for", "10.1.1.1")], "0.0.0.0");
+        assert!(!origin.internal);
+        assert_eq!(headers["x-forwarded-for"], "10.1.1.1");
+        assert!(!headers.contains_key("x-envoy-external-address"));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) fn cluster(
     cx.refuse("per_connection_buffer_high_watermark_timeout", &per_connection_buffer_high_watermark_timeout);
     cx.ignore("lrs_server", &lrs_server, "load is not reported");
     cx.ignore("lrs_report_endpoint_metrics", &lrs_report_endpoint_metrics, "load is not reported");
-    cx.refuse("upstream_config", &upstream_config);
+    cx.option("upstream_config", upstream_config, connection_pools);
     cx.refuse("queuing_policies", &queuing_policies);
 
     let dns = discovery::DnsFields {
@@ -207,6 +207,19 @@ pub(crate) fn cluster(
 }
 
 /// Whether clusters of this type know themselves which host a request goes to.
+/// `upstream_config`: what chooses by the kind of the request, as it is without, and nothing else.
+fn connection_pools(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<()> {
+    let any = value.typed_config.unwrap_or_default();
+    match type_name(&any) {
+        "envoy.extensions.upstreams.http.generic.v3.GenericConnectionPoolProto"
+        | "envoy.extensions.upstreams.tcp.generic.v3.GenericConnectionPoolProto" => Some(()),
+        other => {
+            cx.error("typed_config", format_args!("connection pools of {other:?} are not supported"));
+            None
+        }
+    }
+}
+
 fn lb_is_provided(discovery: &Discovery) -> bool {
     matches!(
         discovery,

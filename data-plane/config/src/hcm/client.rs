@@ -1,11 +1,24 @@
 //! Who the client is: addresses, certificates; and what becomes of its paths.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sail_proxy_decide::address::CidrSet;
 
 use super::{ClientAddress, ClientCertDetails, EscapedSlashes, ForwardClientCert};
 use crate::convert::{Cx, address as addresses, headers, type_name, values};
 use crate::pb;
 use crate::pb::hcm::http_connection_manager as manager;
+
+/// What is internal where no ranges are named.
+const PRIVATE: [IpNet; 6] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 32)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8)),
+];
 
 pub(super) fn address(
     cx: &mut Cx<'_>,
@@ -29,10 +42,10 @@ pub(super) fn address(
         }
     }
     if let Some(manager::InternalAddressConfig { unix_sockets, cidr_ranges }) = internal {
-        cx.refuse("internal_address_config.unix_sockets", &unix_sockets);
         let ranges =
             cx.within("internal_address_config", |cx| addresses::ranges(cx, "cidr_ranges", cidr_ranges));
-        result.internal = Some(CidrSet::new(ranges));
+        result.internal = Some(if ranges.is_empty() { CidrSet::new(PRIVATE) } else { CidrSet::new(ranges) });
+        result.unix_sockets_are_internal = unix_sockets;
     }
     Some(result)
 }

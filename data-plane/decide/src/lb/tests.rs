@@ -379,8 +379,8 @@ mod subsets {
             ..host(last, 1, HealthStatus::Healthy)
         };
         let hosts = vec![
-            with(1, json!({"version": "v1", "stage": "prod"})),
-            with(2, json!({"version": "v1", "stage": "test"})),
+            with(1, json!({"version": "v1", "stage": "prod", "region": "eu"})),
+            with(2, json!({"version": "v1", "stage": "test", "region": "eu"})),
             with(3, json!({"version": "v2", "stage": ["prod", "canary"]})),
         ];
         let group = Group { locality: Arc::default(), priority: 0, weight: None, hosts };
@@ -429,6 +429,18 @@ mod subsets {
         assert_eq!(reached(any, json!({"version": "v2", "stage": "prod"})), [3]);
         assert_eq!(reached(config(), json!({"stage": "test"})), NONE, "no selector has this key alone");
         assert_eq!(reached(config(), json!({})), NONE);
+    }
+
+    /// As in Envoy, whatever the number of keys.
+    #[test]
+    fn one_host_of_a_subset_is_enough() {
+        for (keys, lb) in [
+            (&["version"][..], json!({"version": "v1"})),
+            (&["region", "version"], json!({"region": "eu", "version": "v1"})),
+        ] {
+            let selector = Selector { single_host: true, ..selector(keys, None) };
+            assert_eq!(reached(Subset { selectors: [selector].into(), ..config() }, lb), [1], "{keys:?}");
+        }
     }
 
     #[test]

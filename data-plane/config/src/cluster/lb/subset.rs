@@ -60,9 +60,6 @@ fn selector(cx: &mut Cx<'_>, value: policy::subset::LbSubsetSelector) -> Option<
         fallback_keys_subset,
     } = value;
     let keys = sorted(keys);
-    if single_host_per_subset && keys.len() != 1 {
-        cx.error("single_host_per_subset", "it needs exactly one key");
-    }
     let fewer = sorted(fallback_keys_subset);
     let fallback = match fallback_policy {
         0 => None,
