@@ -37,7 +37,7 @@ use crate::pool::connect::Protocol;
 use crate::pool::limits::{Level, Limits, Resource};
 use crate::pool::{Pool, Tally};
 use crate::router::failure::Failure;
-use crate::stats::sets::{cluster as set, cluster_outlier, cluster_update};
+use crate::stats::sets::{cluster as set, cluster_eds, cluster_outlier, cluster_update};
 use crate::stream_info::{ClusterInfo, DownstreamInfo, UpstreamAddress};
 use crate::tls::counts::OfCluster;
 use crate::worker::Shared;
@@ -56,7 +56,7 @@ pub(crate) struct Cluster {
     info: Arc<ClusterInfo>,
     stats: set::Scope,
     /// The main thread's to write; they are there for as long as the cluster is.
-    _updates: cluster_update::Scope,
+    _updates: Updates,
     outliers: Option<cluster_outlier::Scope>,
     limits: [Rc<Limits>; 2],
     endpoints: RefCell<Option<Arc<Endpoints>>>,
@@ -76,6 +76,21 @@ pub(crate) struct Cluster {
     tally: Option<Rc<Tally>>,
 }
 
+/// How its hosts change.
+enum Updates {
+    Discovered { _stats: cluster_eds::Scope },
+    Others { _stats: cluster_update::Scope },
+}
+
+impl Updates {
+    fn of(config: &Config, shared: &Shared) -> Self {
+        match &config.discovery {
+            Discovery::Eds { .. } => Self::Discovered { _stats: shared.store.scope(&config.stat_name) },
+            _ => Self::Others { _stats: shared.store.scope(&config.stat_name) },
+        }
+    }
+}
+
 impl Cluster {
     pub(crate) fn new(config: &Arc<Config>, endpoints: Option<Arc<Endpoints>>, shared: &Shared) -> Rc<Self> {
         let counts = shared.clusters.counts(&config.name);
@@ -83,7 +98,7 @@ impl Cluster {
         Rc::new(Self {
             info: info(config),
             stats: shared.store.scope(&config.stat_name),
-            _updates: shared.store.scope(&config.stat_name),
+            _updates: Updates::of(config, shared),
             outliers: config.outlier_detection.as_ref().map(|_| shared.store.scope(&config.stat_name)),
             limits: [(Level::Default, &breakers.default), (Level::High, &breakers.high)]
                 .map(|(level, thresholds)| Rc::new(Limits::new(&counts, level, thresholds))),

@@ -192,7 +192,8 @@ impl Subscriptions {
             deadline: wanted.timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| now + timeout),
             round,
         };
-        named.entry(wanted.name.into()).or_default().push(subscription);
+        // Nearly all names have one that asks, and there may be thousands of names.
+        named.entry(wanted.name.into()).or_insert_with(|| Vec::with_capacity(1)).push(subscription);
         true
     }
 

@@ -145,27 +145,38 @@ stat_set! {
 }
 
 stat_set! {
-    /// `cluster.<name>.`: updates of its hosts, by discovery or from DNS. Written by the main thread.
+    /// `cluster.<name>.`: updates of its hosts, where they do not come by discovery. Written by the main thread.
     cluster_update { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
         update_failure = "update_failure",
-        update_empty = "update_empty",
         update_no_rebuild = "update_no_rebuild",
     }
-    gauges { version = "version" }
+    gauges {}
     histograms {}
+    zeros {
+        Counter "update_empty",
+        Gauge "version",
+    }
 }
 
 stat_set! {
-    /// `cluster.<name>.`: what only clusters have whose hosts come by discovery. Written by the main thread.
+    /// `cluster.<name>.`: updates of its hosts by discovery. Written by the main thread.
     cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
         update_rejected = "update_rejected",
+        update_empty = "update_empty",
+        update_no_rebuild = "update_no_rebuild",
         init_fetch_timeout = "init_fetch_timeout",
     }
-    gauges { update_time = "update_time" }
+    gauges {
+        update_time = "update_time",
+        version = "version",
+    }
     histograms {}
 }
 

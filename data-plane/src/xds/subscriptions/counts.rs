@@ -8,13 +8,13 @@ use xds_api::type_url;
 
 use super::Wanted;
 use crate::stats::Store;
-use crate::stats::sets::{cds, cluster_eds, cluster_update, http_rds, lds, sds};
+use crate::stats::sets::{cds, cluster_eds, http_rds, lds, sds};
 
 /// Where a subscription is counted.
 pub(super) enum Counts {
     Clusters(cds::Scope),
     Listeners(lds::Scope),
-    Endpoints(cluster_update::Scope, cluster_eds::Scope),
+    Endpoints(cluster_eds::Scope),
     Routes(http_rds::Scope),
     Secret(sds::Scope),
 }
@@ -33,13 +33,13 @@ pub(super) struct Taken {
     pub(super) empty: bool,
 }
 
-/// Adds to a counter that all sets have; a cluster has it in one of its two.
+/// Adds to a counter that all sets have.
 macro_rules! inc {
-    ($counts:expr, $stat:ident, $all:pat, $own:pat => $of_endpoints:expr) => {
+    ($counts:expr, $stat:ident) => {
         match $counts {
             Self::Clusters(scope) => scope.inc(cds::$stat),
             Self::Listeners(scope) => scope.inc(lds::$stat),
-            Self::Endpoints($all, $own) => $of_endpoints,
+            Self::Endpoints(scope) => scope.inc(cluster_eds::$stat),
             Self::Routes(scope) => scope.inc(http_rds::$stat),
             Self::Secret(scope) => scope.inc(sds::$stat),
         }
@@ -74,7 +74,7 @@ impl Counts {
         Some(match wanted.type_url {
             type_url::CLUSTER => Self::Clusters(store.scope("")),
             type_url::LISTENER => Self::Listeners(store.scope("")),
-            type_url::ENDPOINT => Self::Endpoints(store.scope(wanted.asker), store.scope(wanted.asker)),
+            type_url::ENDPOINT => Self::Endpoints(store.scope(wanted.asker)),
             type_url::ROUTE => Self::Routes(store.scope(&format!("{}.rds.{}", wanted.asker, wanted.name))),
             type_url::SECRET => Self::Secret(store.scope(wanted.name)),
             _ => return None,
@@ -83,7 +83,7 @@ impl Counts {
 
     /// It is asked for.
     pub(super) fn attempt(&self) {
-        inc!(self, update_attempt, all, _ => all.inc(cluster_update::update_attempt));
+        inc!(self, update_attempt);
     }
 
     /// It was taken.
@@ -96,7 +96,7 @@ impl Counts {
                 note!(scope, cds, taken, now);
             }
             Self::Listeners(scope) => note!(scope, lds, taken, now),
-            Self::Endpoints(all, own) => take_endpoints(all, own, taken, now),
+            Self::Endpoints(scope) => take_endpoints(scope, taken, now),
             Self::Routes(scope) => {
                 reload!(scope, http_rds, taken, now);
                 note!(scope, http_rds, taken, now);
@@ -111,37 +111,38 @@ impl Counts {
     /// It was refused.
     pub(super) fn reject(&self) {
         self.attempt();
-        inc!(self, update_rejected, _, own => own.inc(cluster_eds::update_rejected));
+        inc!(self, update_rejected);
     }
 
     /// There was no answer, or none that can be read.
     pub(super) fn fail(&self) {
         self.attempt();
-        inc!(self, update_failure, all, _ => all.inc(cluster_update::update_failure));
+        inc!(self, update_failure);
     }
 
     /// The first answer was waited for in vain.
     pub(super) fn time_out(&self) {
         self.attempt();
-        inc!(self, init_fetch_timeout, _, own => own.inc(cluster_eds::init_fetch_timeout));
+        inc!(self, init_fetch_timeout);
     }
 
     /// Whether a file without resources is an answer.
     pub(super) fn may_be_empty(&self) -> bool {
-        matches!(self, Self::Endpoints(..) | Self::Routes(_))
+        matches!(self, Self::Endpoints(_) | Self::Routes(_))
     }
 }
 
-fn take_endpoints(all: &cluster_update::Scope, own: &cluster_eds::Scope, taken: &Taken, now: i64) {
-    all.inc(cluster_update::update_success);
-    own.set(cluster_eds::update_time, now);
+/// How long that took is not kept: it would be most of what a cluster without traffic takes.
+fn take_endpoints(scope: &cluster_eds::Scope, taken: &Taken, now: i64) {
+    scope.inc(cluster_eds::update_success);
+    scope.set(cluster_eds::update_time, now);
     if let Some(version) = taken.version {
-        all.set(cluster_update::version, version);
+        scope.set(cluster_eds::version, version);
     }
     if taken.removed || taken.empty {
-        all.inc(cluster_update::update_empty);
+        scope.inc(cluster_eds::update_empty);
     } else if !taken.changed {
-        all.inc(cluster_update::update_no_rebuild);
+        scope.inc(cluster_eds::update_no_rebuild);
     }
 }
 
