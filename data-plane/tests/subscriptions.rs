@@ -214,3 +214,37 @@ fn a_stream_is_counted_for_each_resource_it_brings() {
         assert!(proxy.stat(&format!("{object}.update_failure")).unwrap_or(0) >= 1, "{object}");
     }
 }
+
+#[test]
+fn a_filters_configuration_is_counted() {
+    const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let files = Files(tempfile::tempdir().unwrap());
+    let policy = |name: &str, action: &str| {
+        let any = json!({"permissions": [{"any": true}], "principals": [{"any": true}]});
+        let rules = json!({"action": action, "policies": {"all": any}});
+        let policy = json!({"name": name, "typed_config": {"@type": RBAC, "rules": rules}});
+        files.resource("ecds.yaml", "envoy.config.core.v3.TypedExtensionConfig", policy);
+    };
+    policy("policy", "ALLOW");
+    files.resource("rds.yaml", ROUTES, routes("table", 201));
+    let mut listener = listener(&files.source("rds.yaml"), None);
+    let discovery = json!({"config_source": files.source("ecds.yaml"), "type_urls": [RBAC]});
+    let filters = &mut listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    filters.as_array_mut().unwrap().insert(0, json!({"name": "policy", "config_discovery": discovery}));
+    let bootstrap =
+        json!({"node": {"id": "n", "cluster": "c"}, "static_resources": {"listeners": [listener]}});
+    let proxy = Proxy::ready(&sections(&bootstrap), &[]);
+    let object = "extension_config_discovery.http_filter.policy";
+    let config = |what: &str| proxy.stat(&format!("{object}.config_{what}")).unwrap_or(0);
+    expect(&proxy, "the first look", object, [1, 1, 0, 0, 0]);
+    policy("policy", "DENY");
+    expect(&proxy, "another policy", object, [2, 2, 0, 0, 0]);
+    assert_eq!([config("reload"), config("fail")], [2, 0]);
+    files.put("ecds.yaml", "resources: [{");
+    expect(&proxy, "a file that is none", object, [3, 2, 1, 0, 0]);
+    files.put("ecds.yaml", "resources: []");
+    expect(&proxy, "no policy", object, [4, 2, 1, 1, 0]);
+    policy("other", "ALLOW");
+    expect(&proxy, "another's policy", object, [5, 2, 1, 2, 0]);
+    assert_eq!([config("reload"), config("fail")], [2, 3]);
+}

@@ -35,8 +35,8 @@ pub use listeners::{
     network_local_rate_limit, network_rate_limit, proxy_protocol, tcp, tls_inspector,
 };
 pub use process::{
-    cds, cluster_manager, control_plane, filesystem, http1, http2, lds, listener_manager, runtime, sds,
-    server, single_counter, single_gauge, single_histogram, tracing_exporter,
+    cds, cluster_manager, control_plane, extension_config, filesystem, http1, http2, lds, listener_manager,
+    runtime, sds, server, single_counter, single_gauge, single_histogram, tracing_exporter,
 };
 pub use tcp_stats::{cluster_tcp_stats, listener_tcp_stats};
 pub use tls::{cluster_tls, listener_tls};

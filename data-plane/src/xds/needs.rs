@@ -73,7 +73,7 @@ pub(super) struct Need {
     pub(super) source: Source,
     /// How long to wait for it; `None` is for ever.
     pub(super) timeout: Option<Duration>,
-    /// The `stat_prefix` under which route tables are counted.
+    /// The `stat_prefix` under which a route table is counted, or the family of a filter.
     pub(super) stat_prefix: Box<str>,
 }
 
@@ -166,7 +166,7 @@ pub(super) fn of_listener(listener: &Listener, parent: &Source) -> Result<OfList
     let mut needs = OfListener::default();
     for (place, filter) in listener.listener_filters.iter().enumerate() {
         if let Some(listener_filter::ConfigType::ConfigDiscovery(discovery)) = &filter.config_type {
-            of_extension(&filter.name, discovery, parent, &mut needs.own)
+            of_extension("tcp_listener_filter", &filter.name, discovery, parent, &mut needs.own)
                 .map_err(|e| format!("listener_filters[{place}].{e}"))?;
         }
     }
@@ -216,7 +216,7 @@ fn of_chain(chain: &FilterChain, parent: &Source, all: &mut OfListener) -> Resul
         let config = match &filter.config_type {
             Some(filter::ConfigType::TypedConfig(config)) => config,
             Some(filter::ConfigType::ConfigDiscovery(discovery)) => {
-                of_extension(&filter.name, discovery, parent, &mut all.own)
+                of_extension("network_filter", &filter.name, discovery, parent, &mut all.own)
                     .map_err(|e| format!("filters[{place}].{e}"))?;
                 continue;
             }
@@ -323,7 +323,7 @@ fn managers(listener: &Listener) -> impl Iterator<Item = HttpConnectionManager> 
 fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
     match &filter.config_type {
         Some(http_filter::ConfigType::ConfigDiscovery(discovery)) => {
-            of_extension(&filter.name, discovery, parent, needs)
+            of_extension("http_filter", &filter.name, discovery, parent, needs)
         }
         Some(http_filter::ConfigType::TypedConfig(config)) => of_credentials(config, parent, needs),
         None => Ok(()),
@@ -331,6 +331,7 @@ fn of_filter(filter: &HttpFilter, parent: &Source, needs: &mut Vec<Need>) -> Res
 }
 
 fn of_extension(
+    family: &str,
     name: &str,
     discovery: &ExtensionConfigSource,
     parent: &Source,
@@ -345,7 +346,7 @@ fn of_extension(
         name: name.to_owned(),
         source,
         timeout: if ready { Some(Duration::ZERO) } else { timeout },
-        stat_prefix: Box::default(),
+        stat_prefix: family.into(),
     });
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Statistics of what is asked for: of each discovery of a whole type (CDS, LDS), and of each resource that is asked for
-//! by name (EDS, RDS, SDS), counted under the name of who asks for it.
+//! by name (EDS, RDS, SDS, ECDS), counted under the name of who asks for it.
 
 mod counts;
 
@@ -23,7 +23,7 @@ pub(super) struct Wanted<'a> {
     pub(super) source: &'a Source,
     /// How long it is waited for.
     pub(super) timeout: Option<Duration>,
-    /// The cluster's name in statistics, or the connection manager's `stat_prefix`.
+    /// The cluster's name in statistics, the connection manager's `stat_prefix`, or the family of the filter.
     pub(super) asker: &'a str,
 }
 
@@ -214,9 +214,9 @@ impl Subscriptions {
 }
 
 impl Subscription {
-    /// Each cluster has a subscription of its own; routes and secrets are asked for once for all who want them.
+    /// Routes and secrets are asked for once for all who want them; each cluster has a subscription of its own.
     fn is(&self, wanted: &Wanted<'_>) -> bool {
-        let shared = wanted.type_url != type_url::ENDPOINT;
+        let shared = matches!(wanted.type_url, type_url::ROUTE | type_url::SECRET);
         self.source == *wanted.source && (shared || *self.asker == *wanted.asker)
     }
 

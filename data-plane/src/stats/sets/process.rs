@@ -190,6 +190,25 @@ stat_set! {
 }
 
 stat_set! {
+    /// `extension_config_discovery.<family>.<filter>.`
+    extension_config { root: "extension_config_discovery", tag: Tag::None }
+    counters {
+        config_fail = "config_fail",
+        config_reload = "config_reload",
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_rejected = "update_rejected",
+        init_fetch_timeout = "init_fetch_timeout",
+    }
+    gauges {
+        update_time = "update_time",
+        version = "version",
+    }
+    histograms { update_duration = "update_duration" }
+}
+
+stat_set! {
     /// `filesystem.`: access log files.
     filesystem { root: "filesystem", tag: Tag::None }
     counters {

@@ -8,7 +8,7 @@ use xds_api::type_url;
 
 use super::Wanted;
 use crate::stats::Store;
-use crate::stats::sets::{cds, cluster_eds, http_rds, lds, sds};
+use crate::stats::sets::{cds, cluster_eds, extension_config, http_rds, lds, sds};
 
 /// Where a subscription is counted.
 pub(super) enum Counts {
@@ -17,6 +17,7 @@ pub(super) enum Counts {
     Endpoints(cluster_eds::Scope),
     Routes(http_rds::Scope),
     Secret(sds::Scope),
+    Extension(extension_config::Scope),
 }
 
 /// How a resource was taken.
@@ -42,6 +43,7 @@ macro_rules! inc {
             Self::Endpoints(scope) => scope.inc(cluster_eds::$stat),
             Self::Routes(scope) => scope.inc(http_rds::$stat),
             Self::Secret(scope) => scope.inc(sds::$stat),
+            Self::Extension(scope) => scope.inc(extension_config::$stat),
         }
     };
 }
@@ -77,6 +79,9 @@ impl Counts {
             type_url::ENDPOINT => Self::Endpoints(store.scope(wanted.asker)),
             type_url::ROUTE => Self::Routes(store.scope(&format!("{}.rds.{}", wanted.asker, wanted.name))),
             type_url::SECRET => Self::Secret(store.scope(wanted.name)),
+            type_url::EXTENSION_CONFIG => {
+                Self::Extension(store.scope(&format!("{}.{}", wanted.asker, wanted.name)))
+            }
             _ => return None,
         })
     }
@@ -105,25 +110,38 @@ impl Counts {
                 }
             }
             Self::Secret(scope) => note!(scope, sds, taken, now),
+            Self::Extension(scope) => {
+                if taken.changed {
+                    scope.inc(extension_config::config_reload);
+                }
+                note!(scope, extension_config, taken, now);
+            }
         }
     }
 
     /// It was refused.
     pub(super) fn reject(&self) {
-        self.attempt();
+        self.fall_short();
         inc!(self, update_rejected);
     }
 
     /// There was no answer, or none that can be read.
     pub(super) fn fail(&self) {
-        self.attempt();
+        self.fall_short();
         inc!(self, update_failure);
     }
 
     /// The first answer was waited for in vain.
     pub(super) fn time_out(&self) {
-        self.attempt();
+        self.fall_short();
         inc!(self, init_fetch_timeout);
+    }
+
+    fn fall_short(&self) {
+        self.attempt();
+        if let Self::Extension(scope) = self {
+            scope.inc(extension_config::config_fail);
+        }
     }
 
     /// Whether a file without resources is an answer.
