@@ -4,6 +4,7 @@
 mod counts;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,7 @@ pub(super) struct Outcome<'a> {
 
 /// One that asks, and where it is counted.
 struct Subscription {
-    source: Source,
-    asker: Box<str>,
+    source: Rc<Source>,
     counts: Counts,
     /// Until when the first answer is waited for; `None` when it came, or was waited for in vain.
     deadline: Option<Instant>,
@@ -75,6 +75,8 @@ pub(super) struct Subscriptions {
     store: Arc<Store>,
     /// By type and name.
     all: BTreeMap<&'static str, BTreeMap<Box<str>, Vec<Subscription>>>,
+    /// There may be thousands of subscriptions, and few sources.
+    sources: Vec<Rc<Source>>,
     round: u64,
     next: Option<Instant>,
 }
@@ -82,7 +84,7 @@ pub(super) struct Subscriptions {
 impl Subscriptions {
     /// Nobody asks for anything yet.
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { store, all: BTreeMap::new(), round: 0, next: None }
+        Self { store, all: BTreeMap::new(), sources: Vec::new(), round: 0, next: None }
     }
 
     /// Takes what is asked for now. `known` says what is there of what came before somebody asked.
@@ -114,6 +116,7 @@ impl Subscriptions {
             });
         }
         self.next = next;
+        self.sources.retain(|source| Rc::strong_count(source) > 1);
     }
 
     /// When the next wait for a first answer ends.
@@ -125,7 +128,7 @@ impl Subscriptions {
     pub(super) fn fail(&self, source: &Source, type_url: Option<&str>, name: Option<&str>) {
         for (_, named) in self.all.iter().filter(|(one, _)| type_url.is_none_or(|wanted| **one == wanted)) {
             for (_, all) in named.iter().filter(|(one, _)| name.is_none_or(|wanted| &***one == wanted)) {
-                all.iter().filter(|one| one.source == *source).for_each(|one| one.counts.fail());
+                all.iter().filter(|one| *one.source == *source).for_each(|one| one.counts.fail());
             }
         }
     }
@@ -143,7 +146,7 @@ impl Subscriptions {
         if matches!(received.type_url.as_str(), type_url::CLUSTER | type_url::LISTENER) {
             let changed = !outcome.changed.is_empty() || !received.removed.is_empty();
             let taken = Taken { changed, ..taken };
-            let whole = self.named(&received.type_url, ALL).iter_mut().filter(|one| one.source == *source);
+            let whole = self.named(&received.type_url, ALL).iter_mut().filter(|one| *one.source == *source);
             whole.for_each(|one| one.end(outcome.refused.is_empty(), &taken));
             return;
         }
@@ -151,12 +154,12 @@ impl Subscriptions {
         for resource in received.resources.iter().filter(|resource| seen.insert(&*resource.name)) {
             let name = &*resource.name;
             let taken = Taken { changed: outcome.changed.contains(name), ..taken };
-            let all = self.named(&received.type_url, name).iter_mut().filter(|one| one.source == *source);
+            let all = self.named(&received.type_url, name).iter_mut().filter(|one| *one.source == *source);
             all.for_each(|one| one.end(!outcome.refused.contains(name), &taken));
         }
         for name in &received.removed {
             let taken = Taken { removed: true, ..taken };
-            let all = self.named(&received.type_url, name).iter_mut().filter(|one| one.source == *source);
+            let all = self.named(&received.type_url, name).iter_mut().filter(|one| *one.source == *source);
             all.for_each(|one| one.take(&taken));
         }
         if !matches!(source, Source::Path(_)) {
@@ -173,28 +176,35 @@ impl Subscriptions {
 
     /// True if nobody asked so before.
     fn ask(&mut self, wanted: &Wanted<'_>, now: Instant) -> bool {
-        let Some(counts) = Counts::of(wanted, &self.store) else { return false };
         let round = self.round;
-        let named = self.all.entry(wanted.type_url).or_default();
-        if let Some(all) = named.get_mut(wanted.name)
-            && let Some(same) = all.iter_mut().find(|one| one.is(wanted))
-        {
+        let known = self.named(wanted.type_url, wanted.name);
+        if let Some(same) = known.iter_mut().find(|one| one.is(wanted)) {
             same.round = round;
             return false;
         }
+        let Some(counts) = Counts::of(wanted, &self.store) else { return false };
         if !matches!(wanted.source, Source::Path(_)) {
             counts.attempt();
         }
         let subscription = Subscription {
-            source: wanted.source.clone(),
-            asker: wanted.asker.into(),
+            source: self.source(wanted.source),
             counts,
             deadline: wanted.timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| now + timeout),
             round,
         };
+        let named = self.all.entry(wanted.type_url).or_default();
         // Nearly all names have one that asks, and there may be thousands of names.
         named.entry(wanted.name.into()).or_insert_with(|| Vec::with_capacity(1)).push(subscription);
         true
+    }
+
+    fn source(&mut self, source: &Source) -> Rc<Source> {
+        if let Some(known) = self.sources.iter().find(|known| ***known == *source) {
+            return known.clone();
+        }
+        let new = Rc::new(source.clone());
+        self.sources.push(new.clone());
+        new
     }
 
     fn named(&mut self, type_url: &str, name: &str) -> &mut [Subscription] {
@@ -209,15 +219,13 @@ impl Subscriptions {
     ) -> impl Iterator<Item = (&'a str, &'a mut Subscription)> {
         let named = self.all.get_mut(type_url).into_iter().flatten();
         let all = named.flat_map(|(name, all)| all.iter_mut().map(move |one| (&**name, one)));
-        all.filter(move |(_, one)| one.source == *source)
+        all.filter(move |(_, one)| *one.source == *source)
     }
 }
 
 impl Subscription {
-    /// Routes and secrets are asked for once for all who want them; each cluster has a subscription of its own.
     fn is(&self, wanted: &Wanted<'_>) -> bool {
-        let shared = matches!(wanted.type_url, type_url::ROUTE | type_url::SECRET);
-        self.source == *wanted.source && (shared || *self.asker == *wanted.asker)
+        *self.source == *wanted.source && self.counts.are_of(wanted.asker)
     }
 
     fn end(&mut self, good: bool, taken: &Taken) {

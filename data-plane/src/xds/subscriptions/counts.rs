@@ -86,6 +86,18 @@ impl Counts {
         })
     }
 
+    /// Whether who asks now is counted here, too: whole types, routes and secrets are asked for once for all who want
+    /// them, endpoints and filters for each.
+    pub(super) fn are_of(&self, asker: &str) -> bool {
+        match self {
+            Self::Endpoints(scope) => scope.name() == asker,
+            Self::Extension(scope) => {
+                scope.name().strip_prefix(asker).is_some_and(|rest| rest.starts_with('.'))
+            }
+            Self::Clusters(_) | Self::Listeners(_) | Self::Routes(_) | Self::Secret(_) => true,
+        }
+    }
+
     /// It is asked for.
     pub(super) fn attempt(&self) {
         inc!(self, update_attempt);
