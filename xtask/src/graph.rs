@@ -8,11 +8,12 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 /// Crates that do no I/O, and what they must not name.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "saild-model",
     "saild-translate",
     "sail-proxy-config",
     "sail-proxy-decide",
+    "sail-proxy-http2",
     "sail-proxy-wasm",
     "xds-stream",
     "capture",
