@@ -6,7 +6,6 @@
 //! `downstream` speak to a stream. A connection whose peer breaks the rules of RFC 9112 is given up: nothing is repaired,
 //! since what one reader repairs another reads differently.
 
-mod buffers;
 mod chunked;
 mod date;
 mod decode;
@@ -16,7 +15,6 @@ mod error;
 mod framing;
 mod head;
 mod incoming;
-mod input;
 mod interrupt;
 mod names;
 mod noted;

@@ -7,9 +7,9 @@ use percent_encoding::percent_decode_str;
 use crate::http::head::{Head, Keep};
 use crate::http::path::{self, EscapedSlashes, Outcome, Rules};
 use crate::http::{forwarded, hop};
-use crate::http1;
 use crate::inspect::{self, Finding};
 use crate::net::proxy_protocol::{self, Found};
+use crate::{http1, http2};
 
 /// An inspector says the same of the whole as of the part that was enough for it.
 fn settles<T: PartialEq + std::fmt::Debug>(data: &[u8], inspect: impl Fn(&[u8]) -> Finding<T>) {
@@ -142,6 +142,18 @@ pub fn http1_head(data: &[u8]) {
 pub fn http1_requests(data: &[u8]) {
     let Some((&size, requests)) = data.split_first() else { return };
     http1::probe::requests::check(requests, usize::from(size));
+}
+
+/// A client's frames: the same requests and answers however they are cut into pieces, whose size the first byte says.
+pub fn http2_client(data: &[u8]) {
+    let Some((&size, frames)) = data.split_first() else { return };
+    http2::probe::clients(frames, usize::from(size));
+}
+
+/// An upstream's frames: the same holds of them.
+pub fn http2_upstream(data: &[u8]) {
+    let Some((&size, frames)) = data.split_first() else { return };
+    http2::probe::upstreams(frames, usize::from(size));
 }
 
 /// An upstream's answer over HTTP/1: the same outcome however it is cut into pieces, whose size the first byte says.

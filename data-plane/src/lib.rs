@@ -28,6 +28,7 @@ mod cluster;
 mod filters;
 mod http;
 mod http1;
+mod http2;
 mod inspect;
 mod listener;
 mod net;

@@ -1,7 +1,7 @@
 //! Sockets: bytes in and out of the kernel, and nothing about what they mean.
 
-pub(crate) mod batch;
-pub(crate) mod held;
+pub(crate) mod buffers;
+pub(crate) mod input;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
 pub(crate) mod proxy_protocol;

@@ -15,18 +15,17 @@ mod watch;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::clock::{self, Still};
 use crate::http1::{self, Interrupt};
 use crate::stats::Traffic;
 use crate::stats::sets::cluster;
-use connect::{Connector, Established, Http2Connection, Protocol};
+use connect::{Connector, Established, Protocol};
 pub(crate) use demand::{AT_ONCE, Ahead, Tally};
 pub(crate) use guard::ConnectionGuard;
 use lease::{Codec, Connection, H1, H2, Lease};
@@ -235,7 +234,7 @@ impl Pool {
                 shared.swap_remove(index);
             } else if h2.send.is_closed() || h2.is_spent(self.options.max_requests) {
                 shared.swap_remove(index);
-            } else if h2.streams.get() < self.options.max_streams.min(h2.peer_streams.get()) {
+            } else if h2.streams.get() < self.options.max_streams.min(h2.send.max_streams()) {
                 return Some(h2.clone());
             } else {
                 index += 1;
@@ -306,7 +305,7 @@ impl Pool {
                 }
             }
             Established::Tcp { stream, info } => self.adopt_exclusive(Codec::raw(stream), info, permit),
-            Established::Http2 { send, connection, info } => {
+            Established::Http2 { send, driver, info } => {
                 if negotiated {
                     self.note_protocol(Protocol::Http2);
                 }
@@ -316,7 +315,7 @@ impl Pool {
                 // Held by those who use it alone: when nobody does any more, the codec ends it.
                 let (abort, used) = (self.abort.clone(), Rc::downgrade(&h2));
                 tokio::task::spawn_local(async move {
-                    let ended = abort.run_until_cancelled(drive_http2(connection, &used)).await;
+                    let ended = abort.run_until_cancelled(Still::new(driver.run())).await;
                     let wanted = used.upgrade();
                     let ending = &guard.info.ending;
                     ending.set_busy(wanted.as_ref().is_some_and(|h2| h2.streams.get() > 0));
@@ -434,19 +433,6 @@ impl Pool {
 /// What counts the bytes of a cluster's connections.
 pub(crate) fn traffic(stats: &cluster::Scope) -> Traffic {
     stats.traffic(cluster::upstream_cx_rx_bytes_total, cluster::upstream_cx_tx_bytes_total)
-}
-
-/// Runs an HTTP/2 connection, and notes how many streams its peer allows as it learns that.
-async fn drive_http2(mut connection: Http2Connection, h2: &Weak<H2>) {
-    std::future::poll_fn(|context| {
-        let done = Pin::new(&mut connection).poll(context);
-        if let Some(h2) = h2.upgrade() {
-            h2.peer_streams.set(connection.current_max_send_streams());
-        }
-        // How it ended shows in the requests that were on it.
-        done.map(|_| ())
-    })
-    .await;
 }
 
 /// A connection's own facts are the lease's to tell.

@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
-use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-
-use crate::clock::Still;
 
 /// The runtime of the calling thread.
 ///
@@ -18,19 +15,6 @@ use crate::clock::Still;
 /// The system's, where it gives no file for events or for waking.
 pub(crate) fn local() -> std::io::Result<LocalRuntime> {
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
-}
-
-/// Spawns on the thread's own runtime.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExec;
-
-impl<F> Executor<F> for LocalExec
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(Still::new(future));
-    }
 }
 
 pin_project! {
@@ -127,6 +111,25 @@ impl Turn {
         if self.waits {
             context.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Puts a write off until the worker has asked the kernel once more what has come: what that brings is worked on first, and
+/// leaves in the same write.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    waits: bool,
+}
+
+impl Round {
+    /// Ready each second time; the task is asked again by itself.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.waits = !self.waits;
+        if self.waits {
+            // It wakes the task once the runtime has looked for events.
+            return std::pin::pin!(tokio::task::yield_now()).poll(context);
         }
         Poll::Ready(())
     }

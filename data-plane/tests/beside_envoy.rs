@@ -14,6 +14,8 @@ mod support;
 
 #[path = "beside_envoy/backend.rs"]
 mod backend;
+#[path = "support/beside.rs"]
+mod beside;
 #[path = "beside_envoy/case.rs"]
 mod case;
 #[path = "beside_envoy/side.rs"]

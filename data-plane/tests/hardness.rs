@@ -3,12 +3,12 @@
 
 #[path = "support/certs.rs"]
 mod certs;
+#[path = "support/frames.rs"]
+mod frames;
 mod support;
 
 #[path = "hardness/floods.rs"]
 mod floods;
-#[path = "hardness/frames.rs"]
-mod frames;
 #[path = "hardness/idle.rs"]
 mod idle;
 #[path = "hardness/noise.rs"]

@@ -223,6 +223,45 @@ pub struct Http2Options {
     pub allow_connect: bool,
     /// Pings on silence.
     pub keepalive: Option<Http2Keepalive>,
+    /// Whether a malformed message ends its stream alone.
+    pub stream_errors: bool,
+    /// Whether strings are sent in Huffman's code.
+    pub huffman: bool,
+    /// What a peer may make us do for nothing.
+    pub limits: Http2Limits,
+}
+
+/// The limits of `Http2ProtocolOptions` that are against floods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Frames that wait to be written.
+    pub outbound: u32,
+    /// Those among them that answer the peer or end streams: PING, SETTINGS, RST_STREAM.
+    pub outbound_control: u32,
+    /// Frames in a row that carry nothing and end nothing.
+    pub empty: u32,
+    /// PRIORITY frames for each open stream.
+    pub priorities: u32,
+    /// WINDOW_UPDATE frames for each DATA frame that was sent.
+    pub updates: u32,
+    /// RST_STREAM frames at once.
+    pub reset_burst: u64,
+    /// RST_STREAM frames a second.
+    pub reset_rate: u64,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            outbound: 10_000,
+            outbound_control: 1000,
+            empty: 1,
+            priorities: 100,
+            updates: 10,
+            reset_burst: 1000,
+            reset_rate: 33,
+        }
+    }
 }
 
 /// `KeepaliveSettings`

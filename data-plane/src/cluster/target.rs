@@ -14,16 +14,22 @@ use socket2::TcpKeepalive;
 use super::Cluster;
 use crate::access_log;
 use crate::http::exchange::Exchange;
-use crate::http1;
 use crate::net::proxy_protocol::{self, Tlv, Version};
 use crate::net::socket::ConnectOptions;
-use crate::pool::connect::{Connector, Http2Options, Protocol, Transport};
+use crate::pool::connect::{Connector, Protocol, Transport};
 use crate::pool::{Ahead, PoolOptions, Tally};
 use crate::stream_info::{Direction, DownstreamInfo, StreamInfo, UpstreamInfo, UpstreamSource};
 use crate::worker::state::Worker;
+use crate::{http1, http2};
 
 /// Streams on one HTTP/2 connection where the configuration says nothing.
 const MAX_STREAMS: u32 = 1024;
+
+/// What an upstream has to send on a stream to begin with, where a cluster says nothing of it.
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 5 << 20;
 
 /// How long TCP connections wait for their clients.
 const TCP_IDLE: Duration = Duration::from_secs(600);
@@ -254,7 +260,6 @@ pub(super) fn connector(
     worker: &Rc<Worker>,
 ) -> Connector {
     let config = &cluster.config;
-    let http2 = &config.http.http2;
     Connector {
         transport: transport(config, host, key.alpn.clone(), key.sni.clone()),
         options: Rc::new(connect_options(config, host, &key.via)),
@@ -262,13 +267,8 @@ pub(super) fn connector(
         host: host.clone(),
         timeout: config.connect_timeout,
         protocol: key.protocol,
-        http2: Http2Options {
-            stream_window: http2.initial_stream_window_size,
-            connection_window: http2.initial_connection_window_size,
-            header_table: http2.hpack_table_size,
-            header_list: Some(config.http.max_response_headers_kb.unwrap_or(60) * 1024),
-            keepalive: http2.keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
-        },
+        http2: http2_options(config),
+        keepalive: keepalive(config),
         http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
@@ -289,6 +289,30 @@ fn http1_options(config: &Config) -> http1::Options {
     }
 }
 
+/// How HTTP/2 is spoken to the hosts of a cluster.
+fn http2_options(config: &Config) -> http2::Options {
+    let (http, protocol) = (&config.http, &config.http.http2);
+    http2::Options {
+        stream_window: protocol.initial_stream_window_size.unwrap_or(STREAM_WINDOW),
+        connection_window: protocol.initial_connection_window_size.unwrap_or(CONNECTION_WINDOW),
+        max_streams: None,
+        table: protocol.hpack_table_size.unwrap_or(4096),
+        heads: http1::Limits {
+            headers: http.max_response_headers_count.min(MOST_HEADERS),
+            bytes: http.max_response_headers_kb.unwrap_or(60) as usize * 1024,
+        },
+        connect: false,
+        stream_errors: protocol.stream_errors,
+        huffman: protocol.huffman,
+        limits: protocol.limits,
+    }
+}
+
+fn keepalive(config: &Config) -> Option<http2::Keepalive> {
+    let keepalive = config.http.http2.keepalive?;
+    Some(http2::Keepalive { interval: keepalive.interval?, timeout: keepalive.timeout })
+}
+
 /// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.
 pub(crate) fn tcp_connector(
     cluster: &Cluster,
@@ -306,7 +330,8 @@ pub(crate) fn tcp_connector(
         host: host.clone(),
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
-        http2: Http2Options::default(),
+        http2: http2_options(config),
+        keepalive: keepalive(config),
         http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),

@@ -1,6 +1,5 @@
 //! A request's body on its way up, and a response's on its way down: what passes is noted, and what ends is told.
 
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -43,14 +42,9 @@ impl RequestBody {
 /// Whether a body is coded in a way that cannot be read, other than one that ends too early.
 fn is_malformed(error: &BodyError) -> bool {
     match error {
-        BodyError::Codec(error) => {
-            let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-            cause.is_some_and(|cause| {
-                matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
-            })
-        }
         BodyError::Http1(error) => matches!(error, http1::Error::Invalid(_)),
-        BodyError::Reset(_) => false,
+        BodyError::Http2(error) => error.is_violation(),
+        BodyError::Request(_) | BodyError::Reset(_) => false,
     }
 }
 
@@ -237,7 +231,13 @@ impl ResponseBody {
                 lease.note_broken(malformed);
                 Failure::Protocol
             }
-            _ => Failure::of_codec(error, false),
+            lease => {
+                let failure = Failure::of_codec(error, false);
+                if let Some(lease) = lease.as_ref().filter(|_| failure == Failure::Reset) {
+                    lease.note_reset();
+                }
+                failure
+            }
         }
     }
 }

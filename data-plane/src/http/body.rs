@@ -6,18 +6,21 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use crate::http1;
 use crate::http1::downstream;
+use crate::{http1, http2};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// The codec or the peer.
-    #[error(transparent)]
-    Codec(#[from] hyper::Error),
     /// A peer over HTTP/1, or its codec.
     #[error(transparent)]
     Http1(#[from] http1::Error),
+    /// A peer over HTTP/2, or its codec.
+    #[error(transparent)]
+    Http2(#[from] http2::Error),
+    /// The request's own body, while its response was waited for.
+    #[error("request body: {0}")]
+    Request(Box<BodyError>),
     /// The proxy gave up on the stream: a timeout, or the other side's end.
     #[error("stream reset: {0}")]
     Reset(&'static str),
@@ -30,7 +33,8 @@ pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Body
 pub(crate) enum Body {
     Empty,
     Full(Bytes),
-    Incoming(hyper::body::Incoming),
+    /// From either side over HTTP/2.
+    Streamed(http2::Incoming),
     /// From an upstream over HTTP/1.
     Received(http1::Incoming<http1::Connection>),
     /// From a client over HTTP/1.
@@ -65,7 +69,7 @@ impl std::fmt::Debug for Body {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
-            Self::Incoming(_) => "Incoming",
+            Self::Streamed(_) => "Streamed",
             Self::Received(_) => "Received",
             Self::Arriving(_) => "Arriving",
             Self::Boxed(_) => "Boxed",
@@ -89,7 +93,7 @@ impl http_body::Body for Body {
                 *body = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => poll_inner(incoming, context),
+            Self::Streamed(streamed) => poll_inner(streamed, context),
             Self::Received(received) => poll_inner(received, context),
             Self::Arriving(arriving) => poll_inner(arriving, context),
             Self::Boxed(inner) => inner.as_mut().poll_frame(context),
@@ -100,7 +104,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Streamed(streamed) => streamed.is_end_stream(),
             Self::Received(received) => received.is_end_stream(),
             Self::Arriving(arriving) => arriving.is_end_stream(),
             Self::Boxed(inner) => inner.is_end_stream(),
@@ -111,7 +115,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Streamed(streamed) => streamed.size_hint(),
             Self::Received(received) => received.size_hint(),
             Self::Arriving(arriving) => arriving.size_hint(),
             Self::Boxed(inner) => inner.size_hint(),

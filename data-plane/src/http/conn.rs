@@ -1,34 +1,31 @@
 //! One downstream HTTP connection: its codec, its timers, and its drain.
 
-use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use futures_util::FutureExt as _;
 use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use sail_proxy_http2::frame::PREFACE;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::body::Body;
+use super::exchange::{Exchange, Guard};
 use super::manager::Manager;
 use super::requests::Switching;
 use super::{handler, requests};
+use crate::http2;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
-use crate::net::batch::Batch;
-use crate::rt::{LocalExec, Sleeper};
+use crate::rt::Sleeper;
 use crate::stats::Traffic;
 use crate::stats::sets::http as stats;
 use crate::stream_info::details::close_reason;
-use crate::stream_info::{CloseType, DownstreamInfo};
+use crate::stream_info::{CloseType, DownstreamInfo, Protocol};
 use crate::worker::state::Worker;
 
 /// What the requests of one connection share.
@@ -38,6 +35,10 @@ pub(crate) struct Connection {
     pub(crate) accepted: Accepted,
     pub(crate) downstream: Rc<DownstreamInfo>,
     pub(crate) http2: bool,
+    /// How streams broke off that end in this moment.
+    pub(crate) breaks_off: Cell<Option<http2::Error>>,
+    /// Its codec, if that is HTTP/2's.
+    pub(crate) codec: OnceCell<http2::downstream::Connection>,
     /// Requests under way.
     pub(crate) active: Cell<usize>,
     /// Requests so far.
@@ -102,6 +103,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
         manager,
         accepted,
         http2,
+        breaks_off: Cell::new(None),
+        codec: OnceCell::new(),
         active: Cell::new(0),
         requests: Cell::new(0),
         idle_since: Cell::new(started),
@@ -120,68 +123,78 @@ pub(crate) async fn serve(worker: Rc<Worker>, manager: Rc<Manager>, accepted: Ac
 }
 
 async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
-    let options = connection.manager.http2_options();
-    let mut builder = http2::Builder::new(LocalExec);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(options.stream_window)
-        .initial_connection_window_size(options.connection_window)
-        .max_concurrent_streams(options.max_streams)
-        .max_send_buf_size(STREAM_BUFFER)
-        .max_header_list_size(connection.manager.max_header_bytes() as u32);
-    if options.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    let http2 = &connection.manager.config.http2;
-    if let Some(keepalive) = http2.keepalive {
-        builder.keep_alive_interval(keepalive.interval).keep_alive_timeout(keepalive.timeout);
-    }
-    if let Some(size) = http2.hpack_table_size {
-        builder.header_table_size(size);
-    }
-    let service = {
-        let connection = connection.clone();
-        // In a box, since the codec moves it into a task of its own.
-        service_fn(move |request: Request<Incoming>| {
-            let serving = Box::pin(handler::serve(connection.clone(), request.map(Body::Incoming)));
-            serving.map(Ok::<_, Infallible>)
-        })
-    };
-    let batch = Batch::new(stream, connection.traffic());
-    let mut codec = pin!(builder.serve_connection(TokioIo::new(batch.clone()), service));
+    let manager = &connection.manager;
+    let counts = http2::Counts::OfClients(manager.http2.clone());
+    let traffic = connection.traffic();
+    let codec = http2::downstream::Connection::new(stream, manager.http2_options(), traffic, counts);
+    // It is set here alone.
+    let _ = connection.codec.set(codec.clone());
+    let keepalive = manager.config.http2.keepalive.and_then(|keepalive| {
+        Some(http2::Keepalive { interval: keepalive.interval?, timeout: keepalive.timeout })
+    });
     let mut ender = Ender::new(connection);
-    let mut ender = pin!(Sleeper::new(ender.run()));
-    let mut told = false;
-    std::future::poll_fn(|context| {
-        if !told && ender.as_mut().poll(context).is_ready() {
-            told = true;
-            codec.as_mut().graceful_shutdown();
-        }
-        let result = codec.as_mut().poll(context);
-        batch.push(context);
-        result.map(|result| note_end(connection, &result, told))
-    })
-    .await;
+    let leave = async {
+        ender.run().await;
+        manager.drain_timeout(connection.worker.random())
+    };
+    let ender = pin!(Sleeper::new(leave));
+    let ended = codec.drive(keepalive, ender, &Requests(connection.clone())).await;
+    note_end(connection, ended);
+    let limit = manager.config.timeouts.delayed_close;
+    if !codec.close(limit).await {
+        manager.stats.inc(stats::downstream_cx_delayed_close_timeout);
+    }
 }
 
-/// Notes how a codec's time with a connection ended.
-fn note_end(connection: &Connection, result: &hyper::Result<()>, told: bool) {
-    let stats = &connection.manager.stats;
-    let life = &connection.downstream.state.life;
-    let mut local = told || connection.closing.get();
-    if result.as_ref().is_err_and(is_reset) {
-        life.closed.set(CloseType::RemoteReset);
+/// Serves the requests of an HTTP/2 connection.
+#[derive(Clone)]
+struct Requests(Rc<Connection>);
+
+impl http2::downstream::Service for Requests {
+    fn serve(&self, request: Request<Body>) -> http2::downstream::Serving {
+        Box::pin(handler::serve(self.0.clone(), request))
     }
-    if let Err(error) = result
-        && (error.is_parse() || error.is_user())
-    {
-        local = true;
-        if error.is_parse() {
-            stats.inc(stats::downstream_cx_protocol_error);
+
+    fn refuse(&self, error: http2::Error) {
+        let guard = Guard::new(Exchange::begin(&self.0));
+        guard.exchange().info.borrow_mut().protocol = Some(Protocol::Http2);
+        self.breaks_off(Some(error));
+        drop(guard);
+        self.breaks_off(None);
+    }
+
+    fn breaks_off(&self, error: Option<http2::Error>) {
+        self.0.breaks_off.set(error);
+    }
+}
+
+/// Notes how a codec's time with a connection ended; `None`: as it was told to.
+fn note_end(connection: &Connection, ended: Option<http2::Error>) {
+    let life = &connection.downstream.state.life;
+    let mut local = connection.closing.get();
+    match ended {
+        None => local = true,
+        Some(http2::Error::Io(io::ErrorKind::ConnectionReset)) => life.closed.set(CloseType::RemoteReset),
+        Some(error) if error.is_violation() => {
+            local = true;
+            note_violation(&connection.manager.stats, error);
+            tracing::debug!(%error, "downstream HTTP/2 connection failed");
         }
-        tracing::debug!(error = %error, "downstream HTTP connection failed");
+        Some(http2::Error::Silent) => local = true,
+        Some(_) => {}
     }
     count_end(connection, local);
+}
+
+fn note_violation(stats: &stats::Scope, error: http2::Error) {
+    match error {
+        http2::Error::Flood(http2::Flood::PrematureResets) => {
+            stats.inc(stats::downstream_rq_too_many_premature_resets);
+            stats.inc(stats::downstream_cx_protocol_error);
+        }
+        http2::Error::Flood(_) => {}
+        _ => stats.inc(stats::downstream_cx_protocol_error),
+    }
 }
 
 /// Counts by whom a connection was ended, and whether requests were under way.
@@ -200,18 +213,6 @@ pub(super) fn count_end(connection: &Connection, local: bool) {
         stats.inc(stats::downstream_cx_destroy_active_rq);
         stats.inc(busy);
     }
-}
-
-/// Whether the client reset the connection.
-fn is_reset(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return error.kind() == std::io::ErrorKind::ConnectionReset;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// Decides when a connection is told to end: idle for too long, alive for too long, drained, or asked to by a request.
@@ -318,11 +319,6 @@ impl<'a> Ender<'a> {
         self.connection.accepted.drain.end().is_some_and(|end| end <= Instant::now())
     }
 }
-
-/// As much of a response as waits on each HTTP/2 stream for a client that reads slowly.
-const STREAM_BUFFER: usize = 64 * 1024;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Which codec the connection speaks. `None` if it ended before it spoke, or was silent for as long as one may idle.
 async fn codec(manager: &Manager, accepted: &Accepted, stream: Stream) -> Option<(Stream, bool)> {

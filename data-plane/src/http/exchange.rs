@@ -1,5 +1,6 @@
 //! One request and its response: its record and its end.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::head::Head;
 use super::timers::{Limits, StreamTimer};
 use crate::clock;
 use crate::http1::Names;
+use crate::http2;
 use crate::router::internal_redirect::Step;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
@@ -346,10 +348,11 @@ impl Exchange {
         if complete {
             info.timing.last_downstream_tx = Some(now);
         } else {
-            info.flag(ResponseFlag::DownstreamConnectionTermination);
-            let begun = info.code_details.as_deref() == Some(details::VIA_UPSTREAM) && !connection.http2;
+            let (flag, how) = how_it_broke_off(connection.breaks_off.get());
+            info.flag(flag);
+            let begun = info.code_details.as_deref() == Some(details::VIA_UPSTREAM);
             if begun || info.code_details.is_none() {
-                info.code_details = Some(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+                info.code_details = Some(how);
             }
             manager.stats.inc(stats::downstream_rq_rx_reset);
             if !connection.http2 {
@@ -357,7 +360,11 @@ impl Exchange {
             }
         }
         let answered = info.response_code.is_some_and(|code| code < 400);
-        if info.code_details.as_deref() == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) && !answered {
+        let how = how_it_broke_off(connection.breaks_off.get()).1;
+        let said = info.code_details.as_deref();
+        let broke_off =
+            said == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) || (!complete && said == Some(&*how));
+        if broke_off && !answered {
             // What we would have answered reached nobody.
             info.response_code = None;
         }
@@ -384,6 +391,32 @@ impl Exchange {
         connection.active.set(connection.active.get() - 1);
         connection.idle_since.set(now);
     }
+}
+
+/// What logs say of a request whose client is gone, or gave it up.
+fn how_it_broke_off(error: Option<http2::Error>) -> (ResponseFlag, Cow<'static, str>) {
+    let (flag, details) = match error {
+        Some(http2::Error::Reset(_)) => (ResponseFlag::DownstreamRemoteReset, details::HTTP2_REMOTE_RESET),
+        Some(http2::Error::Refused) => (ResponseFlag::DownstreamRemoteReset, details::HTTP2_REMOTE_REFUSE),
+        Some(http2::Error::TooLarge) => {
+            (ResponseFlag::DownstreamRemoteReset, details::HTTP2_HEADERS_TOO_LARGE)
+        }
+        Some(http2::Error::TooMany) => (ResponseFlag::DownstreamRemoteReset, details::HTTP2_TOO_MANY_HEADERS),
+        Some(http2::Error::Message(_)) => {
+            (ResponseFlag::DownstreamProtocolError, details::HTTP2_PROTOCOL_ERROR)
+        }
+        Some(http2::Error::Field(_)) => (ResponseFlag::DownstreamProtocolError, details::HTTP2_INVALID_FIELD),
+        Some(http2::Error::Flood(flood)) => (ResponseFlag::DownstreamProtocolError, flood.details()),
+        Some(http2::Error::Invalid(words)) => {
+            let details = format!("codec_error:{}", words.replace(' ', "_"));
+            return (ResponseFlag::DownstreamProtocolError, details.into());
+        }
+        Some(http2::Error::Silent) => {
+            (ResponseFlag::DownstreamConnectionTermination, details::HTTP2_PING_TIMEOUT)
+        }
+        _ => (ResponseFlag::DownstreamConnectionTermination, details::DOWNSTREAM_REMOTE_DISCONNECT),
+    };
+    (flag, details.into())
 }
 
 /// Whoever holds it answers for the exchange's end: the handler first, then the response's body.

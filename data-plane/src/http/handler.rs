@@ -289,6 +289,10 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     let early = tunnel.is_none() && (!exchange.request_done.get() || refused());
     if early {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
+        if connection.http2 {
+            // The stream is reset behind the response.
+            connection.manager.stats.inc(stats::downstream_rq_rx_reset);
+        }
     }
     if !connection.http2 && early && !connection.closing.get() {
         connection.close_after_this();

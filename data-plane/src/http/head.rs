@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Uri, Version, request};
 use sail_proxy_decide::head::RequestHead;
 
 use super::scan::Present;
+use crate::http2::Protocol;
 use crate::stream_info::StreamInfo;
 
 /// See the module's documentation.
@@ -92,8 +93,8 @@ impl Head {
         }
         let hop = present.hop() && version != Version::HTTP_2;
         let protocol = extensions
-            .get::<hyper::ext::Protocol>()
-            .map(|protocol| protocol.as_str().to_owned())
+            .get::<Protocol>()
+            .map(|Protocol(protocol)| protocol.clone().into_string())
             .or_else(|| if hop && present.upgrade { super::hop::upgrade_of(&headers) } else { None })
             // Nobody is asked to change to HTTP/2 on the way; the client goes on as it began.
             .filter(|protocol| !(hop && protocol.eq_ignore_ascii_case("h2c")));

@@ -16,18 +16,13 @@ use super::path::{EscapedSlashes, Rules};
 use super::xfcc::{Details, Mode};
 use crate::filters::{Build, Chain};
 use crate::observe::HttpObserver;
-use crate::stats::sets::{http as stats, http1, http2, listener_http};
+use crate::stats::sets::{self, http as stats, listener_http};
 use crate::stream_info::{ConfigMetadata, StreamInfo};
 use crate::worker::Shared;
+use crate::{http1, http2};
 
-/// HTTP/2 towards clients.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Http2Options {
-    pub(crate) stream_window: Option<u32>,
-    pub(crate) connection_window: Option<u32>,
-    pub(crate) max_streams: Option<u32>,
-    pub(crate) allow_connect: bool,
-}
+/// What clients have to send to begin with, on a stream and on a connection.
+const WINDOW: u32 = 1 << 20;
 
 /// See the module's documentation.
 pub(crate) struct Manager {
@@ -48,8 +43,8 @@ pub(crate) struct Manager {
     /// The filter chain's name.
     pub(crate) filter_chain: Option<Arc<str>>,
     /// What the codecs count of all managers.
-    pub(crate) http1: http1::Scope,
-    pub(crate) http2: http2::Scope,
+    pub(crate) http1: sets::http1::Scope,
+    pub(crate) http2: sets::http2::Scope,
     /// The configuration of its last filter.
     router: Option<Arc<Router>>,
     /// How much of a stream is buffered where nothing else is said.
@@ -175,14 +170,19 @@ impl Manager {
         limit + limit.mul_f64(self.config.drain_timeout_jitter / 100.0 * share(random))
     }
 
-    pub(crate) fn http2_options(&self) -> Http2Options {
-        let http2 = &self.config.http2;
+    pub(crate) fn http2_options(&self) -> http2::Options {
+        let protocol = &self.config.http2;
         let websocket = self.config.upgrades.iter().any(|upgrade| upgrade.enabled);
-        Http2Options {
-            stream_window: http2.initial_stream_window_size,
-            connection_window: http2.initial_connection_window_size,
-            max_streams: Some(http2.max_concurrent_streams.unwrap_or(1024)),
-            allow_connect: http2.allow_connect || websocket,
+        http2::Options {
+            stream_window: protocol.initial_stream_window_size.unwrap_or(WINDOW),
+            connection_window: protocol.initial_connection_window_size.unwrap_or(WINDOW),
+            max_streams: Some(protocol.max_concurrent_streams.unwrap_or(1024)),
+            table: protocol.hpack_table_size.unwrap_or(4096),
+            heads: http1::Limits { headers: self.max_headers(), bytes: self.max_header_bytes() },
+            connect: protocol.allow_connect || websocket,
+            stream_errors: protocol.stream_errors,
+            huffman: protocol.huffman,
+            limits: protocol.limits,
         }
     }
 

@@ -8,14 +8,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::Extensions;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 
 use super::exchange::{Exchange, Guard};
 use super::requests::Switching;
 use super::timers;
+use crate::http2::downstream::OnStream;
 use crate::net::Stream;
 use crate::pool::ending::By;
 use crate::pool::lease::Lease;
@@ -38,14 +37,16 @@ pub(crate) enum Downstream {
     /// All of its HTTP/1 connection.
     Connection,
     /// A stream of its HTTP/2 connection.
-    Stream(OnUpgrade),
+    Stream(Stream),
 }
 
 impl Downstream {
     /// The client's end of a request that may become a tunnel; `None` if it may not.
     pub(crate) fn of(exchange: &Exchange, extensions: &mut Extensions) -> Option<Self> {
         if exchange.connection.http2 {
-            extensions.remove::<OnUpgrade>().map(Self::Stream)
+            let on = extensions.remove::<OnStream>()?;
+            let tunnel = exchange.connection.codec.get()?.tunnel(on);
+            Some(Self::Stream(Stream::Tunnel(Box::new(tunnel))))
         } else {
             Some(Self::Connection)
         }
@@ -55,18 +56,15 @@ impl Downstream {
     async fn stream(self, handed: oneshot::Receiver<(Stream, Meter)>) -> Option<(Stream, Option<Meter>)> {
         match self {
             Self::Connection => handed.await.ok().map(|(stream, meter)| (stream, Some(meter))),
-            Self::Stream(upgrade) => {
-                let stream = upgrade.await.ok()?;
-                Some((Stream::Tunnel(Box::new(TokioIo::new(stream))), None))
-            }
+            Self::Stream(stream) => Some((stream, None)),
         }
     }
 }
 
 /// The end away from the client.
 pub(crate) enum Upstream {
-    /// An HTTP upstream that has switched.
-    Switched(OnUpgrade),
+    /// A stream of an HTTP/2 connection.
+    Switched(Stream),
     /// A connection of its own, what counts its bytes, and what is held for as long as it lasts.
     Connected(Stream, Meter, Box<dyn Any>),
 }
@@ -94,10 +92,7 @@ impl Tunnel {
         let Some((mut downstream, mut client)) = self.downstream.stream(handed).await else { return };
         let (mut upstream, mut far, _held) = match self.upstream {
             Upstream::Connected(stream, meter, held) => (stream, Some(meter), Some(held)),
-            Upstream::Switched(upgrade) => match upgrade.await {
-                Ok(upgraded) => (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), None, None),
-                Err(_) => return,
-            },
+            Upstream::Switched(stream) => (stream, None, None),
         };
         let progress = Progress::new(0);
         let client_end = client_end(&exchange, lease.as_ref());

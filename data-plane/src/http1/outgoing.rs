@@ -8,8 +8,8 @@ use bytes::{Buf, BufMut, Bytes};
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
-use super::buffers;
 use super::encode::{self, Delimiter, Spelling};
+use crate::net::buffers;
 
 /// What is larger is not copied.
 const COPIED: usize = 4 * 1024;

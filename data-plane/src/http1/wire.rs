@@ -8,9 +8,9 @@ use tokio::io::AsyncWrite as _;
 
 use super::decode::{Decoder, Part};
 use super::error::Error;
-use super::input::Input;
 use super::outgoing::Outgoing;
 use crate::net::Stream;
+use crate::net::input::Input;
 use crate::stats::{Meter, Traffic};
 
 /// See the module's documentation.

@@ -8,13 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
 use super::prefixed::Prefixed;
+use crate::http2::Tunnel;
 use crate::tcp::posted::Posted;
 
 /// Up to so many bytes in several pieces are copied together before they are written.
@@ -34,7 +33,7 @@ pub(crate) enum Stream {
     Server(Box<server::TlsStream<Prefixed>>),
     Client(Box<client::TlsStream<Prefixed>>),
     /// A CONNECT stream of an HTTP/2 connection.
-    Tunnel(Box<TokioIo<Upgraded>>),
+    Tunnel(Box<Tunnel>),
     /// A POST that carries bytes in its bodies.
     Posted(Box<Posted>),
     /// Bytes that were looked at above TLS, and the rest.

@@ -8,8 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
 use sail_proxy_config::tls::{TcpStats, UpstreamSocket};
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
@@ -20,9 +18,6 @@ use futures_util::stream::FuturesUnordered;
 use super::ending::Ending;
 use super::lease::Connection;
 use super::{Facts, PoolError};
-use crate::http::body::Body;
-use crate::http1;
-use crate::net::batch::{Batch, BatchExec};
 use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
@@ -31,6 +26,7 @@ use crate::stream_info::UpstreamLife;
 use crate::tcp_stats::Sampled;
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
+use crate::{http1, http2};
 
 /// How long an address has before the next one is tried beside it, as RFC 8305 says.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
@@ -70,7 +66,8 @@ pub(crate) struct Connector {
     pub(crate) timeout: Duration,
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
-    pub(crate) http2: Http2Options,
+    pub(crate) http2: http2::Options,
+    pub(crate) keepalive: Option<http2::Keepalive>,
     pub(crate) http1: http1::Options,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,
@@ -86,32 +83,17 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// HTTP/2 settings that a cluster may change.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Http2Options {
-    pub(crate) stream_window: Option<u32>,
-    pub(crate) connection_window: Option<u32>,
-    pub(crate) header_table: Option<u32>,
-    /// How large a response's headers may be.
-    pub(crate) header_list: Option<u32>,
-    /// How often a ping is sent, and how long its answer may take.
-    pub(crate) keepalive: Option<(Duration, Duration)>,
-}
-
 /// A connection as bytes.
 pub(crate) struct Opened {
     pub(crate) stream: Stream,
     pub(crate) info: Facts,
 }
 
-/// The part of an HTTP/2 connection that hands requests to its codec.
-pub(crate) type Http2Connection = http2::Connection<TokioIo<Batch>, Body, BatchExec>;
-
 /// A connection that takes requests. The second part is to be driven by a task.
 pub(crate) enum Established {
     Http1 { stream: Stream, info: Facts },
     Tcp { stream: Stream, info: Facts },
-    Http2 { send: http2::SendRequest<Body>, connection: Http2Connection, info: Facts },
+    Http2 { send: http2::upstream::Connection, driver: http2::upstream::Driver, info: Facts },
 }
 
 impl Connector {
@@ -130,23 +112,11 @@ impl Connector {
             Protocol::Http2 => true,
             Protocol::Negotiated => negotiated == Some("h2"),
         };
-        let failed = |error: hyper::Error| PoolError::Connect(error.to_string().into());
         if http2 {
-            let batch = Batch::new(stream, traffic);
-            let mut builder = http2::Builder::new(BatchExec::new(batch.clone()));
-            builder
-                .timer(hyper_util::rt::TokioTimer::new())
-                .initial_stream_window_size(self.http2.stream_window)
-                .initial_connection_window_size(self.http2.connection_window)
-                .header_table_size(self.http2.header_table);
-            if let Some(limit) = self.http2.header_list {
-                builder.max_header_list_size(limit);
-            }
-            if let Some((interval, timeout)) = self.http2.keepalive {
-                builder.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(true);
-            }
-            let (send, connection) = builder.handshake(TokioIo::new(batch)).await.map_err(failed)?;
-            Ok(Established::Http2 { send, connection, info })
+            let counts = self.counts.http2(&self.worker.shared.store);
+            let (send, driver) =
+                http2::upstream::Connection::new(stream, self.http2, self.keepalive, traffic, counts);
+            Ok(Established::Http2 { send, driver, info })
         } else {
             Ok(Established::Http1 { stream, info })
         }

@@ -152,7 +152,7 @@ impl Pool {
 
     /// As many requests as one connection serves at once.
     fn places_of_one(&self) -> usize {
-        let known = self.shared.try_borrow().ok().and_then(|all| Some(all.last()?.peer_streams.get()));
+        let known = self.shared.try_borrow().ok().and_then(|all| Some(all.last()?.send.max_streams()));
         match (self.connector.protocol, known) {
             (Protocol::Http1 | Protocol::Tcp, _) => 1,
             (Protocol::Negotiated, None) if self.open.get() > 0 => 1,

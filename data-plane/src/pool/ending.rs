@@ -70,12 +70,11 @@ impl Ending {
     /// A request on it failed so. Whoever was asked for it knows better than a task that drove it.
     pub(super) fn failed(&self, error: &BodyError, unsent: bool) {
         let (ours, malformed) = match error {
-            BodyError::Codec(error) => (error.is_user(), error.is_parse()),
             BodyError::Http1(error) => (
                 matches!(error, http1::Error::Interrupted | http1::Error::Body(_)),
                 matches!(error, http1::Error::Invalid(_)),
             ),
-            BodyError::Reset(_) => (true, false),
+            BodyError::Http2(_) | BodyError::Request(_) | BodyError::Reset(_) => (true, false),
         };
         self.busy.set(!unsent);
         self.by.set(Some(if ours || malformed { By::Us } else { By::Peer }));

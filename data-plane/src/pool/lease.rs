@@ -10,8 +10,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
 use sail_proxy_decide::host::{Host, HostState};
 
 use super::ending::{By, Ending};
@@ -19,13 +17,13 @@ use super::limits::Permit;
 use super::raw::RawStream;
 use super::{ConnectionGuard, Facts, Pool};
 use crate::clock;
-use crate::http::body::{Body, BodyError};
-use crate::http1;
+use crate::http::body::Body;
 use crate::net::Stream;
 use crate::stats::Meter;
 use crate::stats::sets::{cluster as stats, cluster_tcp_stats};
 use crate::stream_info::UpstreamLife;
 use crate::tcp_stats::Sampled;
+use crate::{http1, http2};
 
 /// What is known of an upstream connection.
 #[derive(Debug)]
@@ -120,23 +118,15 @@ impl H1 {
 
 /// An HTTP/2 connection.
 pub(crate) struct H2 {
-    pub(crate) send: http2::SendRequest<Body>,
+    pub(crate) send: http2::upstream::Connection,
     pub(crate) info: Facts,
     pub(crate) streams: Cell<usize>,
-    /// As many streams as the peer allows at once; the codec holds back what comes before we know.
-    pub(crate) peer_streams: Cell<usize>,
     pub(crate) idle_since: Cell<Instant>,
 }
 
 impl H2 {
-    pub(super) fn new(send: http2::SendRequest<Body>, info: Facts) -> Self {
-        Self {
-            send,
-            info,
-            streams: Cell::new(0),
-            peer_streams: Cell::new(100),
-            idle_since: Cell::new(clock::now()),
-        }
+    pub(super) fn new(send: http2::upstream::Connection, info: Facts) -> Self {
+        Self { send, info, streams: Cell::new(0), idle_since: Cell::new(clock::now()) }
     }
 
     pub(super) fn is_spent(&self, max_requests: Option<u32>) -> bool {
@@ -273,10 +263,7 @@ impl Lease {
                 };
                 (exchange, Some(&h1.guard.info.ending))
             }
-            Kind::Shared(h2) => {
-                let mut send = h2.send.clone();
-                (Exchange::Hyper(Box::pin(async move { send.try_send_request(request).await })), None)
-            }
+            Kind::Shared(h2) => (Exchange::Http2(h2.send.send(request)), None),
         };
         Sending { exchange, hold: self.hold.as_mut(), ending }
     }
@@ -352,6 +339,11 @@ impl Lease {
         }
     }
 
+    /// The upstream reset the stream behind the response's head.
+    pub(crate) fn note_reset(&self) {
+        self.pool.stats.inc(stats::upstream_rq_rx_reset);
+    }
+
     /// The response broke off in the middle.
     pub(crate) fn note_broken(&self, malformed: bool) {
         if let Kind::Exclusive(h1) = self.kind() {
@@ -387,20 +379,11 @@ impl Drop for Lease {
 }
 
 /// Why no response came.
-#[derive(Debug)]
-pub(crate) struct SendError {
-    /// The request, if nothing of it was sent: its connection had ended before.
-    pub(crate) unsent: Option<Box<Request<Body>>>,
-    pub(crate) error: BodyError,
-}
-
-/// What hyper answers.
-type FromHyper = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+pub(crate) use crate::http2::upstream::Failed as SendError;
 
 enum Exchange<'a> {
     Http1(&'a Rc<RefCell<http1::Connection>>),
-    /// Boxed: it is large, and not every request needs it.
-    Hyper(Pin<Box<dyn Future<Output = FromHyper>>>),
+    Http2(http2::upstream::Asking),
     /// The connection had ended.
     Unsent(Option<Box<Request<Body>>>),
 }
@@ -425,12 +408,7 @@ impl Future for Sending<'_> {
                     .map(|head| head.map(|()| Body::Received(http1::Connection::body(connection))))
                     .map_err(|error| SendError { unsent: None, error: error.into() })
             }
-            Exchange::Hyper(sending) => ready!(sending.as_mut().poll(context))
-                .map(|response| response.map(Body::Incoming))
-                .map_err(|mut error| SendError {
-                    unsent: error.take_message().map(Box::new),
-                    error: error.into_error().into(),
-                }),
+            Exchange::Http2(asking) => ready!(Pin::new(asking).poll(context)),
             Exchange::Unsent(request) => {
                 Err(SendError { unsent: request.take(), error: http1::Error::Closed.into() })
             }

@@ -140,7 +140,7 @@ impl Try<'_> {
                 }
                 unsent => {
                     let failure = Failure::of_codec(&error, unsent.is_some());
-                    if matches!(failure, Failure::Reset | Failure::Refused) {
+                    if failure == Failure::Reset {
                         stats.inc(stats::upstream_rq_rx_reset);
                     }
                     cluster.note_failure(&host, &failure);

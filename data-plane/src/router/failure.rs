@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use http::StatusCode;
 use sail_proxy_decide::route::retry::Reset;
+use sail_proxy_http2::frame::Reason;
 
 use crate::http::body::BodyError;
 use crate::http::local_reply::LocalReply;
-use crate::http1;
 use crate::pool::PoolError;
 use crate::stream_info::{ResponseFlag, details};
+use crate::{http1, http2};
 
 /// The ways a try can fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,38 +55,22 @@ impl From<PoolError> for Failure {
     }
 }
 
-/// Whether the connection was given up under its request, as it is when its host fails its health checks.
-fn is_aborted(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error);
-    cause.is_some_and(|cause| cause.to_string() == "runtime dropped the dispatch task")
-}
-
 impl Failure {
     /// What the codec's error says.
     pub(crate) fn of_codec(error: &BodyError, unsent: bool) -> Self {
         match error {
-            BodyError::Codec(error) => Self::of_hyper(error, unsent),
             BodyError::Http1(http1::Error::Invalid(_) | http1::Error::Partial) => Self::Protocol,
-            BodyError::Http1(http1::Error::Body(_)) => Self::Downstream,
-            BodyError::Http1(_) | BodyError::Reset(_) => Self::Terminated { started: !unsent },
-        }
-    }
-
-    fn of_hyper(error: &hyper::Error, unsent: bool) -> Self {
-        if let Some(h2) = source::<h2::Error>(error) {
-            return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => Self::Refused,
-                _ if h2.is_io() || h2.is_go_away() => Self::Terminated { started: !unsent },
-                Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => Self::Protocol,
-                _ => Self::Reset,
-            };
-        }
-        if error.is_parse() {
-            Self::Protocol
-        } else if error.is_user() && !error.is_canceled() && !is_aborted(error) {
-            Self::Downstream
-        } else {
-            Self::Terminated { started: !unsent }
+            BodyError::Http1(http1::Error::Body(_)) | BodyError::Request(_) => Self::Downstream,
+            BodyError::Http2(http2::Error::Reset(Reason::PROTOCOL_ERROR)) => Self::Protocol,
+            BodyError::Http2(http2::Error::Reset(_) | http2::Error::TooLarge | http2::Error::TooMany) => {
+                Self::Reset
+            }
+            BodyError::Http2(http2::Error::Refused) => Self::Refused,
+            BodyError::Http2(error) if error.is_violation() => Self::Protocol,
+            BodyError::Http2(http2::Error::Unfinished) => Self::Downstream,
+            BodyError::Http1(_) | BodyError::Http2(_) | BodyError::Reset(_) => {
+                Self::Terminated { started: !unsent }
+            }
         }
     }
 
@@ -215,17 +200,6 @@ impl Failure {
         };
         reply.flag(self.flag())
     }
-}
-
-fn source<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use crate::http::exchange::Exchange;
 use crate::http::hop;
 use crate::http::local_reply::{self, LocalReply};
 use crate::http::tunnel::{Downstream, Tunnel, Upstream};
+use crate::http2::{Protocol, Tunnel as StreamTunnel};
+use crate::net::Stream;
 use crate::pool::lease::Lease;
 use crate::stream_info::details;
 
@@ -15,7 +17,7 @@ use crate::stream_info::details;
 pub(super) fn ask(parts: &mut request::Parts, protocol: &str, http2: bool) {
     if http2 {
         parts.method = Method::CONNECT;
-        parts.extensions.insert(hyper::ext::Protocol::from(protocol));
+        parts.extensions.insert(Protocol(protocol.into()));
     } else {
         if parts.method == Method::CONNECT {
             parts.method = Method::GET;
@@ -61,7 +63,14 @@ pub(super) fn switch(
     let upstream = match lease.take_stream() {
         // The lease stands for what is held.
         Some(stream) => Upstream::Connected(stream, meter, Box::new(())),
-        None => Upstream::Switched(hyper::upgrade::on(&mut *response)),
+        None => match std::mem::replace(response.body_mut(), Body::Empty) {
+            Body::Streamed(body) => {
+                let tunnel = StreamTunnel::new(body.into_handle());
+                Upstream::Switched(Stream::Tunnel(Box::new(tunnel)))
+            }
+            // It has ended with its head.
+            _ => return None,
+        },
     };
     let downstream = Downstream::of(exchange, extensions)?;
     hop::strip_response(response.headers_mut());

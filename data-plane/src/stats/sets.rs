@@ -22,8 +22,9 @@ pub use bodies::{
     http_lua, json_to_metadata,
 };
 pub use clusters::{
-    cluster, cluster_budgets, cluster_eds, cluster_external, cluster_health_check, cluster_internal,
-    cluster_outlier, cluster_rate_limit, cluster_retry, cluster_sizes, cluster_update, virtual_host,
+    cluster, cluster_budgets, cluster_eds, cluster_external, cluster_health_check, cluster_http2,
+    cluster_internal, cluster_outlier, cluster_rate_limit, cluster_retry, cluster_sizes, cluster_update,
+    virtual_host,
 };
 pub use filters::{
     http, http_ext_authz, http_fault, http_health_check, http_local_rate_limit, http_rbac, http_rds,

@@ -87,8 +87,20 @@ details! {
     DOWNSTREAM_REMOTE_DISCONNECT = "downstream_remote_disconnect";
     /// We closed the client's connection.
     DOWNSTREAM_LOCAL_DISCONNECT = "downstream_local_disconnect";
-    /// The client reset the stream.
+    /// The request's body broke off while a filter waited for it.
     DOWNSTREAM_REMOTE_RESET = "codec_error:downstream_remote_reset";
+    /// The client sent a header that is none over HTTP/2.
+    HTTP2_INVALID_FIELD = "http2.invalid.header.field";
+    /// The client reset the stream.
+    HTTP2_REMOTE_RESET = "http2.remote_reset";
+    /// The same, with the code that says that nothing was done for it.
+    HTTP2_REMOTE_REFUSE = "http2.remote_refuse";
+    /// The client's headers are too large over HTTP/2.
+    HTTP2_HEADERS_TOO_LARGE = "http2.header_list_size_too_large";
+    /// They are too many.
+    HTTP2_TOO_MANY_HEADERS = "http2.too_many_headers";
+    /// The client did not answer a ping.
+    HTTP2_PING_TIMEOUT = "downstream_local_disconnect(http2_ping_timeout)";
     /// An upgrade that is not configured.
     UPGRADE_FAILED = "upgrade_failed";
     /// The fault filter.

@@ -6,13 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
 
-use crate::http::body::BodyError;
+use crate::http::body::{Body, BodyError};
 
 /// Pieces on their way into the request: few, so that an upstream that does not read stops the client.
 const PIECES: usize = 4;
@@ -26,7 +25,7 @@ pub(super) struct Writer(PollSender<Bytes>);
 /// Both directions as one stream.
 pub(crate) struct Posted {
     write: Writer,
-    read: Incoming,
+    read: Body,
     left: Bytes,
     trailers: Option<HeaderMap>,
 }
@@ -38,7 +37,7 @@ pub(super) fn body() -> (Writer, Outgoing) {
 }
 
 impl Posted {
-    pub(super) fn new(write: Writer, read: Incoming) -> Self {
+    pub(super) fn new(write: Writer, read: Body) -> Self {
         Self { write, read, left: Bytes::new(), trailers: None }
     }
 
@@ -54,7 +53,7 @@ impl std::fmt::Debug for Posted {
     }
 }
 
-impl Body for Outgoing {
+impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -2,15 +2,13 @@
 //! (HTTP/1) or the stream (HTTP/2) carries the client's bytes. Or the bodies of a POST carry them. Tunnels over HTTP/2
 //! share the connections of a pool.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rand::RngCore;
 use sail_proxy_config::network_filter::{TunnelRequestId, Tunneling};
 use sail_proxy_decide::headers::{AddValue, AppendAction};
@@ -23,7 +21,9 @@ use crate::net::Stream;
 use crate::pool::connect::{Connector, Opened};
 use crate::pool::lease::{Hold, Lease};
 use crate::pool::{Pool, PoolError};
+use crate::stats::Traffic;
 use crate::stream_info::StreamInfo;
+use crate::{http1, http2};
 
 /// Under which key the answer's headers are kept.
 pub(super) const RESPONSE_HEADERS: &str = "envoy.tcp_proxy.propagate_response_headers";
@@ -133,13 +133,12 @@ pub(super) async fn share(
     };
     let (stream, headers) = match write {
         None => {
-            let (upgraded, headers) = upgraded(response).await?;
-            (Stream::Tunnel(Box::new(TokioIo::new(upgraded))), headers)
+            let (head, body) = response.into_parts();
+            let Body::Streamed(body) = body else { return Err(failed("the stream has ended")) };
+            (Stream::Tunnel(Box::new(http2::Tunnel::new(body.into_handle()))), head.headers)
         }
         Some(write) => {
             let (head, body) = response.into_parts();
-            // Shared connections are HTTP/2's.
-            let Body::Incoming(body) = body else { return Ok(None) };
             (Stream::Posted(Box::new(Posted::new(write, body))), head.headers)
         }
     };
@@ -166,15 +165,10 @@ pub(super) async fn open(
     connector: &Connector,
     request: Head,
     limit: Duration,
+    traffic: Traffic,
 ) -> Result<(Opened, HeaderMap), PoolError> {
     let Opened { stream, info } = connector.open().await?;
-    let ask = async {
-        if *request.method() == Method::POST {
-            by_post(stream, request).await
-        } else {
-            by_connect(stream, request.map(|()| Empty::new())).await
-        }
-    };
+    let ask = by_http1(stream, request, connector.http1, traffic);
     let (stream, headers) = tokio::time::timeout(limit, ask).await.unwrap_or(Err(PoolError::Timeout))?;
     Ok((Opened { stream, info }, headers))
 }
@@ -192,44 +186,38 @@ fn failed(error: impl std::fmt::Display) -> PoolError {
     PoolError::Connect(format!("the tunnel was not opened: {error}").into())
 }
 
-type Tunneled = Result<(Stream, HeaderMap), PoolError>;
-
-async fn by_connect(stream: Stream, request: Request<Empty<Bytes>>) -> Tunneled {
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    // It ends when the connection becomes a tunnel, or breaks.
-    tokio::task::spawn_local(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    let (upgraded, headers) = upgraded(send.send_request(request).await.map_err(failed)?).await?;
-    let stream = match upgraded.downcast::<TokioIo<Stream>>() {
-        Ok(parts) => parts.io.into_inner().rewound(parts.read_buf),
-        Err(upgraded) => Stream::Tunnel(Box::new(TokioIo::new(upgraded))),
+/// The connection is the tunnel from the answer on, or its bodies are.
+async fn by_http1(
+    stream: Stream,
+    mut request: Head,
+    mut options: http1::Options,
+    traffic: Traffic,
+) -> Result<(Stream, HeaderMap), PoolError> {
+    // Who wants the answer's trailers asks for them in the tunnel's own configuration.
+    options.form.trailers = true;
+    let mut write = None;
+    let request = if *request.method() == Method::POST {
+        // The path alone stands in the request's line.
+        *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+        let (writer, body) = posted::body();
+        write = Some(writer);
+        request.map(|()| Body::boxed(body))
+    } else {
+        request.map(|()| Body::Empty)
     };
-    Ok((stream, headers))
-}
-
-/// The bytes go as bodies.
-async fn by_post(stream: Stream, mut request: Head) -> Tunneled {
-    let (write, body) = posted::body();
-    // The path alone stands in the request's line.
-    *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-    let request = request.map(|()| body);
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    tokio::task::spawn_local(async move {
-        let _ = connection.await;
-    });
-    let response = send.send_request(request).await;
-    let response = accepted(response.map_err(failed)?)?;
-    let (head, body) = response.into_parts();
-    Ok((Stream::Posted(Box::new(Posted::new(write, body))), head.headers))
-}
-
-async fn upgraded<B>(
-    response: http::Response<B>,
-) -> Result<(hyper::upgrade::Upgraded, HeaderMap), PoolError> {
-    let response = accepted(response)?;
-    let headers = response.headers().clone();
-    Ok((hyper::upgrade::on(response).await.map_err(failed)?, headers))
+    let connection = http1::Connection::new(stream, options, Rc::default(), traffic);
+    let connection = Rc::new(RefCell::new(connection));
+    connection.borrow_mut().begin(request);
+    let response = poll_fn(|context| connection.borrow_mut().poll_response(context)).await;
+    let (head, ()) = accepted(response.map_err(failed)?)?.into_parts();
+    let stream = match write {
+        Some(write) => {
+            let body = Body::Received(http1::Connection::body(&connection));
+            Some(Stream::Posted(Box::new(Posted::new(write, body))))
+        }
+        None => connection.borrow_mut().take_stream(),
+    };
+    Ok((stream.ok_or_else(|| failed("the connection has ended"))?, head.headers))
 }
 
 fn accepted<B>(response: http::Response<B>) -> Result<http::Response<B>, PoolError> {

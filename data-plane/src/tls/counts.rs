@@ -4,7 +4,8 @@ use std::cell::OnceCell;
 use std::io;
 
 use super::Peer;
-use crate::stats::sets::{cluster, cluster_tcp_stats, cluster_tls};
+use crate::http2;
+use crate::stats::sets::{cluster, cluster_http2, cluster_tcp_stats, cluster_tls};
 use crate::stats::{Scope, StatSet, Store};
 
 /// A handshake was done.
@@ -40,11 +41,12 @@ pub(crate) struct OfCluster {
     stats: cluster::Scope,
     made: OnceCell<cluster_tls::Scope>,
     tcp: OnceCell<cluster_tcp_stats::Scope>,
+    http2: OnceCell<cluster_http2::Scope>,
 }
 
 impl OfCluster {
     pub(crate) fn new(stats: &cluster::Scope) -> Self {
-        Self { stats: stats.clone(), made: OnceCell::new(), tcp: OnceCell::new() }
+        Self { stats: stats.clone(), made: OnceCell::new(), tcp: OnceCell::new(), http2: OnceCell::new() }
     }
 
     pub(crate) fn get(&self, store: &Store) -> &cluster_tls::Scope {
@@ -54,5 +56,11 @@ impl OfCluster {
     /// What the kernel tells of its connections, made with the first that asks.
     pub(crate) fn tcp(&self, store: &Store) -> &cluster_tcp_stats::Scope {
         self.tcp.get_or_init(|| store.scope(self.stats.name()))
+    }
+
+    /// What its HTTP/2 connections count in, made with the first of them.
+    pub(crate) fn http2(&self, store: &Store) -> http2::Counts {
+        let http2 = self.http2.get_or_init(|| store.scope(self.stats.name())).clone();
+        http2::Counts::OfCluster { http2, cluster: self.stats.clone() }
     }
 }

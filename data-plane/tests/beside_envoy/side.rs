@@ -2,13 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::backend;
+use super::beside::{Running, until};
 use super::case::{Case, Request};
-use super::support::{call, wait};
 
 /// What is logged of each request.
 const LOG: &str = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
@@ -22,11 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a log line may take, of which each request has one: on a busy machine Envoy writes late.
 const LOGGED: Duration = Duration::from_secs(3);
 
-pub struct Side {
-    child: Child,
-    admin: SocketAddr,
-    dir: tempfile::TempDir,
-}
+pub struct Side(Running);
 
 /// What a run showed.
 pub struct Seen {
@@ -55,74 +49,29 @@ impl Seen {
 
 impl Side {
     pub fn envoy(case: &Case) -> Self {
-        Self::start(Path::new("envoy"), case)
+        Self(Running::envoy(&Self::config(case), LOG))
     }
 
     pub fn ours(case: &Case) -> Self {
-        Self::start(Path::new(env!("CARGO_BIN_EXE_sail-proxy")), case)
+        Self(Running::ours(&Self::config(case), LOG))
     }
 
-    fn start(program: &Path, case: &Case) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().to_str().unwrap().to_owned();
-        let log = format!(
-            "[{{name: log, typed_config: {{\"@type\": \
-             type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {place}/log, \
-             log_format: {{text_format_source: {{inline_string: \"{LOG}\\n\"}}}}}}}}]"
-        );
+    /// The configuration with this run's own servers in it.
+    fn config(case: &Case) -> String {
         // Bound, and not listened to: connections are refused.
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let text = case
-            .config
-            .replace("$LOG", &log)
-            .replace("$DIR", &place)
-            .replace("$BACKEND", &backend::start().to_string())
-            .replace("$NOBODY", &nobody.to_string());
-        let (config, admin) = (dir.path().join("bootstrap.yaml"), dir.path().join("admin"));
-        let own = "stats_flush_on_admin: true\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n";
-        std::fs::write(&config, format!("{own}{text}")).unwrap();
-        let child = Command::new(program)
-            .args(["-c", config.to_str().unwrap(), "--admin-address-path", admin.to_str().unwrap()])
-            .args(["--concurrency", "1", "--file-flush-interval-msec", "10", "-l", "error"])
-            .args(["--disable-hot-restart"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("cannot run {}: {error}; make test provides it", program.display())
-            });
-        let mut side = Self { child, admin: ([127, 0, 0, 1], 0).into(), dir };
-        side.admin = wait("the admin address", || std::fs::read_to_string(&admin).ok()?.trim().parse().ok());
-        wait("readiness", || (side.admin("/ready").0 == 200).then_some(()));
-        side
-    }
-
-    fn admin(&self, path: &str) -> (u16, String) {
-        call(self.admin, "GET", path, &[]).map_or((0, String::new()), |answer| (answer.status, answer.body))
-    }
-
-    fn listener(&self, name: &str) -> SocketAddr {
-        wait(&format!("listener {name}"), || {
-            let body = self.admin("/listeners").1;
-            body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("::")?.parse().ok())
-        })
-    }
-
-    fn log(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        // A long line may be there in part.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(str::to_owned).collect()
+        case.config.replace("$BACKEND", &backend::start().to_string()).replace("$NOBODY", &nobody.to_string())
     }
 
     /// Sends the case's requests one by one.
     pub fn run(self, case: &Case) -> Seen {
         let mut seen = Vec::new();
         for request in &case.requests {
-            let before = self.log().len();
-            let to = self.listener(&request.listener);
+            let before = self.0.log().len();
+            let to = self.0.listener(&request.listener);
             let answer = exchange(to, request);
             let lines =
-                until(LOGGED, || Some(self.log()).filter(|lines| lines.len() >= before + request.logged));
+                until(LOGGED, || Some(self.0.log()).filter(|lines| lines.len() >= before + request.logged));
             let lines = lines.map(|lines| lines[before..].join("\n")).unwrap_or_default();
             let text = format!("{}\nlog: {lines}", tidy(&answer)).replace(&to.to_string(), "LISTENER");
             seen.push(text);
@@ -130,36 +79,18 @@ impl Side {
             let pauses = request.bytes.iter().filter(|byte| **byte == b'@').count();
             std::thread::sleep(backend::PAUSE * pauses as u32 * 2);
         }
-        let all = self.admin("/stats").1;
+        let all = self.0.admin("/stats").1;
         let names = all.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned());
         // A line of a metric is read as one of a statistic: how often a histogram was written is told there alone.
-        let metrics = self.admin("/stats/prometheus?usedonly").1;
+        let metrics = self.0.admin("/stats/prometheus?usedonly").1;
         let metrics: Vec<_> = metrics
             .lines()
             .filter(|line| line.contains("_count{"))
             .filter_map(|line| line.rsplit_once(' '))
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
-        let stats = format!("{}\n{}", self.admin("/stats?usedonly").1, metrics.join("\n"));
+        let stats = format!("{}\n{}", self.0.admin("/stats?usedonly").1, metrics.join("\n"));
         Seen { seen, names: names.collect(), stats }
-    }
-}
-
-impl Drop for Side {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + limit;
-    loop {
-        match ask() {
-            Some(found) => return Some(found),
-            None if Instant::now() >= end => return None,
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
     }
 }
 

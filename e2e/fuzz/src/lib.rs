@@ -10,7 +10,8 @@ pub use api::{dns, manifest, mesh_config};
 pub use config::{bootstrap, resource, route_table};
 pub use expression::{cel, format, header_value, path_template};
 pub use sail_proxy::inputs::{
-    client_hello, forwarded, http_inspector, http1_head, http1_requests, http1_response, path, proxy_protocol,
+    client_hello, forwarded, http_inspector, http1_head, http1_requests, http1_response, http2_client,
+    http2_upstream, path, proxy_protocol,
 };
 pub use token::{jwks, jwt};
 
@@ -29,6 +30,8 @@ pub const ALL: &[(&str, Property)] = &[
     ("http1_head", http1_head),
     ("http1_requests", http1_requests),
     ("http1_response", http1_response),
+    ("http2_client", http2_client),
+    ("http2_upstream", http2_upstream),
     ("http_inspector", http_inspector),
     ("jwks", jwks),
     ("jwt", jwt),

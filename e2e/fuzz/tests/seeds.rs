@@ -118,6 +118,8 @@ properties! {
     http1_head: 4000,
     http1_requests: 4000,
     http1_response: 4000,
+    http2_client: 2000,
+    http2_upstream: 2000,
     http_inspector: 500,
     jwks: 500,
     jwt: 1000,

@@ -104,7 +104,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     cx.ignore(
         "stream_error_on_invalid_http_message",
         &values::bool_or(stream_error_on_invalid_http_message, false),
-        "the codec decides what an invalid message ends",
+        "over HTTP/1 an invalid message ends its connection",
     );
 
     let common = cx.within("common_http_protocol_options", |cx| {
@@ -170,7 +170,11 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
             protocol::http1(cx, http_protocol_options.unwrap_or_default())
         }),
         http2: cx.within("http2_protocol_options", |cx| {
-            protocol::http2(cx, http2_protocol_options.unwrap_or_default())
+            let mut options = http2_protocol_options.unwrap_or_default();
+            if options.override_stream_error_on_invalid_http_message.is_none() {
+                options.override_stream_error_on_invalid_http_message = stream_error_on_invalid_http_message;
+            }
+            protocol::http2(cx, options)
         }),
         client_address: {
             let address = client_address?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xds_api::envoy::extensions::http::header_formatters::preserve_case::v3 as preserve_case;
 
-use super::{HeaderCase, Http1Options, Http2Keepalive, Http2Options, Spelling, Underscores};
+use super::{HeaderCase, Http1Options, Http2Keepalive, Http2Limits, Http2Options, Spelling, Underscores};
 use crate::convert::{Cx, type_name, values};
 use crate::pb;
 
@@ -167,35 +167,38 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         stream_reset_burst,
         stream_reset_rate,
     } = value;
-    for (field, limit, least) in [
-        ("max_outbound_frames", max_outbound_frames, 1),
-        ("max_outbound_control_frames", max_outbound_control_frames, 1),
-        (
+    cx.ignore("max_header_field_size_kb", &max_header_field_size_kb, "the size of all headers is bounded");
+    cx.ignore("disallow_obs_text", &disallow_obs_text, "the codec lets such octets through");
+    cx.refuse("allow_metadata", &allow_metadata);
+    cx.refuse("custom_settings_parameters", &custom_settings_parameters);
+    let defaults = Http2Limits::default();
+    let mut bounded = |field, value, bounds| values::bounded(cx, field, value, bounds);
+    let mut limit = |field, value, least: u32| bounded(field, value, least..=u32::MAX);
+    let limits = Http2Limits {
+        outbound: limit("max_outbound_frames", max_outbound_frames, 1).unwrap_or(defaults.outbound),
+        outbound_control: limit("max_outbound_control_frames", max_outbound_control_frames, 1)
+            .unwrap_or(defaults.outbound_control),
+        empty: limit(
             "max_consecutive_inbound_frames_with_empty_payload",
             max_consecutive_inbound_frames_with_empty_payload,
             0,
-        ),
-        ("max_inbound_priority_frames_per_stream", max_inbound_priority_frames_per_stream, 0),
-        (
+        )
+        .unwrap_or(defaults.empty),
+        priorities: limit(
+            "max_inbound_priority_frames_per_stream",
+            max_inbound_priority_frames_per_stream,
+            0,
+        )
+        .unwrap_or(defaults.priorities),
+        updates: limit(
             "max_inbound_window_update_frames_per_data_frame_sent",
             max_inbound_window_update_frames_per_data_frame_sent,
             1,
-        ),
-    ] {
-        values::bounded(cx, field, limit, least..=u32::MAX);
-        cx.ignore(field, &limit, "the codec bounds floods itself");
-    }
-    cx.ignore("enable_huffman_encoding", &enable_huffman_encoding, "the codec chooses");
-    cx.ignore("max_header_field_size_kb", &max_header_field_size_kb, "the size of all headers is bounded");
-    cx.ignore("disallow_obs_text", &disallow_obs_text, "the codec lets such octets through");
-    cx.ignore("stream_reset_rate", &stream_reset_rate, "the codec bounds resets itself");
-    cx.refuse("allow_metadata", &allow_metadata);
-    cx.refuse("custom_settings_parameters", &custom_settings_parameters);
-    cx.ignore("stream_reset_burst", &stream_reset_burst, "the codec bounds resets itself");
-    let goes_on = override_stream_error_on_invalid_http_message
-        .map_or(stream_error_on_invalid_http_messaging, |value| value.value);
-    cx.ignore("override_stream_error_on_invalid_http_message", &goes_on, INVALID_MESSAGE);
-    let mut bounded = |field, value, bounds| values::bounded(cx, field, value, bounds);
+        )
+        .unwrap_or(defaults.updates),
+        reset_burst: stream_reset_burst.map_or(defaults.reset_burst, |burst| burst.value),
+        reset_rate: stream_reset_rate.map_or(defaults.reset_rate, |rate| rate.value),
+    };
     let window = DEFAULT_WINDOW..=LARGEST;
     Http2Options {
         hpack_table_size: hpack_table_size.map(|value| value.value),
@@ -212,6 +215,10 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         ),
         allow_connect,
         keepalive: cx.option("connection_keepalive", connection_keepalive, keepalive),
+        stream_errors: override_stream_error_on_invalid_http_message
+            .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
+        huffman: enable_huffman_encoding.is_some_and(|value| value.value),
+        limits,
     }
 }
 

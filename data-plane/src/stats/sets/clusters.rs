@@ -181,6 +181,29 @@ stat_set! {
 }
 
 stat_set! {
+    /// `cluster.<name>.http2.`, from the first connection that speaks it.
+    cluster_http2 { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    counters {
+        rx_reset = "http2.rx_reset",
+        tx_reset = "http2.tx_reset",
+        trailers = "http2.trailers",
+        rx_messaging_error = "http2.rx_messaging_error",
+        header_overflow = "http2.header_overflow",
+        header_list_size_too_large = "http2.header_list_size_too_large",
+        stream_refused_errors = "http2.stream_refused_errors",
+        goaway_sent = "http2.goaway_sent",
+        keepalive_timeout = "http2.keepalive_timeout",
+        inbound_empty_frames_flood = "http2.inbound_empty_frames_flood",
+        inbound_priority_frames_flood = "http2.inbound_priority_frames_flood",
+        inbound_window_update_frames_flood = "http2.inbound_window_update_frames_flood",
+        outbound_control_flood = "http2.outbound_control_flood",
+        outbound_flood = "http2.outbound_flood",
+    }
+    gauges { streams_active = "http2.streams_active" }
+    histograms {}
+}
+
+stat_set! {
     /// `cluster.<name>.outlier_detection.`. Written by the main thread.
     cluster_outlier { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
     counters {

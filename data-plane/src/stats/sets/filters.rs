@@ -39,6 +39,7 @@ stat_set! {
         downstream_rq_tx_reset = "downstream_rq_tx_reset",
         downstream_rq_non_relative_path = "downstream_rq_non_relative_path",
         downstream_rq_too_large = "downstream_rq_too_large",
+        downstream_rq_too_many_premature_resets = "downstream_rq_too_many_premature_resets",
         downstream_rq_timeout = "downstream_rq_timeout",
         downstream_rq_header_timeout = "downstream_rq_header_timeout",
         downstream_rq_idle_timeout = "downstream_rq_idle_timeout",

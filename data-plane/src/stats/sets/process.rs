@@ -78,8 +78,22 @@ stat_set! {
     counters {
         dropped_headers_with_underscores = "dropped_headers_with_underscores",
         requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers",
+        rx_reset = "rx_reset",
+        tx_reset = "tx_reset",
+        trailers = "trailers",
+        rx_messaging_error = "rx_messaging_error",
+        header_overflow = "header_overflow",
+        header_list_size_too_large = "header_list_size_too_large",
+        stream_refused_errors = "stream_refused_errors",
+        goaway_sent = "goaway_sent",
+        keepalive_timeout = "keepalive_timeout",
+        inbound_empty_frames_flood = "inbound_empty_frames_flood",
+        inbound_priority_frames_flood = "inbound_priority_frames_flood",
+        inbound_window_update_frames_flood = "inbound_window_update_frames_flood",
+        outbound_control_flood = "outbound_control_flood",
+        outbound_flood = "outbound_flood",
     }
-    gauges {}
+    gauges { streams_active = "streams_active" }
     histograms {}
 }
 

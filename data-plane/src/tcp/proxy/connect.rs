@@ -20,10 +20,10 @@ use super::TcpProxy;
 use crate::cluster::{Choice, Cluster, LbContext, target, upstream_address};
 use crate::listener::connection::Accepted;
 use crate::net::proxy_protocol::Tlv;
-use crate::pool::PoolError;
 use crate::pool::connect::Opened;
 use crate::pool::lease::{Hold, Lease};
 use crate::pool::limits::{Permit, Resource};
+use crate::pool::{self, PoolError};
 use crate::router::failure::Failure;
 use crate::stats::sets::{cluster as cluster_stats, tcp as stats};
 use crate::stream_info::details::close_reason;
@@ -298,7 +298,10 @@ impl Try<'_> {
         let Some(tunneling) = self.tunneling else { return connector.open().await };
         let request = self.request(tunneling)?;
         let limit = self.cluster.config.connect_timeout;
-        let (opened, headers) = Box::pin(tunnel::open(&connector, request, limit)).await?;
+        let (opened, headers) = {
+            let traffic = pool::traffic(self.cluster.stats());
+            Box::pin(tunnel::open(&connector, request, limit, traffic)).await?
+        };
         self.note_headers(tunneling, &headers);
         Ok(opened)
     }

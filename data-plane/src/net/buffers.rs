@@ -6,7 +6,7 @@ use std::thread::LocalKey;
 use bytes::BytesMut;
 
 /// As much as is read at once to begin with.
-pub(super) const SIZE: usize = 8 * 1024;
+pub(crate) const SIZE: usize = 8 * 1024;
 
 /// So many are kept to read into: one is free again once what was read is on its way.
 const SPARE: usize = 8;
@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// An empty buffer to read into.
-pub(super) fn take_input() -> BytesMut {
+pub(crate) fn take_input() -> BytesMut {
     INPUT.with_borrow_mut(|spare| {
         // What was taken out of one may still be in use, mostly out of that which was given back last.
         match spare.iter_mut().rposition(|buffer| buffer.try_reclaim(SIZE)) {
@@ -40,18 +40,18 @@ pub(super) fn take_input() -> BytesMut {
 }
 
 /// Gives a buffer back that was read into.
-pub(super) fn give_input(mut buffer: BytesMut) {
+pub(crate) fn give_input(mut buffer: BytesMut) {
     buffer.clear();
     give(&INPUT, SPARE, buffer);
 }
 
 /// An empty buffer to write from.
-pub(super) fn take_output() -> Vec<u8> {
+pub(crate) fn take_output() -> Vec<u8> {
     OUTPUTS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(OUTPUT))
 }
 
 /// Gives a buffer back that was written.
-pub(super) fn give_output(mut buffer: Vec<u8>) {
+pub(crate) fn give_output(mut buffer: Vec<u8>) {
     if buffer.capacity() <= LARGE {
         buffer.clear();
         give(&OUTPUTS, SPARE_OUTPUT, buffer);

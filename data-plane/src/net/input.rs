@@ -20,7 +20,7 @@ const MIN_READ: usize = 1024;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     bytes: BytesMut,
     /// As much as the next read asks for.
     read_size: usize,
@@ -50,17 +50,17 @@ impl DerefMut for Input {
 
 impl Input {
     /// Whether the peer sends no more.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// A message begins: reads are small again.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.read_size = buffers::SIZE;
     }
 
     /// Reads what has come, and says how much that was.
-    pub(super) fn poll_fill(
+    pub(crate) fn poll_fill(
         &mut self,
         stream: &mut Stream,
         context: &mut Context<'_>,
@@ -86,15 +86,23 @@ impl Input {
         read
     }
 
+    /// Nothing more has come: reads are small again, and the buffer is let go of.
+    pub(crate) fn rest(&mut self) {
+        if self.bytes.is_empty() {
+            self.begin();
+            self.release();
+        }
+    }
+
     /// Lets go of the buffer if nothing stands in it. A body that comes in large parts goes on in what is left of it.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if self.bytes.is_empty() && self.read_size == buffers::SIZE {
             self.give_back();
         }
     }
 
     /// What was not read.
-    pub(super) fn take(&mut self) -> Bytes {
+    pub(crate) fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.bytes).freeze()
     }
 
