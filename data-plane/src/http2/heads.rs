@@ -80,7 +80,7 @@ impl Fields {
 
     pub(super) fn add(&mut self, field: Field, size: usize, limits: Limits) {
         // Names and values alone, as Envoy counts them.
-        self.size += size - OVERHEAD;
+        self.size += size.saturating_sub(OVERHEAD);
         self.count += 1;
         if self.size > limits.bytes {
             self.bad.get_or_insert(Bad::TooLarge);

@@ -42,13 +42,18 @@ impl Output {
         &mut self.bytes
     }
 
+    /// So much is to be written.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     /// Whether bodies may add to it.
     pub(super) fn has_room(&self) -> bool {
-        self.bytes.len() - self.start < ENOUGH
+        self.len() < ENOUGH
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.len() == self.start && !self.unflushed
+        self.len() == 0 && !self.unflushed
     }
 
     /// Writes everything, and says how much that was.
