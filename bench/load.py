@@ -11,10 +11,11 @@ def milliseconds(number, unit):
     return float(number) * SCALE[unit]
 
 
-def run(kind, url, seconds, connections):
-    """Requests, requests a second, errors, and p50 and p99 in milliseconds (None where the generator has none)."""
-    if kind == "h2":
-        return h2load(url, seconds, connections)
+def run(kind, url, seconds, connections, rate=None):
+    """Requests, requests a second, errors, and p50 and p99 in milliseconds (None where the generator has none). At most so
+    many requests a second, where a rate is given."""
+    if kind == "h2" or rate:
+        return h2load(kind, url, seconds, connections, rate)
     return wrk(url, seconds, connections)
 
 
@@ -54,9 +55,14 @@ def paced(url, seconds, connections, rate, folder):
     return {"p50": at(0.50), "p99": at(0.99), "rate": len(times) / seconds, "errors": len(rows) - len(times)}
 
 
-def h2load(url, seconds, connections):
-    clients, streams = max(1, connections // 16), 16
-    text = output_of(["h2load", "-t1", f"-c{clients}", f"-m{streams}", f"-D{seconds}", url])
+def h2load(kind, url, seconds, connections, rate):
+    clients, streams = (max(1, connections // 16), 16) if kind == "h2" else (connections, 1)
+    options = [f"-c{clients}", f"-m{streams}", f"-D{seconds}"]
+    if kind != "h2":
+        options.append("--h1")
+    if rate:
+        options.append(f"--rps={max(1, round(rate / clients))}")
+    text = output_of(["h2load", "-t1", *options, url])
     done = re.search(r"requests: .*? (\d+) succeeded, (\d+) failed", text)
     mean = re.search(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", text)
     return {

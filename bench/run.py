@@ -26,6 +26,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=4, help="of load in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rate", type=float, help="requests a second, the same for all; as fast as they go without it")
     parser.add_argument("--markdown", type=pathlib.Path, help="write the table to this file, too")
     return parser.parse_args()
 
@@ -33,10 +34,10 @@ def arguments():
 def measure(scenario, who, binary, options, folder):
     url = f"http://127.0.0.1:{scenarios.ENTRY}{scenario.path}"
     with machine.proxies(scenario, who, binary, folder) as processes:
-        load.run(scenario.load, url, 1, options.connections)  # so that connections are open and code is paged in
+        load.run(scenario.load, url, 1, options.connections, options.rate)  # so that connections are open and code is paged in
         pids = [pid for process in processes for pid in machine.family(process)]
         before = machine.cpu_seconds(pids)
-        result = load.run(scenario.load, url, options.seconds, options.connections)
+        result = load.run(scenario.load, url, options.seconds, options.connections, options.rate)
         result["cpu"] = (machine.cpu_seconds(pids) - before) * 1e6 / max(1, result["requests"])
         result["rss"] = machine.peak_mib(pids)
         return result

@@ -149,6 +149,9 @@ impl MeshConfig {
         let value = if value.is_null() { Value::Object(serde_json::Map::new()) } else { value };
         let mut cx = Cx::new();
         let config = Self::decode(&value, &mut cx);
+        if let Some(config) = &config {
+            crate::check::positive("connectTimeout", Some(config.connect_timeout), &mut cx);
+        }
         let errors: Vec<_> =
             cx.into_findings().into_iter().filter(|f| f.severity == Severity::Error).collect();
         match config {

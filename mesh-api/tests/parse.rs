@@ -133,3 +133,10 @@ fn mesh_config_has_istios_defaults_and_overlays() {
     let wrong = mesh.default_config.overlaid("{drainDuration: x}").expect_err("must be refused");
     assert!(wrong.to_string().contains("drainDuration: \"x\" is not a duration"), "{wrong}");
 }
+
+#[test]
+fn a_mesh_that_never_waits_for_connections_is_refused() {
+    let error = MeshConfig::from_yaml("{connectTimeout: 0s}").unwrap_err().to_string();
+    assert!(error.contains("connectTimeout") && error.contains("at least 1ms"), "{error}");
+    assert!(MeshConfig::from_yaml("{connectTimeout: 1ms}").is_ok());
+}
