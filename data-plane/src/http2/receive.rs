@@ -323,7 +323,7 @@ impl Inner {
             return Ok(());
         }
         if !data.is_empty() {
-            stream.received.data.push_back(data);
+            stream.received.push(data);
         }
         stream.wake_reader();
         if padding > 0 {

@@ -182,7 +182,7 @@ impl Inner {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Error>>> {
         let Some(stream) = self.streams.get(id) else { return Poll::Ready(Some(Err(Error::Closed))) };
-        if let Some(data) = stream.received.data.pop_front() {
+        if let Some(data) = stream.received.pop() {
             self.release(id, data.len() as u32);
             return Poll::Ready(Some(Ok(BodyFrame::data(data))));
         }
@@ -206,7 +206,7 @@ impl Inner {
     pub(super) fn is_read(&self, id: u32) -> bool {
         self.streams.peek(id).is_none_or(|stream| {
             let received = &stream.received;
-            received.ended && received.data.is_empty() && received.trailers.is_none()
+            received.ended && received.unread() == 0 && received.trailers.is_none()
         })
     }
 

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 
 use super::error::Error;
 use super::window::{Credit, Window};
+
+/// A part that is smaller does not stand by itself while it waits.
+const SMALL: usize = 1024;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -43,7 +46,9 @@ pub(super) struct Received {
     pub(super) bodiless: bool,
     /// Of one that we asked on.
     pub(super) response: Option<Box<Response<()>>>,
-    pub(super) data: VecDeque<Bytes>,
+    data: VecDeque<Bytes>,
+    /// Small parts behind those, put together: each by itself would take many times its size.
+    tail: BytesMut,
     pub(super) trailers: Option<Box<HeaderMap>>,
     /// As much as `content-length` says is still to come.
     pub(super) left: Option<u64>,
@@ -69,6 +74,7 @@ impl Stream {
                 bodiless: false,
                 response: None,
                 data: VecDeque::new(),
+                tail: BytesMut::new(),
                 trailers: None,
                 left: None,
                 ended: false,
@@ -128,9 +134,27 @@ pub(super) fn register(place: &mut Option<Waker>, context: &Context<'_>) {
 }
 
 impl Received {
+    /// Keeps a part of the body until somebody reads it.
+    pub(super) fn push(&mut self, part: Bytes) {
+        let waits = !self.data.is_empty() || !self.tail.is_empty();
+        if waits && part.len() < SMALL {
+            self.tail.extend_from_slice(&part);
+            return;
+        }
+        if !self.tail.is_empty() {
+            self.data.push_back(self.tail.split().freeze());
+        }
+        self.data.push_back(part);
+    }
+
+    /// The next part of the body.
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        self.data.pop_front().or_else(|| (!self.tail.is_empty()).then(|| self.tail.split().freeze()))
+    }
+
     /// Bytes that nobody has read.
     pub(super) fn unread(&self) -> usize {
-        self.data.iter().map(Bytes::len).sum()
+        self.data.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
     }
 
     /// Counts data against `content-length`.
@@ -146,5 +170,24 @@ impl Received {
         }
         self.ended |= ends;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_in_their_order() {
+        let mut received = Stream::new(Credit::new(0), Window::new(0)).received;
+        let large = Bytes::from(vec![b'l'; SMALL]);
+        let small = |text: &'static str| Bytes::from_static(text.as_bytes());
+        for part in [small("a"), small("b"), small("c"), large.clone(), small("d"), small("e")] {
+            received.push(part);
+        }
+        assert_eq!(received.unread(), 5 + SMALL);
+        let read: Vec<Bytes> = std::iter::from_fn(|| received.pop()).collect();
+        assert_eq!(read, [small("a"), small("bc"), large, small("de")]);
+        assert_eq!(received.unread(), 0);
     }
 }
