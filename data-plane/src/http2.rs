@@ -14,6 +14,7 @@ mod handle;
 mod heads;
 mod incoming;
 mod keepalive;
+mod leaving;
 mod output;
 pub(crate) mod probe;
 mod pump;

@@ -250,17 +250,22 @@ pub struct Http2Limits {
     pub reset_rate: u64,
 }
 
+impl Http2Limits {
+    /// Envoy's.
+    pub const DEFAULT: Self = Self {
+        outbound: 10_000,
+        outbound_control: 1000,
+        empty: 1,
+        priorities: 100,
+        updates: 10,
+        reset_burst: 1000,
+        reset_rate: 33,
+    };
+}
+
 impl Default for Http2Limits {
     fn default() -> Self {
-        Self {
-            outbound: 10_000,
-            outbound_control: 1000,
-            empty: 1,
-            priorities: 100,
-            updates: 10,
-            reset_burst: 1000,
-            reset_rate: 33,
-        }
+        Self::DEFAULT
     }
 }
 

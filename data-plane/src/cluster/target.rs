@@ -268,7 +268,7 @@ pub(super) fn connector(
         timeout: config.connect_timeout,
         protocol: key.protocol,
         http2: http2_options(config),
-        keepalive: keepalive(config),
+        keepalive: http2::Keepalive::of(config.http.http2.keepalive),
         http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),
@@ -308,11 +308,6 @@ fn http2_options(config: &Config) -> http2::Options {
     }
 }
 
-fn keepalive(config: &Config) -> Option<http2::Keepalive> {
-    let keepalive = config.http.http2.keepalive?;
-    Some(http2::Keepalive { interval: keepalive.interval?, timeout: keepalive.timeout })
-}
-
 /// How a TCP connection reaches a host, with the TLVs that its downstream connection brings.
 pub(crate) fn tcp_connector(
     cluster: &Cluster,
@@ -331,7 +326,7 @@ pub(crate) fn tcp_connector(
         timeout: config.connect_timeout,
         protocol: Protocol::Http1,
         http2: http2_options(config),
-        keepalive: keepalive(config),
+        keepalive: http2::Keepalive::of(config.http.http2.keepalive),
         http1: http1_options(config),
         counts: cluster.tls_counts().clone(),
         tcp_stats: config.socket_for(&host.metadata).tcp_stats(),

@@ -109,15 +109,12 @@ pub(crate) struct ResponseBody {
     timers: Option<BodyTimers>,
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
-    /// How it broke off, to be told once what came before that is on its way.
-    broken: Option<Box<BodyError>>,
     guard: Guard,
 }
 
 impl ResponseBody {
     pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
-        let mut body =
-            Self { inner, lease, timers: Some(timers), deadline: None, idle: None, broken: None, guard };
+        let mut body = Self { inner, lease, timers: Some(timers), deadline: None, idle: None, guard };
         if body.inner.is_end_stream() {
             body.finish();
         }
@@ -250,16 +247,10 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(*error)));
-        }
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => {
                 self.note_failure(Some(&error));
-                // HTTP/2's codec drops what it has not written when it hears of this: it writes before it asks again.
-                self.broken = Some(Box::new(error));
-                context.waker().wake_by_ref();
-                return Poll::Pending;
+                return Poll::Ready(Some(Err(error)));
             }
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -287,7 +278,7 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.inner.is_end_stream()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -360,10 +360,9 @@ impl Exchange {
             }
         }
         let answered = info.response_code.is_some_and(|code| code < 400);
-        let how = how_it_broke_off(connection.breaks_off.get()).1;
         let said = info.code_details.as_deref();
-        let broke_off =
-            said == Some(details::DOWNSTREAM_REMOTE_DISCONNECT) || (!complete && said == Some(&*how));
+        let broke_off = said == Some(details::DOWNSTREAM_REMOTE_DISCONNECT)
+            || said.is_some_and(|said| !complete && said == how_it_broke_off(connection.breaks_off.get()).1);
         if broke_off && !answered {
             // What we would have answered reached nobody.
             info.response_code = None;

@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Version};
 use http_body::Frame;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Sleep;
 
 use super::decode::{Decoder, Part};
@@ -166,25 +165,15 @@ impl Connection {
             }
             (inner.wire.close(), inner.options.delayed_close)
         };
-        let Some(mut stream) = stream else { return true };
-        // In a box: an idle connection has no need for its space.
-        let parting = Box::pin(async {
-            if stream.shutdown().await.is_ok() && !limit.is_zero() {
-                drain(&mut stream).await;
-            }
-        });
-        tokio::time::timeout(limit, parting).await.is_ok() || limit.is_zero()
+        match stream {
+            Some(stream) => stream.part(limit, usize::MAX).await,
+            None => true,
+        }
     }
 
     fn inner(&self) -> RefMut<'_, Inner> {
         self.0.borrow_mut()
     }
-}
-
-/// Reads to the end.
-async fn drain(stream: &mut Stream) {
-    let mut scratch = [0; 4096];
-    while stream.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
 }
 
 impl Inner {

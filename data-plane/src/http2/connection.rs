@@ -17,6 +17,7 @@ use sail_proxy_http2::hpack::{Decoder, Encoder};
 use super::counts::{Counts, Event};
 use super::error::Error;
 use super::floods::{Flood, Floods};
+use super::leaving::Leaving;
 use super::output::Output;
 use super::stream::Stream;
 use super::streams::Streams;
@@ -29,15 +30,6 @@ use crate::stats::Traffic;
 
 /// As much as is read before other tasks have their turn.
 const READ_AT_ONCE: usize = 256 * 1024;
-
-/// The id that the first of two GOAWAYs names: streams may still come.
-const ANY_STREAM: u32 = frame::MAX_WINDOW;
-
-/// The ping that tells when the peer has seen the first of two GOAWAYs.
-const DRAIN_PING: [u8; 8] = *b"goingfar";
-
-/// The ping that asks whether the peer is there.
-const ALIVE_PING: [u8; 8] = *b"areyouon";
 
 /// Which end this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,16 +68,6 @@ pub(super) struct Accepted {
     pub(super) stream: u32,
     /// Or why it is none.
     pub(super) request: Result<Request<()>, Error>,
-}
-
-/// How this end takes its leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leaving {
-    Not,
-    /// The peer was told that no stream will be taken soon.
-    Announced,
-    /// It was told which stream is the last.
-    Told,
 }
 
 /// A head that has not come as a whole.
@@ -400,52 +382,6 @@ impl Inner {
         self.leaving = Leaving::Told;
     }
 
-    /// Takes leave: what is under way goes on, and the peer is told to begin nothing. `Announced` first, since streams
-    /// may be on their way that the peer begins before it hears of it.
-    pub(super) fn leave(&mut self) {
-        if self.leaving != Leaving::Not {
-            return;
-        }
-        self.leaving = Leaving::Announced;
-        let out = self.output.buffer();
-        frame::write_goaway(out, ANY_STREAM, Reason::NO_ERROR, "");
-        frame::write(out, kind::PING, 0, 0, &DRAIN_PING);
-        self.rouse();
-    }
-
-    /// Tells the peer which stream is the last: it has heard that none is to follow, or has had time to.
-    pub(super) fn tell_last(&mut self) {
-        if self.leaving != Leaving::Announced {
-            return;
-        }
-        self.leaving = Leaving::Told;
-        let last = self.last;
-        frame::write_goaway(self.output.buffer(), last, Reason::NO_ERROR, "");
-        self.counts.inc(Event::GoAwaySent);
-        self.rouse();
-    }
-
-    /// Whether nothing is left to do.
-    pub(super) fn has_left(&self) -> bool {
-        self.leaving == Leaving::Told && self.streams.open() == 0 && self.accepted.is_empty()
-    }
-
-    /// Asks whether the peer is there.
-    pub(super) fn ping(&mut self) {
-        self.pinged = true;
-        frame::write(self.output.buffer(), kind::PING, 0, 0, &ALIVE_PING);
-        self.rouse();
-    }
-
-    /// The peer has answered a ping.
-    pub(super) fn note_pong(&mut self, payload: [u8; 8]) {
-        if payload == DRAIN_PING {
-            self.tell_last();
-        } else if payload == ALIVE_PING {
-            self.pinged = false;
-        }
-    }
-
     /// Says that our side of the connection has taken the peer's settings, and follows them.
     pub(super) fn settle(&mut self, settings: &Settings) -> Result<(), frame::Error> {
         if self.side == Side::Client && settings.enable_push == Some(1) {
@@ -491,11 +427,6 @@ impl Inner {
     /// A new stream's state.
     pub(super) fn stream(&self) -> Stream {
         Stream::new(Credit::new(self.options.stream_window), Window::new(self.peer.stream_window))
-    }
-
-    /// Whether nobody will ask any more, and nothing is under way.
-    pub(super) fn is_unused(&self) -> bool {
-        self.left && self.streams.open() == 0 && self.waiting.is_empty()
     }
 
     /// The socket, to be closed. What is to be written is, as far as the kernel takes it at once.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body::Body as _;
 use sail_proxy_http2::frame::Reason;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Sleep;
 
 use super::connection::{Accepted, Inner, Options, Shared, Side};
@@ -134,21 +133,13 @@ impl Connection {
         Tunnel::new(handle)
     }
 
-    /// Closes our end, and waits so long for the client's: to close with bytes of its unread would reset the connection,
-    /// and it might lose what was said last. Says whether the client closed in time.
+    /// Closes our end, and waits so long for the client's. Says whether the client closed in time.
     pub(crate) async fn close(&self, limit: Duration) -> bool {
-        let Some(mut socket) = self.0.borrow_mut().take_socket() else { return true };
-        let parting = Box::pin(async {
-            if socket.shutdown().await.is_ok() && !limit.is_zero() {
-                let (mut scratch, mut left) = ([0; 4096], PASSED_OVER);
-                while let Ok(count @ 1..) = socket.read(&mut scratch).await
-                    && let Some(rest) = left.checked_sub(count)
-                {
-                    left = rest;
-                }
-            }
-        });
-        tokio::time::timeout(limit, parting).await.is_ok() || limit.is_zero()
+        let socket = self.0.borrow_mut().take_socket();
+        match socket {
+            Some(socket) => socket.part(limit, PASSED_OVER).await,
+            None => true,
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use sail_proxy_config::hcm::Http2Keepalive;
+
 use super::connection::Shared;
 use super::error::Error;
 
@@ -11,6 +13,14 @@ use super::error::Error;
 pub(crate) struct Keepalive {
     pub(crate) interval: Duration,
     pub(crate) timeout: Duration,
+}
+
+impl Keepalive {
+    /// As the configuration has it; without an interval nobody is asked.
+    pub(crate) fn of(config: Option<Http2Keepalive>) -> Option<Self> {
+        let Http2Keepalive { interval, timeout } = config?;
+        Some(Self { interval: interval?, timeout })
+    }
 }
 
 /// Ends when an answer stays away.

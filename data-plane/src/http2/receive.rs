@@ -6,10 +6,11 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
 use sail_proxy_http2::frame::{self, Frame, HEADER, Head, Reason, kind};
 
-use super::connection::{Accepted, Inner, Leaving, Side, Unfinished, protocol};
+use super::connection::{Accepted, Inner, Side, Unfinished, protocol};
 use super::counts::Event;
 use super::error::Error;
 use super::heads::{Bad, Fields, Noted};
+use super::leaving::Leaving;
 use super::spare;
 use super::stream::Sent;
 

@@ -8,9 +8,10 @@ use http_body::Frame as BodyFrame;
 use sail_proxy_http2::frame::{self, HEADER, Head, Reason, flag, kind};
 use sail_proxy_http2::hpack::Encoder;
 
-use super::connection::{Inner, Leaving, Side};
+use super::connection::{Inner, Side};
 use super::error::Error;
 use super::heads;
+use super::leaving::Leaving;
 use super::stream::Sent;
 
 impl Inner {

@@ -38,15 +38,7 @@ const OPTIONS: Options = Options {
     connect: false,
     stream_errors: false,
     huffman: false,
-    limits: Http2Limits {
-        outbound: 10_000,
-        outbound_control: 1000,
-        empty: 1,
-        priorities: 100,
-        updates: 10,
-        reset_burst: 1000,
-        reset_rate: 33,
-    },
+    limits: Http2Limits::DEFAULT,
 };
 
 fn stream(socket: UnixStream) -> Stream {

@@ -6,9 +6,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -103,6 +104,25 @@ impl Stream {
             Raw::Tcp(tcp) => Some(tcp),
             Raw::Unix(_) => None,
         }
+    }
+
+    /// Ends our side, and waits so long for the peer's end, while at most so many bytes are passed over: to close with bytes
+    /// of its unread would reset the connection, and it might lose what was said last. Says whether it ended in time.
+    pub(crate) fn part(mut self, limit: Duration, mut most: usize) -> Pin<Box<dyn Future<Output = bool>>> {
+        // In a box: an idle connection has no need for its space.
+        Box::pin(async move {
+            let parting = async {
+                if self.shutdown().await.is_ok() && !limit.is_zero() {
+                    let mut scratch = [0; 4096];
+                    while let Ok(count @ 1..) = self.read(&mut scratch).await
+                        && let Some(rest) = most.checked_sub(count)
+                    {
+                        most = rest;
+                    }
+                }
+            };
+            tokio::time::timeout(limit, parting).await.is_ok() || limit.is_zero()
+        })
     }
 
     /// The stream with bytes put back that were read from it.
