@@ -7,7 +7,7 @@ export PATH := $(PEERS):$(PATH):/usr/sbin:/sbin
 BINARIES := saild sail-proxy sail-agent sailctl bookinfo mesh-echo
 PACKAGES := $(foreach binary,$(BINARIES),--package $(binary))
 
-.PHONY: demo demo-down build test lint unit e2e goldens bench
+.PHONY: demo demo-down build test lint unit e2e h2spec goldens bench
 
 ## Bookinfo in a mesh on this machine.
 demo: need-demo build
@@ -39,6 +39,10 @@ e2e:
 	cargo build --workspace --bins
 	ln -f $(PEERS)/envoy $(TARGET)/debug/envoy
 	cargo test --package e2e -- --test-threads=1
+
+## h2spec's cases of HTTP/2, which want Go.
+h2spec: need-h2spec
+	cargo test --package sail-proxy --test h2spec -- --ignored
 
 goldens:
 	cargo xtask goldens

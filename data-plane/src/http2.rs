@@ -5,6 +5,7 @@
 //! output by whoever serves a stream, without a task or a channel between. A peer that breaks the rules of RFC 9113
 //! loses its stream or its connection, as the RFC says and as Envoy does: nothing is repaired.
 
+mod broken;
 mod connection;
 mod counts;
 pub(crate) mod downstream;

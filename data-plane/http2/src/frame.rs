@@ -17,6 +17,8 @@ const MOST_SETTINGS: usize = 32;
 /// The largest window (RFC 9113, 6.9.1).
 pub const MAX_WINDOW: u32 = 0x7fff_ffff;
 
+const SELF_DEPENDENT: &str = "a stream that depends on itself";
+
 /// The kinds of frames (RFC 9113, 6).
 pub mod kind {
     #![allow(missing_docs, reason = "the RFC's names")]
@@ -197,8 +199,12 @@ impl Frame {
                 Self::Continuation { whole: head.has(flag::END_HEADERS) }
             }
             kind::PRIORITY => {
+                on_stream("PRIORITY without a stream")?;
                 if payload.len() != 5 {
                     return Err(size("PRIORITY of a wrong size"));
+                }
+                if depends_on_itself(head, payload) {
+                    return Err(Error { of_stream: true, ..protocol(SELF_DEPENDENT) });
                 }
                 Self::Priority
             }
@@ -244,14 +250,17 @@ impl Frame {
     fn headers(head: Head, payload: &[u8]) -> Result<Self, Error> {
         let priority = if head.has(flag::PRIORITY) { 5 } else { 0 };
         let block = unpadded(head, payload, priority)?;
-        if priority > 0 {
-            let dependency = payload.get(block.start - priority..).and_then(<[u8]>::first_chunk);
-            if dependency.is_some_and(|on| number(*on) & MAX_WINDOW == head.stream) {
-                return Err(protocol("a stream that depends on itself"));
-            }
+        if priority > 0 && payload.get(block.start - priority..).is_some_and(|at| depends_on_itself(head, at))
+        {
+            return Err(protocol(SELF_DEPENDENT));
         }
         Ok(Self::Headers { block, ends: head.has(flag::END_STREAM), whole: head.has(flag::END_HEADERS) })
     }
+}
+
+/// Whether the dependency that `payload` begins with is the stream's own (RFC 7540, 5.3.1).
+fn depends_on_itself(head: Head, payload: &[u8]) -> bool {
+    payload.first_chunk().is_some_and(|on| number(*on) & MAX_WINDOW == head.stream)
 }
 
 fn number(bytes: [u8; 4]) -> u32 {
@@ -398,6 +407,8 @@ mod tests {
             (kind::DATA, 0, 0, &[0; 1][..], (1, connection)),
             (kind::HEADERS, flag::PRIORITY, 3, &[0, 0, 0, 3, 0], (1, connection)),
             (kind::PRIORITY, 0, 3, &[0; 4], (6, connection)),
+            (kind::PRIORITY, 0, 0, &[0, 0, 0, 1, 0], (1, connection)),
+            (kind::PRIORITY, 0, 3, &[0x80, 0, 0, 3, 0], (1, stream)),
             (kind::RST_STREAM, 0, 3, &[0; 5], (6, connection)),
             (kind::RST_STREAM, 0, 0, &[0; 4], (1, connection)),
             (kind::SETTINGS, 0, 1, &[], (1, connection)),

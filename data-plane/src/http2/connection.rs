@@ -14,6 +14,7 @@ use sail_proxy_config::hcm::Http2Limits;
 use sail_proxy_http2::frame::{self, HEADER, MIN_MAX_SIZE, PREFACE, Reason, Settings, flag, kind};
 use sail_proxy_http2::hpack::{Decoder, Encoder};
 
+use super::broken::Broken;
 use super::counts::{Counts, Event};
 use super::error::Error;
 use super::floods::{Flood, Floods};
@@ -98,6 +99,7 @@ pub(crate) struct Inner {
     pub(super) encoder: Encoder,
     pub(super) unfinished: Option<Unfinished>,
     pub(super) streams: Streams,
+    pub(super) broken: Broken,
     /// The peer's last stream.
     pub(super) last: u32,
     /// Our next one.
@@ -159,6 +161,7 @@ impl Inner {
             encoder: Encoder::with_limit(options.table as usize),
             unfinished: None,
             streams: Streams::default(),
+            broken: Broken::default(),
             last: 0,
             next: 1,
             peer: Peer {

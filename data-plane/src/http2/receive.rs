@@ -109,6 +109,12 @@ impl Inner {
         if begun { Ok(()) } else { Err(protocol("a frame on a stream that nobody began")) }
     }
 
+    /// Whether frames may be on their way of a stream that is open no more: what a client may not send is not let pass,
+    /// and upstreams that go on are left alone.
+    fn may_go_on(&self, id: u32) -> bool {
+        self.side == Side::Client || self.leaving == Leaving::Told || self.broken.may_go_on(id)
+    }
+
     fn go_on(&mut self, payload: &[u8], whole: bool) -> Result<(), frame::Error> {
         let Some(mut unfinished) = self.unfinished.take() else {
             return Err(protocol("CONTINUATION of nothing"));
@@ -160,8 +166,11 @@ impl Inner {
             return self.trailers(id, ends, fields);
         }
         if id <= self.last {
-            // Of a stream that has ended: it was on its way.
-            return Ok(());
+            return if self.may_go_on(id) {
+                Ok(())
+            } else {
+                Err(closed("HEADERS on a stream that has ended"))
+            };
         }
         self.last = id;
         self.floods.note_stream();
@@ -232,12 +241,14 @@ impl Inner {
 
     fn trailers(&mut self, id: u32, ends: bool, fields: Fields) -> Result<(), frame::Error> {
         let Some(stream) = self.streams.get(id) else { return Ok(()) };
-        if stream.failed.is_some() || !stream.open {
+        let (lost, ended) = (stream.failed.is_some() || !stream.open, stream.received.ended);
+        if lost && self.may_go_on(id) {
             return Ok(());
         }
-        if stream.received.ended {
+        if lost || ended {
             return Err(closed("HEADERS behind the end"));
         }
+        let Some(stream) = self.streams.get(id) else { return Ok(()) };
         if self.side == Side::Server {
             self.counts.inc(Event::Trailers);
         }
@@ -301,8 +312,10 @@ impl Inner {
         let padding = length - data.len() as u32;
         let Some(stream) = self.streams.get(id).filter(|stream| stream.open && stream.failed.is_none())
         else {
-            // It was on its way when the stream ended.
             self.release_connection(length);
+            if !self.may_go_on(id) {
+                self.reset(id, Reason::STREAM_CLOSED, Error::GivenUp);
+            }
             return Ok(());
         };
         if stream.received.ended {

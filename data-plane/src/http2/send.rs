@@ -248,6 +248,7 @@ impl Inner {
 
     fn write_reset(&mut self, id: u32, reason: Reason) {
         frame::write(self.output.buffer(), kind::RST_STREAM, 0, id, &reason.0.to_be_bytes());
+        self.broken.note(id);
         self.floods.note_sent_control();
         self.counts.note_reset_sent();
         self.rouse();
