@@ -16,6 +16,7 @@ import resource
 import shutil
 import socket
 import ssl
+import statistics
 import struct
 import subprocess
 import sys
@@ -31,6 +32,8 @@ SECURE = scenarios.ENTRY + 1
 PER_SOURCE = 20_000  # connections from one loopback address, well below the number of its ports
 
 SETTLE = 5  # seconds
+
+NOBODY = "no proxy"
 
 GET = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n"
 
@@ -209,16 +212,26 @@ def new_connections(who, binary, seconds, folder):
         return result["rate"], (machine.cpu_seconds(pids) - before) * 1e6 / max(1, result["requests"]), result["errors"]
 
 
-def latencies(peers, seconds, folder):
-    """Percentiles of each proxy at half of what Envoy can take."""
+def latencies(peers, seconds, folder, rounds=3):
+    """Medians of each proxy's percentiles at half of what Envoy can take, and of what load and backend take without one."""
     url = f"http://127.0.0.1:{scenarios.ENTRY}/"
     with proxy("envoy", peers["envoy"], two_listeners(folder), folder):
         half = load.wrk(url, seconds, 64)["rate"] / 2
-    for who, binary in peers.items():
-        with proxy(who, binary, two_listeners(folder), folder):
+
+    def through(who):
+        if who == NOBODY:
+            return load.paced(f"http://127.0.0.1:{scenarios.BACKEND}/", seconds, 64, half, folder)
+        with proxy(who, peers[who], two_listeners(folder), folder):
             load.paced(url, 1, 64, half, folder)
-            result = load.paced(url, seconds, 64, half, folder)
-        yield who, half, result
+            return load.paced(url, seconds, 64, half, folder)
+
+    results = {who: [] for who in [NOBODY, *peers]}
+    for _ in range(rounds):
+        for who, seen in results.items():
+            seen.append(through(who))
+    for who, seen in results.items():
+        median = {key: statistics.median(result[key] for result in seen) for key in ("p50", "p99")}
+        yield who, half, median | {"errors": sum(result["errors"] for result in seen)}
 
 
 def line(*cells):
