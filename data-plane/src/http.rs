@@ -12,6 +12,7 @@ pub(crate) mod gather;
 pub(crate) mod handler;
 pub(crate) mod head;
 pub(crate) mod hop;
+pub(crate) mod inform;
 pub(crate) mod local_reply;
 pub(crate) mod manager;
 pub(crate) mod mutate;

@@ -31,7 +31,7 @@ pub(crate) use head::{Limits, Rules};
 pub(crate) use incoming::Incoming;
 pub(crate) use interrupt::Interrupt;
 pub(crate) use names::Names;
-pub(crate) use upstream::{Connection, Left, Options};
+pub(crate) use upstream::{Connection, Left, Options, informs};
 
 #[cfg(test)]
 mod tests;

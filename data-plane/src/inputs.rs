@@ -133,9 +133,6 @@ pub fn http1_head(data: &[u8]) {
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         assert!(!parts.headers.contains_key(&name), "{name} went on");
     }
-    // An expectation that the codec does not answer is the upstream's to judge.
-    let expected = parts.headers.get(header::EXPECT);
-    assert!(expected.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")));
 }
 
 /// A client's requests over HTTP/1: the same ones however they are cut into pieces, whose size the first byte says.

@@ -140,7 +140,6 @@ pub(crate) fn find(exchange: &Exchange, head: &Head, table: &Arc<RouteTable>) ->
 pub(crate) async fn route(
     exchange: &Rc<Exchange>,
     head: &mut Head,
-    extensions: http::Extensions,
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
     exchange.connection.manager.stats.inc(stats::rq_total);
@@ -164,9 +163,9 @@ pub(crate) async fn route(
             if let Some(config) = connect::config(action, head) {
                 let ended = connect::Terminated { exchange, found: &found, route, action, config };
                 // Boxed, since it is rare.
-                return Box::pin(ended.serve(head, extensions, body)).await;
+                return Box::pin(ended.serve(head, body)).await;
             }
-            request::forward(exchange, &found, route, head, extensions, body).await
+            request::forward(exchange, &found, route, head, body).await
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_direct_response);

@@ -119,4 +119,5 @@ cases! {
     names,
     strict,
     internal,
+    informs,
 }

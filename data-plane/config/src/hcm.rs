@@ -77,6 +77,8 @@ pub struct Hcm {
     pub local_reply: Option<Box<LocalReply>>,
     /// Whether answers to what overload refuses say so (`x-envoy-local-overloaded`).
     pub append_local_overload: bool,
+    /// Clients hear what upstreams say before their responses, and who waits for `100 Continue` waits for theirs.
+    pub proxy_100_continue: bool,
     /// Whether `x-forwarded-port` is appended.
     pub append_x_forwarded_port: bool,
     /// What becomes of header names with underscores.

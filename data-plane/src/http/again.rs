@@ -39,7 +39,7 @@ pub(super) async fn serve(
         handler::note_request(&exchange, &head);
         exchange.grpc.set(head.is_grpc());
         let came = Came::Again(body);
-        let reply = handler::run(&exchange, &mut head, http::Extensions::new(), came).await;
+        let reply = handler::run(&exchange, &mut head, came).await;
         match exchange.take_again() {
             None => return handler::finish(&exchange, reply, guard, asked),
             Some(further) => again = further,

@@ -18,7 +18,9 @@ use super::exchange::{Exchange, Guard};
 use super::manager::Manager;
 use super::requests::Switching;
 use super::{handler, requests};
+use crate::http1::downstream::Informer;
 use crate::http2;
+use crate::http2::downstream::OnStream;
 use crate::listener::connection::Accepted;
 use crate::net::Stream;
 use crate::rt::Sleeper;
@@ -27,6 +29,12 @@ use crate::stats::sets::http as stats;
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{CloseType, DownstreamInfo, Protocol};
 use crate::worker::state::Worker;
+
+/// What a connection speaks, as its requests see it.
+pub(crate) enum Codec {
+    Http1(Informer),
+    Http2(http2::downstream::Connection),
+}
 
 /// What the requests of one connection share.
 pub(crate) struct Connection {
@@ -37,8 +45,8 @@ pub(crate) struct Connection {
     pub(crate) http2: bool,
     /// How streams broke off that end in this moment.
     pub(crate) breaks_off: Cell<Option<http2::Error>>,
-    /// Its codec, if that is HTTP/2's.
-    pub(crate) codec: OnceCell<http2::downstream::Connection>,
+    /// Its codec.
+    pub(crate) codec: OnceCell<Codec>,
     /// Requests under way.
     pub(crate) active: Cell<usize>,
     /// Requests so far.
@@ -128,7 +136,7 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     let traffic = connection.traffic();
     let codec = http2::downstream::Connection::new(stream, manager.http2_options(), traffic, counts);
     // It is set here alone.
-    let _ = connection.codec.set(codec.clone());
+    let _ = connection.codec.set(Codec::Http2(codec.clone()));
     let keepalive = http2::Keepalive::of(manager.config.http2.keepalive);
     let mut ender = Ender::new(connection);
     let leave = async {
@@ -149,8 +157,8 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
 struct Requests(Rc<Connection>);
 
 impl http2::downstream::Service for Requests {
-    fn serve(&self, request: Request<Body>) -> http2::downstream::Serving {
-        Box::pin(handler::serve(self.0.clone(), request))
+    fn serve(&self, request: Request<Body>, on: OnStream) -> http2::downstream::Serving {
+        Box::pin(handler::serve(self.0.clone(), request, Some(on)))
     }
 
     fn refuse(&self, error: http2::Error) {

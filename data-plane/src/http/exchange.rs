@@ -19,6 +19,7 @@ use super::timers::{Limits, StreamTimer};
 use crate::clock;
 use crate::http1::Names;
 use crate::http2;
+use crate::http2::downstream::OnStream;
 use crate::router::internal_redirect::Step;
 use crate::router::{self, Routed};
 use crate::stats::sets::http as stats;
@@ -38,6 +39,10 @@ pub(crate) struct Exchange {
     pub(crate) grpc: Cell<bool>,
     /// The request's body was read to its end.
     pub(crate) request_done: Cell<bool>,
+    /// Where it came, if over HTTP/2.
+    pub(crate) stream: Cell<Option<OnStream>>,
+    /// The upstream said something before its response: it is not tried again, and what fails is no answer of its.
+    pub(crate) informed: Cell<bool>,
     /// Something moved; the idle timer looks at it.
     pub(crate) moved: Cell<Instant>,
     pub(crate) routed: Routed,
@@ -106,6 +111,7 @@ impl Exchange {
         info.request_id.clone_from(&before.request_id);
         info.filter_state.clone_from(&before.filter_state);
         drop(info);
+        next.stream.set(self.stream.get());
         next.request_done.set(self.request_done.get());
         next.from_outside.set(self.from_outside.get());
         next.redirects.replace(self.redirects.take());
@@ -167,6 +173,8 @@ impl Exchange {
             info: RefCell::new(StreamInfo::new(connection.downstream.clone())),
             grpc: Cell::new(false),
             request_done: Cell::new(false),
+            stream: Cell::new(None),
+            informed: Cell::new(false),
             moved: Cell::new(start),
             routed: Routed::default(),
             spelling: OnceCell::new(),

@@ -14,10 +14,11 @@ use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
 use super::tunnel::Tunnel;
-use super::{admit, again, local_reply, mutate, timers};
+use super::{admit, again, inform, local_reply, mutate, timers};
 use crate::clock;
 use crate::filters::Chain;
 use crate::http1::Names;
+use crate::http2::downstream::OnStream;
 use crate::pool::lease::Lease;
 use crate::router;
 use crate::stats::sets::http as stats;
@@ -51,8 +52,10 @@ impl Reply {
 pub(crate) fn serve(
     connection: Rc<Connection>,
     request: Request<Body>,
+    on: Option<OnStream>,
 ) -> impl Future<Output = Response<Body>> {
     let exchange = Exchange::begin(&connection);
+    exchange.stream.set(on);
     // From here on the exchange's end is noted, also if the future is dropped because the client went away.
     let guard = Guard::new(exchange.clone());
     let (parts, body) = request.into_parts();
@@ -66,7 +69,7 @@ pub(crate) fn serve(
     async move {
         let reply = match &mut head {
             Ok((head, extensions)) => {
-                run(&exchange, head, std::mem::take(extensions), Came::First(body)).await
+                run(&exchange, head, Came::First(body, std::mem::take(extensions))).await
             }
             Err(error) => reply_to_bad_head(&exchange, version, error),
         };
@@ -81,21 +84,16 @@ pub(crate) fn serve(
 /// How a request's body came here.
 pub(super) enum Came {
     /// With the request, which is looked at.
-    First(Body),
+    First(Body, http::Extensions),
     /// From a request that begins anew.
     Again(Body),
 }
 
 /// Checks a request, routes it, and passes it through the filters.
-pub(super) async fn run(
-    exchange: &Rc<Exchange>,
-    head: &mut Head,
-    extensions: http::Extensions,
-    came: Came,
-) -> Reply {
+pub(super) async fn run(exchange: &Rc<Exchange>, head: &mut Head, came: Came) -> Reply {
     let body = match came {
         Came::Again(body) => body,
-        Came::First(body) => {
+        Came::First(body, extensions) => {
             if let Some(refusal) = refusal(exchange, head, &extensions) {
                 return refusal;
             }
@@ -113,7 +111,7 @@ pub(super) async fn run(
     // How many filters saw the request: as many see its response.
     let passed = Cell::new(0);
     // Pinned here: as an argument it would lie in this future twice.
-    let answer = pin!(answer(exchange, filters, &passed, head, extensions, body));
+    let answer = pin!(answer(exchange, filters, &passed, head, body));
     let answered = timers::bounded(exchange, answer).await;
     let mut reply = answered.unwrap_or_else(|expired| {
         let reply = expired.reply(exchange);
@@ -136,6 +134,7 @@ fn refusal(exchange: &Rc<Exchange>, head: &mut Head, extensions: &http::Extensio
         exchange.info.borrow_mut().protocol = Some(protocol(head.version));
         return Some(Reply::local(local_reply::respond(exchange, reply)));
     }
+    inform::go_ahead(exchange, head);
     note_request(exchange, head);
     exchange.grpc.set(head.is_grpc());
     let reply =
@@ -150,7 +149,6 @@ async fn answer(
     filters: &Chain,
     passed: &Cell<usize>,
     head: &mut Head,
-    extensions: http::Extensions,
     mut body: Body,
 ) -> Reply {
     let early = match filters.on_request(exchange, head, &mut body).await {
@@ -166,7 +164,7 @@ async fn answer(
     note_head(exchange, head);
     let mut reply = match early {
         Some(reply) => reply,
-        None => match router::route(exchange, head, extensions, body).await {
+        None => match router::route(exchange, head, body).await {
             Ok(reply) => return reply,
             Err(reply) => reply,
         },
@@ -339,7 +337,7 @@ pub(crate) fn no_route(exchange: &Exchange) -> LocalReply {
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

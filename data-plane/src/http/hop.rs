@@ -1,6 +1,6 @@
 //! Headers that speak of one connection and must not cross to the next.
 
-use http::header::{CONNECTION, EXPECT, Entry, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, Entry, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
@@ -22,12 +22,6 @@ pub(crate) fn strip_request(headers: &mut HeaderMap, present: Present) {
         headers.insert(TE, http::HeaderValue::from_static("trailers"));
     } else if present.te {
         headers.remove(TE);
-    }
-    if present.expect {
-        // The codec answers it when the body is asked for; another expectation is the upstream's to judge.
-        if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-            headers.remove(EXPECT);
-        }
     }
 }
 

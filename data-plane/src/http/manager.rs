@@ -252,23 +252,32 @@ impl Manager {
 
     /// Counts a finished exchange.
     pub(crate) fn count_response(&self, info: &StreamInfo) {
-        let stats = &self.stats;
-        stats.move_by(stats::downstream_rq_active, -1);
-        stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
-        let (here, there) = match info.response_code.unwrap_or(0) / 100 {
+        self.stats.move_by(stats::downstream_rq_active, -1);
+        self.stats.record(stats::downstream_rq_time, info.duration().as_millis() as u64);
+        match info.response_code {
             // They are counted by their filter alone.
-            _ if info.health_check => return,
+            _ if info.health_check => {}
+            // It was counted when it was sent, and nothing followed.
+            Some(100 | 102..200) => {}
+            // It was not answered.
+            None => {}
+            Some(code) => self.count_code(code),
+        }
+    }
+
+    /// Counts what a client was told.
+    pub(super) fn count_code(&self, code: u16) {
+        self.stats.inc(stats::downstream_rq_completed);
+        self.listener_stats.inc(listener_http::downstream_rq_completed);
+        let (here, there) = match code / 100 {
             1 => (stats::downstream_rq_1xx, listener_http::downstream_rq_1xx),
             2 => (stats::downstream_rq_2xx, listener_http::downstream_rq_2xx),
             3 => (stats::downstream_rq_3xx, listener_http::downstream_rq_3xx),
             4 => (stats::downstream_rq_4xx, listener_http::downstream_rq_4xx),
             5 => (stats::downstream_rq_5xx, listener_http::downstream_rq_5xx),
-            // It was not answered.
             _ => return,
         };
-        stats.inc(stats::downstream_rq_completed);
-        self.listener_stats.inc(listener_http::downstream_rq_completed);
-        stats.inc(here);
+        self.stats.inc(here);
         self.listener_stats.inc(there);
     }
 }

@@ -255,7 +255,17 @@ pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
     if let Some(via) = manager.via() {
         append_via(headers, via);
     }
-    if manager.returns_request_id()
+    return_request_id(exchange, headers);
+}
+
+/// Completes an informational response.
+pub(super) fn informational(exchange: &Exchange, response: &mut Response<()>) {
+    set_reason(response);
+    return_request_id(exchange, response.headers_mut());
+}
+
+fn return_request_id(exchange: &Exchange, headers: &mut HeaderMap) {
+    if exchange.connection.manager.returns_request_id()
         && let Some(id) = &exchange.info.borrow().request_id
         && let Ok(id) = HeaderValue::from_bytes(id)
     {
@@ -264,8 +274,9 @@ pub(crate) fn response(exchange: &Exchange, response: &mut Response<Body>) {
 }
 
 /// The words beside a status that Envoy has none for; a filter may have chosen others.
-fn set_reason(response: &mut Response<Body>) {
-    let unknown = response.status() == 418 || response.status().canonical_reason().is_none();
+fn set_reason<B>(response: &mut Response<B>) {
+    let unknown = matches!(response.status().as_u16(), 102 | 103 | 418)
+        || response.status().canonical_reason().is_none();
     if unknown && response.extensions().get::<hyper::ext::ReasonPhrase>().is_none() {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"Unknown"));
     }

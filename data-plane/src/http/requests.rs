@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::conn::{self, Connection, Ender};
+use super::conn::{self, Codec, Connection, Ender};
 use super::{handler, refusal};
 use crate::http1::downstream::{self, Ended, Options, Responder};
 use crate::http1::{Error, Form, Limits, Refusal, Rules};
@@ -44,6 +44,8 @@ pub(crate) struct Switching {
 /// for one takes several times what the rest of an idle connection does.
 pub(super) async fn serve(connection: &Rc<Connection>, stream: Stream) {
     let codec = downstream::Connection::new(stream, options(connection), connection.traffic());
+    // It is set here alone.
+    let _ = connection.codec.set(Codec::Http1(codec.informer()));
     let mut ender = Ender::new(connection);
     let mut ender = pin!(Sleeper::new(ender.run()));
     loop {
@@ -122,7 +124,7 @@ async fn run(
             }
         };
         let response = {
-            let mut handling = pin!(handler::serve(connection.clone(), request));
+            let mut handling = pin!(handler::serve(connection.clone(), request, None));
             let handled = poll_fn(|context| {
                 orders.poll(codec, context);
                 match handling.as_mut().poll(context) {

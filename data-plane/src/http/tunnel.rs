@@ -7,14 +7,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::Extensions;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 
+use super::conn::Codec;
 use super::exchange::{Exchange, Guard};
 use super::requests::Switching;
 use super::timers;
-use crate::http2::downstream::OnStream;
 use crate::net::Stream;
 use crate::pool::ending::By;
 use crate::pool::lease::Lease;
@@ -42,14 +41,13 @@ pub(crate) enum Downstream {
 
 impl Downstream {
     /// The client's end of a request that may become a tunnel; `None` if it may not.
-    pub(crate) fn of(exchange: &Exchange, extensions: &mut Extensions) -> Option<Self> {
-        if exchange.connection.http2 {
-            let on = extensions.remove::<OnStream>()?;
-            let tunnel = exchange.connection.codec.get()?.tunnel(on);
-            Some(Self::Stream(Stream::Tunnel(Box::new(tunnel))))
-        } else {
-            Some(Self::Connection)
-        }
+    pub(crate) fn of(exchange: &Exchange) -> Option<Self> {
+        Some(match exchange.connection.codec.get()? {
+            Codec::Http1(_) => Self::Connection,
+            Codec::Http2(codec) => {
+                Self::Stream(Stream::Tunnel(Box::new(codec.tunnel(exchange.stream.get()?))))
+            }
+        })
     }
 
     /// Its bytes, and what counts them, once the response's head is sent. `None` if it never was.

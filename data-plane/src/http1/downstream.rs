@@ -10,17 +10,17 @@ pub(crate) use responder::Responder;
 use std::cell::{RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Request, Version, response};
 use http_body::Frame;
 use tokio::time::Sleep;
 
 use super::decode::{Decoder, Part};
-use super::encode::{Asker, Form};
+use super::encode::{self, Asker, Form};
 use super::error::{Error, Refusal};
 use super::framing::Asked;
 use super::head::Rules;
@@ -77,12 +77,10 @@ pub(crate) struct Inner {
     /// Runs while a head is incomplete.
     head_timer: Option<Pin<Box<Sleep>>>,
     reading: Reading,
-    /// The client waits for a word before it sends the body.
-    expects: bool,
     /// Who waits for more of the body.
     reader: Option<Waker>,
     /// What is said to it before the response, and has not left.
-    interim: &'static [u8],
+    interim: Vec<u8>,
     asker: Asker,
     /// An allocation for the next request's headers.
     spare: HeaderMap,
@@ -98,9 +96,8 @@ impl Connection {
             heads: Reader::default(),
             head_timer: None,
             reading: Reading::Head,
-            expects: false,
             reader: None,
-            interim: b"",
+            interim: Vec::new(),
             asker: Asker { asked: Asked::Other, http10: false, keeps_alive: true },
             spare: HeaderMap::new(),
             exchange: 0,
@@ -171,8 +168,27 @@ impl Connection {
         }
     }
 
+    /// Who tells the client something before the response. It does not keep the connection.
+    pub(crate) fn informer(&self) -> Informer {
+        Informer(Rc::downgrade(&self.0))
+    }
+
     fn inner(&self) -> RefMut<'_, Inner> {
         self.0.borrow_mut()
+    }
+}
+
+/// See [`Connection::informer`].
+pub(crate) struct Informer(Weak<RefCell<Inner>>);
+
+impl Informer {
+    /// Sends an informational response. To be called by the connection's task, which writes it. HTTP/1.0 knows none.
+    pub(crate) fn inform(&self, parts: &response::Parts) {
+        let Some(connection) = self.0.upgrade() else { return };
+        let inner = &mut *connection.borrow_mut();
+        if !inner.asker.http10 {
+            encode::interim(&mut inner.interim, parts, inner.options.form.spelling);
+        }
     }
 }
 
@@ -215,7 +231,6 @@ impl Inner {
         let decoder = Decoder::new(head.framing, self.options.rules.limits);
         let has_body = !decoder.is_ended();
         self.reading = Reading::Body(decoder);
-        self.expects = head.expects && has_body;
         self.head_timer = None;
         self.exchange += 1;
         self.wire.input.begin();
@@ -229,6 +244,8 @@ impl Inner {
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+        // What does not leave now leaves with the response, where it is told if it cannot.
+        let _ = self.poll_interim(context);
         if !self.has_ended() || !self.wire.input.is_empty() {
             return Poll::Pending;
         }
@@ -246,20 +263,10 @@ impl Inner {
     }
 
     fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
-        self.go_ahead(context);
         let Reading::Body(decoder) = &mut self.reading else {
             return Poll::Ready(Err(Error::Closed));
         };
         self.wire.poll_part(decoder, context)
-    }
-
-    /// Tells a client to go on that waits for it.
-    fn go_ahead(&mut self, context: &mut Context<'_>) {
-        if std::mem::take(&mut self.expects) {
-            self.interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            // What does not leave now leaves with the response.
-            let _ = self.poll_interim(context);
-        }
     }
 
     fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -156,6 +156,13 @@ pub(super) fn response(
     (delimiter, goes_on)
 }
 
+/// Writes the head of an informational response, which speaks of no body and no connection.
+pub(super) fn interim(out: &mut Vec<u8>, parts: &response::Parts, spelling: Spelling) {
+    status_line(out, parts, false);
+    Speller { spelling, names: parts.extensions.get() }.put_all(out, &parts.headers);
+    out.put_slice(b"\r\n");
+}
+
 fn status_line(out: &mut Vec<u8>, parts: &response::Parts, http10: bool) {
     out.put_slice(if http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.put_slice(parts.status.as_str().as_bytes());

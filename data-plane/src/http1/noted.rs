@@ -1,6 +1,6 @@
 //! What a message's headers say to the codec, noted as they are read: to look them up afterwards would cost more.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, Version};
 
 use super::error::Invalid;
@@ -15,7 +15,6 @@ pub(super) struct Noted {
     coding: Given<()>,
     closes: bool,
     keeps_alive: bool,
-    expects: bool,
 }
 
 /// A header that may be given once.
@@ -56,8 +55,6 @@ impl Noted {
                 self.closes |= token.eq_ignore_ascii_case(b"close");
                 self.keeps_alive |= token.eq_ignore_ascii_case(b"keep-alive");
             }
-        } else if name == EXPECT {
-            self.expects = value.eq_ignore_ascii_case(b"100-continue");
         }
     }
 
@@ -79,11 +76,6 @@ impl Noted {
     /// Whether the message leaves its connection open, by RFC 9112 §9.3.
     pub(super) fn persists(&self, version: Version) -> bool {
         !self.closes && (version == Version::HTTP_11 || self.keeps_alive)
-    }
-
-    /// Whether a word is waited for before the body is sent.
-    pub(super) fn expects(&self) -> bool {
-        self.expects
     }
 }
 

@@ -38,8 +38,6 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     /// The client may ask again on the connection.
     pub(super) keeps_alive: bool,
-    /// It waits for a word before it sends the body.
-    pub(super) expects: bool,
 }
 
 /// Reads heads from what has come.
@@ -134,8 +132,8 @@ fn parse<'a>(
         extensions.insert(Names::of(block, request.headers));
     }
     let framing = framing(&method, version, &mut map, noted, &mut extensions)?;
-    let (keeps_alive, expects) = (noted.persists(version), noted.expects() && version == Version::HTTP_11);
-    Ok(Head { method, uri, version, headers: map, extensions, framing, keeps_alive, expects })
+    let keeps_alive = noted.persists(version);
+    Ok(Head { method, uri, version, headers: map, extensions, framing, keeps_alive })
 }
 
 fn target(block: &Bytes, path: &str, extensions: &mut Extensions) -> Result<Uri, Refusal> {
@@ -248,7 +246,7 @@ mod tests {
         assert_eq!((head.method, head.uri.path(), head.uri.query()), (Method::POST, "/a", Some("b")));
         assert_eq!(head.headers["host"], "a");
         assert_eq!(head.framing, Framing::Length(3));
-        assert!(head.keeps_alive && head.expects);
+        assert!(head.keeps_alive);
         assert_eq!(head.extensions.get(), Some(&Fragment(Bytes::from_static(b"#c"))));
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use base::task::Supervised;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 
 use super::decode::{Decoder, Part};
@@ -74,6 +74,10 @@ pub(crate) struct Connection {
     says_last: bool,
     /// The exchanges so far.
     exchange: u64,
+    /// What came before the response, and was not told.
+    informs: Option<Box<Response<()>>>,
+    /// Something did: what else comes so is passed over, as Envoy does.
+    informed: bool,
 }
 
 impl Connection {
@@ -91,6 +95,8 @@ impl Connection {
             keeps_alive: true,
             says_last: false,
             exchange: 0,
+            informs: None,
+            informed: false,
         }
     }
 
@@ -145,6 +151,7 @@ impl Connection {
         self.reading = Reading::Head(Asked::from(&parts.method));
         self.wire.input.begin();
         self.sender = None;
+        (self.informs, self.informed) = (None, false);
         self.exchange += 1;
         // What the values stand in is free from here on.
         parts.headers.clear();
@@ -160,6 +167,11 @@ impl Connection {
             Poll::Ready(Err(_)) => self.reading = Reading::Broken,
         }
         response
+    }
+
+    /// What the upstream said before its response, once.
+    pub(crate) fn take_informational(&mut self) -> Option<Box<Response<()>>> {
+        self.informs.take()
     }
 
     /// The body of the response that the connection has just had the head of. The request's goes on beside it.
@@ -203,6 +215,7 @@ impl Connection {
                     if framing != Framing::Interim {
                         return Poll::Ready(Ok(self.respond(head, framing)));
                     }
+                    self.note_interim(head);
                 }
             }
             match self.wire.poll_fill(context)? {
@@ -219,17 +232,19 @@ impl Connection {
         }
     }
 
+    fn note_interim(&mut self, head: Head) {
+        if !self.informed && informs(head.status) {
+            self.informed = true;
+            self.informs = Some(Box::new(response(head)));
+        }
+    }
+
     fn respond(&mut self, head: Head, framing: Framing) -> Response<()> {
         self.says_last = !framing::keeps_alive(&head, framing);
         self.keeps_alive = !self.says_last && !matches!(framing, Framing::Switched | Framing::UntilClose);
         self.reading = Reading::Body(Decoder::new(framing, self.options.rules.limits));
-        let mut response = Response::new(());
-        *response.status_mut() = head.status;
-        *response.version_mut() = head.version;
-        *response.headers_mut() = head.headers;
-        *response.extensions_mut() = head.extensions;
         self.wire.input.release();
-        response
+        response(head)
     }
 
     fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Part>, Error>> {
@@ -289,6 +304,20 @@ impl Connection {
             sent => Poll::Ready(sent),
         }
     }
+}
+
+fn response(head: Head) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.version_mut() = head.version;
+    *response.headers_mut() = head.headers;
+    *response.extensions_mut() = head.extensions;
+    response
+}
+
+/// Whether a status is one of those before a response that concern the client: 100, 102, 103 and 104, as Envoy has it.
+pub(crate) fn informs(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 100 | 102..=104)
 }
 
 impl Source for Connection {

@@ -88,13 +88,13 @@ impl Wire {
     /// Writes these bytes; what was written is taken off.
     pub(super) fn poll_write_bytes(
         &mut self,
-        bytes: &mut &[u8],
+        bytes: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
         while !bytes.is_empty() {
             let count = ready!(Pin::new(&mut *stream).poll_write(context, bytes))?;
-            *bytes = &bytes[count..];
+            bytes.drain(..count);
             self.traffic.sent(count as u64);
         }
         Pin::new(stream).poll_flush(context)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, response};
 use http_body::Body as _;
 use sail_proxy_http2::frame::Reason;
 use tokio::time::Sleep;
@@ -35,7 +35,7 @@ pub(crate) type Serving = Pin<Box<dyn Future<Output = Response<Body>>>>;
 /// Who answers a client's requests.
 pub(crate) trait Service: Clone + Unpin + 'static {
     /// Answers a request.
-    fn serve(&self, request: Request<Body>) -> Serving;
+    fn serve(&self, request: Request<Body>, on: OnStream) -> Serving;
 
     /// Something came that is no request: there is no answer to it.
     fn refuse(&self, error: Error);
@@ -44,7 +44,7 @@ pub(crate) trait Service: Clone + Unpin + 'static {
     fn breaks_off(&self, error: Option<Error>);
 }
 
-/// Says on which stream a request came that may become a tunnel.
+/// Says on which stream a request came.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnStream(u32);
 
@@ -102,26 +102,29 @@ impl Connection {
 
     fn accept<S: Service>(&self, accepted: Accepted, service: &S) {
         let Accepted { stream, request } = accepted;
-        let mut request = match request {
+        let request = match request {
             Ok(request) => request,
             Err(error) => return service.refuse(error),
         };
         let handle = Handle::first(&self.0, stream);
-        let body = if *request.method() == http::Method::CONNECT {
-            request.extensions_mut().insert(OnStream(stream));
-            Body::Empty
-        } else if handle.inner().is_read(stream) {
+        let connects = *request.method() == http::Method::CONNECT;
+        let body = if connects || handle.inner().is_read(stream) {
             Body::Empty
         } else {
             Body::Streamed(Incoming::new((Handle::another(&self.0, stream), None)))
         };
-        let state = State::Serving(service.serve(request.map(|()| body)));
+        let state = State::Serving(service.serve(request.map(|()| body), OnStream(stream)));
         tokio::task::spawn_local(Still::new(Answer {
             handle,
             service: service.clone(),
             asked: false,
             state,
         }));
+    }
+
+    /// Tells a client something before its response.
+    pub(crate) fn inform(&self, on: OnStream, parts: &response::Parts) {
+        self.0.borrow_mut().inform(on.0, parts);
     }
 
     /// The tunnel that a request's stream becomes.

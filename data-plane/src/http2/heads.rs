@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, response};
@@ -70,7 +70,6 @@ pub(super) struct Fields {
 pub(super) struct Noted {
     /// `content-length`
     pub(super) length: Option<u64>,
-    pub(super) expects: bool,
 }
 
 impl Fields {
@@ -141,11 +140,7 @@ impl Fields {
     }
 
     fn noted(&self) -> Result<Noted, Bad> {
-        let expects = || {
-            let value = self.headers.get(EXPECT)?;
-            Some(value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        };
-        Ok(Noted { length: length(&self.headers)?, expects: expects().unwrap_or(false) })
+        Ok(Noted { length: length(&self.headers)? })
     }
 
     /// A request's head. `connect`: it may ask for another protocol.
@@ -303,14 +298,9 @@ pub(super) fn write_request(encoder: &mut Encoder, out: &mut Vec<u8>, parts: &re
 
 /// Writes a response's block.
 pub(super) fn write_response(encoder: &mut Encoder, out: &mut Vec<u8>, parts: &response::Parts) {
-    write_status(encoder, out, parts.status);
-    write_headers(encoder, out, &parts.headers);
-}
-
-/// Writes the block of a response that says its status alone.
-pub(super) fn write_status(encoder: &mut Encoder, out: &mut Vec<u8>, status: StatusCode) {
     encoder.begin(out);
-    encoder.encode_pseudo(out, Pseudo::Status, status.as_str().as_bytes());
+    encoder.encode_pseudo(out, Pseudo::Status, parts.status.as_str().as_bytes());
+    write_headers(encoder, out, &parts.headers);
 }
 
 /// Writes the block of trailers.
@@ -365,8 +355,8 @@ mod tests {
         assert_eq!(noted, Noted::default());
         let connect = [(":method", "CONNECT"), (":authority", "a:1")];
         assert_eq!(fields(&connect).request(true).unwrap().0.uri().to_string(), "a:1");
-        let body = [&GET[..], &[("content-length", "3"), ("expect", "100-continue")]].concat();
-        assert_eq!(fields(&body).request(true).unwrap().1, Noted { length: Some(3), expects: true });
+        let body = [&GET[..], &[("content-length", "3")]].concat();
+        assert_eq!(fields(&body).request(true).unwrap().1, Noted { length: Some(3) });
         let host = [(":method", "GET"), (":scheme", "http"), (":path", "/"), ("host", "b")];
         assert_eq!(fields(&host).request(true).unwrap().0.uri().authority().unwrap(), "b");
     }

@@ -13,6 +13,7 @@ use super::heads::{Bad, Fields, Noted};
 use super::leaving::Leaving;
 use super::spare;
 use super::stream::Sent;
+use crate::http1;
 
 /// What is smaller is copied, so that it does not hold the buffer that it was read to.
 const COPIED: usize = 1024;
@@ -197,7 +198,6 @@ impl Inner {
     fn begin_receiving(&mut self, id: u32, noted: Noted, ends: bool) -> Result<(), &'static str> {
         let mut stream = self.stream();
         stream.received.left = noted.length;
-        stream.received.expects = noted.expects && !ends;
         stream.received.count(0, ends)?;
         // Who serves it holds it from here on.
         stream.handles = 1;
@@ -219,6 +219,10 @@ impl Inner {
         if response.status().is_informational() {
             if ends || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return self.refuse_message(id, Bad::Message("a response that ends before its head"));
+            }
+            if http1::informs(response.status()) && !std::mem::replace(&mut stream.received.informed, true) {
+                stream.received.informs = Some(Box::new(response));
+                stream.wake_reader();
             }
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Response, StatusCode, request, response};
+use http::{HeaderMap, Response, request, response};
 use http_body::Frame as BodyFrame;
 use sail_proxy_http2::frame::{self, HEADER, Head, Reason, flag, kind};
 use sail_proxy_http2::hpack::Encoder;
@@ -71,12 +71,11 @@ impl Inner {
         }
     }
 
-    /// Tells a client to go on that waits for it.
-    pub(super) fn go_ahead(&mut self, id: u32) {
-        let Some(stream) = self.streams.get(id) else { return };
-        if std::mem::take(&mut stream.received.expects) && stream.sent == Sent::Nothing {
-            let status = StatusCode::CONTINUE;
-            self.write_head(id, false, |encoder, out| heads::write_status(encoder, out, status));
+    /// Tells a client something before its response.
+    pub(super) fn inform(&mut self, id: u32, parts: &response::Parts) {
+        let waits = self.streams.peek(id).is_some_and(|stream| stream.sent == Sent::Nothing);
+        if waits && self.is_sendable(id) {
+            self.write_head(id, false, |encoder, out| heads::write_response(encoder, out, parts));
         }
     }
 
@@ -159,13 +158,17 @@ impl Inner {
         }
     }
 
-    /// The head of the response to what was asked on this stream.
+    /// The head of the response to what was asked on this stream, and what came before it.
     pub(super) fn poll_response(
         &mut self,
         id: u32,
+        informs: &mut Option<Box<Response<()>>>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, Error>> {
         let Some(stream) = self.streams.get(id) else { return Poll::Ready(Err(Error::Closed)) };
+        if stream.received.informs.is_some() {
+            *informs = stream.received.informs.take();
+        }
         if let Some(response) = stream.received.response.take() {
             return Poll::Ready(Ok(*response));
         }
@@ -197,9 +200,6 @@ impl Inner {
             return Poll::Ready(Some(Err(error)));
         }
         stream.await_reading(context);
-        if stream.received.expects {
-            self.go_ahead(id);
-        }
         Poll::Pending
     }
 

@@ -53,8 +53,10 @@ pub(super) struct Received {
     /// As much as `content-length` says is still to come.
     pub(super) left: Option<u64>,
     pub(super) ended: bool,
-    /// The client waits for a word before it sends the body.
-    pub(super) expects: bool,
+    /// What came before the response, and was not told.
+    pub(super) informs: Option<Box<Response<()>>>,
+    /// Something did: what else comes so is passed over, as Envoy does.
+    pub(super) informed: bool,
 }
 
 /// Where that stands which goes.
@@ -78,7 +80,8 @@ impl Stream {
                 trailers: None,
                 left: None,
                 ended: false,
-                expects: false,
+                informs: None,
+                informed: false,
             },
             credit,
             reader: None,

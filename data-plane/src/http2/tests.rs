@@ -19,7 +19,7 @@ use sail_proxy_config::hcm::Http2Limits;
 use sail_proxy_http2::frame::Reason;
 use tokio::net::UnixStream;
 
-use super::downstream::{self, Service, Serving};
+use super::downstream::{self, OnStream, Service, Serving};
 use super::upstream::{self, Failed};
 use super::{Counts, Error, Options, probe};
 use crate::http::body::{Body, BodyError};
@@ -113,7 +113,7 @@ impl Drop for Noted {
 }
 
 impl Service for Echo {
-    fn serve(&self, request: Request<Body>) -> Serving {
+    fn serve(&self, request: Request<Body>, _: OnStream) -> Serving {
         let noted = Noted(self.clone());
         Box::pin(async move {
             match request.uri().path() {

@@ -73,7 +73,7 @@ impl Connection {
     pub(crate) fn send(&self, request: Request<Body>) -> Asking {
         let has_place = self.0.borrow().has_place() == Some(true);
         let state = if has_place { begin(&self.0, request) } else { State::Waiting(Some(Box::new(request))) };
-        Asking { connection: self.0.clone(), state }
+        Asking { connection: self.0.clone(), state, informs: None }
     }
 }
 
@@ -89,6 +89,7 @@ impl Drop for Connection {
 pub(crate) struct Asking {
     connection: Shared,
     state: State,
+    informs: Option<Box<Response<()>>>,
 }
 
 enum State {
@@ -114,6 +115,11 @@ fn begin(connection: &Shared, request: Request<Body>) -> State {
 }
 
 impl Asking {
+    /// What the upstream said before its response, once.
+    pub(crate) fn take_informational(&mut self) -> Option<Box<Response<()>>> {
+        self.informs.take()
+    }
+
     fn poll_place(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let State::Waiting(request) = &mut self.state else { return Poll::Ready(Ok(())) };
         let place = self.connection.borrow().has_place();
@@ -154,7 +160,8 @@ impl Future for Asking {
         }
         let head = {
             let mut inner = handle.inner();
-            ready!(inner.poll_response(handle.stream, context)).map_err(|error| failed(error.into()))?
+            let response = ready!(inner.poll_response(handle.stream, &mut this.informs, context));
+            response.map_err(|error| failed(error.into()))?
         };
         let State::Sent { handle, pump } = std::mem::replace(&mut this.state, State::Done) else {
             return Poll::Ready(Err(failed(Error::Closed.into())));

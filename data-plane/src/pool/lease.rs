@@ -396,6 +396,17 @@ pub(crate) struct Sending<'a> {
     ending: Option<&'a Ending>,
 }
 
+impl Sending<'_> {
+    /// What the upstream said before its response, once. To be asked whenever this was polled.
+    pub(crate) fn take_informational(&mut self) -> Option<Box<Response<()>>> {
+        match &mut self.exchange {
+            Exchange::Http1(connection) => connection.borrow_mut().take_informational(),
+            Exchange::Http2(asking) => asking.take_informational(),
+            Exchange::Unsent(_) => None,
+        }
+    }
+}
+
 impl Future for Sending<'_> {
     type Output = Result<Response<Body>, SendError>;
 

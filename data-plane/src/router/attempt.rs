@@ -1,11 +1,13 @@
 //! One try: a host, a connection, the request out, the response's head in.
 
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 use sail_proxy_decide::host::Host;
 use sail_proxy_decide::lb::{Criteria, MetadataPath, Override};
 use sail_proxy_decide::route::hash::{HashContext, Hashed};
@@ -21,7 +23,7 @@ use crate::cluster::{Avoid, Choice, Cluster, LbContext};
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::head::{Head, Keep, headers_size, may_have_body};
-use crate::http::mutate;
+use crate::http::{inform, mutate};
 use crate::pool::Pool;
 use crate::pool::lease::{Hold, Lease, SendError, Sending};
 use crate::pool::limits::Resource;
@@ -88,6 +90,33 @@ pub(super) fn log_periodically(exchange: &Rc<Exchange>) {
     });
 }
 
+/// A request on its way, up to its response's head; what the upstream says before that is noted.
+struct Informing<'a> {
+    exchange: &'a Exchange,
+    cluster: &'a Cluster,
+    counters: &'a Counters,
+    sending: Sending<'a>,
+}
+
+impl Future for Informing<'_> {
+    type Output = Result<Response<Body>, SendError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.sending).poll(context);
+        if let Some(mut response) = this.sending.take_informational() {
+            if !this.cluster.config.http.http1.header_case.keeps_reason() {
+                response.extensions_mut().remove::<hyper::ext::ReasonPhrase>();
+            }
+            this.cluster.count_answer(response.status().as_u16(), this.exchange);
+            this.counters.counted(response.status().as_u16());
+            this.exchange.informed.set(true);
+            inform::pass_on(this.exchange, *response);
+        }
+        sent
+    }
+}
+
 impl Try<'_> {
     pub(super) async fn run(&self, head: &mut Head, body: Body) -> Result<Success, Failure> {
         let choice = self.choose(head).ok_or(Failure::NoHealthyHost)?;
@@ -108,6 +137,7 @@ impl Try<'_> {
         let mut stale = 0;
         loop {
             let sending = self.begin(cluster, &host, &mut lease, head, message)?;
+            let sending = Informing { exchange: self.exchange, cluster, counters: self.counters, sending };
             let sent = match self.idle {
                 None => sending.await,
                 Some(limit) => match tokio::time::timeout(limit, sending).await {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base::task::Supervised;
 use bytes::Bytes;
-use http::{Extensions, HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use sail_proxy_decide::host::{Host, HostState};
@@ -87,12 +87,7 @@ struct Opened {
 
 impl Terminated<'_> {
     /// Connects, and answers 200 once that is done.
-    pub(super) async fn serve(
-        self,
-        head: &mut Head,
-        mut extensions: Extensions,
-        body: Body,
-    ) -> Result<Reply, Box<LocalReply>> {
+    pub(super) async fn serve(self, head: &mut Head, body: Body) -> Result<Reply, Box<LocalReply>> {
         let exchange = self.exchange;
         let cluster = self.found.cluster.as_ref().and_then(|name| exchange.active.cluster(name));
         let Some(cluster) = cluster else {
@@ -108,7 +103,7 @@ impl Terminated<'_> {
             }
         };
         let mut reply = if head.is_connect() {
-            let Some(downstream) = Downstream::of(exchange, &mut extensions) else {
+            let Some(downstream) = Downstream::of(exchange) else {
                 return Err(Box::new(Failure::Downstream.reply(1)));
             };
             let meter = Meter::new(pool::traffic(opened.cluster.stats()), 0);

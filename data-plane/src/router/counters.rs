@@ -80,6 +80,17 @@ impl Counters {
 
     /// Counts the answer that the client gets.
     pub(super) fn answered(&self, status: u16, start: Instant) {
+        self.counted(status);
+        for scope in &self.scopes {
+            scope.record(
+                stats::upstream_rq_time,
+                clock::now().saturating_duration_since(start).as_millis() as u64,
+            );
+        }
+    }
+
+    /// Counts what an upstream said.
+    pub(super) fn counted(&self, status: u16) {
         if let Some(alt) = &self.alt {
             alt.answered(status);
         }
@@ -93,10 +104,6 @@ impl Counters {
                 _ => stats::upstream_rq_5xx,
             });
             scope.code(status);
-            scope.record(
-                stats::upstream_rq_time,
-                clock::now().saturating_duration_since(start).as_millis() as u64,
-            );
         }
     }
 }

@@ -66,7 +66,6 @@ pub(super) async fn forward(
     found: &Found,
     route: &Route,
     head: &mut Head,
-    mut extensions: http::Extensions,
     body: Body,
 ) -> Result<Reply, Box<LocalReply>> {
     let Action::Route(action) = &route.action else {
@@ -173,7 +172,7 @@ pub(super) async fn forward(
             return Ok(Reply::local(Response::new(Body::Empty)));
         }
     }
-    let mut reply = respond(exchange, &cluster, success, limits, upgrading, &mut extensions);
+    let mut reply = respond(exchange, &cluster, success, limits, upgrading);
     counters.answered(reply.response.status().as_u16(), exchange.start);
     let headers = reply.response.headers_mut();
     if found.virtual_host.include_attempt_count_in_response {
@@ -277,6 +276,10 @@ impl Failed<'_> {
             reply.status = http::StatusCode::NO_CONTENT;
             reply.body = "".into();
         }
+        if exchange.informed.get() {
+            // Its first words were counted, and no others came.
+            return reply;
+        }
         for _ in 0..under_way {
             if !matches!(failure, Failure::Downstream | Failure::MaxDuration) {
                 cluster.count_answer(reply.status.as_u16(), exchange);
@@ -294,6 +297,9 @@ pub(super) fn failed_reply(exchange: &Exchange, found: &Found, failure: &Failure
         return LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", details::HTTP1_PROTOCOL_ERROR);
     }
     let mut reply = failure.reply(exchange.info.borrow().attempt_count);
+    if exchange.informed.get() {
+        reply.details = details::after_response_started(&reply.details).into();
+    }
     if *failure == Failure::NoHealthyHost
         && let Some(named) = exchange.wishes().as_ref().and_then(|wishes| wishes.host.as_ref())
         && named.strict
@@ -314,7 +320,6 @@ fn respond(
     success: Success,
     (limit, upstream_idle, stream_end): (Option<Duration>, Option<Duration>, Option<Instant>),
     upgrading: Upgrading,
-    extensions: &mut http::Extensions,
 ) -> Reply {
     let Success { mut response, mut lease, host, member } = success;
     let cluster = member.as_ref().unwrap_or(cluster);
@@ -328,7 +333,7 @@ fn respond(
         return Reply::local(upgrade::refused(exchange, response.status()));
     }
     if switched {
-        tunnel = upgrade::switch(exchange, connect, extensions, &mut response, &mut lease);
+        tunnel = upgrade::switch(exchange, connect, &mut response, &mut lease);
     } else {
         if upgrading == Upgrading::To && !lease.is_http2() {
             lease.give_up();

@@ -1,7 +1,7 @@
 //! Upgrades: a WebSocket's opening goes through the router like any request; after 101 bytes are relayed both ways.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
-use http::{Extensions, Method, Response, StatusCode, Version, request};
+use http::{Method, Response, StatusCode, Version, request};
 
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
@@ -55,7 +55,6 @@ pub(super) fn refused(exchange: &Exchange, status: StatusCode) -> Response<Body>
 pub(super) fn switch(
     exchange: &Exchange,
     connect: bool,
-    extensions: &mut Extensions,
     response: &mut Response<Body>,
     lease: &mut Lease,
 ) -> Option<Box<Tunnel>> {
@@ -72,7 +71,7 @@ pub(super) fn switch(
             _ => return None,
         },
     };
-    let downstream = Downstream::of(exchange, extensions)?;
+    let downstream = Downstream::of(exchange)?;
     hop::strip_response(response.headers_mut());
     if connect {
         response.headers_mut().remove(CONTENT_LENGTH);

@@ -141,6 +141,11 @@ pub fn upstream_reset(reason: &str, response_started: bool, cause: Option<&str>)
     format!("upstream_reset_{when}_response_started{{{reason}{cause}}}").replace(' ', "_")
 }
 
+/// The same, once something of a response has come.
+pub fn after_response_started(details: &str) -> String {
+    details.replacen("upstream_reset_before_", "upstream_reset_after_", 1)
+}
+
 /// `rbac_access_denied_matched_policy[name]`; `none` where an ALLOW policy was missing.
 pub fn rbac_denied(policy: Option<&str>) -> String {
     format!("{RBAC_ACCESS_DENIED}[{}]", policy.unwrap_or("none")).replace(' ', "_")

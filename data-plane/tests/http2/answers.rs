@@ -2,8 +2,8 @@
 
 use crate::case::{Case, Step, answered, asks, case, ok, opens, ping};
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PRIORITY, PUSH_PROMISE, SETTINGS,
-    WINDOW_UPDATE, block, frame, get, settings,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PRIORITY, PUSH_PROMISE, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, block, frame, get, settings,
 };
 use crate::side;
 
@@ -12,7 +12,7 @@ pub(crate) fn config() -> String {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    [heads(), bodies(), frames(), floods()].into_iter().flatten().collect()
+    [heads(), informs(), bodies(), frames(), floods()].into_iter().flatten().collect()
 }
 
 /// An answer with this head and a short body.
@@ -58,15 +58,60 @@ fn heads() -> Vec<Case> {
     ]
 }
 
+/// What is said before the answer, and whether the client hears of it.
+fn informs() -> Vec<Case> {
+    let interim = |status: &str| opens(1, &block(&[(":status", status), ("link", "a"), ("server", "mine")]));
+    let answer = || [ok(1, &[]), frame(DATA, END_STREAM, 1, b"hi")].concat();
+    let says = |name, statuses: &[&str]| {
+        let before = statuses.iter().flat_map(|status| interim(status));
+        answered(name, [before.collect(), answer()].concat())
+    };
+    let expects = |name, path| {
+        let expects = block(&[("expect", "100-Continue")]);
+        case(name, opens(1, &[crate::case::post(path), expects].concat()))
+    };
+    // The answer waits for the body, and the body for a word.
+    let waits = |name, steps: Vec<Step>| {
+        let case = expects(name, "/").until(HEADERS, 1).send(frame(DATA, END_STREAM, 1, b"body")).ends(1);
+        case.upstream([steps, vec![Step::Until(DATA, 1), Step::Send(answer())]].concat())
+    };
+    let breaks = |name, path, end: Vec<u8>| {
+        let said = Step::Send([interim("103"), end].concat());
+        case(name, asks(1, &get(path))).ends(1).upstream(vec![Step::Until(HEADERS, 1), said])
+    };
+    let reset = || frame(RST_STREAM, 0, 1, &[0, 0, 0, 2]);
+    let said = |status| vec![Step::Until(HEADERS, 1), Step::Send(interim(status))];
+    vec![
+        says("100", &["100"]),
+        says("102", &["102"]),
+        says("103", &["103"]),
+        says("104", &["104"]),
+        says("105", &["105"]),
+        says("103 twice", &["103", "103"]),
+        waits("100 to who waits for it", said("100")),
+        waits("no 100 to who waits for it", vec![Step::Until(HEADERS, 1)]),
+        expects("100 before a local reply", "/direct").ends(1),
+        breaks("103, then a reset", "/reset", reset()),
+        says("100 that is passed on", &["100"]).on("informs"),
+        says("102 that is passed on", &["102"]).on("informs"),
+        says("103 that is passed on", &["103"]).on("informs"),
+        says("104 that is passed on", &["104"]).on("informs"),
+        says("105 that is passed on", &["105"]).on("informs"),
+        says("103 twice that is passed on", &["103", "103"]).on("informs"),
+        says("100 and 103 that are passed on", &["100", "103"]).on("informs"),
+        waits("100 to who waits for it that is passed on", said("100")).on("informs"),
+        waits("103 to who waits for 100", said("103")).on("informs"),
+        expects("no 100 before a local reply", "/direct").ends(1).on("informs"),
+        breaks("103 that is passed on, then a reset", "/reset", reset()).on("informs"),
+        breaks("103 that is passed on, then silence", "/short", Vec::new()).on("informs"),
+    ]
+}
+
 fn bodies() -> Vec<Case> {
     let head =
         |method| block(&[(":method", method), (":scheme", "http"), (":authority", "a"), (":path", "/")]);
     let says =
         |case: Case, bytes: Vec<u8>| case.upstream(vec![Step::Until(HEADERS, 1), Step::Send(bytes)]).ends(1);
-    let hinted = |name| {
-        let hints = opens(1, &block(&[(":status", "103"), ("link", "a")]));
-        answered(name, [hints, ok(1, &[]), frame(DATA, END_STREAM, 1, b"hi")].concat())
-    };
     let trailed =
         |name, trailers: Vec<u8>| answered(name, [ok(1, &[]), frame(DATA, 0, 1, b"hi"), trailers].concat());
     vec![
@@ -80,12 +125,6 @@ fn bodies() -> Vec<Case> {
         says(
             case("HEAD with a body", asks(1, &head("HEAD"))),
             [ok(1, &[]), frame(DATA, END_STREAM, 1, b"hi")].concat(),
-        ),
-        hinted("103"),
-        hinted("103 that is passed on").on("informs"),
-        answered(
-            "100",
-            [opens(1, &block(&[(":status", "100")])), ok(1, &[]), frame(DATA, END_STREAM, 1, b"hi")].concat(),
         ),
         answered("two heads", [ok(1, &[]), ok(1, &[]), frame(DATA, END_STREAM, 1, b"hi")].concat()),
         trailed("trailers", asks(1, &block(&[("x-t", "v")]))),

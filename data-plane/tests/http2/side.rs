@@ -21,9 +21,9 @@ const LOGGED: Duration = Duration::from_secs(3);
 const COUNTED: &str = concat!(
     r"^(cluster\.b\.)?http2\.|",
     r"^http\.in\.downstream_cx_(protocol_error|drain_close|idle_timeout|max)|",
-    r"^http\.in\.downstream_rq_((rx|tx)_reset|too_many|resp|non_relative|failed_path|ws_on)|",
+    r"^http\.in\.downstream_rq_(1xx|completed|(rx|tx)_reset|too_many|resp|non_relative|failed_path|ws_on)|",
     r"^cluster\.b\.upstream_cx_(total|protocol_error|close_notify|idle)|",
-    r"^cluster\.b\.upstream_rq_((rx|tx)_reset|retry$|pending_failure)",
+    r"^cluster\.b\.upstream_rq_(1|completed|(rx|tx)_reset|retry$|pending_failure)",
 );
 
 /// Gauges, and counters of what Envoy is made of.

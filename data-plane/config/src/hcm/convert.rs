@@ -92,12 +92,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
     );
     cx.refuse("path_normalization_options", &path_normalization_options);
     cx.refuse("proxy_status_config", &proxy_status_config);
-    // Istio asks for it: refusing it would refuse every inbound listener.
-    cx.ignore(
-        "proxy_100_continue",
-        &proxy_100_continue,
-        "clients are told to go on as soon as their body is read, whether or not the upstream said so",
-    );
     cx.refuse("typed_header_validation_config", &typed_header_validation_config);
     cx.refuse("forward_proto_config", &forward_proto_config);
 
@@ -207,6 +201,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         local_reply: cx.option("local_reply_config", local_reply_config, local_reply).map(Box::new),
         append_x_forwarded_port,
         append_local_overload,
+        proxy_100_continue,
         underscores: common.underscores,
         add_user_agent: values::bool_or(add_user_agent, false),
         early_mutations: cx

@@ -31,7 +31,6 @@ impl Responder {
         let (mut parts, body) = response.into_parts();
         let size = sender::size_of(&body);
         let mut connection = self.connection.inner();
-        connection.expects = false;
         let out = self.sender.output().buffer();
         let delimiter;
         (delimiter, self.goes_on) =

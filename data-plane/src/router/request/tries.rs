@@ -201,7 +201,7 @@ impl<'a> Tries<'a> {
 
     /// Whether to try again, and after what wait.
     pub(super) fn judge(&mut self, result: &Result<Success, Failure>) -> Option<Wait> {
-        let state = self.state.as_mut()?;
+        let state = self.state.as_mut().filter(|_| !self.exchange.informed.get())?;
         if !self.body.can_send_again() {
             return None;
         }
