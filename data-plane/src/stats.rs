@@ -17,7 +17,7 @@ mod traffic;
 
 pub use histogram::{BOUNDS, Buckets};
 pub use sample::{Name, Sample, Value};
-pub use schema::{Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag};
+pub use schema::{Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag, Text};
 pub use scope::{Held, Scope, WeakScope, attach_worker, set_workers, shard, shards};
 pub(crate) use tags::push_label;
 pub use tags::{Keep, Rules, TagRule, TextMatch};
@@ -40,9 +40,14 @@ pub type Provider = Box<dyn Fn(&mut dyn FnMut(Sample<'_>)) + Send + Sync>;
 /// except by the first that needs a new set of labels.
 #[derive(Default)]
 pub struct Store {
-    scopes: Mutex<HashMap<(&'static str, Arc<str>), Entry>>,
+    scopes: Mutex<HashMap<Key, Entry>>,
     providers: Mutex<Vec<Provider>>,
+    /// Statistics that are text, of few scopes.
+    texts: Mutex<HashMap<Key, Arc<str>>>,
 }
+
+/// A set, and the object's name.
+type Key = (&'static str, Arc<str>);
 
 struct Entry {
     scope: AnyScope,
@@ -103,6 +108,11 @@ impl Store {
         self.scope(name)
     }
 
+    /// Sets a scope's text.
+    pub fn set_text<S: StatSet>(&self, scope: &Scope<S>, text: &Arc<str>) {
+        self.texts.lock().insert((S::SCHEMA.id, scope.shared_name().clone()), text.clone());
+    }
+
     /// Adds a source of computed gauges.
     pub fn provide(&self, provider: Provider) {
         self.providers.lock().push(provider);
@@ -116,8 +126,16 @@ impl Store {
             map.values().map(|entry| entry.scope.clone()).collect()
         };
         scopes.sort_by(|a, b| a.order().cmp(&b.order()));
+        let texts = {
+            let map = self.scopes.lock();
+            let mut texts = self.texts.lock();
+            texts.retain(|key, _| map.contains_key(key));
+            texts.clone()
+        };
         for scope in &scopes {
-            scope.visit(visit);
+            let text =
+                scope.schema().text.and_then(|_| texts.get(&(scope.schema().id, scope.name().clone())));
+            scope.visit(text.map(|text| &**text), visit);
         }
         for provider in self.providers.lock().iter() {
             provider(visit);
@@ -140,6 +158,7 @@ impl Store {
         // Dropped scopes are swept as the map grows, so that churn without a reader does not leak.
         if scopes.len() == scopes.capacity() {
             scopes.retain(|_, entry| entry.pinned || entry.scope.is_held());
+            self.texts.lock().retain(|key, _| scopes.contains_key(key));
         }
         let name: Arc<str> = name.into();
         let scope = AnyScope::new(S::SCHEMA, name.clone(), None);

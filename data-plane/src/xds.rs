@@ -1,6 +1,7 @@
 //! Discovery: from the bootstrap and the management servers to the snapshot that workers run.
 
 mod certificates;
+mod checks;
 mod convert;
 mod files;
 mod inline;

@@ -296,6 +296,31 @@ fn losing_the_server_loses_no_traffic_and_the_next_stream_says_what_is_held() {
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
 }
 
+#[test]
+fn a_server_that_hangs_up_again_and_again_is_called_again_soon() {
+    let resources = Resources(Codec::new());
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    let start = std::time::Instant::now();
+    for _ in 0..6 {
+        server.subscription(type_url::CLUSTER);
+        server.send(&[("one", resources.cluster("one"))], &[]);
+        server.hang_up();
+    }
+    server.subscription(type_url::CLUSTER);
+    assert!(start.elapsed().as_secs() < 10, "it spoke each time: {:?}", start.elapsed());
+    assert!(proxy.stat("cluster_manager.cds.update_failure").unwrap_or(0) >= 6);
+}
+
+#[test]
+fn a_server_that_has_nothing_to_say_is_connected() {
+    let server = Server::start(None);
+    server.fall_silent();
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    server.subscription(type_url::CLUSTER);
+    wait("the state", || (proxy.stat("control_plane.connected_state")? == 1).then_some(()));
+}
+
 /// A cluster of a version to come.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Newer {

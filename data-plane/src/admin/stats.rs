@@ -49,11 +49,12 @@ fn query(params: &Params) -> Result<Query, String> {
         Some("Counters") => Some(Kind::Counter),
         Some("Gauges") => Some(Kind::Gauge),
         Some("Histograms") => Some(Kind::Histogram),
+        Some("TextReadouts") => Some(Kind::Text),
         Some(other) => return Err(format!("invalid &type= param {other}\n")),
     };
     let known = ["", "cumulative", "disjoint", "detailed", "summary", "prometheusnative"];
     if params.get("histogram_buckets").is_some_and(|shape| !known.contains(&shape)) {
         return Err(format!("usage: /stats?histogram_buckets=({})\n", known[1..].join("|")));
     }
-    Ok(Query { used_only: params.has("usedonly"), filter, kind })
+    Ok(Query { used_only: params.has("usedonly"), filter, kind, texts: params.has("text_readouts") })
 }

@@ -14,7 +14,8 @@ pub fn render(store: &Store, rules: &Rules, query: &Query) -> String {
     store.visit(&mut |sample| {
         flat.clear();
         let _ = write!(flat, "{}", sample.name);
-        if !query.selects(&sample, &flat) || !rules.keeps(&flat) {
+        let hidden = matches!(sample.value, Value::Text(_)) && !query.texts;
+        if hidden || !query.selects(&sample, &flat) || !rules.keeps(&flat) {
             return;
         }
         let metric = rules.metric(sample.name, &flat);
@@ -33,7 +34,7 @@ pub fn render(store: &Store, rules: &Rules, query: &Query) -> String {
 fn kind(sample: &Sample<'_>) -> &'static str {
     match sample.value {
         Value::Counter(_) => "counter",
-        Value::Gauge(_) | Value::Text(_) => "gauge",
+        Value::Gauge(_) | Value::Hash(_) | Value::Text(_) => "gauge",
         Value::Histogram(_) => "histogram",
     }
 }
@@ -43,6 +44,7 @@ fn write_sample(out: &mut String, name: &str, labels: &str, sample: &Sample<'_>,
     let _ = match sample.value {
         Value::Counter(value) => writeln!(out, "{name}{{{labels}}} {value}"),
         Value::Gauge(value) => writeln!(out, "{name}{{{labels}}} {value}"),
+        Value::Hash(value) => writeln!(out, "{name}{{{labels}}} {value}"),
         Value::Text(value) => {
             let mut labels = labels.to_owned();
             super::tags::push_label(&mut labels, "text_value", value);

@@ -41,6 +41,8 @@ pub enum Value<'a> {
     Counter(u64),
     /// A gauge.
     Gauge(i64),
+    /// A gauge that is a hash.
+    Hash(u64),
     /// A histogram.
     Histogram(&'a Buckets),
     /// A gauge that is text.

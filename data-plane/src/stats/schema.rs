@@ -27,6 +27,8 @@ pub struct Schema {
     pub lazy: &'static [&'static str],
     /// Statistics that are told of each worker by itself, too.
     pub per_worker: &'static [&'static str],
+    /// Its one statistic that is text, if it has any.
+    pub text: Option<Text>,
     /// What Envoy has and cannot happen here: told as 0, and kept nowhere.
     pub zeros: &'static [Def],
 }
@@ -48,6 +50,23 @@ pub enum Tag {
     Rendered,
 }
 
+/// A statistic that is text.
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    /// Its name after the object's.
+    pub name: &'static str,
+    /// The gauge that is its hash, Envoy's.
+    pub hash: Option<&'static str>,
+}
+
+impl Text {
+    /// The version that was taken last.
+    pub(in crate::stats) const VERSION: Option<Self> =
+        Some(Self { name: "version_text", hash: Some("version") });
+    /// Who a management server says that it is.
+    pub(in crate::stats) const IDENTIFIER: Option<Self> = Some(Self { name: "identifier", hash: None });
+}
+
 /// One statistic.
 #[derive(Debug)]
 pub struct Def {
@@ -66,6 +85,8 @@ pub enum Kind {
     Gauge,
     /// Counts values by size.
     Histogram,
+    /// Text.
+    Text,
 }
 
 macro_rules! handle {
@@ -118,7 +139,7 @@ macro_rules! stat_set {
         $(#[$doc:meta])*
         $module:ident {
             root: $root:literal, tag: $tag:expr $(, codes: $codes:literal)? $(, lazy: [$($lazy:literal),*])?
-            $(, per_worker: [$($worker:literal),*])?
+            $(, per_worker: [$($worker:literal),*])? $(, text: $text:expr)?
         }
         counters { $($c:ident = $cn:literal),* $(,)? }
         gauges { $($g:ident = $gn:literal),* $(,)? }
@@ -129,7 +150,9 @@ macro_rules! stat_set {
         #[allow(non_upper_case_globals, reason = "the constants bear the statistics' own names")]
         pub mod $module {
             #[allow(unused_imports, reason = "a set may lack a kind")]
-            use $crate::stats::schema::{Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag};
+            use $crate::stats::schema::{
+                Counter, Def, Gauge, Histogram, Kind, Schema, StatSet, Tag, Text,
+            };
 
             /// The set, as a type.
             #[derive(Debug)]
@@ -164,6 +187,7 @@ macro_rules! stat_set {
                     histograms: &[$(Def { name: $hn, kind: Kind::Histogram },)*],
                     lazy: &[$($($lazy),*)?],
                     per_worker: &[$($($worker),*)?],
+                    text: { #[allow(unused_mut, unused_assignments)] let mut text = None; $(text = $text;)? text },
                     zeros: &[$($(Def { name: $zn, kind: Kind::$zk },)*)?],
                     codes: { #[allow(unused_mut, unused_assignments)] let mut codes = None; $(codes = Some($codes);)? codes },
                 };

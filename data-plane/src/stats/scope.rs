@@ -11,6 +11,7 @@ use super::histogram::{Buckets, Shard as HistogramShard};
 use super::sample::{Name, Sample, Value};
 use super::schema::{Counter, Gauge, Histogram, Kind, Schema, StatSet, Tag};
 use super::traffic::Traffic;
+use xxhash_rust::xxh64::xxh64;
 
 thread_local! {
     /// The shard that this thread writes. Shard 0 is everybody's who is not a worker; it alone is written with
@@ -88,6 +89,10 @@ impl<S: StatSet> Scope<S> {
 
     /// The object's name.
     pub fn name(&self) -> &str {
+        &self.any.0.name
+    }
+
+    pub(super) fn shared_name(&self) -> &Arc<str> {
         &self.any.0.name
     }
 
@@ -316,8 +321,18 @@ impl AnyScope {
         });
     }
 
-    pub(super) fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
+    pub(super) fn schema(&self) -> &'static Schema {
+        self.0.schema
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    /// Visits its statistics; `text` is the one that is text.
+    pub(super) fn visit(&self, text: Option<&str>, visit: &mut dyn FnMut(Sample<'_>)) {
         let schema = self.0.schema;
+        self.visit_text(text, visit);
         // A set of labels has the metrics that were recorded with it, and no others.
         let rendered = schema.tag == Tag::Rendered;
         let visit: &mut dyn FnMut(Sample<'_>) = &mut |sample| {
@@ -352,6 +367,16 @@ impl AnyScope {
             let buckets = self.histogram(place);
             let used = buckets.count() > 0;
             visit(Sample { name: self.named(def.name), value: Value::Histogram(&buckets), used });
+        }
+    }
+
+    fn visit_text(&self, text: Option<&str>, visit: &mut dyn FnMut(Sample<'_>)) {
+        let Some(def) = self.0.schema.text else { return };
+        let used = text.is_some();
+        visit(Sample { name: self.named(def.name), value: Value::Text(text.unwrap_or_default()), used });
+        if let Some(hash) = def.hash {
+            let value = Value::Hash(text.map_or(0, |text| xxh64(text.as_bytes(), 0)));
+            visit(Sample { name: self.named(hash), value, used });
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Query {
     pub filter: Option<Regex>,
     /// Only those of this kind.
     pub kind: Option<Kind>,
+    /// In Prometheus' form: texts, too.
+    pub texts: bool,
 }
 
 impl Query {
@@ -26,7 +28,8 @@ impl Query {
     pub fn selects(&self, sample: &Sample<'_>, flat: &str) -> bool {
         let kind = match sample.value {
             Value::Counter(_) => Kind::Counter,
-            Value::Gauge(_) | Value::Text(_) => Kind::Gauge,
+            Value::Gauge(_) | Value::Hash(_) => Kind::Gauge,
+            Value::Text(_) => Kind::Text,
             Value::Histogram(_) => Kind::Histogram,
         };
         (!self.used_only || sample.used)
@@ -61,6 +64,7 @@ pub fn render_text(store: &Store, rules: &Rules, query: &Query) -> String {
             Value::Text(text) => (0, format!("{text:?}")),
             Value::Counter(value) => (1, value.to_string()),
             Value::Gauge(value) => (1, value.to_string()),
+            Value::Hash(value) => (1, value.to_string()),
             Value::Histogram(buckets) => (2, quantiles(buckets)),
         };
         lines.push((order, flat, value));
@@ -86,6 +90,7 @@ pub fn render_json(store: &Store, rules: &Rules, query: &Query) -> Json {
             Value::Text(value) => stats.push(json!({ "name": flat, "value": value })),
             Value::Counter(value) => stats.push(json!({ "name": flat, "value": value })),
             Value::Gauge(value) => stats.push(json!({ "name": flat, "value": value })),
+            Value::Hash(value) => stats.push(json!({ "name": flat, "value": value })),
             Value::Histogram(buckets) => {
                 let values: Vec<Json> = QUANTILES
                     .iter()

@@ -1,4 +1,5 @@
-//! Route tables that stand in the bootstrap: their clusters must stand there too, unless they say otherwise.
+//! Route tables that stand in listeners: their clusters must be known, unless they say otherwise. Of tables that come by
+//! themselves that holds where they say so.
 
 use xds_api::envoy::config::route::v3 as pb;
 

@@ -30,7 +30,7 @@ use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
 use super::subscriptions::Subscriptions;
-use super::{certificates, convert, inline};
+use super::{certificates, checks, convert, inline};
 use crate::dial::Target;
 use crate::server::Main;
 use crate::stats::sets::{cds, cluster_manager, control_plane, lds, listener_manager};
@@ -83,7 +83,6 @@ pub struct Manager {
     statics: OnceCell<BTreeMap<String, Bytes>>,
     statics_listen: BTreeSet<String>,
     pub(super) ads: Option<Source>,
-    pub(super) ads_metadata: Vec<(String, String)>,
     pub(super) phase: Cell<Phase>,
     pub(super) cds: RefCell<Option<Whole>>,
     pub(super) lds: RefCell<Option<Whole>>,
@@ -137,8 +136,6 @@ impl Manager {
             whole(dynamic.cds_config.as_ref(), "cds_config")?,
             whole(dynamic.lds_config.as_ref(), "lds_config")?,
         );
-        let services = dynamic.ads_config.iter().flat_map(|ads| &ads.grpc_services).take(1);
-        let metadata = services.flat_map(|service| &service.initial_metadata);
         let mut resources = Resources::default();
         for (kind, whole) in [(type_url::CLUSTER, &cds), (type_url::LISTENER, &lds)] {
             let parent = whole.as_ref().map_or(Source::Ads, |whole| whole.source.clone());
@@ -153,7 +150,6 @@ impl Manager {
             statics: OnceCell::new(),
             statics_listen: fixed.listeners.iter().map(|listener| listener.name.clone()).collect(),
             ads,
-            ads_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
             phase: Cell::new(Phase::Primary),
             cds: RefCell::new(cds),
             lds: RefCell::new(lds),
@@ -376,6 +372,7 @@ impl Manager {
             let Some(built) = self.parts.convert.listener(&listener.encode_to_vec()).map_err(wrong)? else {
                 continue;
             };
+            checks::has_own_addresses(&built, resources.listeners.all()).map_err(wrong)?;
             resources.tables_of_scopes.extend(needs.tables_of_scopes);
             self.stats.listeners.inc(listener_manager::listener_added);
             resources.listeners.insert(&built.name.clone(), built, needs.own, now);

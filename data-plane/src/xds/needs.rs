@@ -26,6 +26,7 @@ use xds_api::google::protobuf::Any;
 use xds_api::type_url;
 use xds_stream::client::Protocol;
 
+use super::checks::SecretKind;
 use crate::dial::duration;
 
 /// Envoy's `initial_fetch_timeout` where the configuration is silent.
@@ -47,6 +48,8 @@ pub(super) enum Source {
         delta: bool,
         /// The authority, if it is not the cluster's name.
         authority: String,
+        /// Metadata of the stream.
+        initial_metadata: Vec<(String, String)>,
     },
     /// A file, read again when it is replaced.
     Path(String),
@@ -73,7 +76,7 @@ pub(super) struct Need {
     pub(super) source: Source,
     /// How long to wait for it; `None` is for ever.
     pub(super) timeout: Option<Duration>,
-    /// The `stat_prefix` under which a route table is counted, or the family of a filter.
+    /// The `stat_prefix` under which a route table is counted, the family of a filter, or what a secret must be.
     pub(super) stat_prefix: Box<str>,
 }
 
@@ -113,11 +116,14 @@ pub(super) fn api_source(api: &ApiConfigSource) -> Result<Source, Failure> {
         Ok(other) => return Err(format!("api_type: {} is not supported", other.as_str_name())),
         Err(_) => return Err(format!("api_type: {} is unknown", api.api_type)),
     };
-    match api.grpc_services.first().and_then(|service| service.target_specifier.as_ref()) {
+    let service = api.grpc_services.first();
+    let metadata = service.into_iter().flat_map(|service| &service.initial_metadata);
+    match service.and_then(|service| service.target_specifier.as_ref()) {
         Some(TargetSpecifier::EnvoyGrpc(envoy)) => Ok(Source::Grpc {
             cluster: envoy.cluster_name.clone(),
             delta,
             authority: envoy.authority.clone(),
+            initial_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
         }),
         Some(TargetSpecifier::GoogleGrpc(_)) => {
             Err("grpc_services[0].google_grpc: not supported; use envoy_grpc".to_owned())
@@ -207,7 +213,7 @@ fn of_chain(chain: &FilterChain, parent: &Source, all: &mut OfListener) -> Resul
         if let Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(secret)) =
             &tls.session_ticket_keys_type
         {
-            of_secret(secret, parent, &mut all.own).map_err(|e| {
+            of_secret(secret, SecretKind::SessionTicketKeys, parent, &mut all.own).map_err(|e| {
                 format!("transport_socket.typed_config.session_ticket_keys_sds_secret_config.{e}")
             })?;
         }
@@ -366,7 +372,8 @@ fn of_credentials(config: &Any, parent: &Source, needs: &mut Vec<Need>) -> Resul
     } else {
         return Ok(());
     };
-    let secret = secret.as_ref().map_or(Ok(()), |secret| of_secret(secret, parent, needs));
+    let secret =
+        secret.as_ref().map_or(Ok(()), |secret| of_secret(secret, SecretKind::Generic, parent, needs));
     secret.map_err(|e| format!("typed_config.credential.typed_config.{field}.{e}"))
 }
 
@@ -395,24 +402,30 @@ where
 
 fn of_tls(common: &CommonTlsContext, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
     for (place, secret) in common.tls_certificate_sds_secret_configs.iter().enumerate() {
-        of_secret(secret, parent, needs)
+        of_secret(secret, SecretKind::Certificate, parent, needs)
             .map_err(|e| format!("tls_certificate_sds_secret_configs[{place}].{e}"))?;
     }
     match &common.validation_context_type {
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
-            of_secret(secret, parent, needs).map_err(|e| format!("validation_context_sds_secret_config.{e}"))
+            of_secret(secret, SecretKind::Validation, parent, needs)
+                .map_err(|e| format!("validation_context_sds_secret_config.{e}"))
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
             let secret = combined.validation_context_sds_secret_config.as_ref();
             secret
-                .map_or(Ok(()), |secret| of_secret(secret, parent, needs))
+                .map_or(Ok(()), |secret| of_secret(secret, SecretKind::Validation, parent, needs))
                 .map_err(|e| format!("combined_validation_context.validation_context_sds_secret_config.{e}"))
         }
         _ => Ok(()),
     }
 }
 
-fn of_secret(secret: &SdsSecretConfig, parent: &Source, needs: &mut Vec<Need>) -> Result<(), Failure> {
+fn of_secret(
+    secret: &SdsSecretConfig,
+    kind: SecretKind,
+    parent: &Source,
+    needs: &mut Vec<Need>,
+) -> Result<(), Failure> {
     // Without a source it is one of the bootstrap's static secrets.
     if secret.sds_config.is_some() {
         let (source, timeout) =
@@ -422,7 +435,7 @@ fn of_secret(secret: &SdsSecretConfig, parent: &Source, needs: &mut Vec<Need>) -
             name: secret.name.clone(),
             source,
             timeout,
-            stat_prefix: Box::default(),
+            stat_prefix: kind.field().into(),
         });
     }
     Ok(())

@@ -43,9 +43,13 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Keeps an accepted resource; the memory is its own, not a slice of the response it came in.
+    /// Keeps an accepted resource; the memory is its own, not a slice of the response it came in. One that is what it was
+    /// keeps the version and the time at which it became so.
     pub fn accept(&mut self, name: &Arc<str>, version: &Arc<str>, body: &[u8], now: SystemTime) {
         self.refused.remove(name);
+        if self.held.get(name).is_some_and(|held| *held.body == *body) {
+            return;
+        }
         let held = Held { version: version.clone(), body: Bytes::copy_from_slice(body), updated: now };
         self.held.insert(name.clone(), held);
     }

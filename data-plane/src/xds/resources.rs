@@ -41,6 +41,12 @@ impl Resources {
         has(&self.kinds, &self.absent, need, parts)
     }
 
+    /// Whether a resource is another than the one that is held.
+    pub(super) fn is_new(&self, type_url: &str, name: &str, body: &[u8]) -> bool {
+        let held = self.kinds.get(type_url).and_then(|kind| kind.held.get(name));
+        held.is_none_or(|held| *held.body != *body)
+    }
+
     /// Gives up filter configurations that nobody names.
     pub(super) fn leave(&mut self, named: BTreeSet<String>, now: Instant, drain: Duration, parts: &Parts) {
         let Left { unnamed, over } = self.leaving.update(named, now, drain);

@@ -150,18 +150,16 @@ impl Manager {
     ) -> Option<&'a Server> {
         if !servers.contains_key(key) {
             let source = if key.source == Source::Ads { self.ads.as_ref()? } else { &key.source };
-            let Source::Grpc { authority, .. } = source else { return None };
+            let Source::Grpc { authority, initial_metadata, .. } = source else { return None };
             let authority = Some(authority.clone()).filter(|authority| !authority.is_empty());
             let path = service_path(key.type_url, source.protocol())?;
-            let initial_metadata =
-                if key.source == Source::Ads { self.ads_metadata.clone() } else { Vec::new() };
             let subscription = Subscription::new(Client::new(source.protocol(), self.main.node.clone()));
             let applier = Rc::new(ServerApplier {
                 manager: self.this.clone(),
                 key: key.clone(),
                 server: source.clone(),
             });
-            let service = Service { path, authority, initial_metadata };
+            let service = Service { path, authority, initial_metadata: initial_metadata.clone() };
             let task = Supervised::spawn_local(stream::run(subscription.clone(), service, applier));
             servers.insert(key.clone(), Server { subscription, _task: task });
         }
@@ -226,12 +224,19 @@ impl Applier for ServerApplier {
         }
     }
 
+    fn opened(&self) {
+        self.note_state(1);
+    }
+
+    fn identified(&self, identifier: &str) {
+        let Some(manager) = self.manager.upgrade().filter(|_| self.key.source == Source::Ads) else { return };
+        manager.main.stats.set_text(&manager.stats.control_plane, &identifier.into());
+    }
+
     fn connected(&self, up: Result<(), &str>) {
         let Some(manager) = self.manager.upgrade() else { return };
-        if self.key.source == Source::Ads {
-            manager.stats.control_plane.set(control_plane::connected_state, i64::from(up.is_ok()));
-        }
         if up.is_err() {
+            self.note_state(0);
             let ServerKey { source, type_url, name } = &self.key;
             manager.subscriptions.borrow().fail(source, *type_url, name.as_deref());
         }
@@ -240,6 +245,14 @@ impl Applier for ServerApplier {
             Err(reason) => {
                 tracing::warn!(server = ?self.server, reason, "no stream from a management server")
             }
+        }
+    }
+}
+
+impl ServerApplier {
+    fn note_state(&self, state: i64) {
+        if let Some(manager) = self.manager.upgrade().filter(|_| self.key.source == Source::Ads) {
+            manager.stats.control_plane.set(control_plane::connected_state, state);
         }
     }
 }

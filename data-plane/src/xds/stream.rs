@@ -1,15 +1,16 @@
 //! One management server: a stream, kept up for as long as it is wanted, with back-off between attempts. Nothing that
 //! runs depends on it being up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base::backoff::Backoff;
 use http::uri::PathAndQuery;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic_prost::ProstCodec;
+use xds_api::envoy::config::core::v3::ControlPlane;
 use xds_api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use xds_stream::client::{self, Client, Protocol, Received, Rejection, Request};
 use xds_stream::wire;
@@ -49,6 +50,10 @@ pub(super) trait Applier {
     fn apply(&self, received: &Received) -> Result<(), Rejection>;
     /// A response of this type cannot be read.
     fn refused(&self, type_url: &str);
+    /// The stream is opened; the server has not said anything yet.
+    fn opened(&self);
+    /// The server calls itself so.
+    fn identified(&self, identifier: &str);
     /// The stream stands, or fell with this reason.
     fn connected(&self, up: Result<(), &str>);
 }
@@ -68,18 +73,18 @@ pub(super) struct Service {
 pub(super) async fn run(subscription: Rc<Subscription>, service: Service, applier: Rc<dyn Applier>) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     loop {
-        let started = Instant::now();
+        let answered = Cell::new(false);
         let result = match subscription.read(Client::protocol) {
-            Protocol::Delta => session::<Delta>(&subscription, &service, &*applier).await,
-            Protocol::Sotw => session::<Sotw>(&subscription, &service, &*applier).await,
+            Protocol::Delta => session::<Delta>(&subscription, &service, &*applier, &answered).await,
+            Protocol::Sotw => session::<Sotw>(&subscription, &service, &*applier, &answered).await,
         };
         let reason = match &result {
             Ok(()) => "the server closed the stream".to_owned(),
             Err(error) => describe(error.as_ref()),
         };
         applier.connected(Err(&reason));
-        // A stream that held is no reason to wait longer than for a first attempt.
-        if started.elapsed() > Duration::from_secs(30) {
+        // A server that spoke is no reason to wait longer than for a first attempt.
+        if answered.get() {
             backoff.reset();
         }
         tokio::time::sleep(backoff.next_delay(&mut rand::rng())).await;
@@ -92,6 +97,7 @@ async fn session<W: Wire>(
     subscription: &Subscription,
     service: &Service,
     applier: &dyn Applier,
+    answered: &Cell<bool>,
 ) -> Result<(), SessionError> {
     let target = applier.target().ok_or("the management server's cluster does not exist")?;
     let mut grpc = dial::grpc(&target, service.authority.as_deref()).await?;
@@ -101,8 +107,10 @@ async fn session<W: Wire>(
     let mut responses = {
         let open = open::<W>(&mut grpc, service, requests);
         tokio::pin!(open);
-        // Many servers send their headers with their first response, for which they want a request.
+        // Many servers send their headers with their first response, for which they want a request; one that has nothing
+        // new may send neither for long.
         flush::<W>(subscription, &send).await?;
+        applier.opened();
         loop {
             tokio::select! {
                 opened = &mut open => break opened?,
@@ -116,6 +124,10 @@ async fn session<W: Wire>(
         tokio::select! {
             response = responses.message() => {
                 let Some(response) = response? else { return Ok(()) };
+                answered.set(true);
+                if let Some(control_plane) = W::control_plane(&response) {
+                    applier.identified(&control_plane.identifier);
+                }
                 let type_url = W::type_url(&response).to_owned();
                 let received = W::receive(&mut subscription.client.borrow_mut(), response);
                 let received = match received {
@@ -189,6 +201,7 @@ trait Wire {
 
     fn request(request: Request) -> Option<Self::Request>;
     fn type_url(response: &Self::Response) -> &str;
+    fn control_plane(response: &Self::Response) -> Option<&ControlPlane>;
     fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error>;
 }
 
@@ -207,6 +220,10 @@ impl Wire for Delta {
 
     fn type_url(response: &Self::Response) -> &str {
         &response.type_url
+    }
+
+    fn control_plane(response: &Self::Response) -> Option<&ControlPlane> {
+        response.control_plane.as_ref()
     }
 
     fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error> {
@@ -229,6 +246,10 @@ impl Wire for Sotw {
 
     fn type_url(response: &Self::Response) -> &str {
         &response.type_url
+    }
+
+    fn control_plane(response: &Self::Response) -> Option<&ControlPlane> {
+        response.control_plane.as_ref()
     }
 
     fn receive(client: &mut Client, response: Self::Response) -> Result<Option<Received>, client::Error> {

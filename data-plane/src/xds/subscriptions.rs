@@ -141,11 +141,10 @@ impl Subscriptions {
     /// A response was taken, or as much of it as is good.
     pub(super) fn count(&mut self, source: &Source, outcome: &Outcome<'_>) {
         let received = outcome.received;
-        let version = (hash(&received.version) >> 2) as i64;
-        let taken = Taken { version: Some(version), took: outcome.took, ..Taken::default() };
+        let (store, version) = (self.store.clone(), received.version.as_str().into());
+        let taken = Taken { version: Some((&store, &version)), took: outcome.took, ..Taken::default() };
         if matches!(received.type_url.as_str(), type_url::CLUSTER | type_url::LISTENER) {
-            let changed = !outcome.changed.is_empty() || !received.removed.is_empty();
-            let taken = Taken { changed, ..taken };
+            let taken = Taken { changed: !outcome.changed.is_empty(), ..taken };
             let whole = self.named(&received.type_url, ALL).iter_mut().filter(|one| *one.source == *source);
             whole.for_each(|one| one.end(outcome.refused.is_empty(), &taken));
             return;
@@ -228,14 +227,14 @@ impl Subscription {
         *self.source == *wanted.source && self.counts.are_of(wanted.asker)
     }
 
-    fn end(&mut self, good: bool, taken: &Taken) {
+    fn end(&mut self, good: bool, taken: &Taken<'_>) {
         match good {
             true => self.take(taken),
             false => self.reject(),
         }
     }
 
-    fn take(&mut self, taken: &Taken) {
+    fn take(&mut self, taken: &Taken<'_>) {
         self.deadline = None;
         self.counts.take(taken);
     }
@@ -251,11 +250,4 @@ impl Subscription {
             self.counts.time_out();
         }
     }
-}
-
-fn hash(text: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }

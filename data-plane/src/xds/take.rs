@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use prost::Message;
+use sail_proxy_config::Kind;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
 use xds_stream::client::{Received, Rejection};
 
@@ -15,63 +17,55 @@ use super::manager::Manager;
 use super::needs::{self, Source};
 use super::resources::Resources;
 use super::subscriptions::Outcome;
+use super::{checks, inline};
 use crate::stats::sets::{cluster_manager, listener_manager};
+
+/// What became of a response's resources.
+#[derive(Default)]
+struct Taken<'a> {
+    /// Names of those that were refused, and why.
+    failures: Vec<(String, String)>,
+    /// Names of those that are others than before.
+    changed: HashSet<&'a str>,
+}
+
+/// Whether everything that there is of a type is asked for.
+fn is_whole(type_url: &str) -> bool {
+    matches!(type_url, type_url::CLUSTER | type_url::LISTENER)
+}
 
 impl Manager {
     /// Takes resources from wherever they came.
     pub(super) fn apply(&self, source: &Source, received: &Received) -> Result<(), Rejection> {
-        let (now, started) = (SystemTime::now(), Instant::now());
-        let (mut failures, mut changed) = (Vec::new(), HashSet::new());
-        {
+        let started = Instant::now();
+        let mut taken = {
             let mut resources = self.resources.borrow_mut();
-            let mut seen = HashSet::new();
-            for resource in &received.resources {
-                let (name, body) = (&resource.name, &resource.body);
-                if !seen.insert(name) {
-                    // The first one holds; it may be what is in force.
-                    let reason = format!("the name {name} is there twice");
-                    tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
-                    failures.push((name.to_string(), reason));
-                    continue;
-                }
-                let taken = if &*resource.type_url == received.type_url.as_str() {
-                    self.take(&mut resources, source, &received.type_url, name, body)
-                } else {
-                    Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
-                };
-                let kind = resources.kinds.entry(received.type_url.clone()).or_default();
-                match taken {
-                    Ok(is_new) => {
-                        kind.accept(name, &resource.version, body, now);
-                        changed.extend(is_new.then_some(&**name));
-                    }
-                    Err(reason) => {
-                        tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
-                        kind.refuse(name, &resource.version, body, reason.clone(), now);
-                        failures.push((name.to_string(), reason));
-                    }
-                }
+            // A listener may come to the address of one that goes.
+            let first = received.type_url == type_url::LISTENER;
+            let mut gone = first && self.remove(&mut resources, received);
+            let taken = self.take_all(&mut resources, source, received);
+            gone |= !first && self.remove(&mut resources, received);
+            let kind = resources.kinds.entry(received.type_url.clone()).or_default();
+            // Of clusters and listeners that is the version which changed something.
+            if !is_whole(&received.type_url) || gone || !taken.changed.is_empty() || kind.version.is_empty() {
+                kind.version.clone_from(&received.version);
             }
-            for name in &received.removed {
-                resources.gone(&received.type_url, name, self.parts());
+            if received.complete {
+                kind.refused.retain(|name, _| received.resources.iter().any(|one| one.name == *name));
             }
-            resources
-                .kinds
-                .entry(received.type_url.clone())
-                .or_default()
-                .version
-                .clone_from(&received.version);
-        }
+            taken
+        };
         self.settle(&received.type_url);
         // What waits for nothing is in force before the server hears of it; if it cannot listen, the server hears that.
         for error in self.step() {
             if received.type_url == type_url::LISTENER
                 && received.resources.iter().any(|resource| resource.name == error.listener)
             {
-                failures.push((error.listener.to_string(), error.to_string()));
+                taken.failures.push((error.listener.to_string(), error.to_string()));
             }
         }
         self.ring();
+        let Taken { failures, changed } = taken;
         let refused = failures.iter().map(|(name, _)| name.as_str()).collect();
         let outcome = Outcome { received, refused, changed, took: started.elapsed() };
         self.subscriptions.borrow_mut().count(source, &outcome);
@@ -79,6 +73,64 @@ impl Manager {
             [] => Ok(()),
             failures => Err(Rejection::of(&received.type_url, failures)),
         }
+    }
+
+    /// Takes what is new in a response, one by one.
+    fn take_all<'a>(&self, resources: &mut Resources, source: &Source, received: &'a Received) -> Taken<'a> {
+        let (now, mut taken, mut seen) = (SystemTime::now(), Taken::default(), HashSet::new());
+        for resource in &received.resources {
+            let (name, body) = (&resource.name, &resource.body);
+            if !seen.insert(name) {
+                // The first one holds; it may be what is in force.
+                let reason = format!("the name {name} is there twice");
+                tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                taken.failures.push((name.to_string(), reason));
+                continue;
+            }
+            let outcome = if &*resource.type_url == received.type_url.as_str() {
+                self.take(resources, source, &received.type_url, name, body)
+            } else {
+                Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
+            };
+            let kind = resources.kinds.entry(received.type_url.clone()).or_default();
+            match outcome {
+                Ok(is_new) => {
+                    kind.accept(name, &resource.version, body, now);
+                    taken.changed.extend(is_new.then_some(&**name));
+                }
+                Err(reason) => {
+                    tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                    kind.refuse(name, &resource.version, body, reason.clone(), now);
+                    taken.failures.push((name.to_string(), reason));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Takes away what is gone; true if any of it was there.
+    fn remove(&self, resources: &mut Resources, received: &Received) -> bool {
+        let mut any = false;
+        for name in &received.removed {
+            let was_there = match received.type_url.as_str() {
+                type_url::CLUSTER => resources.clusters.contains(name) && !self.is_static_cluster(name),
+                type_url::LISTENER => resources.listeners.contains(name),
+                _ => false,
+            };
+            if was_there {
+                match received.type_url == type_url::CLUSTER {
+                    true => self.stats.clusters.inc(cluster_manager::cluster_removed),
+                    false => self.stats.listeners.inc(listener_manager::listener_removed),
+                }
+            }
+            any |= was_there;
+            if was_there || !is_whole(&received.type_url) {
+                resources.gone(&received.type_url, name, self.parts());
+            } else if let Some(kind) = resources.kinds.get_mut(&received.type_url) {
+                kind.remove(name);
+            }
+        }
+        any
     }
 
     /// Takes a resource; true if it is another than before.
@@ -91,13 +143,27 @@ impl Manager {
         body: &[u8],
     ) -> Result<bool, String> {
         self.check_fields(type_url, body)?;
+        checks::is_called(type_url, name, body)?;
         let changed = match type_url {
             type_url::CLUSTER => self.take_cluster(resources, source, name, body)?,
             type_url::LISTENER => self.take_listener(resources, source, name, body)?,
             type_url::ENDPOINT => self.parts().take_endpoints(name, body)?,
-            type_url::ROUTE => self.parts().take_route(name, body)?,
+            type_url::ROUTE => {
+                let is_new = resources.is_new(type_url, name, body);
+                let table = RouteConfiguration::decode(body).map_err(|e| e.to_string())?;
+                // Of tables that come by themselves only those are looked at that say so.
+                if is_new && table.validate_clusters.is_some() {
+                    inline::check_clusters(&table, |cluster| resources.clusters.contains(cluster))
+                        .map_err(|reason| reason.trim_start_matches("route_config.").to_owned())?;
+                }
+                self.parts().take_route(name, body)?
+            }
             type_url::SCOPED_ROUTE => self.parts().take_scope(body)?,
-            type_url::SECRET => self.parts().take_secret(name, body)?,
+            type_url::SECRET => {
+                let needs = resources.clusters.needs().chain(resources.listeners.needs());
+                checks::is_wanted_kind(name, body, needs)?;
+                self.parts().take_secret(name, body)?
+            }
             type_url::EXTENSION_CONFIG => self.parts().take_extension(name, body)?,
             other => return Err(format!("resources of type {other} are not supported")),
         };
@@ -149,13 +215,24 @@ impl Manager {
         body: &[u8],
     ) -> Result<bool, String> {
         let listener = Listener::decode(body).map_err(|e| e.to_string())?;
-        let needs::OfListener { own, tables_of_scopes, .. } = needs::of_listener(&listener, source)?;
+        let needs::OfListener { own, tables_of_scopes, inline_routes } =
+            needs::of_listener(&listener, source)?;
+        if resources.is_new(type_url::LISTENER, name, body) {
+            for table in &inline_routes {
+                inline::check_clusters(table, |cluster| resources.clusters.contains(cluster))?;
+            }
+        }
+        drop(inline_routes);
         let counter = if resources.listeners.contains(name) {
             listener_manager::listener_modified
         } else {
             listener_manager::listener_added
         };
         let Some(built) = self.parts().convert.listener(body)? else { return Ok(false) };
+        checks::has_own_addresses(&built, resources.listeners.all()).inspect_err(|_| {
+            // So that the same thing is refused again.
+            self.parts().convert.remove(Kind::Listener, &built.name);
+        })?;
         resources.tables_of_scopes.extend(tables_of_scopes);
         self.stats.listeners.inc(counter);
         resources.listeners.insert(name, built, own, Instant::now());

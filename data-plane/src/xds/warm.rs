@@ -118,6 +118,12 @@ impl<T> Warm<T> {
         self.active.iter().map(|(name, (value, _))| (name, value))
     }
 
+    /// All objects, active and waiting.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        let warming = self.warming.values().map(|warming| &warming.value);
+        self.active.values().map(|(value, _)| value).chain(warming)
+    }
+
     /// The active object of this name, or the one that waits where there is none.
     pub(super) fn any(&self, name: &str) -> Option<&Arc<T>> {
         let active = self.active.get(name).map(|(value, _)| value);

@@ -26,6 +26,7 @@ struct State {
     requests: Vec<DeltaDiscoveryRequest>,
     send: Option<mpsc::UnboundedSender<Result<DeltaDiscoveryResponse, Status>>>,
     streams: usize,
+    silent: bool,
 }
 
 /// The server. Dropped, it is gone with all its streams.
@@ -54,6 +55,16 @@ impl Server {
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         Self { address, state, nonce: 0, runtime: Some(runtime) }
+    }
+
+    /// From now on streams are taken and never answered, not even with headers.
+    pub fn fall_silent(&self) {
+        self.state.lock().unwrap().silent = true;
+    }
+
+    /// Ends the stream.
+    pub fn hang_up(&self) {
+        self.state.lock().unwrap().send = None;
     }
 
     /// Waits for the next request of this type that is no answer, and takes it.
@@ -135,11 +146,15 @@ impl AggregatedDiscoveryService for Service {
             state.streams += 1;
         }
         let (state, mut requests) = (self.0.clone(), request.into_inner());
+        let silent = state.lock().unwrap().silent;
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
                 state.lock().unwrap().requests.push(request);
             }
         });
+        if silent {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(out))))
     }
 }

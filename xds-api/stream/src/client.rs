@@ -67,6 +67,8 @@ pub struct Received {
     pub resources: Vec<Resource>,
     /// Names of resources that are gone, or that were asked for and do not exist.
     pub removed: Vec<String>,
+    /// Whether there are no others of the type.
+    pub complete: bool,
     nonce: String,
 }
 
@@ -284,6 +286,7 @@ impl Client {
             removed: response.removed_resources.into_iter().filter(|name| wanted.contains(name)).collect(),
             type_url: response.type_url,
             version: response.system_version_info,
+            complete: false,
             nonce: response.nonce,
         })
     }
@@ -308,7 +311,8 @@ impl Client {
         };
         let resources: Vec<Resource> =
             resources.into_iter().filter(|resource| wanted.contains(&resource.name)).collect();
-        let removed = if kind::is_full_state(&type_url) {
+        let complete = kind::is_full_state(&type_url);
+        let removed = if complete {
             let present: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_ref()).collect();
             let held = interest.held.keys().map(AsRef::as_ref);
             held.filter(|name| !present.contains(name)).map(str::to_owned).collect()
@@ -320,6 +324,7 @@ impl Client {
             version: response.version_info,
             resources,
             removed,
+            complete,
             nonce: response.nonce,
         }))
     }

@@ -70,3 +70,9 @@ pub fn carries_name(type_url: &str) -> bool {
             | type_url::RUNTIME
     )
 }
+
+/// The name in a resource's own first field, for the types of [`carries_name`].
+pub fn own_name(body: &[u8]) -> Result<String, prost::DecodeError> {
+    use prost::Message as _;
+    crate::wire::NameOnly::decode(body).map(|message| message.name)
+}

@@ -163,7 +163,7 @@ stat_set! {
 
 stat_set! {
     /// `cluster.<name>.`: updates of its hosts by discovery. Written by the main thread.
-    cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name") }
+    cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name"), text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -175,7 +175,6 @@ stat_set! {
     }
     gauges {
         update_time = "update_time",
-        version = "version",
     }
     histograms {}
 }

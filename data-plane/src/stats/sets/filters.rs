@@ -202,7 +202,7 @@ stat_set! {
 
 stat_set! {
     /// `http.<stat_prefix>.rds.<route config>.`, where the object's name is both. Written by the main thread.
-    http_rds { root: "http", tag: Tag::RouteTable }
+    http_rds { root: "http", tag: Tag::RouteTable, text: Text::VERSION }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -215,7 +215,6 @@ stat_set! {
     gauges {
         config_reload_time_ms = "config_reload_time_ms",
         update_time = "update_time",
-        version = "version",
     }
     histograms { update_duration = "update_duration" }
 }

@@ -122,7 +122,7 @@ stat_set! {
 
 stat_set! {
     /// `listener_manager.lds.`
-    lds { root: "listener_manager.lds", tag: Tag::None }
+    lds { root: "listener_manager.lds", tag: Tag::None, text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -132,7 +132,6 @@ stat_set! {
     }
     gauges {
         update_time = "update_time",
-        version = "version",
     }
     histograms { update_duration = "update_duration" }
 }
@@ -158,7 +157,7 @@ stat_set! {
 
 stat_set! {
     /// `cluster_manager.cds.`
-    cds { root: "cluster_manager.cds", tag: Tag::None }
+    cds { root: "cluster_manager.cds", tag: Tag::None, text: Text::VERSION }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -170,14 +169,13 @@ stat_set! {
     gauges {
         config_reload_time_ms = "config_reload_time_ms",
         update_time = "update_time",
-        version = "version",
     }
     histograms { update_duration = "update_duration" }
 }
 
 stat_set! {
     /// `control_plane.`
-    control_plane { root: "control_plane", tag: Tag::None }
+    control_plane { root: "control_plane", tag: Tag::None, text: Text::IDENTIFIER }
     counters { rate_limit_enforced = "rate_limit_enforced" }
     gauges {
         connected_state = "connected_state",
@@ -188,7 +186,7 @@ stat_set! {
 
 stat_set! {
     /// `sds.<secret>.`
-    sds { root: "sds", tag: Tag::Label("envoy.xds_resource_name") }
+    sds { root: "sds", tag: Tag::Label("envoy.xds_resource_name"), text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -198,14 +196,13 @@ stat_set! {
     }
     gauges {
         update_time = "update_time",
-        version = "version",
     }
     histograms { update_duration = "update_duration" }
 }
 
 stat_set! {
     /// `extension_config_discovery.<family>.<filter>.`
-    extension_config { root: "extension_config_discovery", tag: Tag::None }
+    extension_config { root: "extension_config_discovery", tag: Tag::None, text: Text::VERSION }
     counters {
         config_fail = "config_fail",
         config_reload = "config_reload",
@@ -217,7 +214,6 @@ stat_set! {
     }
     gauges {
         update_time = "update_time",
-        version = "version",
     }
     histograms { update_duration = "update_duration" }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xds_api::type_url;
 
 use super::Wanted;
-use crate::stats::Store;
 use crate::stats::sets::{cds, cluster_eds, extension_config, http_rds, lds, sds};
+use crate::stats::{Scope, StatSet, Store};
 
 /// Where a subscription is counted.
 pub(super) enum Counts {
@@ -22,9 +22,9 @@ pub(super) enum Counts {
 
 /// How a resource was taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Taken {
-    /// The gauge's value, where the version is another.
-    pub(super) version: Option<i64>,
+pub(super) struct Taken<'a> {
+    /// Which version it is, where that is told.
+    pub(super) version: Option<(&'a Store, &'a Arc<str>)>,
     pub(super) took: Duration,
     /// It is another than before.
     pub(super) changed: bool,
@@ -32,6 +32,14 @@ pub(super) struct Taken {
     pub(super) removed: bool,
     /// What came has no resources.
     pub(super) empty: bool,
+}
+
+impl Taken<'_> {
+    fn note_version<S: StatSet>(&self, scope: &Scope<S>) {
+        if let Some((store, version)) = self.version {
+            store.set_text(scope, version);
+        }
+    }
 }
 
 /// Adds to a counter that all sets have.
@@ -54,9 +62,7 @@ macro_rules! note {
         $scope.inc($set::update_success);
         $scope.set($set::update_time, $now);
         $scope.record($set::update_duration, $taken.took.as_millis().try_into().unwrap_or(u64::MAX));
-        if let Some(version) = $taken.version {
-            $scope.set($set::version, version);
-        }
+        $taken.note_version($scope);
     }};
 }
 
@@ -104,7 +110,7 @@ impl Counts {
     }
 
     /// It was taken.
-    pub(super) fn take(&self, taken: &Taken) {
+    pub(super) fn take(&self, taken: &Taken<'_>) {
         self.attempt();
         let now = now();
         match self {
@@ -163,12 +169,10 @@ impl Counts {
 }
 
 /// How long that took is not kept: it would be most of what a cluster without traffic takes.
-fn take_endpoints(scope: &cluster_eds::Scope, taken: &Taken, now: i64) {
+fn take_endpoints(scope: &cluster_eds::Scope, taken: &Taken<'_>, now: i64) {
     scope.inc(cluster_eds::update_success);
     scope.set(cluster_eds::update_time, now);
-    if let Some(version) = taken.version {
-        scope.set(cluster_eds::version, version);
-    }
+    taken.note_version(scope);
     if taken.removed || taken.empty {
         scope.inc(cluster_eds::update_empty);
     } else if !taken.changed {

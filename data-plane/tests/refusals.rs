@@ -1,0 +1,250 @@
+//! What a management server sends that must not be taken, and what it may send. Envoy passes these tests, too.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
+
+#[path = "support/certs.rs"]
+mod certs;
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use support::xds::Server;
+use support::{Backend, Proxy, call, wait};
+use xds_api::codec::Codec;
+use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::transport_sockets::tls::v3::Secret;
+
+fn ads() -> Value {
+    json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"})
+}
+
+fn endpoints(name: &str, port: u16) -> Value {
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]})
+}
+
+fn routes(name: &str, cluster: &str) -> Value {
+    let route = json!({"match": {"prefix": "/"}, "route": {"cluster": cluster}});
+    json!({"name": name, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route]}]})
+}
+
+/// A listener with these routes (a field of its connection manager).
+fn listener(name: &str, port: u16, field: &str, routes: &Value) -> Value {
+    let router = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"});
+    let hcm = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
+                  HttpConnectionManager",
+        "stat_prefix": "in",
+        field: routes,
+        "http_filters": [{"name": "router", "typed_config": router}],
+    });
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let chain = json!({"filters": [{"name": "hcm", "typed_config": hcm}]});
+    json!({"name": name, "address": address, "filter_chains": [chain]})
+}
+
+fn rds() -> Value {
+    json!({"route_config_name": "table", "config_source": ads()})
+}
+
+/// A server, a proxy that asks it for everything, and what makes its resources.
+struct Mesh {
+    server: Server,
+    proxy: Proxy,
+    codec: Codec,
+    asked: HashSet<String>,
+}
+
+impl Mesh {
+    fn start() -> Self {
+        let server = Server::start(None);
+        let h2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        let options = json!({"@type": format!("type.googleapis.com/{h2}"),
+            "explicit_http_config": {"http2_protocol_options": {}}});
+        let api = json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]});
+        let xds = json!({"name": "xds", "connect_timeout": "1s",
+            "typed_extension_protocol_options": {h2: options},
+            "load_assignment": endpoints("xds", server.address.port())});
+        let bootstrap = format!(
+            "node: {{id: one, cluster: some}}\ndynamic_resources: {}\nstatic_resources: {}\n",
+            json!({"ads_config": api, "cds_config": ads(), "lds_config": ads()}),
+            json!({"clusters": [xds]}),
+        );
+        let proxy = Proxy::start(&bootstrap, &[]);
+        Self { server, proxy, codec: Codec::new(), asked: HashSet::new() }
+    }
+
+    /// Sends resources, and tells why they were refused.
+    fn send<M: prost::Message + prost::Name + Default>(
+        &mut self,
+        resources: &[(&str, Value)],
+        removed: &[&str],
+    ) -> Option<String> {
+        let resources: Vec<(&str, M)> = resources
+            .iter()
+            .map(|(name, value)| (*name, self.codec.from_json_value(value).unwrap()))
+            .collect();
+        if self.asked.insert(M::type_url()) {
+            self.server.subscription(&M::type_url());
+        }
+        self.server.send(&resources, removed).error_detail.map(|error| error.message)
+    }
+
+    fn refused<M: prost::Message + prost::Name + Default>(
+        &mut self,
+        resources: &[(&str, Value)],
+        words: &[&str],
+    ) {
+        let said = self.send::<M>(resources, &[]).expect("a refusal");
+        for word in words {
+            assert!(said.contains(word), "{word} is in {said}");
+        }
+    }
+
+    fn taken<M: prost::Message + prost::Name + Default>(
+        &mut self,
+        resources: &[(&str, Value)],
+        removed: &[&str],
+    ) {
+        assert_eq!(self.send::<M>(resources, removed), None);
+    }
+
+    fn body(&self, name: &str) -> String {
+        call(self.proxy.listener(name), "GET", "/", &[]).unwrap().body
+    }
+
+    fn stat(&self, name: &str) -> i64 {
+        self.proxy.stat(name).unwrap_or(0)
+    }
+}
+
+fn a_cluster(name: &str, backend: &Backend) -> Value {
+    json!({"name": name, "connect_timeout": "1s", "load_assignment": endpoints(name, backend.address.port())})
+}
+
+/// A port that is free now.
+fn port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_resource_is_called_as_it_was_asked_for() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    let at = backend.address.port();
+    let eds = json!({"name": "eds", "connect_timeout": "1s", "type": "EDS",
+        "eds_cluster_config": {"eds_config": ads()}});
+    mesh.taken::<Cluster>(&[("eds", eds)], &[]);
+    mesh.refused::<ClusterLoadAssignment>(&[("eds", endpoints("other", at))], &["eds", "other"]);
+    mesh.taken::<ClusterLoadAssignment>(&[("eds", endpoints("eds", at))], &[]);
+    mesh.taken::<Listener>(&[("l", listener("l", 0, "rds", &rds()))], &[]);
+    mesh.refused::<RouteConfiguration>(&[("table", routes("other", "eds"))], &["table", "other"]);
+    mesh.taken::<RouteConfiguration>(&[("table", routes("table", "eds"))], &[]);
+    assert_eq!(mesh.body("l"), "one");
+    assert_eq!(mesh.stat("cluster.eds.update_rejected"), 1);
+    assert_eq!(mesh.stat("http.in.rds.table.update_rejected"), 1);
+}
+
+#[test]
+fn a_secret_is_what_it_is_for() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    let authority = certs::Authority::new();
+    let certificate = |name: &str, serial| {
+        let signed = authority.sign(serial, &["localhost"]);
+        let (chain, key) = (json!({"inline_string": signed.cert}), json!({"inline_string": signed.key}));
+        json!({"name": name, "tls_certificate": {"certificate_chain": chain, "private_key": key}})
+    };
+    mesh.taken::<Cluster>(&[("one", a_cluster("one", &backend))], &[]);
+    let mut tls = listener("l", 0, "route_config", &routes("t", "one"));
+    tls["filter_chains"][0]["transport_socket"] = json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": ads()}]},
+    }});
+    mesh.taken::<Listener>(&[("l", tls)], &[]);
+    let root = json!({"name": "own", "validation_context": {"trusted_ca": {"inline_string": authority.pem}}});
+    mesh.refused::<Secret>(&[("own", root.clone())], &[]);
+    mesh.taken::<Secret>(&[("own", certificate("own", 1))], &[]);
+    let listens = mesh.proxy.listener("l");
+    let serves = || authority.connect(listens, "localhost", None).is_ok();
+    wait("a handshake", || serves().then_some(()));
+    mesh.refused::<Secret>(&[("own", root)], &[]);
+    mesh.refused::<Secret>(&[("own", certificate("other", 2))], &["own", "other"]);
+    assert!(serves(), "the last good one stays");
+    assert_eq!(mesh.stat("sds.own.update_rejected"), 3);
+}
+
+#[test]
+fn routes_name_clusters_that_are_known() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    mesh.taken::<Cluster>(&[("one", a_cluster("one", &backend))], &[]);
+    let inline = |cluster: &str| listener("l", 0, "route_config", &routes("t", cluster));
+    mesh.refused::<Listener>(&[("l", inline("gone"))], &["l: ", "unknown cluster", "gone"]);
+    let mut silent = routes("t", "gone");
+    silent["validate_clusters"] = false.into();
+    mesh.taken::<Listener>(&[("l", listener("l", 0, "route_config", &silent))], &[]);
+    mesh.taken::<Listener>(&[("l", listener("l", 0, "rds", &rds()))], &[]);
+    let mut checked = routes("table", "gone");
+    checked["validate_clusters"] = true.into();
+    mesh.refused::<RouteConfiguration>(&[("table", checked.clone())], &["unknown cluster", "gone"]);
+    checked["virtual_hosts"] = routes("table", "one")["virtual_hosts"].clone();
+    mesh.taken::<RouteConfiguration>(&[("table", checked)], &[]);
+    wait("the routes", || {
+        (call(mesh.proxy.listener("l"), "GET", "/", &[]).ok()?.body == "one").then_some(())
+    });
+    mesh.taken::<RouteConfiguration>(&[("table", routes("table", "gone"))], &[]);
+    wait("503", || (call(mesh.proxy.listener("l"), "GET", "/", &[]).ok()?.status == 503).then_some(()));
+}
+
+#[test]
+fn an_address_is_one_listeners() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    mesh.taken::<Cluster>(&[("one", a_cluster("one", &backend)), ("two", a_cluster("two", &backend))], &[]);
+    let at = port();
+    let on = |name: &str, port| listener(name, port, "route_config", &routes("t", "one"));
+    mesh.taken::<Listener>(&[("a", on("a", at))], &[]);
+    mesh.refused::<Listener>(&[("b", on("b", at)), ("c", on("c", 0))], &["b: ", &at.to_string()]);
+    assert_eq!((mesh.body("a"), mesh.body("c")), ("one".to_owned(), "one".to_owned()));
+    mesh.taken::<Listener>(&[("b", on("b", at)), ("d", on("d", 0))], &["a", "nobody"]);
+    wait("another's listener", || (mesh.proxy.listener("b").port() == at).then_some(()));
+    mesh.taken::<Cluster>(&[], &["two", "nobody"]);
+    assert_eq!(mesh.stat("listener_manager.listener_removed"), 1);
+    assert_eq!(mesh.stat("cluster_manager.cluster_removed"), 1);
+    assert_eq!(mesh.stat("cluster_manager.cds.config_reload"), 1, "nothing was added then");
+}
+
+/// The version of what changed last is told by each resource, and which was taken last by text and hash.
+#[test]
+fn versions_are_told() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    let (one, two) = (a_cluster("one", &backend), a_cluster("two", &backend));
+    mesh.taken::<Cluster>(&[("one", one.clone())], &[]);
+    let versions = |mesh: &Mesh| -> Value {
+        let page = mesh.proxy.admin("GET", "/config_dump").body;
+        let page: Value = serde_json::from_str(&page).unwrap();
+        let dump = page["configs"].as_array().unwrap().iter().find(|part| part["version_info"].is_string());
+        let dump = dump.unwrap();
+        let each = dump["dynamic_active_clusters"].as_array().unwrap().iter();
+        json!([dump["version_info"], each.map(|one| one["version_info"].clone()).collect::<Vec<_>>()])
+    };
+    let told = |mesh: &Mesh| {
+        let page = mesh.proxy.admin("GET", "/stats?filter=cluster_manager.cds.version").body;
+        page.replace("cluster_manager.cds.", "")
+    };
+    mesh.taken::<Listener>(&[], &[]);
+    assert_eq!(versions(&mesh), json!(["n1", ["n1"]]));
+    assert_eq!(told(&mesh), "version_text: \"n1\"\nversion: 5894824055016522919\n");
+    mesh.taken::<Cluster>(&[("one", one)], &[]);
+    assert_eq!(versions(&mesh), json!(["n1", ["n1"]]), "nothing changed");
+    assert!(told(&mesh).starts_with("version_text: \"n3\"\n"));
+    mesh.taken::<Cluster>(&[("two", two)], &[]);
+    assert_eq!(versions(&mesh), json!(["n4", ["n1", "n4"]]));
+    let texts = mesh.proxy.admin("GET", "/stats?type=TextReadouts&usedonly").body;
+    assert!(texts.contains("cluster_manager.cds.version_text: \"n4\"\n") && !texts.contains("version: "));
+    let metrics = |query: &str| mesh.proxy.admin("GET", &format!("/stats/prometheus{query}")).body;
+    let text = "envoy_cluster_manager_cds_version_text{text_value=\"n4\"} 0";
+    assert!(metrics("?text_readouts").contains(text) && !metrics("").contains("version_text"));
+}
