@@ -180,6 +180,25 @@ fn the_proxy_protocol_is_read_and_sent_on() {
 }
 
 #[test]
+fn whom_the_proxy_protocol_names_is_the_client_of_requests() {
+    let filter = "{name: pp, typed_config: {\"@type\": \
+        type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}";
+    let hcm = "{name: hcm, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.\
+        http_connection_manager.v3.HttpConnectionManager, stat_prefix: in, use_remote_address: true, route_config: \
+        {virtual_hosts: [{name: v, domains: [\"*\"], routes: [{match: {prefix: /}, direct_response: {status: 200, \
+        body_format: {text_format_source: {inline_string: \"%REQ(X-FORWARDED-FOR)% \
+        %REQ(X-ENVOY-EXTERNAL-ADDRESS)% %DOWNSTREAM_REMOTE_ADDRESS%\"}}}}]}]}, http_filters: [{name: router, \
+        typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}";
+    let proxy = Proxy::ready(&bootstrap(&[listener("l", filter, &format!("{{filters: [{hcm}]}}"))], ""), &[]);
+    let mut client = connect(proxy.listener("l"));
+    client.write_all(b"PROXY TCP4 192.0.2.1 198.51.100.2 11 22\r\n").unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("192.0.2.1 192.0.2.1 192.0.2.1:11"), "{answer}");
+}
+
+#[test]
 fn chains_are_chosen_by_name_and_limits_hold() {
     let inspector = "{name: tls, typed_config: {\"@type\": \
         type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}";

@@ -52,7 +52,8 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalR
         return Err(LocalReply::new(status, "", details::ORIGINAL_IP_DETECTION_FAILED));
     }
     let connected = Connected {
-        peer: connection.downstream.direct_remote_address,
+        // Whom the PROXY protocol names stands for the peer.
+        peer: connection.downstream.remote_address,
         local: connection.downstream.local_address,
         tls: tls.is_some(),
     };

@@ -42,7 +42,7 @@ pub(super) async fn ask(
 fn attributes(check: &Check<'_>, head: &Head, body: Option<&Excerpt>) -> AttributeContext {
     let info = check.exchange.info.borrow();
     let tls = info.downstream.tls.as_deref();
-    let source = source(check, head, &info);
+    let source = source(check, head);
     let destination = Peer {
         address: Some(address(info.downstream.local_address)),
         principal: tls.and_then(TlsInfo::local_principal).unwrap_or_default().to_owned(),
@@ -106,7 +106,7 @@ fn metadata(
     core::Metadata { filter_metadata: found.collect(), ..Default::default() }
 }
 
-fn source(check: &Check<'_>, head: &Head, info: &StreamInfo) -> Peer {
+fn source(check: &Check<'_>, head: &Head) -> Peer {
     let tls = check.exchange.connection.accepted.tls.as_deref();
     let principal = tls.and_then(|peer| {
         let names = peer.uri_sans.first().or(peer.dns_sans.first()).map(String::as_str);
@@ -118,7 +118,7 @@ fn source(check: &Check<'_>, head: &Head, info: &StreamInfo) -> Peer {
         .map(|leaf| crate::http::xfcc::pem(std::slice::from_ref(leaf)));
     let service = head.headers.get("x-envoy-downstream-service-cluster");
     Peer {
-        address: Some(address(info.downstream.direct_remote_address)),
+        address: Some(address(check.exchange.connection.downstream.remote_address)),
         service: service.map(text).unwrap_or_default(),
         principal: principal.unwrap_or_default().to_owned(),
         certificate: certificate.unwrap_or_default(),
