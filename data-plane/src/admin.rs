@@ -198,6 +198,21 @@ async fn answer(main: Rc<Main>, request: Request<Incoming>) -> Page {
     }
 }
 
+/// Writes whole numbers as such, as Envoy does.
+fn integers(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            if let Some(float) = whole.filter(|float| float.abs() < 1e15) {
+                *number = (float as i64).into();
+            }
+        }
+        serde_json::Value::Array(all) => all.iter_mut().for_each(integers),
+        serde_json::Value::Object(all) => all.values_mut().for_each(integers),
+        _ => {}
+    }
+}
+
 fn help() -> String {
     let mut help = "admin commands are:\n".to_owned();
     for entry in PAGES {

@@ -50,10 +50,10 @@ pub(crate) struct Listener {
     open: Arc<AtomicUsize>,
     /// The runtime key that limits them.
     limit_key: String,
-    pub(crate) drain: Drain,
+    drain: Drain,
 }
 
-/// A listener's end, as its connections see it.
+/// A filter chain's end, as its connections see it.
 #[derive(Clone)]
 pub(crate) struct Drain(Rc<Draining>);
 
@@ -82,6 +82,11 @@ impl Drain {
             self.0.end.set(Some(Instant::now() + time));
             self.0.token.cancel();
         }
+    }
+
+    /// That of a chain of a listener with this one: the same if it has begun.
+    fn for_chain(&self, kind: DrainType) -> Self {
+        if self.is_begun() { self.clone() } else { Self::new(kind) }
     }
 
     /// Resolves when the drain begins.
@@ -204,12 +209,40 @@ impl Listener {
             Some(index) => (&self.chains[index], &self.config.filter_chains[index]),
             None => (&self.default_chain, self.config.default_filter_chain.as_ref()?),
         };
-        Some(cell.get_or_init(|| Chain::new(config, &self.config, worker)).clone())
+        let new = || Chain::new(config, &self.config, self.drain.for_chain(self.config.drain_type), worker);
+        Some(cell.get_or_init(new).clone())
+    }
+
+    /// The chains that connections came to.
+    fn used(&self) -> impl Iterator<Item = &Rc<Chain>> {
+        self.chains.iter().chain([&self.default_chain]).filter_map(OnceCell::get)
+    }
+
+    /// Begins the drain of all connections, those to come among them.
+    fn begin_drain(&self, time: Duration, gradual: bool) {
+        self.drain.begin(time, gradual);
+        self.used().for_each(|chain| chain.drain.begin(time, gradual));
+    }
+
+    /// Takes the place of a version of which only filter chains differ: connections of the others stay.
+    fn replace(&self, old: &Self, time: Duration, gradual: bool) {
+        // Whoever is with the old one still, and has no chain yet, drains.
+        old.drain.begin(time, gradual);
+        let configs = self.config.filter_chains.iter().chain(&self.config.default_filter_chain);
+        let cells = self.chains.iter().chain([&self.default_chain]);
+        let mut cells: HashMap<u64, &OnceCell<_>> = configs.map(|config| config.version).zip(cells).collect();
+        for chain in old.used() {
+            match cells.remove(&chain.version()) {
+                // It is empty: the listener is new.
+                Some(cell) => drop(cell.set(chain.clone())),
+                None => chain.drain.begin(time, gradual),
+            }
+        }
     }
 }
 
-/// Makes the worker's listeners those of a configuration. What did not change stays as it is, with its connections;
-/// what changed or went is drained.
+/// Makes the worker's listeners those of a configuration. What did not change stays as it is, with its connections, also
+/// filter chain by filter chain; what changed or went is drained.
 pub(crate) fn update(worker: &Rc<Worker>, snapshot: &Snapshot) {
     let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
     let before = worker.listeners.take();
@@ -222,9 +255,12 @@ pub(crate) fn update(worker: &Rc<Worker>, snapshot: &Snapshot) {
         listeners.insert(name.clone(), listener);
     }
     let time = worker.shared.options.drain_time;
-    for (name, listener) in &before {
-        if listeners.get(name).is_none_or(|now| !Rc::ptr_eq(now, listener)) {
-            listener.drain.begin(time, worker.shared.options.drain_gradually);
+    let gradual = worker.shared.options.drain_gradually;
+    for (name, old) in &before {
+        match listeners.get(name) {
+            Some(now) if Rc::ptr_eq(now, old) => {}
+            Some(now) if Config::is_in_place(&old.config, &now.config) => now.replace(old, time, gradual),
+            _ => old.begin_drain(time, gradual),
         }
     }
     worker.accepting.borrow_mut().retain(|name, tasks| {
@@ -257,7 +293,7 @@ pub(crate) fn drain(worker: &Worker, scope: Scope, pace: Pace) {
     let time = worker.shared.options.drain_time;
     let gradual = pace == Pace::Configured && worker.shared.options.drain_gradually;
     for listener in worker.listeners.borrow().values().filter(|listener| is_meant(&listener.config, scope)) {
-        listener.drain.begin(time, gradual);
+        listener.begin_drain(time, gradual);
     }
 }
 

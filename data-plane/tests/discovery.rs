@@ -256,22 +256,79 @@ impl Kept {
 
     /// The status of an answer, which must have a length.
     fn get(&mut self) -> u16 {
+        self.ask().0
+    }
+
+    /// The same, and whether the connection ends with it.
+    fn ask(&mut self) -> (u16, bool) {
         self.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
         let mut reader = BufReader::new(&self.0);
-        let (mut status, mut length) = (String::new(), 0);
+        let (mut status, mut length, mut ends) = (String::new(), 0, false);
         reader.read_line(&mut status).unwrap();
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).unwrap();
             match line.trim_end().split_once(": ") {
                 Some(("content-length", value)) => length = value.parse().unwrap(),
+                Some(("connection", "close")) => ends = true,
                 Some(_) => {}
                 None => break,
             }
         }
         reader.read_exact(&mut vec![0; length]).unwrap();
-        status.split(' ').nth(1).unwrap().parse().unwrap()
+        (status.split(' ').nth(1).unwrap().parse().unwrap(), ends)
     }
+}
+
+/// What Envoy does: of a listener of which only filter chains change, the connections of the others stay.
+#[test]
+fn a_filter_chain_that_stays_keeps_its_connections() {
+    let codec = Codec::new();
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &["--drain-strategy", "immediate"]);
+    server.subscription(type_url::CLUSTER);
+    server.send::<Cluster>(&[], &[]);
+    server.subscription(type_url::LISTENER);
+    let chain = |to: &str, status: u16| {
+        let router = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"});
+        let route = json!({"match": {"prefix": "/"}, "direct_response": {"status": status, "body":
+            {"inline_string": "x"}}});
+        let hcm = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
+                      HttpConnectionManager",
+            "stat_prefix": "in",
+            "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route]}]},
+            "http_filters": [{"name": "router", "typed_config": router}],
+        });
+        let ranges = json!([{"address_prefix": to, "prefix_len": 32}]);
+        json!({"filter_chain_match": {"prefix_ranges": ranges}, "filters": [{"name": "hcm", "typed_config": hcm}]})
+    };
+    let listener = |chains: &[Value], backlog: u32| -> Listener {
+        let address = json!({"socket_address": {"address": "0.0.0.0", "port_value": 0}});
+        let text =
+            json!({"name": "l", "address": address, "filter_chains": chains, "tcp_backlog_size": backlog});
+        codec.from_json_value(&text).unwrap()
+    };
+    server.send(&[("l", listener(&[chain("127.0.0.1", 201), chain("127.0.0.2", 202)], 64))], &[]);
+    let port = proxy.listener("l").port();
+    let open = |ip: [u8; 4]| Kept::open((ip, port).into());
+    let (mut one, mut two) = (open([127, 0, 0, 1]), open([127, 0, 0, 2]));
+    assert_eq!((one.ask(), two.ask()), ((201, false), (202, false)));
+    server.send(&[("l", listener(&[chain("127.0.0.3", 200), chain("127.0.0.1", 201)], 64))], &[]);
+    wait("the new chain", || {
+        (call(([127, 0, 0, 3], port).into(), "GET", "/", &[]).ok()?.status == 200).then_some(())
+    });
+    assert_eq!(two.ask(), (202, true), "its chain is gone");
+    assert_eq!(one.ask(), (201, false), "its chain stays");
+    server.send(&[("l", listener(&[chain("127.0.0.1", 203)], 64))], &[]);
+    wait("the other answer", || (open([127, 0, 0, 1]).get() == 203).then_some(()));
+    assert_eq!(one.ask(), (201, true), "its chain is another");
+    let mut one = open([127, 0, 0, 1]);
+    assert_eq!(one.ask(), (203, false));
+    assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), Some(2));
+    server.send(&[("l", listener(&[chain("127.0.0.1", 203)], 65))], &[]);
+    wait("the whole listener's change", || one.ask().1.then_some(()));
+    assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), Some(2));
 }
 
 #[test]

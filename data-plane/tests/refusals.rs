@@ -248,3 +248,37 @@ fn versions_are_told() {
     let text = "envoy_cluster_manager_cds_version_text{text_value=\"n4\"} 0";
     assert!(metrics("?text_readouts").contains(text) && !metrics("").contains("version_text"));
 }
+
+/// What is in force and what is to come stand side by side, and what is waited for is said.
+#[test]
+fn a_dump_has_both_versions_and_what_is_missing() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    mesh.taken::<Cluster>(&[("one", a_cluster("one", &backend))], &[]);
+    let inline = listener("l", 0, "route_config", &routes("t", "one"));
+    mesh.taken::<Listener>(&[("l", inline)], &[]);
+    mesh.proxy.listener("l");
+    let mut late = listener("l", 0, "rds", &rds());
+    late["filter_chains"][0]["transport_socket"] = json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": ads()}]},
+    }});
+    mesh.taken::<Listener>(&[("l", late)], &[]);
+    let dump = |what: &str| -> Value {
+        let page = mesh.proxy.admin("GET", &format!("/config_dump?resource={what}")).body;
+        serde_json::from_str::<Value>(&page).unwrap()["configs"][0].take()
+    };
+    let listener = dump("dynamic_listeners");
+    let table = |state: &str| {
+        let filter = &listener[state]["listener"]["filter_chains"][0]["filters"][0];
+        filter["typed_config"].get("rds").map(|rds| rds["route_config_name"].clone())
+    };
+    assert!(listener["active_state"].is_object() && table("active_state").is_none(), "{listener}");
+    assert_eq!(table("warming_state"), Some("table".into()));
+    let secret = dump("dynamic_warming_secrets");
+    assert_eq!([&secret["name"], &secret["version_info"]], ["own", "uninitialized"]);
+    assert_eq!(mesh.body("l"), "one");
+    let clusters = |query: &str| mesh.proxy.admin("GET", &format!("/clusters?filter={query}")).body;
+    assert!(clusters("^one$").contains("one::added_via_api::true") && !clusters("^one$").contains("xds::"));
+    let inverted = mesh.proxy.admin("GET", "/stats?filter=cluster&invert_filter").body;
+    assert!(inverted.contains("server.live: 1\n") && !inverted.contains("cluster."), "{inverted}");
+}

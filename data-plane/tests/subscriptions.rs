@@ -14,7 +14,7 @@ use xds_api::codec::Codec;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
-use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::config::route::v3::{RouteConfiguration, ScopedRouteConfiguration};
 use xds_api::type_url;
 
 const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
@@ -135,6 +135,10 @@ fn files_are_counted_for_each_who_reads_them() {
     expect(&proxy, "other endpoints", eds, [6, 4, 1, 1, 1]);
     assert_eq!(proxy.stat("cluster.one.update_no_rebuild"), Some(1));
 
+    files.resource("eds.yaml", ENDPOINTS, endpoints("one", 2));
+    expect(&proxy, "the same file again", eds, [7, 5, 1, 1, 1]);
+    assert_eq!(proxy.stat("cluster.one.update_no_rebuild"), Some(2));
+
     files.put("rds.yaml", "resources: []");
     expect(&proxy, "no routes", rds, [2, 2, 0, 0, 1]);
     files.resource("rds.yaml", ROUTES, routes("table", 2));
@@ -213,6 +217,56 @@ fn a_stream_is_counted_for_each_resource_it_brings() {
     for object in [lds, "cluster_manager.cds", "cluster.late", "http.in.rds.table"] {
         assert!(proxy.stat(&format!("{object}.update_failure")).unwrap_or(0) >= 1, "{object}");
     }
+}
+
+#[test]
+fn scopes_of_routes_are_counted_as_a_whole() {
+    let codec = Codec::new();
+    let mut server = Server::start(None);
+    let ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+    let h2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = json!({"@type": format!("type.googleapis.com/{h2}"),
+        "explicit_http_config": {"http2_protocol_options": {}}});
+    let mut scoped = listener(&ads, None);
+    let hcm = &mut scoped["filter_chains"][0]["filters"][0]["typed_config"];
+    hcm.as_object_mut().unwrap().remove("rds");
+    let fragment = json!({"header_value_extractor": {"name": "x-scope", "index": 0}});
+    hcm["scoped_routes"] = json!({"name": "scopes", "scope_key_builder": {"fragments": [fragment]},
+        "rds_config_source": ads, "scoped_rds": {"scoped_rds_config_source": ads}});
+    let bootstrap = json!({"node": {"id": "one", "cluster": "c"},
+        "dynamic_resources": {"ads_config": {
+            "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+        }},
+        "static_resources": {"listeners": [scoped], "clusters": [{"name": "xds", "connect_timeout": "1s",
+            "typed_extension_protocol_options": {h2: options},
+            "load_assignment": endpoints("xds", server.address.port())}]}});
+    let proxy = Proxy::start(&sections(&bootstrap), &[]);
+    let object = "http.in.scoped_rds.scopes";
+    server.subscription(type_url::SCOPED_ROUTE);
+    expect(&proxy, "the first request", object, [1, 0, 0, 0, 0]);
+    let scope = |name: &str, table: &str| -> ScopedRouteConfiguration {
+        let key = json!({"fragments": [{"string_key": name}]});
+        let text = json!({"name": name, "route_configuration_name": table, "key": key});
+        codec.from_json_value(&text).unwrap()
+    };
+    server.send(&[("a", scope("a", "table"))], &[]);
+    expect(&proxy, "a scope", object, [2, 1, 0, 0, 0]);
+    server.subscription(type_url::ROUTE);
+    let table: RouteConfiguration = codec.from_json_value(&routes("table", 201)).unwrap();
+    server.send(&[("table", table)], &[]);
+    let metrics = proxy.admin("GET", "/stats/prometheus").body;
+    for line in [
+        "envoy_http_scoped_rds_update_success{envoy_scoped_rds_config=\"scopes\",envoy_http_conn_manager_prefix=\"in\"} 1",
+        "envoy_http_scoped_rds_all_scopes{envoy_scoped_rds_config=\"scopes\",envoy_http_conn_manager_prefix=\"in\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is in {metrics}");
+    }
+    let page = proxy.admin("GET", "/config_dump?resource=dynamic_scoped_route_configs").body;
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let dump = &page["configs"][0];
+    assert_eq!([&dump["name"], &dump["version_info"]], ["scopes", "n1"]);
+    assert_eq!(dump["scoped_route_configs"][0]["route_configuration_name"], "table");
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub struct Listener {
     pub metadata: Metadata,
     /// A hash of the protobuf that it was built from: an equal one is not built again.
     pub version: u64,
+    /// The same without the filter chains: while it stays, a change concerns the connections of other chains alone.
+    pub frame: u64,
 }
 
 /// What is asked of the sockets of one address.
@@ -167,6 +169,8 @@ pub struct FilterChain {
     pub filters: Box<[NetworkFilter]>,
     /// Metadata, by namespace.
     pub metadata: Metadata,
+    /// A hash of the protobuf that it was built from.
+    pub version: u64,
 }
 
 impl Listener {
@@ -174,6 +178,11 @@ impl Listener {
     pub fn find_chain(&self, connection: &Connection<'_>) -> Option<&Arc<FilterChain>> {
         let found = self.index.find(connection).and_then(|index| self.filter_chains.get(index));
         found.or(self.default_filter_chain.as_ref())
+    }
+
+    /// Whether this version takes the place of another without more than filter chains being touched.
+    pub fn is_in_place(old: &Self, new: &Self) -> bool {
+        old.frame == new.frame && !new.filter_chains.is_empty()
     }
 
     /// All chains.

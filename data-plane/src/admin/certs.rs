@@ -91,7 +91,8 @@ fn entry(der: &[u8]) -> Option<Value> {
     let left = info.not_after.duration_since(now).as_secs().max(0);
     Some(json!({
         "path": "<inline>",
-        "serial_number": info.serial,
+        // Whole bytes, as Envoy writes it.
+        "serial_number": format!("{}{}", if info.serial.len() % 2 == 1 { "0" } else { "" }, info.serial),
         "subject_alt_names": sans,
         "days_until_expiration": (left / 86_400).to_string(),
         "valid_from": info.not_before.to_string(),

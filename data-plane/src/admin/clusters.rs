@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::StatusCode;
+use regex::Regex;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::{Cluster, Discovery, Thresholds};
 use sail_proxy_config::decide::host::{HealthFlag, HealthStatus, Host};
@@ -21,6 +22,11 @@ pub(super) fn page(main: &Main, params: &Params) -> Page {
     let snapshot = manager.parts().current();
     let mut clusters: Vec<&Arc<Cluster>> = snapshot.clusters.values().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    match params.get("filter").filter(|filter| !filter.is_empty()).map(Regex::new).transpose() {
+        Ok(Some(filter)) => clusters.retain(|cluster| filter.is_match(&cluster.name)),
+        Ok(None) => {}
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {error}\n")),
+    }
     if params.get("format") == Some("json") {
         let statuses: Vec<Value> =
             clusters.iter().map(|cluster| as_json(manager, &snapshot, cluster)).collect();

@@ -1,5 +1,7 @@
 //! `/config_dump`: what the proxy was told, as `envoy.admin.v3.ConfigDump`. Keys are never shown.
 
+mod secrets;
+
 use std::time::SystemTime;
 
 use http::StatusCode;
@@ -7,13 +9,13 @@ use prost::Message;
 use regex::Regex;
 use xds_api::any;
 use xds_api::envoy::admin::v3::{
-    BootstrapConfigDump, ClustersConfigDump, ConfigDump, EndpointsConfigDump, ListenersConfigDump,
-    RoutesConfigDump, SecretsConfigDump, UpdateFailureState, clusters_config_dump, endpoints_config_dump,
-    listeners_config_dump, routes_config_dump, secrets_config_dump,
+    BootstrapConfigDump, ClustersConfigDump, ConfigDump, EcdsConfigDump, EndpointsConfigDump,
+    ListenersConfigDump, RoutesConfigDump, ScopedRoutesConfigDump, UpdateFailureState, clusters_config_dump,
+    ecds_config_dump, endpoints_config_dump, listeners_config_dump, routes_config_dump,
+    scoped_routes_config_dump,
 };
 use xds_api::envoy::config::bootstrap::v3::Bootstrap;
-use xds_api::envoy::config::core::v3::{DataSource, data_source::Specifier};
-use xds_api::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
+use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::scoped_routes::ConfigSpecifier;
 use xds_api::google::protobuf::{Any, Timestamp};
 use xds_api::type_url;
 
@@ -38,10 +40,12 @@ pub(super) async fn page(main: &Main, params: &Params) -> Page {
     };
     let keep = |name: &str| names.as_ref().is_none_or(|names| names.is_match(name));
     let mut parts = vec![bootstrap_part(main), clusters(manager, &keep)];
+    parts.extend(extensions(manager, &keep));
     if params.has("include_eds") {
         parts.push(endpoints(manager, &keep));
     }
-    parts.extend([listeners(manager, &keep), routes(manager, &keep), secrets(manager, &keep)]);
+    let secrets = secrets::part(main, manager, &keep);
+    parts.extend([listeners(manager, &keep), scopes(manager, &keep), routes(manager, &keep), secrets]);
     let given = |name: &str| params.get(name).filter(|value| !value.is_empty());
     let (resource, mask) = (given("resource"), given("mask"));
     if let Some(resource) = resource {
@@ -54,7 +58,10 @@ pub(super) async fn page(main: &Main, params: &Params) -> Page {
         .map_err(|error| error.to_string())
         .and_then(|body| serde_json::from_str(&body).map_err(|error| error.to_string()));
     match parsed.map(|dump| mask::pick(dump, resource, mask)) {
-        Ok(Ok(dump)) => super::json(&dump),
+        Ok(Ok(mut dump)) => {
+            super::integers(&mut dump);
+            super::json(&dump)
+        }
         Ok(Err(said)) => text(StatusCode::BAD_REQUEST, said),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
@@ -64,7 +71,7 @@ fn bootstrap_part(main: &Main) -> Part {
     let mut bootstrap = Bootstrap::decode(main.bootstrap.clone()).unwrap_or_default();
     bootstrap.node = Some(main.node.clone());
     for secret in bootstrap.static_resources.iter_mut().flat_map(|fixed| &mut fixed.secrets) {
-        redact(secret);
+        secrets::redact(secret);
     }
     let dump = BootstrapConfigDump { bootstrap: Some(bootstrap), last_updated: timestamp(main.started_at) };
     Part { resource: "bootstrap", message: any::pack(&dump) }
@@ -82,17 +89,19 @@ fn clusters(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
         let Some(kind) = kind else { return };
         dump.version_info.clone_from(&kind.version);
         for (name, held) in kind.held.iter().filter(|(name, _)| keep(name)) {
-            let cluster = clusters_config_dump::DynamicCluster {
+            let error_state = kind.refused.get(name).map(|refused| failure(type_url::CLUSTER, refused));
+            let state = |held: &Held, error_state| clusters_config_dump::DynamicCluster {
                 version_info: held.version.to_string(),
                 cluster: Some(body(type_url::CLUSTER, held)),
                 last_updated: timestamp(held.updated),
-                error_state: kind.refused.get(name).map(|refused| failure(type_url::CLUSTER, refused)),
+                error_state,
                 ..Default::default()
             };
             if manager.is_warming(type_url::CLUSTER, name) {
-                dump.dynamic_warming_clusters.push(cluster);
+                dump.dynamic_active_clusters.extend(kind.before.get(name).map(|held| state(held, None)));
+                dump.dynamic_warming_clusters.push(state(held, error_state));
             } else {
-                dump.dynamic_active_clusters.push(cluster);
+                dump.dynamic_active_clusters.push(state(held, error_state));
             }
         }
         for (_, refused) in
@@ -146,13 +155,15 @@ fn listeners(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
         dump.version_info.clone_from(&kind.version);
         let names = kind.held.keys().chain(kind.refused.keys().filter(|name| !kind.held.contains_key(*name)));
         for name in names.filter(|name| keep(name)) {
-            let state = kind.held.get(name).map(|held| listeners_config_dump::DynamicListenerState {
+            let state = |held: &Held| listeners_config_dump::DynamicListenerState {
                 version_info: held.version.to_string(),
                 listener: Some(body(type_url::LISTENER, held)),
                 last_updated: timestamp(held.updated),
-            });
+            };
+            let newest = kind.held.get(name).map(state);
             let warming = manager.is_warming(type_url::LISTENER, name);
-            let (active_state, warming_state) = if warming { (None, state) } else { (state, None) };
+            let before = kind.before.get(name).map(state);
+            let (active_state, warming_state) = if warming { (before, newest) } else { (newest, None) };
             dump.dynamic_listeners.push(listeners_config_dump::DynamicListener {
                 name: name.to_string(),
                 active_state,
@@ -188,49 +199,57 @@ fn routes(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
     Part { resource: "routes static_route_configs dynamic_route_configs", message: any::pack(&dump) }
 }
 
-fn secrets(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
-    let mut dump = SecretsConfigDump::default();
-    manager.with_kind(type_url::SECRET, |kind| {
-        for (name, held) in kind.into_iter().flat_map(|kind| &kind.held).filter(|(name, _)| keep(name)) {
-            let mut secret = Secret::decode(held.body.clone()).unwrap_or_default();
-            redact(&mut secret);
-            dump.dynamic_active_secrets.push(secrets_config_dump::DynamicSecret {
-                name: name.to_string(),
+/// Configurations of filters, where they are asked for.
+fn extensions(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Option<Part> {
+    let mut dump = EcdsConfigDump::default();
+    manager.with_kind(type_url::EXTENSION_CONFIG, |kind| {
+        for (name, held) in kind?.held.iter().filter(|(name, _)| keep(name)) {
+            let refused = kind?.refused.get(name);
+            dump.ecds_filters.push(ecds_config_dump::EcdsFilterConfig {
                 version_info: held.version.to_string(),
+                ecds_filter: Some(body(type_url::EXTENSION_CONFIG, held)),
                 last_updated: timestamp(held.updated),
-                secret: Some(any::pack(&secret)),
+                error_state: refused.map(|refused| failure(type_url::EXTENSION_CONFIG, refused)),
                 ..Default::default()
             });
         }
-    });
-    Part { resource: "secrets dynamic_active_secrets", message: any::pack(&dump) }
+        Some(Part { resource: "ecds_filters", message: any::pack(&dump) })
+    })
 }
 
-/// Keys and the like become the word `[redacted]`.
-fn redact(secret: &mut Secret) {
-    let hide = |source: &mut Option<DataSource>| {
-        if let Some(source) = source {
-            source.specifier = Some(match &source.specifier {
-                // A name is no secret.
-                Some(Specifier::Filename(name)) => Specifier::Filename(name.clone()),
-                _ => Specifier::InlineBytes(b"[redacted]".to_vec()),
-            });
-        }
-    };
-    match &mut secret.r#type {
-        Some(secret::Type::TlsCertificate(certificate)) => {
-            hide(&mut certificate.private_key);
-            hide(&mut certificate.password);
-            hide(&mut certificate.pkcs12);
-        }
-        Some(secret::Type::SessionTicketKeys(keys)) => {
-            for key in &mut keys.keys {
-                key.specifier = Some(Specifier::InlineBytes(b"[redacted]".to_vec()));
+fn scopes(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
+    let mut dump = ScopedRoutesConfigDump::default();
+    for scoped in manager.scoped_routes().into_iter().filter(|scoped| keep(&scoped.name)) {
+        match scoped.config_specifier {
+            Some(ConfigSpecifier::ScopedRouteConfigurationsList(list)) => {
+                dump.inline_scoped_route_configs.push(scoped_routes_config_dump::InlineScopedRouteConfigs {
+                    name: scoped.name,
+                    scoped_route_configs: list.scoped_route_configurations.iter().map(any::pack).collect(),
+                    last_updated: timestamp(manager.started()),
+                });
             }
+            Some(ConfigSpecifier::ScopedRds(_)) => manager.with_kind(type_url::SCOPED_ROUTE, |kind| {
+                let Some(kind) = kind else { return };
+                let last = kind.held.values().map(|held| held.updated).max();
+                dump.dynamic_scoped_route_configs.push(
+                    scoped_routes_config_dump::DynamicScopedRouteConfigs {
+                        name: scoped.name,
+                        version_info: kind.version.clone(),
+                        scoped_route_configs: kind
+                            .held
+                            .values()
+                            .map(|held| body(type_url::SCOPED_ROUTE, held))
+                            .collect(),
+                        last_updated: last.and_then(timestamp),
+                        ..Default::default()
+                    },
+                );
+            }),
+            None => {}
         }
-        Some(secret::Type::GenericSecret(generic)) => hide(&mut generic.secret),
-        Some(secret::Type::ValidationContext(_)) | None => {}
     }
+    let resource = "scoped_route_configs inline_scoped_route_configs dynamic_scoped_route_configs";
+    Part { resource, message: any::pack(&dump) }
 }
 
 fn body(type_url: &str, held: &Held) -> Any {

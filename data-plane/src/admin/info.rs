@@ -33,7 +33,7 @@ pub(super) fn memory() -> Page {
 pub(super) fn init_dump(main: &Main) -> Page {
     let waiting = main.waiting_for();
     let targets: Vec<_> = waiting.iter().map(|what| json!({ "name": what })).collect();
-    super::json(&json!({ "unready_targets_dumps": targets }))
+    super::json(&if targets.is_empty() { json!({}) } else { json!({ "unready_targets_dumps": targets }) })
 }
 
 pub(super) async fn server_info(main: &Main) -> Page {
@@ -56,7 +56,9 @@ pub(super) async fn server_info(main: &Main) -> Page {
         Ok(serde_json::Value::Object(mut body)) => {
             // The state that matters most is the default, which protobuf's JSON leaves out; Envoy writes it.
             body.insert("state".to_owned(), main.state().as_str_name().into());
-            super::json(&body.into())
+            let mut body = body.into();
+            super::integers(&mut body);
+            super::json(&body)
         }
         Ok(other) => super::json(&other),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

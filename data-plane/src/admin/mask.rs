@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// Lists of the dump's parts: field, and the message of its items.
-const LISTS: [(&str, &str); 11] = [
+const LISTS: [(&str, &str); 15] = [
     ("static_clusters", "ClustersConfigDump.StaticCluster"),
     ("dynamic_active_clusters", "ClustersConfigDump.DynamicCluster"),
     ("dynamic_warming_clusters", "ClustersConfigDump.DynamicCluster"),
@@ -15,6 +15,10 @@ const LISTS: [(&str, &str); 11] = [
     ("dynamic_endpoint_configs", "EndpointsConfigDump.DynamicEndpointConfig"),
     ("static_secrets", "SecretsConfigDump.StaticSecret"),
     ("dynamic_active_secrets", "SecretsConfigDump.DynamicSecret"),
+    ("dynamic_warming_secrets", "SecretsConfigDump.DynamicSecret"),
+    ("ecds_filters", "EcdsConfigDump.EcdsFilterConfig"),
+    ("inline_scoped_route_configs", "ScopedRoutesConfigDump.InlineScopedRouteConfigs"),
+    ("dynamic_scoped_route_configs", "ScopedRoutesConfigDump.DynamicScopedRouteConfigs"),
 ];
 
 /// Fields that hold secrets, where they hold them inline.

@@ -56,5 +56,7 @@ fn query(params: &Params) -> Result<Query, String> {
     if params.get("histogram_buckets").is_some_and(|shape| !known.contains(&shape)) {
         return Err(format!("usage: /stats?histogram_buckets=({})\n", known[1..].join("|")));
     }
-    Ok(Query { used_only: params.has("usedonly"), filter, kind, texts: params.has("text_readouts") })
+    let has = |name| params.has(name);
+    let (used_only, inverted, texts) = (has("usedonly"), has("invert_filter"), has("text_readouts"));
+    Ok(Query { used_only, filter, inverted, kind, texts })
 }

@@ -10,6 +10,7 @@ use sail_proxy_config::network_filter::NetworkFilter;
 use sail_proxy_config::tls::{DownstreamTls, TcpStats};
 use tokio::io::AsyncWriteExt;
 
+use super::Drain;
 use super::connection::Accepted;
 use crate::http::manager::Manager;
 use crate::net::Stream;
@@ -32,10 +33,17 @@ enum Terminal {
 pub(crate) struct Chain {
     config: Arc<FilterChain>,
     terminal: Terminal,
+    /// The end of its connections, which may come before the listener's.
+    pub(super) drain: Drain,
 }
 
 impl Chain {
-    pub(crate) fn new(config: &Arc<FilterChain>, listener: &Listener, worker: &Worker) -> Rc<Self> {
+    pub(crate) fn new(
+        config: &Arc<FilterChain>,
+        listener: &Listener,
+        drain: Drain,
+        worker: &Worker,
+    ) -> Rc<Self> {
         let shared = &worker.shared;
         let terminal = match config.filters.last() {
             Some(NetworkFilter::HttpConnectionManager(hcm)) => {
@@ -48,7 +56,11 @@ impl Chain {
             Some(NetworkFilter::Echo) => Terminal::Echo,
             _ => Terminal::Close,
         };
-        Rc::new(Self { config: config.clone(), terminal })
+        Rc::new(Self { config: config.clone(), terminal, drain })
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.config.version
     }
 
     /// The TLS that clients are expected to speak.

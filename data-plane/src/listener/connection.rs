@@ -45,7 +45,7 @@ impl Accepted {
         })
     }
 
-    /// Resolves when the connection's listener begins to drain.
+    /// Resolves when the connection's filter chain begins to drain.
     pub(crate) fn drained(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
         self.drain.token().clone().cancelled_owned()
     }
@@ -119,7 +119,7 @@ async fn serve(
         downstream: downstream.clone(),
         tls: tls.map(Rc::new),
         original_destination,
-        drain: listener.drain.clone(),
+        drain: chain.drain.clone(),
     };
     chain.serve(worker.clone(), accepted, stream).await;
     listener.log(worker, downstream.clone(), None);

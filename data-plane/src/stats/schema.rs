@@ -44,6 +44,8 @@ pub enum Tag {
     VirtualHost,
     /// A connection manager's prefix and the route table that it asks for, each a label: `PREFIX.rds.NAME`.
     RouteTable,
+    /// The same for its scopes of routes: `PREFIX.scoped_rds.NAME`.
+    Scopes,
     /// The first of the name's parts is a label of this name; the others are parts of the metric's.
     First(&'static str),
     /// It is a set of labels already, as Prometheus writes them.

@@ -28,7 +28,7 @@ pub use clusters::{
 };
 pub use filters::{
     http, http_ext_authz, http_fault, http_health_check, http_local_rate_limit, http_rbac, http_rds,
-    http_stateful_session, http_tracing, network_rbac,
+    http_srds, http_stateful_session, http_tracing, network_rbac,
 };
 pub use istio::{istio_http, istio_tcp};
 pub use listeners::{

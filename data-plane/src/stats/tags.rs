@@ -157,7 +157,8 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
     part_tags(name, flat, labels, cuts);
     match name.tag {
         Tag::VirtualHost => virtual_host_tags(name, labels, cuts),
-        Tag::RouteTable => route_table_tags(name, labels, cuts),
+        Tag::RouteTable => below_manager_tags(name, ".rds.", "envoy.rds_route_config", labels, cuts),
+        Tag::Scopes => below_manager_tags(name, ".scoped_rds.", "envoy.scoped_rds_config", labels, cuts),
         _ => {}
     }
     if let Some(prefix) = ext_authz_prefix(name.stat) {
@@ -219,9 +220,15 @@ fn virtual_host_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<u
 }
 
 /// `http.PREFIX.rds.NAME.`
-fn route_table_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
-    let Some((prefix, table)) = name.object.split_once(".rds.") else { return };
-    push_label(labels, "envoy.rds_route_config", table);
+fn below_manager_tags(
+    name: Name<'_>,
+    between: &str,
+    label: &str,
+    labels: &mut String,
+    cuts: &mut Vec<Range<usize>>,
+) {
+    let Some((prefix, table)) = name.object.split_once(between) else { return };
+    push_label(labels, label, table);
     push_label(labels, "envoy.http_conn_manager_prefix", prefix);
     let start = name.root.len() + 1;
     cuts.push(start..start + prefix.len() + 1);

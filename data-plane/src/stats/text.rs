@@ -17,6 +17,8 @@ pub struct Query {
     pub used_only: bool,
     /// Only those whose full name matches.
     pub filter: Option<Regex>,
+    /// Those whose name does not, instead.
+    pub inverted: bool,
     /// Only those of this kind.
     pub kind: Option<Kind>,
     /// In Prometheus' form: texts, too.
@@ -34,7 +36,7 @@ impl Query {
         };
         (!self.used_only || sample.used)
             && self.kind.is_none_or(|wanted| wanted == kind)
-            && self.filter.as_ref().is_none_or(|filter| filter.is_match(flat))
+            && self.filter.as_ref().is_none_or(|filter| filter.is_match(flat) != self.inverted)
     }
 }
 

@@ -43,12 +43,14 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
     if let Err(error) = &watcher {
         tracing::warn!(path = %path.display(), %error, "cannot watch for changes; looking every 10 s");
     }
-    let mut last = None;
+    let (mut last, mut failed) = (None, None);
     loop {
-        match read(&path, type_url).await {
-            Ok(bytes) if last.as_ref() != Some(&bytes) => {
+        // A file that is replaced is looked at, whatever it holds; others in its folder are not.
+        let replaced = (identity(&path), read(&path, type_url).await);
+        match replaced {
+            (identity, Ok(bytes)) if last.as_ref() != Some(&(identity, bytes.clone())) => {
                 let response = wire::Response::decode(bytes.as_slice());
-                last = Some(bytes);
+                (last, failed) = (Some((identity, bytes)), None);
                 match response.map(|response| client.on_sotw(response)) {
                     Ok(Ok(Some(received))) => {
                         client.accept(&received);
@@ -59,8 +61,12 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
                     Err(error) => refuse(&path, &error, Found::Nothing, &mut apply),
                 }
             }
-            Ok(_) => {}
-            Err(error) => refuse(&path, &*error, Found::Nothing, &mut apply),
+            (_, Ok(_)) => {}
+            (identity, Err(_)) if failed == Some(identity) => {}
+            (identity, Err(error)) => {
+                failed = Some(identity);
+                refuse(&path, &*error, Found::Nothing, &mut apply);
+            }
         }
         match &watcher {
             Ok(_) => {
@@ -72,6 +78,13 @@ pub(super) async fn watch(path: String, type_url: &'static str, mut apply: impl 
             Err(_) => tokio::time::sleep(Duration::from_secs(10)).await,
         }
     }
+}
+
+/// What tells a file from the one that it replaced.
+fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
 }
 
 fn refuse(path: &Path, error: &dyn std::error::Error, found: Found, apply: &mut impl FnMut(Found)) {

@@ -22,6 +22,7 @@ use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::ScopedRoutes;
 use xds_api::type_url;
 
 use super::needs::{self, Need, Source};
@@ -239,6 +240,32 @@ impl Manager {
         listeners.set(listener_manager::total_listeners_warming, count(resources.listeners.warming()));
     }
 
+    /// Secrets that somebody asks for and nobody has brought yet.
+    pub fn missing_secrets(&self) -> BTreeSet<String> {
+        let resources = self.resources.borrow();
+        let held = resources.kinds.get(type_url::SECRET);
+        let needs = resources.clusters.needs().chain(resources.listeners.needs());
+        let missing = needs.filter(|need| {
+            need.type_url == type_url::SECRET
+                && held.is_none_or(|kind| !kind.held.contains_key(need.name.as_str()))
+        });
+        missing.map(|need| need.name.clone()).collect()
+    }
+
+    /// What listeners say of scoped routes.
+    pub fn scoped_routes(&self) -> Vec<ScopedRoutes> {
+        let mut all: Vec<ScopedRoutes> =
+            self.static_listeners().iter().flat_map(needs::scoped_routes).collect();
+        self.with_kind(type_url::LISTENER, |kind| {
+            for held in kind.into_iter().flat_map(|kind| kind.held.values()) {
+                if let Ok(listener) = Listener::decode(held.body.clone()) {
+                    all.extend(needs::scoped_routes(&listener));
+                }
+            }
+        });
+        all
+    }
+
     /// A type's resources, as they came.
     pub fn with_kind<T>(&self, type_url: &str, look: impl FnOnce(Option<&Kind>) -> T) -> T {
         look(self.resources.borrow().kinds.get(type_url))
@@ -438,11 +465,17 @@ impl Manager {
         let Resources { kinds, clusters, listeners, absent, .. } = &mut *guard;
         let has = |need: &Need| has(kinds, absent, need, &self.parts);
         self.parts.check_first(&mut clusters.but_for(HEALTH, now, &has));
-        let clusters = clusters.promote(now, &has);
         // Listeners refer to clusters: they follow.
         let ready = self.phase.get() >= Phase::Listeners;
-        let listeners = ready && listeners.promote(now, &has);
-        clusters || listeners
+        let promoted = (clusters.promote(now, &has), ready && listeners.promote(now, &has));
+        let mut forget = |type_url: &str, is_warming: &dyn Fn(&str) -> bool| {
+            if let Some(kind) = kinds.get_mut(type_url) {
+                kind.before.retain(|name, _| is_warming(name));
+            }
+        };
+        forget(type_url::CLUSTER, &|name| clusters.is_warming(name));
+        forget(type_url::LISTENER, &|name| listeners.is_warming(name));
+        promoted.0 || promoted.1
     }
 
     /// Enters the next phase if this one is over.

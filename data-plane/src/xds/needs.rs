@@ -196,6 +196,16 @@ pub(super) fn inline_routes(listener: &Listener) -> Vec<RouteConfiguration> {
         .collect()
 }
 
+/// The scoped routes of a listener.
+pub(super) fn scoped_routes(listener: &Listener) -> Vec<ScopedRoutes> {
+    managers(listener)
+        .filter_map(|hcm| match hcm.route_specifier {
+            Some(RouteSpecifier::ScopedRoutes(scoped)) => Some(scoped),
+            _ => None,
+        })
+        .collect()
+}
+
 fn distinct(mut needs: Vec<Need>) -> Vec<Need> {
     needs.sort();
     needs.dedup();
@@ -290,7 +300,7 @@ fn of_scopes(
                 name,
                 source: scopes,
                 timeout,
-                stat_prefix: prefix.into(),
+                stat_prefix: format!("{prefix}.scoped_rds.{}", scoped.name).into(),
             });
             if tables.is_some() {
                 let tables = source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;

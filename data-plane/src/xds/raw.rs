@@ -40,18 +40,26 @@ pub struct Kind {
     pub held: BTreeMap<Arc<str>, Held>,
     /// By name.
     pub refused: BTreeMap<Arc<str>, Refused>,
+    /// What is in force while a newer version warms, by name; of clusters and listeners.
+    pub before: BTreeMap<Arc<str>, Held>,
 }
 
 impl Kind {
     /// Keeps an accepted resource; the memory is its own, not a slice of the response it came in. One that is what it was
-    /// keeps the version and the time at which it became so.
-    pub fn accept(&mut self, name: &Arc<str>, version: &Arc<str>, body: &[u8], now: SystemTime) {
+    /// keeps the version and the time at which it became so; else the old one is handed out.
+    pub fn accept(
+        &mut self,
+        name: &Arc<str>,
+        version: &Arc<str>,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Option<Held> {
         self.refused.remove(name);
         if self.held.get(name).is_some_and(|held| *held.body == *body) {
-            return;
+            return None;
         }
         let held = Held { version: version.clone(), body: Bytes::copy_from_slice(body), updated: now };
-        self.held.insert(name.clone(), held);
+        self.held.insert(name.clone(), held)
     }
 
     /// Keeps the reason why one was refused.
@@ -72,5 +80,6 @@ impl Kind {
     pub fn remove(&mut self, name: &str) {
         self.held.remove(name);
         self.refused.remove(name);
+        self.before.remove(name);
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Outcome<'a> {
     pub(super) refused: BTreeSet<&'a str>,
     /// Names of resources that are others than before.
     pub(super) changed: HashSet<&'a str>,
+    /// How many there are of the type now.
+    pub(super) all: usize,
     /// How long taking them took.
     pub(super) took: Duration,
 }
@@ -143,8 +145,9 @@ impl Subscriptions {
         let received = outcome.received;
         let (store, version) = (self.store.clone(), received.version.as_str().into());
         let taken = Taken { version: Some((&store, &version)), took: outcome.took, ..Taken::default() };
-        if matches!(received.type_url.as_str(), type_url::CLUSTER | type_url::LISTENER) {
-            let taken = Taken { changed: !outcome.changed.is_empty(), ..taken };
+        let whole = [type_url::CLUSTER, type_url::LISTENER, type_url::SCOPED_ROUTE];
+        if whole.contains(&received.type_url.as_str()) {
+            let taken = Taken { changed: !outcome.changed.is_empty(), all: outcome.all, ..taken };
             let whole = self.named(&received.type_url, ALL).iter_mut().filter(|one| *one.source == *source);
             whole.for_each(|one| one.end(outcome.refused.is_empty(), &taken));
             return;

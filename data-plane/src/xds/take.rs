@@ -7,13 +7,14 @@ use std::time::{Instant, SystemTime};
 
 use prost::Message;
 use sail_proxy_config::Kind;
+use sail_proxy_config::listener::Listener as RunListener;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
 use xds_stream::client::{Received, Rejection};
 
-use super::manager::Manager;
+use super::manager::{Manager, Phase};
 use super::needs::{self, Source};
 use super::resources::Resources;
 use super::subscriptions::Outcome;
@@ -67,7 +68,8 @@ impl Manager {
         self.ring();
         let Taken { failures, changed } = taken;
         let refused = failures.iter().map(|(name, _)| name.as_str()).collect();
-        let outcome = Outcome { received, refused, changed, took: started.elapsed() };
+        let all = self.with_kind(&received.type_url, |kind| kind.map_or(0, |kind| kind.held.len()));
+        let outcome = Outcome { received, refused, changed, all, took: started.elapsed() };
         self.subscriptions.borrow_mut().count(source, &outcome);
         match failures.as_slice() {
             [] => Ok(()),
@@ -95,7 +97,10 @@ impl Manager {
             let kind = resources.kinds.entry(received.type_url.clone()).or_default();
             match outcome {
                 Ok(is_new) => {
-                    kind.accept(name, &resource.version, body, now);
+                    let old = kind.accept(name, &resource.version, body, now);
+                    if let Some(old) = old.filter(|_| is_whole(&received.type_url)) {
+                        kind.before.entry(name.clone()).or_insert(old);
+                    }
                     taken.changed.extend(is_new.then_some(&**name));
                 }
                 Err(reason) => {
@@ -235,6 +240,11 @@ impl Manager {
         })?;
         resources.tables_of_scopes.extend(tables_of_scopes);
         self.stats.listeners.inc(counter);
+        // Envoy does so with listeners that have chains, once there are workers.
+        let same_frame = |old: &Arc<_>| RunListener::is_in_place(old, &built);
+        if self.phase.get() == Phase::Running && resources.listeners.newest(name).is_some_and(same_frame) {
+            self.stats.listeners.inc(listener_manager::listener_in_place_updated);
+        }
         resources.listeners.insert(name, built, own, Instant::now());
         Ok(true)
     }

@@ -130,6 +130,12 @@ impl<T> Warm<T> {
         active.or_else(|| self.warming.get(name).map(|warming| &warming.value))
     }
 
+    /// The object of this name that came last.
+    pub(super) fn newest(&self, name: &str) -> Option<&Arc<T>> {
+        let warming = self.warming.get(name).map(|warming| &warming.value);
+        warming.or_else(|| self.active.get(name).map(|(value, _)| value))
+    }
+
     /// Whether there is an object of this name in any state.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.active.contains_key(name) || self.warming.contains_key(name)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::filter_chain::{FilterChainIndex, FilterChainMatch, SourceType};
 
@@ -15,7 +16,8 @@ use crate::{access_log, network_filter, tls};
 const BUFFER_LIMIT: u32 = 1024 * 1024;
 
 /// `Listener`; `version` is a hash of its bytes.
-pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: u64) -> Option<Listener> {
+pub(crate) fn listener(cx: &mut Cx<'_>, mut value: pb::listener::Listener, version: u64) -> Option<Listener> {
+    let frame = frame(&mut value);
     let pb::listener::Listener {
         name,
         address,
@@ -126,8 +128,18 @@ pub(crate) fn listener(cx: &mut Cx<'_>, value: pb::listener::Listener, version: 
         bypass_overload_manager,
         metadata: values::metadata(cx, "metadata", metadata),
         version,
+        frame,
         name: arc(name),
     })
+}
+
+/// A hash of a listener without its filter chains.
+fn frame(value: &mut pb::listener::Listener) -> u64 {
+    let chains = std::mem::take(&mut value.filter_chains);
+    let default = value.default_filter_chain.take();
+    let hash = crate::version(&value.encode_to_vec());
+    (value.filter_chains, value.default_filter_chain) = (chains, default);
+    hash
 }
 
 type Addresses = (Box<[Address]>, Box<[SocketSettings]>);
@@ -266,6 +278,7 @@ fn chain_match(cx: &mut Cx<'_>, value: pb::listener::FilterChainMatch) -> Option
 }
 
 fn chain(cx: &mut Cx<'_>, value: pb::listener::FilterChain) -> Option<FilterChain> {
+    let version = crate::version(&value.encode_to_vec());
     let pb::listener::FilterChain {
         filter_chain_match: _,
         filters,
@@ -292,5 +305,6 @@ fn chain(cx: &mut Cx<'_>, value: pb::listener::FilterChain) -> Option<FilterChai
         transport_socket_connect_timeout: timeout,
         filters,
         metadata,
+        version,
     })
 }

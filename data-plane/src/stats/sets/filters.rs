@@ -218,3 +218,25 @@ stat_set! {
     }
     histograms { update_duration = "update_duration" }
 }
+
+stat_set! {
+    /// `http.<prefix>.scoped_rds.<name>.`: updates of scopes of routes. Written by the main thread.
+    http_srds { root: "http", tag: Tag::Scopes, text: Text::VERSION }
+    counters {
+        config_reload = "config_reload",
+        update_attempt = "update_attempt",
+        update_success = "update_success",
+        update_failure = "update_failure",
+        update_rejected = "update_rejected",
+        update_empty = "update_empty",
+        init_fetch_timeout = "init_fetch_timeout",
+    }
+    gauges {
+        active_scopes = "active_scopes",
+        all_scopes = "all_scopes",
+        config_reload_time_ms = "config_reload_time_ms",
+        update_time = "update_time",
+    }
+    histograms { update_duration = "update_duration" }
+    zeros { Gauge "on_demand_scopes" }
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xds_api::type_url;
 
 use super::Wanted;
-use crate::stats::sets::{cds, cluster_eds, extension_config, http_rds, lds, sds};
+use crate::stats::sets::{cds, cluster_eds, extension_config, http_rds, http_srds, lds, sds};
 use crate::stats::{Scope, StatSet, Store};
 
 /// Where a subscription is counted.
@@ -16,6 +16,7 @@ pub(super) enum Counts {
     Listeners(lds::Scope),
     Endpoints(cluster_eds::Scope),
     Routes(http_rds::Scope),
+    Scopes(http_srds::Scope),
     Secret(sds::Scope),
     Extension(extension_config::Scope),
 }
@@ -32,6 +33,8 @@ pub(super) struct Taken<'a> {
     pub(super) removed: bool,
     /// What came has no resources.
     pub(super) empty: bool,
+    /// How many there are now, of a whole type.
+    pub(super) all: usize,
 }
 
 impl Taken<'_> {
@@ -50,6 +53,7 @@ macro_rules! inc {
             Self::Listeners(scope) => scope.inc(lds::$stat),
             Self::Endpoints(scope) => scope.inc(cluster_eds::$stat),
             Self::Routes(scope) => scope.inc(http_rds::$stat),
+            Self::Scopes(scope) => scope.inc(http_srds::$stat),
             Self::Secret(scope) => scope.inc(sds::$stat),
             Self::Extension(scope) => scope.inc(extension_config::$stat),
         }
@@ -84,6 +88,7 @@ impl Counts {
             type_url::LISTENER => Self::Listeners(store.scope("")),
             type_url::ENDPOINT => Self::Endpoints(store.scope(wanted.asker)),
             type_url::ROUTE => Self::Routes(store.scope(&format!("{}.rds.{}", wanted.asker, wanted.name))),
+            type_url::SCOPED_ROUTE => Self::Scopes(store.scope(wanted.asker)),
             type_url::SECRET => Self::Secret(store.scope(wanted.name)),
             type_url::EXTENSION_CONFIG => {
                 Self::Extension(store.scope(&format!("{}.{}", wanted.asker, wanted.name)))
@@ -97,6 +102,7 @@ impl Counts {
     pub(super) fn are_of(&self, asker: &str) -> bool {
         match self {
             Self::Endpoints(scope) => scope.name() == asker,
+            Self::Scopes(scope) => scope.name() == asker,
             Self::Extension(scope) => {
                 scope.name().strip_prefix(asker).is_some_and(|rest| rest.starts_with('.'))
             }
@@ -126,6 +132,13 @@ impl Counts {
                 if taken.empty {
                     scope.inc(http_rds::update_empty);
                 }
+            }
+            Self::Scopes(scope) => {
+                reload!(scope, http_srds, taken, now);
+                note!(scope, http_srds, taken, now);
+                let all = i64::try_from(taken.all).unwrap_or(i64::MAX);
+                scope.set(http_srds::all_scopes, all);
+                scope.set(http_srds::active_scopes, all);
             }
             Self::Secret(scope) => note!(scope, sds, taken, now),
             Self::Extension(scope) => {
