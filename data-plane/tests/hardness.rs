@@ -19,6 +19,8 @@ mod paths;
 mod pseudo;
 #[path = "hardness/smuggling.rs"]
 mod smuggling;
+#[path = "hardness/stuck.rs"]
+mod stuck;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -120,6 +120,9 @@ pub struct HcmTimeouts {
     pub max_connection_duration: Option<Duration>,
     /// A stream that is silent; 5 min by default.
     pub stream_idle: Option<Duration>,
+    /// The last of a response that its client does not take over HTTP/2; `None`: as for a stream that is silent. Zero:
+    /// for ever.
+    pub stream_flush: Option<Duration>,
     /// A stream, whatever it does.
     pub max_stream_duration: Option<Duration>,
     /// The whole request must be there.

@@ -44,7 +44,7 @@ fn is_malformed(error: &BodyError) -> bool {
     match error {
         BodyError::Http1(error) => matches!(error, http1::Error::Invalid(_)),
         BodyError::Http2(error) => error.is_violation(),
-        BodyError::Request(_) | BodyError::Reset(_) => false,
+        BodyError::Request(_) | BodyError::Reset(_) | BodyError::Unflushed => false,
     }
 }
 
@@ -109,16 +109,19 @@ pub(crate) struct ResponseBody {
     timers: Option<BodyTimers>,
     deadline: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
+    /// Runs while the last of it is not taken.
+    flush: Option<Pin<Box<Sleep>>>,
     guard: Guard,
 }
 
 impl ResponseBody {
     pub(crate) fn wrap(inner: Body, lease: Option<Lease>, timers: BodyTimers, guard: Guard) -> Body {
-        let mut body = Self { inner, lease, timers: Some(timers), deadline: None, idle: None, guard };
+        let mut body =
+            Self { inner, lease, timers: Some(timers), deadline: None, idle: None, flush: None, guard };
         if body.inner.is_end_stream() {
             body.finish();
         }
-        Body::boxed(body)
+        Body::Answer(Box::new(body))
     }
 
     fn finish(&mut self) {
@@ -132,8 +135,28 @@ impl ResponseBody {
         }
     }
 
-    /// Whether a timer gave the response up.
+    /// To be asked while the client does not take what came. Ready when the response is given up.
+    pub(super) fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<BodyError> {
+        if self.timers.is_some() {
+            let Some(error) = self.poll_limits(context) else { return Poll::Pending };
+            self.note_failure(None);
+            return Poll::Ready(error);
+        }
+        let exchange = self.guard.exchange();
+        let Some(limit) = exchange.stream_flush_timeout().filter(|_| exchange.connection.http2) else {
+            return Poll::Pending;
+        };
+        let flush = self.flush.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        flush.as_mut().poll(context).map(|()| BodyError::Unflushed)
+    }
+
+    /// Whether a timer gave the response up while the upstream is waited for.
     fn poll_timers(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
+        self.poll_limits(context).or_else(|| self.poll_idle(context))
+    }
+
+    /// Whether the response, or the stream, took too long.
+    fn poll_limits(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
         let timers = self.timers?;
         let exchange = &self.guard.exchange();
         let first = timers.deadline.into_iter().chain(timers.stream_end).min();
@@ -159,7 +182,13 @@ impl ResponseBody {
             expired.note(exchange);
             return Some(BodyError::Reset(expired.details()));
         }
-        if let Some(limit) = timers.upstream_idle {
+        None
+    }
+
+    /// Whether the upstream was silent for too long.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
+        let exchange = &self.guard.exchange();
+        if let Some(limit) = self.timers?.upstream_idle {
             let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             while idle.as_mut().poll(context).is_ready() {
                 let end = exchange.moved.get() + limit;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::bodies::ResponseBody;
 use crate::http1::downstream;
 use crate::{http1, http2};
 
@@ -24,6 +25,9 @@ pub(crate) enum BodyError {
     /// The proxy gave up on the stream: a timeout, or the other side's end.
     #[error("stream reset: {0}")]
     Reset(&'static str),
+    /// The last of it was not taken in time.
+    #[error("its end was not taken")]
+    Unflushed,
 }
 
 /// A body whose kind is not known when the codec is compiled.
@@ -39,6 +43,8 @@ pub(crate) enum Body {
     Received(http1::Incoming<http1::Connection>),
     /// From a client over HTTP/1.
     Arriving(http1::Incoming<downstream::Inner>),
+    /// A response on its way to its client.
+    Answer(Box<ResponseBody>),
     Boxed(BoxBody),
 }
 
@@ -46,6 +52,14 @@ impl Body {
     /// Boxes a wrapper around another body.
     pub(crate) fn boxed(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
         Self::Boxed(Box::pin(body))
+    }
+
+    /// To be asked while what it gave is not taken. Ready when it is given up.
+    pub(crate) fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<BodyError> {
+        match self {
+            Self::Answer(answer) => answer.poll_stuck(context),
+            _ => Poll::Pending,
+        }
     }
 
     /// Bytes whose number the codec is not to tell.
@@ -72,6 +86,7 @@ impl std::fmt::Debug for Body {
             Self::Streamed(_) => "Streamed",
             Self::Received(_) => "Received",
             Self::Arriving(_) => "Arriving",
+            Self::Answer(_) => "Answer",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -96,6 +111,7 @@ impl http_body::Body for Body {
             Self::Streamed(streamed) => poll_inner(streamed, context),
             Self::Received(received) => poll_inner(received, context),
             Self::Arriving(arriving) => poll_inner(arriving, context),
+            Self::Answer(inner) => Pin::new(&mut **inner).poll_frame(context),
             Self::Boxed(inner) => inner.as_mut().poll_frame(context),
         }
     }
@@ -107,6 +123,7 @@ impl http_body::Body for Body {
             Self::Streamed(streamed) => streamed.is_end_stream(),
             Self::Received(received) => received.is_end_stream(),
             Self::Arriving(arriving) => arriving.is_end_stream(),
+            Self::Answer(inner) => inner.is_end_stream(),
             Self::Boxed(inner) => inner.is_end_stream(),
         }
     }
@@ -118,6 +135,7 @@ impl http_body::Body for Body {
             Self::Streamed(streamed) => streamed.size_hint(),
             Self::Received(received) => received.size_hint(),
             Self::Arriving(arriving) => arriving.size_hint(),
+            Self::Answer(inner) => inner.size_hint(),
             Self::Boxed(inner) => inner.size_hint(),
         }
     }

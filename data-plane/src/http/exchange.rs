@@ -325,6 +325,16 @@ impl Exchange {
         }
     }
 
+    /// How long the last of the response may wait for its client: as the route says, or the manager, or as it may be
+    /// silent.
+    pub(crate) fn stream_flush_timeout(&self) -> Option<Duration> {
+        let of_manager = || self.connection.manager.config.timeouts.stream_flush;
+        match self.with_route_action(|action| action.flush_timeout).or_else(of_manager) {
+            Some(limit) => (!limit.is_zero()).then_some(limit),
+            None => self.stream_idle_timeout(),
+        }
+    }
+
     /// Wakes the task when the request's body has been read to its end.
     pub(crate) fn wake_when_request_done(&self, waker: &Waker) {
         self.waiting.replace(Some(waker.clone()));

@@ -95,7 +95,8 @@ impl Sender {
     /// asked while the body is, which may hold what it writes to.
     ///
     /// # Errors
-    /// [`Error::Body`] where the message's own body broke off, [`Error::Io`] where the peer takes no more.
+    /// [`Error::Body`] where the message's own body broke off, [`Error::Io`] where the peer takes no more, and
+    /// [`Error::Interrupted`] where it was given up before it did.
     pub(super) fn poll(
         &mut self,
         form: Form,
@@ -109,7 +110,8 @@ impl Sender {
                 return Poll::Pending;
             }
             match (write(&mut self.output, context), gathered) {
-                (Poll::Pending, _) | (Poll::Ready(Ok(())), Gathered::WhatThereIs) => return Poll::Pending,
+                (Poll::Pending, _) => return self.poll_stuck(context).map(Err),
+                (Poll::Ready(Ok(())), Gathered::WhatThereIs) => return Poll::Pending,
                 (Poll::Ready(Err(error)), _) => {
                     self.writing = Writing::Broken;
                     return Poll::Ready(Err(error.into()));
@@ -119,6 +121,15 @@ impl Sender {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The peer takes nothing at the moment. Ready when it has waited for too long.
+    fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        let Writing::Body { body, .. } = &mut self.writing else { return Poll::Pending };
+        body.poll_stuck(context).map(|_| {
+            self.writing = Writing::Broken;
+            Error::Interrupted
+        })
     }
 
     /// Encodes what there is of the body, so that one call writes much of it.

@@ -57,6 +57,8 @@ events! {
     WindowUpdateFlood = inbound_window_update_frames_flood,
     OutboundControlFlood = outbound_control_flood,
     OutboundFlood = outbound_flood,
+    /// A peer did not take a body's end.
+    FlushTimeout = tx_flush_timeout,
 }
 
 impl std::fmt::Debug for Counts {

@@ -12,7 +12,7 @@ use sail_proxy_http2::frame::Reason;
 use tokio::time::Sleep;
 
 use super::connection::{Accepted, Inner, Options, Shared, Side};
-use super::counts::Counts;
+use super::counts::{Counts, Event};
 use super::error::Error;
 use super::handle::Handle;
 use super::incoming::Incoming;
@@ -21,7 +21,7 @@ use super::pump::{Broken, Pump};
 use super::spare;
 use super::tunnel::Tunnel;
 use crate::clock::Still;
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
 use crate::net;
 use crate::rt::Sleeper;
 use crate::stats::Traffic;
@@ -195,6 +195,9 @@ impl<S: Service> Future for Answer<S> {
                         }
                         Err(Broken::Body(error)) => {
                             tracing::debug!(%error, "a response broke off");
+                            if matches!(error, BodyError::Unflushed) {
+                                this.handle.inner().counts.inc(Event::FlushTimeout);
+                            }
                             this.handle.reset(Reason::INTERNAL_ERROR, Error::Unfinished);
                         }
                     }

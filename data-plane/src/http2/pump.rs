@@ -38,6 +38,9 @@ impl Pump {
         loop {
             if self.ends || !self.part.is_empty() {
                 let sent = handle.inner().poll_send(handle.stream, &mut self.part, self.ends, context);
+                if sent.is_pending() {
+                    return self.body.poll_stuck(context).map(|error| Err(Broken::Body(error)));
+                }
                 ready!(sent).map_err(|_| Broken::Stream)?;
                 if self.ends {
                     return Poll::Ready(Ok(()));

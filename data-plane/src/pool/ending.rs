@@ -74,7 +74,9 @@ impl Ending {
                 matches!(error, http1::Error::Interrupted | http1::Error::Body(_)),
                 matches!(error, http1::Error::Invalid(_)),
             ),
-            BodyError::Http2(_) | BodyError::Request(_) | BodyError::Reset(_) => (true, false),
+            BodyError::Http2(_) | BodyError::Request(_) | BodyError::Reset(_) | BodyError::Unflushed => {
+                (true, false)
+            }
         };
         self.busy.set(!unsent);
         self.by.set(Some(if ours || malformed { By::Us } else { By::Peer }));

@@ -68,7 +68,7 @@ impl Failure {
             BodyError::Http2(http2::Error::Refused) => Self::Refused,
             BodyError::Http2(error) if error.is_violation() => Self::Protocol,
             BodyError::Http2(http2::Error::Unfinished) => Self::Downstream,
-            BodyError::Http1(_) | BodyError::Http2(_) | BodyError::Reset(_) => {
+            BodyError::Http1(_) | BodyError::Http2(_) | BodyError::Reset(_) | BodyError::Unflushed => {
                 Self::Terminated { started: !unsent }
             }
         }

@@ -1,7 +1,8 @@
 //! Connections and streams that have lasted long enough.
 
-use crate::case::{Case, asks, case, opens, post};
-use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, PING, frame, get};
+use crate::case::Step::{Send, Until};
+use crate::case::{Case, asks, case, ok, opens, post};
+use crate::frames::{DATA, END_STREAM, GOAWAY, HEADERS, PING, WINDOW_UPDATE, frame, get, settings};
 use crate::side;
 
 pub(crate) fn config() -> String {
@@ -13,6 +14,7 @@ pub(crate) fn config() -> String {
         ("asks", "connection_keepalive: {interval: 0.2s, timeout: 0.1s}", ""),
         ("whole", "", "request_timeout: 0.3s,"),
         ("still", "", "stream_idle_timeout: 0.3s,"),
+        ("flushes", "", "stream_flush_timeout: 0.3s,"),
         ("stream", "", "common_http_protocol_options: {max_stream_duration: 0.3s},"),
     ];
     side::config(&listeners, "")
@@ -76,20 +78,41 @@ fn connections() -> Vec<Case> {
 fn streams() -> Vec<Case> {
     let whole = |name, listener| case(name, asks(1, &get("/"))).on(listener).upstream(Vec::new()).ends(1);
     let begun = |name, listener| case(name, opens(1, &post("/"))).on(listener).upstream(Vec::new()).ends(1);
+    let no_window = || settings(&[(4, 0)]);
+    let answer = |name, path| {
+        let body = frame(DATA, END_STREAM, 1, b"hello");
+        case(name, asks(1, &get(path)))
+            .with_settings(no_window())
+            .upstream(vec![Until(HEADERS, 1), Send([ok(1, &[]), body].concat())])
+    };
     vec![
         begun("a request that takes too long to come", "whole"),
         whole("a stream on which nothing happens", "still"),
         begun("a stream on which nothing happens before the request's end", "still"),
         case("a stream on which nothing happens within the answer", asks(1, &get("/")))
             .on("still")
-            .upstream(vec![
-                crate::case::Step::Until(HEADERS, 1),
-                crate::case::Step::Send(crate::case::ok(1, &[])),
-            ])
+            .upstream(vec![Until(HEADERS, 1), Send(ok(1, &[]))])
             .ends(1),
         case("an answer that is not taken", asks(1, &get("/direct")))
             .on("still")
-            .with_settings(crate::frames::settings(&[(4, 0)]))
+            .with_settings(no_window())
+            .ends(1),
+        answer("an answer whose end is not taken", "/").on("flushes").ends(1),
+        answer("an answer whose end is not taken within the idle time", "/").on("still").ends(1),
+        answer("an answer whose end is not taken, and the route says how long", "/flushed")
+            .on("whole")
+            .ends(1),
+        answer("an answer whose end is taken bit by bit", "/")
+            .on("flushes")
+            .send(frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes()))
+            .until(DATA, 1)
+            .send(frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes()))
+            .until(DATA, 1)
+            .ends(1),
+        case("an answer that is not taken while it goes on", asks(1, &get("/")))
+            .on("still")
+            .with_settings(no_window())
+            .upstream(vec![Until(HEADERS, 1), Send([ok(1, &[]), frame(DATA, 0, 1, b"hi")].concat())])
             .ends(1),
         whole("a stream that lasts too long", "stream"),
         begun("a stream that lasts too long before the request's end", "stream"),

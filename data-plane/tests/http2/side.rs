@@ -126,6 +126,7 @@ pub(crate) fn config(listeners: &[Listener], upstream: &str) -> String {
         {match: {path: /refused}, route: {cluster: b, retry_policy: {retry_on: refused-stream, retry_back_off: {base_interval: 0.001s}}}}, \
         {match: {path: /reset}, route: {cluster: b, retry_policy: {retry_on: reset, retry_back_off: {base_interval: 0.001s}}}}, \
         {match: {path: /short}, route: {cluster: b, timeout: 0.3s}}, \
+        {match: {path: /flushed}, route: {cluster: b, timeout: 0s, idle_timeout: 9s, flush_timeout: 0.3s}}, \
         {match: {prefix: /}, route: {cluster: b, timeout: 0s}}]";
     let listeners = listeners.iter().map(|(name, options, more)| {
         format!(

@@ -80,11 +80,6 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         strip_port_mode,
     } = value;
     cx.refuse("http3_protocol_options", &http3_protocol_options);
-    cx.ignore(
-        "stream_flush_timeout",
-        &stream_flush_timeout,
-        "the idle timeout holds while a response is flushed",
-    );
     cx.refuse("forward_client_cert_matcher", &forward_client_cert_matcher);
     cx.refuse(
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
@@ -138,6 +133,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
             stream_idle_timeout,
             Some(Duration::from_secs(300)),
         ),
+        stream_flush: values::duration(cx, "stream_flush_timeout", stream_flush_timeout),
         request: values::limit(cx, "request_timeout", request_timeout, None),
         request_headers: values::limit(cx, "request_headers_timeout", request_headers_timeout, None),
         delayed_close: values::duration(cx, "delayed_close_timeout", delayed_close_timeout)

@@ -142,7 +142,6 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         cluster_specifier,
         host_rewrite_specifier,
     } = value;
-    cx.ignore("flush_timeout", &flush_timeout, "the idle timeout holds while a response is flushed");
     cx.refuse("early_data_policy", &early_data_policy);
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
     let rewrites = [
@@ -179,6 +178,7 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         append_x_forwarded_host,
         timeout: values::limit(cx, "timeout", timeout, Some(Duration::from_secs(15))),
         idle_timeout: values::duration(cx, "idle_timeout", idle_timeout),
+        flush_timeout: values::duration(cx, "flush_timeout", flush_timeout),
         max_stream_duration: cx.option("max_stream_duration", max_stream_duration, stream_duration),
         max_grpc_timeout: values::duration(cx, "max_grpc_timeout", max_grpc_timeout),
         grpc_timeout_offset: values::duration(cx, "grpc_timeout_offset", grpc_timeout_offset),

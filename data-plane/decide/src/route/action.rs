@@ -68,6 +68,8 @@ pub struct RouteAction {
     pub timeout: Option<Duration>,
     /// The stream may be silent for so long; `None`: as the connection manager says. Zero: for ever.
     pub idle_timeout: Option<Duration>,
+    /// The last of the response may wait for its client so long; `None`: as the connection manager says. Zero: for ever.
+    pub flush_timeout: Option<Duration>,
     /// Limits of streams.
     pub max_stream_duration: Option<MaxStreamDuration>,
     /// The old gRPC limit: `grpc-timeout` is heeded up to this; zero: without limit.

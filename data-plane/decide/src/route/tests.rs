@@ -32,6 +32,7 @@ fn action(cluster: &str) -> RouteAction {
         append_x_forwarded_host: false,
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
+        flush_timeout: None,
         max_stream_duration: None,
         max_grpc_timeout: None,
         grpc_timeout_offset: None,

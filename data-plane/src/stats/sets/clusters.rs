@@ -197,6 +197,7 @@ stat_set! {
         inbound_window_update_frames_flood = "http2.inbound_window_update_frames_flood",
         outbound_control_flood = "http2.outbound_control_flood",
         outbound_flood = "http2.outbound_flood",
+        tx_flush_timeout = "http2.tx_flush_timeout",
     }
     gauges { streams_active = "http2.streams_active" }
     histograms {}

@@ -92,6 +92,7 @@ stat_set! {
         inbound_window_update_frames_flood = "inbound_window_update_frames_flood",
         outbound_control_flood = "outbound_control_flood",
         outbound_flood = "outbound_flood",
+        tx_flush_timeout = "tx_flush_timeout",
     }
     gauges { streams_active = "streams_active" }
     histograms {}
