@@ -6,15 +6,21 @@ mod support;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 
+use prost::Message as _;
 use serde_json::{Value, json};
 use support::xds::Server;
 use support::{Backend, Proxy, call, wait};
+use xds_api::any;
 use xds_api::codec::Codec;
-use xds_api::envoy::config::cluster::v3::Cluster;
+use xds_api::envoy::config::cluster::v3::{Cluster, Filter as UpstreamFilter};
 use xds_api::envoy::config::core::v3::TypedExtensionConfig;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use xds_api::envoy::config::listener::v3::Listener;
+use xds_api::envoy::config::listener::v3::{Listener, filter};
 use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, http_filter,
+};
+use xds_api::google::protobuf::{Any, Struct};
 use xds_api::type_url;
 
 fn bootstrap(server: &Server) -> String {
@@ -107,6 +113,8 @@ fn bring_up(server: &mut Server, proxy: &Proxy, resources: &Resources, backend: 
     server.send(&[("in", resources.listener("in", "ingress"))], &[]);
     assert_eq!(server.subscription(type_url::ROUTE).resource_names_subscribe, ["80"]);
     assert_eq!(proxy.admin("GET", "/ready").status, 503, "routes are missing still");
+    let clusters = proxy.admin("GET", "/clusters").body;
+    assert!(clusters.contains(&format!("one::{}::cx_active::0", backend.address)), "{clusters}");
     server.send(&[("80", resources.routes("one"))], &[]);
     wait("readiness", || (proxy.admin("GET", "/ready").status == 200).then_some(()));
 }
@@ -396,6 +404,64 @@ impl prost::Name for Newer {
     fn type_url() -> String {
         type_url::CLUSTER.to_owned()
     }
+}
+
+/// As istiod sends what it has no types for.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<Struct>,
+}
+
+fn wrapped(message: &str, value: &Value) -> Any {
+    let value = Some(Codec::new().from_json_value::<Struct>(value).unwrap());
+    let value = TypedStruct { type_url: format!("type.googleapis.com/{message}"), value }.encode_to_vec();
+    Any { type_url: "type.googleapis.com/udpa.type.v1.TypedStruct".to_owned(), value }
+}
+
+#[test]
+fn a_typed_struct_is_the_filter_that_it_stands_for() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+
+    let exchange = "envoy.tcp.metadataexchange.config.MetadataExchange";
+    let with_filter = |value: &Value| {
+        let typed_config = Some(wrapped(exchange, value));
+        let filter = UpstreamFilter { name: "f".to_owned(), typed_config, ..Default::default() };
+        let cluster =
+            Cluster { name: "three".to_owned(), filters: vec![filter], ..resources.cluster("three") };
+        [("three", cluster)]
+    };
+    let wrong = server.send(&with_filter(&json!({ "enable_discovery": "maybe" })), &[]);
+    let error = wrong.error_detail.expect("a refusal").message;
+    assert!(error.contains("three: filters[0].typed_config.value.enable_discovery"), "{error}");
+    assert_eq!(server.send(&with_filter(&json!({ "protocol": "p" })), &[]).error_detail, None);
+
+    let message = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+    let header = json!({ "append": { "header": { "key": "x-wrapped", "value": "yes" } } });
+    let filter = HttpFilter {
+        name: "f".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(wrapped(
+            message,
+            &json!({ "mutations": { "response_mutations": [header] } }),
+        ))),
+        ..Default::default()
+    };
+    let mut listener = resources.listener("in", "ingress");
+    let config = &mut listener.filter_chains[0].filters[0].config_type;
+    let Some(filter::ConfigType::TypedConfig(any)) = config else { panic!("no configuration") };
+    let mut manager: HttpConnectionManager = any::unpack(any).unwrap();
+    manager.http_filters.insert(0, filter);
+    *any = any::pack(&manager);
+    assert_eq!(server.send(&[("in", listener)], &[]).error_detail, None);
+    wait("the filter", || {
+        let answer = call(proxy.listener("in"), "GET", "/", &[]).ok()?;
+        answer.head.contains("x-wrapped: yes").then_some(())
+    });
 }
 
 #[test]

@@ -9,10 +9,12 @@ mod json;
 mod merge;
 mod out;
 mod read;
+mod structs;
 mod unknown;
 mod yaml;
 
 pub use merge::Lists;
+pub use structs::without_typed_structs;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};

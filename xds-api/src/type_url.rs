@@ -33,6 +33,11 @@ pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInforma
 /// The prefix of debug resources: the path after it is one of saild's debug pages.
 pub const DEBUG_PREFIX: &str = "istio.io/debug";
 
+/// The name of the message that a type URL stands for: what comes before its last slash is free.
+pub fn message(type_url: &str) -> &str {
+    type_url.rsplit('/').next().unwrap_or_default()
+}
+
 /// `CDS` for a cluster's type URL and so on, as metrics and status pages say it; the URL itself where there is no
 /// such word.
 pub fn short_name(type_url: &str) -> &str {

@@ -49,6 +49,8 @@ pub enum NetworkFilter {
     Echo,
     /// `set_filter_state`
     SetFilterState(Arc<SetFilterState>),
+    /// `mongo_proxy`, which lets all pass.
+    MongoProxy,
     /// `sni_cluster`: the SNI names the cluster.
     SniCluster,
     /// One whose configuration is a resource of its own.

@@ -19,7 +19,7 @@ use crate::xds::Manager;
 
 pub(super) fn page(main: &Main, params: &Params) -> Page {
     let Some(manager) = main.discovery.get() else { return text(StatusCode::OK, String::new()) };
-    let snapshot = manager.parts().current();
+    let snapshot = manager.known();
     let mut clusters: Vec<&Arc<Cluster>> = snapshot.clusters.values().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
     match params.get("filter").filter(|filter| !filter.is_empty()).map(Regex::new).transpose() {

@@ -130,6 +130,7 @@ fn step<'a>(filter: &'a Config, cx: &'a mut Cx<'_>) -> Step<'a> {
         }
         // Counted where the connection ends, or the chain's end itself.
         Config::IstioStats(_)
+        | Config::MongoProxy
         | Config::HttpConnectionManager(_)
         | Config::TcpProxy(_)
         | Config::DirectResponse(_)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use base::task::Supervised;
 use bytes::Bytes;
 use prost::Message;
+use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_decide::host::Locality;
 use tokio::sync::Notify;
@@ -516,6 +517,15 @@ impl Manager {
             &mut resources.clusters.active().map(|(_, value)| value),
             &mut resources.listeners.active().map(|(_, value)| value),
         )
+    }
+
+    /// What is in force; before anything is, what clusters there are already.
+    pub fn known(&self) -> Arc<Snapshot> {
+        if self.phase.get() == Phase::Running {
+            return self.parts.current();
+        }
+        let resources = self.resources.borrow();
+        Arc::new(self.parts.snapshot(&mut resources.clusters.active().map(|(_, value)| value)))
     }
 
     fn deadline(&self) -> Option<Instant> {

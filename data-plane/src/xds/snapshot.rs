@@ -241,7 +241,7 @@ impl Parts {
     }
 
     /// These clusters, with everything that they refer to.
-    fn snapshot(&self, clusters: &mut dyn Iterator<Item = &Arc<Cluster>>) -> Snapshot {
+    pub(super) fn snapshot(&self, clusters: &mut dyn Iterator<Item = &Arc<Cluster>>) -> Snapshot {
         fn all<T: Clone, C: FromIterator<(Arc<str>, T)>>(parts: &RefCell<BTreeMap<Arc<str>, T>>) -> C {
             parts.borrow().iter().map(|(name, part)| (name.clone(), part.clone())).collect()
         }

@@ -1,6 +1,7 @@
 //! What becomes of resources that come, type by type: each is taken whole or not at all, and who sent it is told which
 //! was refused and why.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -8,11 +9,13 @@ use std::time::{Instant, SystemTime};
 use prost::Message;
 use sail_proxy_config::Kind;
 use sail_proxy_config::listener::Listener as RunListener;
+use xds_api::codec;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::type_url;
 use xds_stream::client::{Received, Rejection};
+use xds_stream::resource::Resource;
 
 use super::manager::{Manager, Phase};
 use super::needs::{self, Source};
@@ -33,6 +36,16 @@ struct Taken<'a> {
 /// Whether everything that there is of a type is asked for.
 fn is_whole(type_url: &str) -> bool {
     matches!(type_url, type_url::CLUSTER | type_url::LISTENER)
+}
+
+/// A resource with its extensions spelled out.
+fn plain<'a>(expected: &str, resource: &'a Resource) -> Result<Cow<'a, [u8]>, String> {
+    let Resource { type_url, body, .. } = resource;
+    if &**type_url != expected {
+        return Err(format!("type {type_url} where {expected} was expected"));
+    }
+    let resolved = codec::without_typed_structs(type_url::message(expected), body);
+    Ok(resolved.map_err(|error| error.to_string())?.map_or(Cow::Borrowed(body), Cow::Owned))
 }
 
 impl Manager {
@@ -81,7 +94,7 @@ impl Manager {
     fn take_all<'a>(&self, resources: &mut Resources, source: &Source, received: &'a Received) -> Taken<'a> {
         let (now, mut taken, mut seen) = (SystemTime::now(), Taken::default(), HashSet::new());
         for resource in &received.resources {
-            let (name, body) = (&resource.name, &resource.body);
+            let name = &resource.name;
             if !seen.insert(name) {
                 // The first one holds; it may be what is in force.
                 let reason = format!("the name {name} is there twice");
@@ -89,14 +102,14 @@ impl Manager {
                 taken.failures.push((name.to_string(), reason));
                 continue;
             }
-            let outcome = if &*resource.type_url == received.type_url.as_str() {
-                self.take(resources, source, &received.type_url, name, body)
-            } else {
-                Err(format!("type {} where {} was expected", resource.type_url, received.type_url))
-            };
+            let body = plain(&received.type_url, resource);
+            let outcome = body.as_ref().map_err(String::clone).and_then(|body| {
+                let is_new = self.take(resources, source, &received.type_url, name, body)?;
+                Ok((is_new, body))
+            });
             let kind = resources.kinds.entry(received.type_url.clone()).or_default();
             match outcome {
-                Ok(is_new) => {
+                Ok((is_new, body)) => {
                     let old = kind.accept(name, &resource.version, body, now);
                     if let Some(old) = old.filter(|_| is_whole(&received.type_url)) {
                         kind.before.entry(name.clone()).or_insert(old);
@@ -105,6 +118,7 @@ impl Manager {
                 }
                 Err(reason) => {
                     tracing::warn!(resource = %name, type_url = received.type_url, reason, "refused");
+                    let body = body.as_deref().unwrap_or(&resource.body);
                     kind.refuse(name, &resource.version, body, reason.clone(), now);
                     taken.failures.push((name.to_string(), reason));
                 }
@@ -179,8 +193,9 @@ impl Manager {
     /// Refuses a resource with fields that are not known, where the command line asks for that.
     fn check_fields(&self, type_url: &str, body: &[u8]) -> Result<(), String> {
         let Some(codec) = &self.strict else { return Ok(()) };
-        let name = type_url.rsplit('/').next().unwrap_or(type_url);
-        let Some((message, numbers)) = codec.unknown_fields(name, body).map_err(|e| e.to_string())? else {
+        let Some((message, numbers)) =
+            codec.unknown_fields(type_url::message(type_url), body).map_err(|e| e.to_string())?
+        else {
             return Ok(());
         };
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();

@@ -8,6 +8,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
+use crate::google::protobuf::{self, Struct, value::Kind};
+use crate::type_url::message as message_of;
+
 /// Any JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json<'a> {
@@ -100,11 +103,6 @@ impl Json<'_> {
     }
 }
 
-/// The name of the message that a type URL stands for.
-pub(super) fn message_of(type_url: &str) -> &str {
-    type_url.rsplit('/').next().unwrap_or_default()
-}
-
 impl<'a> From<&'a Value> for Json<'a> {
     fn from(value: &'a Value) -> Self {
         match value {
@@ -119,6 +117,35 @@ impl<'a> From<&'a Value> for Json<'a> {
             }
         }
     }
+}
+
+impl<'a> From<&'a Struct> for Json<'a> {
+    fn from(object: &'a Struct) -> Self {
+        let entries = object.fields.iter().map(|(name, value)| (name.as_str().into(), value.into()));
+        Self::Object(Object(entries.collect()))
+    }
+}
+
+impl<'a> From<&'a protobuf::Value> for Json<'a> {
+    fn from(value: &'a protobuf::Value) -> Self {
+        match &value.kind {
+            None | Some(Kind::NullValue(_)) => Self::Null,
+            Some(Kind::BoolValue(value)) => Self::Bool(*value),
+            Some(Kind::NumberValue(value)) => number(*value).map_or(Self::Null, Self::Number),
+            Some(Kind::StringValue(value)) => Self::String(Cow::Borrowed(value)),
+            Some(Kind::ListValue(list)) => Self::List(list.values.iter().map(Self::from).collect()),
+            Some(Kind::StructValue(object)) => object.into(),
+        }
+    }
+}
+
+/// A whole number as one: a `Struct` knows doubles alone.
+fn number(value: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        return Some(Number::from(value as i64));
+    }
+    Number::from_f64(value)
 }
 
 impl From<&Json<'_>> for Value {

@@ -16,9 +16,10 @@ use prost_reflect::{
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use super::json::{Json, Object, message_of};
+use super::json::{Json, Object};
 use super::out::Out;
 use super::{Error, UnknownFields};
+use crate::type_url::message as message_of;
 
 /// Reads one input; it gathers the unknown fields that it passes over.
 pub(super) struct Reader<'a> {

@@ -14,6 +14,7 @@ const HTTP_CONNECTION_MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const LOCAL_RATE_LIMIT: &str = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
+const MONGO_PROXY: &str = "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy";
 const RATE_LIMIT: &str = "envoy.extensions.filters.network.ratelimit.v3.RateLimit";
 const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const SET_FILTER_STATE: &str = "envoy.extensions.filters.network.set_filter_state.v3.Config";
@@ -31,6 +32,7 @@ pub const KNOWN: &[&str] = &[
     HTTP_CONNECTION_MANAGER,
     LOCAL_RATE_LIMIT,
     METADATA_EXCHANGE,
+    MONGO_PROXY,
     RATE_LIMIT,
     RBAC,
     SET_FILTER_STATE,
@@ -92,7 +94,7 @@ fn filter(cx: &mut Cx<'_>, value: pb::listener::Filter) -> Option<NetworkFilter>
 /// Whether discovery may bring filters of this type: those that end chains, and those that are looked for when a chain
 /// is set up, stand in their listener.
 pub(crate) fn is_discoverable(name: &str) -> bool {
-    let fixed = [DIRECT_RESPONSE, ECHO, HTTP_CONNECTION_MANAGER, STATS, TCP_PROXY];
+    let fixed = [DIRECT_RESPONSE, ECHO, HTTP_CONNECTION_MANAGER, MONGO_PROXY, STATS, TCP_PROXY];
     KNOWN.contains(&name) && !fixed.contains(&name)
 }
 
@@ -152,9 +154,33 @@ fn typed(cx: &mut Cx<'_>, any: &pb::Any) -> Option<NetworkFilter> {
         }
         STATS => NetworkFilter::IstioStats(Arc::new(cx.unpack(any)?)),
         METADATA_EXCHANGE => NetworkFilter::MetadataExchange(Arc::new(cx.unpack(any)?)),
+        MONGO_PROXY => {
+            let value = cx.unpack(any)?;
+            mongo_proxy(cx, value);
+            NetworkFilter::MongoProxy
+        }
         other => {
             cx.error("", format_args!("there is no network filter {other:?}"));
             return None;
         }
     })
+}
+
+/// It looks at what passes, and changes nothing of it. What is only counted there is not counted here.
+fn mongo_proxy(cx: &mut Cx<'_>, value: pb::filters::network::mongo_proxy::v3::MongoProxy) {
+    let pb::filters::network::mongo_proxy::v3::MongoProxy {
+        stat_prefix,
+        access_log,
+        delay,
+        emit_dynamic_metadata,
+        commands,
+        max_bson_depth,
+    } = value;
+    let why = "there are no statistics of MongoDB: its bytes pass unread";
+    cx.ignore("stat_prefix", &stat_prefix, why);
+    cx.ignore("commands", &commands, why);
+    cx.ignore("max_bson_depth", &max_bson_depth, why);
+    cx.refuse("access_log", &access_log);
+    cx.refuse("delay", &delay);
+    cx.refuse("emit_dynamic_metadata", &emit_dynamic_metadata);
 }
