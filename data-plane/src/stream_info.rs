@@ -234,6 +234,8 @@ pub struct DownstreamInfo {
     pub direct_remote_address: SocketAddr,
     /// The address the client meant to reach: with a redirected connection, the original destination.
     pub local_address: SocketAddr,
+    /// The address of the socket itself.
+    pub direct_local_address: SocketAddr,
     /// SNI.
     pub server_name: Option<Arc<str>>,
     /// TLS, if any.
@@ -253,6 +255,8 @@ pub struct ConnectionState {
     pub filter_state: RefCell<Vec<(Box<str>, Box<str>)>>,
     /// TLVs of the PROXY protocol that may go upstream.
     pub tlvs: Vec<(u8, Bytes)>,
+    /// Where the listener is, if that is a Unix socket.
+    pub pipe: Option<Arc<str>>,
     /// Whether the connection began with a PROXY protocol header.
     pub proxied: bool,
     /// From where upstream connections come.

@@ -282,3 +282,35 @@ fn a_dump_has_both_versions_and_what_is_missing() {
     let inverted = mesh.proxy.admin("GET", "/stats?filter=cluster&invert_filter").body;
     assert!(inverted.contains("server.live: 1\n") && !inverted.contains("cluster."), "{inverted}");
 }
+
+#[test]
+fn a_secret_that_never_comes_is_told() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    let soon = json!({"ads": {}, "initial_fetch_timeout": "0.05s", "resource_api_version": "V3"});
+    let socket = |side: &str, field: &str, secret: Value| {
+        json!({"name": "tls", "typed_config": {
+            "@type": format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext"),
+            "common_tls_context": {field: secret},
+        }})
+    };
+    let secret = |name: &str| json!({"name": name, "sds_config": soon});
+    let mut late = a_cluster("late", &backend);
+    late["transport_socket"] = socket("Upstream", "validation_context_sds_secret_config", secret("root"));
+    mesh.taken::<Cluster>(&[("late", late)], &[]);
+    let mut waits = listener("waits", 0, "route_config", &routes("t", "late"));
+    let own = json!([secret("own")]);
+    waits["stat_prefix"] = "waits".into();
+    waits["filter_chains"][0]["transport_socket"] =
+        socket("Downstream", "tls_certificate_sds_secret_configs", own);
+    let plain = listener("plain", 0, "route_config", &routes("t", "late"));
+    mesh.taken::<Listener>(&[("waits", waits), ("plain", plain)], &[]);
+    wait("readiness", || (mesh.proxy.admin("GET", "/ready").status == 200).then_some(()));
+    assert_eq!(call(mesh.proxy.listener("plain"), "GET", "/", &[]).unwrap().status, 503);
+    assert!(mesh.stat("cluster.late.client_ssl_socket_factory.upstream_context_secrets_not_ready") >= 1);
+    let waits = mesh.proxy.listener("waits");
+    assert!(certs::Authority::new().connect(waits, "localhost", None).is_err());
+    wait("the count", || {
+        let name = "listener.waits.server_ssl_socket_factory.downstream_context_secrets_not_ready";
+        (mesh.stat(name) == 1).then_some(())
+    });
+}

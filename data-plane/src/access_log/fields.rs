@@ -160,17 +160,18 @@ pub(super) fn upstream_received(info: &StreamInfo) -> u64 {
 fn downstream(down: &DownstreamInfo, field: Field) -> Text<'_> {
     Some(match field {
         Field::ConnectionId => number(down.connection_id),
-        Field::DownstreamDirectRemoteAddress => whole(down.direct_remote_address),
-        Field::DownstreamDirectRemoteAddressWithoutPort => ip(down.direct_remote_address),
-        Field::DownstreamDirectRemotePort => port(down.direct_remote_address),
-        Field::DownstreamLocalAddress | Field::DownstreamDirectLocalAddress => whole(down.local_address),
-        Field::DownstreamLocalAddressWithoutPort | Field::DownstreamDirectLocalAddressWithoutPort => {
-            ip(down.local_address)
-        }
-        Field::DownstreamLocalPort | Field::DownstreamDirectLocalPort => port(down.local_address),
-        Field::DownstreamRemoteAddress => whole(down.remote_address),
-        Field::DownstreamRemoteAddressWithoutPort => ip(down.remote_address),
-        Field::DownstreamRemotePort => port(down.remote_address),
+        Field::DownstreamDirectRemoteAddress => whole(down.direct_remote_address, down),
+        Field::DownstreamDirectRemoteAddressWithoutPort => ip(down.direct_remote_address, down),
+        Field::DownstreamDirectRemotePort => port(down.direct_remote_address, down),
+        Field::DownstreamLocalAddress => whole(down.local_address, down),
+        Field::DownstreamLocalAddressWithoutPort => ip(down.local_address, down),
+        Field::DownstreamLocalPort => port(down.local_address, down),
+        Field::DownstreamDirectLocalAddress => whole(down.direct_local_address, down),
+        Field::DownstreamDirectLocalAddressWithoutPort => ip(down.direct_local_address, down),
+        Field::DownstreamDirectLocalPort => port(down.direct_local_address, down),
+        Field::DownstreamRemoteAddress => whole(down.remote_address, down),
+        Field::DownstreamRemoteAddressWithoutPort => ip(down.remote_address, down),
+        Field::DownstreamRemotePort => port(down.remote_address, down),
         // Addresses of sockets have none.
         Field::DownstreamLocalAddressEndpointId | Field::DownstreamDirectLocalAddressEndpointId => "".into(),
         Field::TlsJa3Fingerprint => down.state.fingerprints.as_ref()?.ja3.as_deref()?.into(),
@@ -195,14 +196,21 @@ fn upstream(info: &StreamInfo, field: Field) -> Text<'_> {
     let up = info.upstream.as_ref()?;
     Some(match field {
         Field::UpstreamHost | Field::UpstreamRemoteAddress => up.host.as_ref()?.to_string().into(),
-        Field::UpstreamRemoteAddressWithoutPort => socket(up.host.as_ref())?.ip().to_string().into(),
-        Field::UpstreamRemotePort => number(socket(up.host.as_ref())?.port().into()),
+        Field::UpstreamRemoteAddressWithoutPort => match up.host.as_ref()? {
+            UpstreamAddress::Socket(address) => address.ip().to_string().into(),
+            // A path has no port.
+            other => other.to_string().into(),
+        },
+        Field::UpstreamRemotePort => match up.host.as_ref()? {
+            UpstreamAddress::Socket(address) => number(address.port().into()),
+            _ => "".into(),
+        },
         Field::UpstreamRemoteAddressEndpointId => "".into(),
         Field::UpstreamHostName => up.hostname.as_deref()?.into(),
         Field::UpstreamHostNameWithoutPort => without_port(up.hostname.as_deref()?).into(),
-        Field::UpstreamLocalAddress => whole(up.local_address?),
-        Field::UpstreamLocalAddressWithoutPort => ip(up.local_address?),
-        Field::UpstreamLocalPort => port(up.local_address?),
+        Field::UpstreamLocalAddress => up.local_address?.to_string().into(),
+        Field::UpstreamLocalAddressWithoutPort => up.local_address?.ip().to_string().into(),
+        Field::UpstreamLocalPort => number(up.local_address?.port().into()),
         Field::UpstreamProtocol => up.protocol?.as_str().into(),
         Field::UpstreamTransportFailureReason => in_one_word(up.transport_failure.as_deref()?),
         Field::UpstreamHostsAttempted => attempted(info, |one| Some(one.host.as_ref()?.to_string()))?,
@@ -311,16 +319,21 @@ fn socket(host: Option<&UpstreamAddress>) -> Option<SocketAddr> {
     }
 }
 
-fn whole(address: SocketAddr) -> Cow<'static, str> {
-    address.to_string().into()
+fn whole(address: SocketAddr, down: &DownstreamInfo) -> Cow<'_, str> {
+    pipe(address, down).map_or_else(|| address.to_string().into(), Cow::Borrowed)
 }
 
-fn ip(address: SocketAddr) -> Cow<'static, str> {
-    address.ip().to_string().into()
+fn ip(address: SocketAddr, down: &DownstreamInfo) -> Cow<'_, str> {
+    pipe(address, down).map_or_else(|| address.ip().to_string().into(), Cow::Borrowed)
 }
 
-fn port(address: SocketAddr) -> Cow<'static, str> {
-    number(address.port().into())
+fn port(address: SocketAddr, down: &DownstreamInfo) -> Cow<'_, str> {
+    pipe(address, down).map_or_else(|| number(address.port().into()), |_| "".into())
+}
+
+/// The path of a Unix socket: it stands for either end, of which the client's has no name.
+fn pipe(address: SocketAddr, down: &DownstreamInfo) -> Option<&str> {
+    down.state.pipe.as_deref().filter(|_| address.ip().is_unspecified())
 }
 
 /// Log lines are split at spaces.

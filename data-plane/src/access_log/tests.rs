@@ -28,6 +28,7 @@ pub(crate) fn downstream() -> Rc<DownstreamInfo> {
         remote_address: "10.0.0.1:40000".parse().unwrap(),
         direct_remote_address: "10.0.0.1:40000".parse().unwrap(),
         local_address: "10.0.0.2:9080".parse().unwrap(),
+        direct_local_address: "10.0.0.2:9080".parse().unwrap(),
         server_name: Some("outbound_.9080_._.reviews.default.svc.cluster.local".into()),
         tls: None,
         direction: Direction::Inbound,

@@ -209,6 +209,7 @@ fn upstream_view(host: &Host, downstream: Option<&DownstreamInfo>) -> StreamInfo
         remote_address: peer,
         direct_remote_address: peer,
         local_address: unspecified,
+        direct_local_address: unspecified,
         server_name: None,
         tls: None,
         direction: Direction::Unspecified,

@@ -21,6 +21,7 @@ use crate::stats::sets::{listener as stats, listener_tls};
 use crate::stream_info::details::close_reason;
 use crate::stream_info::{ConnectionState, Direction, DownstreamInfo, Life, ResponseFlag};
 use crate::tcp_stats::Sampled;
+use crate::tls::context::ContextError;
 use crate::tls::{self, Peer};
 use crate::worker::state::Worker;
 
@@ -142,6 +143,7 @@ fn described(worker: &Worker, listener: &Listener, intake: &mut Intake) -> Downs
         metadata: std::mem::take(&mut intake.metadata).into(),
         filter_state: std::mem::take(&mut intake.filter_state).into(),
         tlvs: std::mem::take(&mut intake.tlvs),
+        pipe: intake.pipe(listener),
         proxied: intake.proxied,
         upstream_source: intake.upstream_source,
         fingerprints: fingerprints(intake),
@@ -167,6 +169,7 @@ fn plain(listener: &Listener, intake: &Intake) -> DownstreamInfo {
         remote_address: intake.remote,
         direct_remote_address: intake.direct_remote,
         local_address: intake.local,
+        direct_local_address: intake.bound(),
         server_name: intake.hello.as_ref().and_then(|hello| hello.server_name.as_deref()).map(Into::into),
         tls: None,
         direction: match listener.config.traffic_direction {
@@ -213,8 +216,12 @@ async fn secure(
     let active = worker.active();
     let server = worker.shared.contexts.server(tls, &active.snapshot).map_err(|error| {
         // Deny closed: without a certificate nobody is served.
+        let why = match &error {
+            ContextError::Waiting(_) => listener_tls::secrets_not_ready,
+            _ => listener_tls::connection_error,
+        };
         if let Some(stats) = &listener.tls {
-            stats.inc(listener_tls::connection_error);
+            stats.inc(why);
         }
         tracing::warn!(listener = %listener.config.name, %error, "refused a connection: TLS is not ready");
     })?;

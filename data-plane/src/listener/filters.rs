@@ -10,10 +10,12 @@ mod set_filter_state;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use sail_proxy_config::listener::{ListenerFilter, ListenerFilterKind};
+use sail_proxy_decide::address::Address;
 use tokio::io::AsyncReadExt;
 
 use super::Listener;
@@ -95,6 +97,19 @@ impl Intake {
             bound,
             accepted,
         }
+    }
+
+    /// The address of the socket itself.
+    pub(super) fn bound(&self) -> SocketAddr {
+        canonical(self.bound)
+    }
+
+    /// The path of a Unix socket.
+    pub(super) fn pipe(&self, listener: &Listener) -> Option<Arc<str>> {
+        let Raw::Unix(_) = &self.raw else { return None };
+        let mut pipes =
+            listener.config.addresses.iter().filter(|address| matches!(address, Address::Pipe(_)));
+        pipes.next().map(|pipe| pipe.to_string().into())
     }
 
     /// Reads more of what the client sends; 0 at its end.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sail_proxy_config::tls::{TcpStats, UpstreamSocket};
+use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::Host;
 use tokio::io::AsyncWriteExt;
 
@@ -22,8 +23,10 @@ use crate::net::prefixed::Prefixed;
 use crate::net::socket::{self, ConnectOptions};
 use crate::net::{Raw, Stream};
 use crate::stats::Traffic;
+use crate::stats::sets::cluster_tls;
 use crate::stream_info::UpstreamLife;
 use crate::tcp_stats::Sampled;
+use crate::tls::context::ContextError;
 use crate::tls::{self, UpstreamTls};
 use crate::worker::state::Worker;
 use crate::{http1, http2};
@@ -151,7 +154,13 @@ impl Connector {
 
     async fn open_unbounded(&self) -> Result<Opened, PoolError> {
         let failed = |error: std::io::Error| {
-            PoolError::Connect(format!("delayed connect error: {}", os_reason(&error)).into())
+            let reason = os_reason(&error);
+            let text = match &self.host.address {
+                // A Unix socket says so at once.
+                path @ Address::Pipe(_) => format!("immediate connect error: {reason}|remote address:{path}"),
+                _ => format!("delayed connect error: {reason}"),
+            };
+            PoolError::Connect(text.into())
         };
         let begun = Instant::now();
         let mut raw = self.reach().await.map_err(failed)?;
@@ -212,12 +221,15 @@ impl Connector {
         };
         let bears = must_bear.clone().or_else(|| context.auto_sni_san_validation.then(|| name.into()));
         let active = self.worker.active();
-        let client = self
-            .worker
-            .shared
-            .contexts
-            .client(context, &active.snapshot, bears.as_ref())
-            .map_err(|error| PoolError::Connect(format!("TLS_error: {error}").into()))?;
+        let client = self.worker.shared.contexts.client(context, &active.snapshot, bears.as_ref()).map_err(
+            |error| {
+                if let ContextError::Waiting(_) = error {
+                    self.counts.get(&self.worker.shared.store).inc(cluster_tls::secrets_not_ready);
+                    return PoolError::Connect("TLS error: Secret is not supplied by SDS".into());
+                }
+                PoolError::Connect(format!("TLS_error: {error}").into())
+            },
+        )?;
         Ok(Some(UpstreamTls {
             server_name: tls::context::server_name(name, self.host.address.ip()),
             config: client.config,

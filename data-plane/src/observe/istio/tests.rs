@@ -41,6 +41,7 @@ fn info(direction: Direction) -> StreamInfo {
         remote_address: address,
         direct_remote_address: address,
         local_address: address,
+        direct_local_address: address,
         server_name: None,
         tls: (direction == Direction::Inbound).then(|| tls("productpage", "reviews")).flatten(),
         direction,

@@ -3,7 +3,7 @@
 use crate::stats::schema::stat_set;
 
 macro_rules! tls_set {
-    ($(#[$doc:meta])* $name:ident, $root:literal, $label:literal) => {
+    ($(#[$doc:meta])* $name:ident, $root:literal, $label:literal, $not_ready:literal) => {
         stat_set! {
             $(#[$doc])*
             $name {
@@ -14,6 +14,7 @@ macro_rules! tls_set {
                 connection_error = "ssl.connection_error",
                 session_reused = "ssl.session_reused",
                 no_certificate = "ssl.no_certificate",
+                secrets_not_ready = $not_ready,
                 fail_verify_no_cert = "ssl.fail_verify_no_cert",
                 fail_verify_error = "ssl.fail_verify_error",
                 fail_verify_san = "ssl.fail_verify_san",
@@ -43,10 +44,12 @@ macro_rules! tls_set {
 
 tls_set! {
     /// `listener.<address>.ssl.`
-    listener_tls, "listener", "envoy.listener_address"
+    listener_tls, "listener", "envoy.listener_address",
+    "server_ssl_socket_factory.downstream_context_secrets_not_ready"
 }
 
 tls_set! {
     /// `cluster.<name>.ssl.`
-    cluster_tls, "cluster", "envoy.cluster_name"
+    cluster_tls, "cluster", "envoy.cluster_name",
+    "client_ssl_socket_factory.upstream_context_secrets_not_ready"
 }
