@@ -11,6 +11,9 @@ use crate::stats::{Keep, Rules, TagRule, TextMatch};
 /// What is wrong, after the field's path.
 type Failure = String;
 
+/// A regex may need a lot of memory; those of a bootstrap are many and simple.
+const SIZE: usize = 1 << 20;
+
 /// Builds the rules.
 pub fn rules(config: Option<&StatsConfig>) -> Result<Rules, Failure> {
     let Some(config) = config else { return Ok(Rules::default()) };
@@ -21,8 +24,8 @@ pub fn rules(config: Option<&StatsConfig>) -> Result<Rules, Failure> {
         match &tag.tag_value {
             Some(TagValue::FixedValue(value)) => rules.tags.push(TagRule::Fixed(name, value.clone())),
             Some(TagValue::Regex(regex)) if !regex.is_empty() => {
-                let regex =
-                    compile(regex).map_err(|e| format!("stats_config.stats_tags[{place}].regex: {e}"))?;
+                let regex = fancy_regex::RegexBuilder::new(regex).delegate_size_limit(SIZE).build();
+                let regex = regex.map_err(|e| format!("stats_config.stats_tags[{place}].regex: {e}"))?;
                 rules.tags.push(TagRule::Regex(name, regex));
             }
             // Without a value, it names one of Envoy's own tags.
@@ -78,6 +81,5 @@ fn matcher(pattern: &StringMatcher) -> Result<TextMatch, Failure> {
 }
 
 fn compile(regex: &str) -> Result<Regex, Failure> {
-    // A regex may need a lot of memory; those of a bootstrap are many and simple.
-    regex::RegexBuilder::new(regex).size_limit(1 << 20).build().map_err(|error| error.to_string())
+    regex::RegexBuilder::new(regex).size_limit(SIZE).build().map_err(|error| error.to_string())
 }

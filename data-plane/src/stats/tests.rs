@@ -1,10 +1,11 @@
 //! What is written is what is read, over workers, resets and renderings.
 
+use regex::Regex;
+
 use super::sets::{cluster, http, istio_http};
 use super::{
     BOUNDS, Buckets, Query, Rules, Scope, Store, TagRule, attach_worker, prometheus, set_workers, text,
 };
-use regex::Regex;
 
 fn used() -> Query {
     Query { used_only: true, ..Query::default() }
@@ -92,12 +93,29 @@ fn prometheus_has_envoys_labels() {
     }
 }
 
+fn rule(name: &str, regex: &str) -> TagRule {
+    TagRule::Regex(name.to_owned(), fancy_regex::Regex::new(regex).unwrap())
+}
+
+/// Istio's bootstrap has one that looks ahead.
+#[test]
+fn a_tag_may_look_ahead() {
+    let store = Store::new();
+    let stats: Scope<cluster::Set> = store.scope("a");
+    stats.inc(cluster::upstream_rq_2xx);
+    let tags = vec![
+        rule("cluster_name", r"^cluster(?=\.).*?\.?((\w+?)\.)(?!x)"),
+        rule("code", r"_rq(_(?=2)(\dxx))$"),
+    ];
+    let out = prometheus(&store, &Rules { tags, defaults: false, ..Rules::default() }, &used());
+    assert!(out.ends_with("envoy_cluster_upstream_rq{cluster_name=\"a\",code=\"2xx\"} 1\n"), "{out}");
+}
+
 #[test]
 fn prometheus_follows_the_bootstraps_tags() {
     let store = Store::new();
     let cluster: Scope<cluster::Set> = store.scope("outbound|80||a.default.svc.cluster.local");
     cluster.inc(cluster::upstream_rq_2xx);
-    let rule = |name: &str, regex: &str| TagRule::Regex(name.to_owned(), Regex::new(regex).unwrap());
     let rules = Rules {
         tags: vec![
             rule("cluster_name", r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)"),
