@@ -3,6 +3,7 @@
 mod certificates;
 mod checks;
 mod convert;
+mod draining;
 mod files;
 mod inline;
 mod leaving;

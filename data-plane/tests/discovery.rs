@@ -334,8 +334,14 @@ fn a_filter_chain_that_stays_keeps_its_connections() {
     let mut one = open([127, 0, 0, 1]);
     assert_eq!(one.ask(), (203, false));
     assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), Some(2));
+    assert_eq!(proxy.stat("listener_manager.total_filter_chains_draining"), Some(3));
     server.send(&[("l", listener(&[chain("127.0.0.1", 203)], 65))], &[]);
     wait("the whole listener's change", || one.ask().1.then_some(()));
+    assert_eq!(proxy.stat("listener_manager.total_listeners_draining"), Some(1));
+    let page = proxy.admin("GET", "/config_dump?resource=dynamic_listeners").body;
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let backlog = |state: &str| page["configs"][0][state]["listener"]["tcp_backlog_size"].clone();
+    assert_eq!((backlog("active_state"), backlog("draining_state")), (65.into(), 64.into()));
     assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), Some(2));
 }
 

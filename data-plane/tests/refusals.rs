@@ -61,6 +61,11 @@ struct Mesh {
 
 impl Mesh {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with listeners of the bootstrap.
+    fn with(listeners: &[Value]) -> Self {
         let server = Server::start(None);
         let h2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
         let options = json!({"@type": format!("type.googleapis.com/{h2}"),
@@ -73,7 +78,7 @@ impl Mesh {
         let bootstrap = format!(
             "node: {{id: one, cluster: some}}\ndynamic_resources: {}\nstatic_resources: {}\n",
             json!({"ads_config": api, "cds_config": ads(), "lds_config": ads()}),
-            json!({"clusters": [xds]}),
+            json!({"clusters": [xds], "listeners": listeners}),
         );
         let proxy = Proxy::start(&bootstrap, &[]);
         Self { server, proxy, codec: Codec::new(), asked: HashSet::new() }
@@ -313,4 +318,24 @@ fn a_secret_that_never_comes_is_told() {
         let name = "listener.waits.server_ssl_socket_factory.downstream_context_secrets_not_ready";
         (mesh.stat(name) == 1).then_some(())
     });
+}
+
+#[test]
+fn a_listener_of_the_bootstrap_is_not_the_servers() {
+    let backend = Backend::start("one");
+    let fixed = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "own"}}}]);
+    let table = json!({"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": fixed}]});
+    let mut mesh = Mesh::with(&[listener("fixed", 0, "route_config", &table)]);
+    mesh.taken::<Cluster>(&[("one", a_cluster("one", &backend))], &[]);
+    let other = |name: &str| listener(name, 0, "route_config", &routes("t", "one"));
+    // Envoy does not say so.
+    let _ = mesh.send::<Listener>(&[("fixed", other("fixed")), ("more", other("more"))], &[]);
+    wait("readiness", || (mesh.proxy.admin("GET", "/ready").status == 200).then_some(()));
+    assert_eq!((mesh.body("fixed"), mesh.body("more")), ("own".to_owned(), "one".to_owned()));
+    mesh.taken::<Listener>(&[], &["fixed", "more"]);
+    wait("the end of the other", || {
+        (!mesh.proxy.admin("GET", "/listeners").body.contains("more")).then_some(())
+    });
+    assert_eq!(mesh.body("fixed"), "own");
+    assert_eq!(mesh.stat("listener_manager.listener_removed"), 1);
 }

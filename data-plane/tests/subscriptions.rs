@@ -220,6 +220,36 @@ fn a_stream_is_counted_for_each_resource_it_brings() {
 }
 
 #[test]
+fn a_server_of_its_own_has_a_state_of_its_own() {
+    let server = Server::start(None);
+    let h2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = json!({"@type": format!("type.googleapis.com/{h2}"),
+        "explicit_http_config": {"http2_protocol_options": {}}});
+    let to = |name: &str, port: u16| {
+        json!({"name": name, "connect_timeout": "1s", "load_assignment": endpoints(name, port),
+            "typed_extension_protocol_options": {h2: options}})
+    };
+    let source = |cluster: &str| {
+        let services = json!([{"envoy_grpc": {"cluster_name": cluster}}]);
+        json!({"initial_fetch_timeout": "0.05s", "resource_api_version": "V3", "api_config_source":
+            {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": services}})
+    };
+    let bootstrap = json!({"node": {"id": "one", "cluster": "c"},
+        "dynamic_resources": {"cds_config": source("away")},
+        "static_resources": {"clusters": [to("away", 1), to("there", server.address.port())],
+            "listeners": [listener(&source("there"), None)]}});
+    let proxy = Proxy::ready(&sections(&bootstrap), &[]);
+    let state = |object: &str| proxy.stat(&format!("{object}.control_plane.connected_state"));
+    wait("a failure", || (proxy.stat("cluster_manager.cds.update_failure")? >= 1).then_some(()));
+    assert_eq!(state("cluster_manager.cds"), Some(0));
+    assert_eq!(proxy.stat("control_plane.connected_state").unwrap_or(0), 0, "nobody is aggregated");
+    wait("the end of a stream to a server that lacks the service", || {
+        (proxy.stat("http.in.rds.table.update_failure")? >= 1 && state("http.in.rds.table")? == 0)
+            .then_some(())
+    });
+}
+
+#[test]
 fn scopes_of_routes_are_counted_as_a_whole() {
     let codec = Codec::new();
     let mut server = Server::start(None);

@@ -130,7 +130,9 @@ fn as_json(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Value {
             limit("HIGH", &cluster.circuit_breakers.high),
         ] },
     });
-    if let Discovery::Eds { service_name, .. } = &cluster.discovery {
+    if let Discovery::Eds { service_name, .. } = &cluster.discovery
+        && *service_name != cluster.name
+    {
         status["eds_service_name"] = service_name.to_string().into();
     }
     status

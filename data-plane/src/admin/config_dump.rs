@@ -173,6 +173,22 @@ fn listeners(manager: &Manager, keep: &dyn Fn(&str) -> bool) -> Part {
             });
         }
     });
+    for (name, held) in manager.draining_listeners().into_iter().filter(|(name, _)| keep(name)) {
+        let state = listeners_config_dump::DynamicListenerState {
+            version_info: held.version.to_string(),
+            listener: Some(body(type_url::LISTENER, &held)),
+            last_updated: timestamp(held.updated),
+        };
+        let mut known = dump.dynamic_listeners.iter_mut();
+        match known.find(|one| *one.name == *name && one.draining_state.is_none()) {
+            Some(one) => one.draining_state = Some(state),
+            None => dump.dynamic_listeners.push(listeners_config_dump::DynamicListener {
+                name: name.to_string(),
+                draining_state: Some(state),
+                ..Default::default()
+            }),
+        }
+    }
     Part { resource: "listeners static_listeners dynamic_listeners", message: any::pack(&dump) }
 }
 

@@ -26,12 +26,14 @@ use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::ScopedRoutes;
 use xds_api::type_url;
 
+use super::draining::Draining;
 use super::needs::{self, Need, Source};
-use super::raw::Kind;
+use super::raw::{Held, Kind};
 use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
 use super::subscriptions::Subscriptions;
+use super::warm::Promoted;
 use super::{certificates, checks, convert, inline};
 use crate::dial::Target;
 use crate::server::Main;
@@ -92,6 +94,8 @@ pub struct Manager {
     pub(super) servers: RefCell<BTreeMap<ServerKey, Server>>,
     pub(super) subscriptions: RefCell<Subscriptions>,
     pub(super) files: RefCell<BTreeMap<(String, String), Supervised<()>>>,
+    /// Listeners that are in force no more.
+    pub(super) draining: RefCell<Draining>,
     changed: Notify,
     /// Conversions may have read other files than before.
     converted: Notify,
@@ -159,6 +163,7 @@ impl Manager {
             servers: RefCell::default(),
             subscriptions: RefCell::new(Subscriptions::new(main.stats.clone())),
             files: RefCell::default(),
+            draining: RefCell::default(),
             changed: Notify::new(),
             converted: Notify::new(),
             this: this.clone(),
@@ -239,6 +244,9 @@ impl Manager {
         clusters.set(cluster_manager::warming_clusters, count(resources.clusters.warming()));
         listeners.set(listener_manager::total_listeners_active, count(resources.listeners.active().len()));
         listeners.set(listener_manager::total_listeners_warming, count(resources.listeners.warming()));
+        let (draining, chains) = self.draining.borrow_mut().count(Instant::now());
+        listeners.set(listener_manager::total_listeners_draining, count(draining));
+        listeners.set(listener_manager::total_filter_chains_draining, count(chains));
     }
 
     /// Secrets that somebody asks for and nobody has brought yet.
@@ -265,6 +273,18 @@ impl Manager {
             }
         });
         all
+    }
+
+    /// Listeners that drain, as they came.
+    pub fn draining_listeners(&self) -> Vec<(Arc<str>, Held)> {
+        let draining = self.draining.borrow();
+        let all = draining.listeners(Instant::now());
+        all.map(|(name, held)| (name.clone(), held.clone())).collect()
+    }
+
+    /// How long a listener drains.
+    pub(super) fn drain_time(&self) -> Duration {
+        Duration::from_secs(self.main.cli.drain_time_s.into())
     }
 
     /// A type's resources, as they came.
@@ -313,6 +333,10 @@ impl Manager {
 
     pub(super) fn is_static_cluster(&self, name: &str) -> bool {
         self.statics().contains_key(name)
+    }
+
+    pub(super) fn is_static_listener(&self, name: &str) -> bool {
+        !name.is_empty() && self.statics_listen.contains(name)
     }
 
     /// Has what changed looked at.
@@ -468,7 +492,13 @@ impl Manager {
         self.parts.check_first(&mut clusters.but_for(HEALTH, now, &has));
         // Listeners refer to clusters: they follow.
         let ready = self.phase.get() >= Phase::Listeners;
-        let promoted = (clusters.promote(now, &has), ready && listeners.promote(now, &has));
+        let promoted = clusters.promote(now, &has);
+        let activated = if ready { listeners.promote(now, &has) } else { Vec::new() };
+        for Promoted { name, old, new } in &activated {
+            let Some(old) = old else { continue };
+            let held = kinds.get_mut(type_url::LISTENER).and_then(|kind| kind.before.remove(name));
+            self.draining.borrow_mut().replace(old, new, held, now + self.drain_time());
+        }
         let mut forget = |type_url: &str, is_warming: &dyn Fn(&str) -> bool| {
             if let Some(kind) = kinds.get_mut(type_url) {
                 kind.before.retain(|name, _| is_warming(name));
@@ -476,7 +506,7 @@ impl Manager {
         };
         forget(type_url::CLUSTER, &|name| clusters.is_warming(name));
         forget(type_url::LISTENER, &|name| listeners.is_warming(name));
-        promoted.0 || promoted.1
+        !promoted.is_empty() || !activated.is_empty()
     }
 
     /// Enters the next phase if this one is over.

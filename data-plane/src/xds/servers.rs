@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base::task::Supervised;
 use xds_api::type_url;
@@ -138,7 +138,7 @@ impl Manager {
             Some(Names::Only(names)) => Some(names.iter().cloned()),
             _ => None,
         });
-        let drain = Duration::from_secs(self.main.cli.drain_time_s.into());
+        let drain = self.drain_time();
         let mut resources = self.resources.borrow_mut();
         resources.leave(named.flatten().collect(), Instant::now(), drain, self.parts());
     }
@@ -225,7 +225,7 @@ impl Applier for ServerApplier {
     }
 
     fn opened(&self) {
-        self.note_state(1);
+        self.note_state(true);
     }
 
     fn identified(&self, identifier: &str) {
@@ -236,7 +236,7 @@ impl Applier for ServerApplier {
     fn connected(&self, up: Result<(), &str>) {
         let Some(manager) = self.manager.upgrade() else { return };
         if up.is_err() {
-            self.note_state(0);
+            self.note_state(false);
             let ServerKey { source, type_url, name } = &self.key;
             manager.subscriptions.borrow().fail(source, *type_url, name.as_deref());
         }
@@ -250,9 +250,15 @@ impl Applier for ServerApplier {
 }
 
 impl ServerApplier {
-    fn note_state(&self, state: i64) {
-        if let Some(manager) = self.manager.upgrade().filter(|_| self.key.source == Source::Ads) {
-            manager.stats.control_plane.set(control_plane::connected_state, state);
+    fn note_state(&self, up: bool) {
+        let Some(manager) = self.manager.upgrade() else { return };
+        let ServerKey { source, type_url, name } = &self.key;
+        match source {
+            Source::Ads => manager.stats.control_plane.set(control_plane::connected_state, up.into()),
+            // As Envoy does with servers that are not the aggregated one.
+            source => {
+                manager.subscriptions.borrow().connect(source, *type_url, name.as_deref(), up);
+            }
         }
     }
 }

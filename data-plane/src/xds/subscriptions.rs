@@ -128,11 +128,24 @@ impl Subscriptions {
 
     /// A source could not be reached, or what it has could not be read: for one type or all, for one name or all.
     pub(super) fn fail(&self, source: &Source, type_url: Option<&str>, name: Option<&str>) {
-        for (_, named) in self.all.iter().filter(|(one, _)| type_url.is_none_or(|wanted| **one == wanted)) {
-            for (_, all) in named.iter().filter(|(one, _)| name.is_none_or(|wanted| &***one == wanted)) {
-                all.iter().filter(|one| *one.source == *source).for_each(|one| one.counts.fail());
-            }
-        }
+        self.from(source, type_url, name).for_each(|one| one.counts.fail());
+    }
+
+    /// A server's stream is up, or down.
+    pub(super) fn connect(&self, source: &Source, type_url: Option<&str>, name: Option<&str>, up: bool) {
+        self.from(source, type_url, name).for_each(|one| one.counts.connect(up));
+    }
+
+    fn from(
+        &self,
+        source: &Source,
+        type_url: Option<&str>,
+        name: Option<&str>,
+    ) -> impl Iterator<Item = &Subscription> {
+        let types = self.all.iter().filter(move |(one, _)| type_url.is_none_or(|wanted| **one == wanted));
+        let named = types.flat_map(|(_, named)| named);
+        let named = named.filter(move |(one, _)| name.is_none_or(|wanted| &***one == wanted));
+        named.flat_map(|(_, all)| all).filter(move |one| *one.source == *source)
     }
 
     /// A response as a whole was refused.

@@ -133,7 +133,7 @@ impl Manager {
         for name in &received.removed {
             let was_there = match received.type_url.as_str() {
                 type_url::CLUSTER => resources.clusters.contains(name) && !self.is_static_cluster(name),
-                type_url::LISTENER => resources.listeners.contains(name),
+                type_url::LISTENER => resources.listeners.contains(name) && !self.is_static_listener(name),
                 _ => false,
             };
             if was_there {
@@ -143,6 +143,9 @@ impl Manager {
                 }
             }
             any |= was_there;
+            if was_there && received.type_url == type_url::LISTENER {
+                self.drain(resources, name);
+            }
             if was_there || !is_whole(&received.type_url) {
                 resources.gone(&received.type_url, name, self.parts());
             } else if let Some(kind) = resources.kinds.get_mut(&received.type_url) {
@@ -150,6 +153,17 @@ impl Manager {
             }
         }
         any
+    }
+
+    /// A listener that goes drains, if it is in force.
+    fn drain(&self, resources: &mut Resources, name: &str) {
+        let is_active = resources.listeners.active().any(|(active, _)| **active == *name);
+        let Some(kind) = resources.kinds.get(type_url::LISTENER).filter(|_| is_active) else { return };
+        if let Some((name, held)) = kind.before.get_key_value(name).or_else(|| kind.held.get_key_value(name))
+        {
+            let until = Instant::now() + self.drain_time();
+            self.draining.borrow_mut().remove(name, held.clone(), until);
+        }
     }
 
     /// Takes a resource; true if it is another than before.
@@ -234,6 +248,9 @@ impl Manager {
         name: &Arc<str>,
         body: &[u8],
     ) -> Result<bool, String> {
+        if self.is_static_listener(name) {
+            return Err("a static listener has this name".to_owned());
+        }
         let listener = Listener::decode(body).map_err(|e| e.to_string())?;
         let needs::OfListener { own, tables_of_scopes, inline_routes } =
             needs::of_listener(&listener, source)?;

@@ -17,6 +17,15 @@ struct Warming<T> {
     since: Instant,
 }
 
+/// An object that came into force.
+#[derive(Debug)]
+pub(super) struct Promoted<T> {
+    pub(super) name: Arc<str>,
+    /// Which it takes the place of.
+    pub(super) old: Option<Arc<T>>,
+    pub(super) new: Arc<T>,
+}
+
 type Active<T> = (Arc<T>, Arc<[Need]>);
 
 /// Objects of one type.
@@ -44,20 +53,20 @@ impl<T> Warm<T> {
         self.warming.remove(name);
     }
 
-    /// Activates what has all it needs, or has waited long enough. True if anything changed.
-    pub(super) fn promote(&mut self, now: Instant, has: &dyn Fn(&Need) -> bool) -> bool {
+    /// Activates what has all it needs, or has waited long enough, and says which, each with what it replaces.
+    pub(super) fn promote(&mut self, now: Instant, has: &dyn Fn(&Need) -> bool) -> Vec<Promoted<T>> {
         let done: Vec<Arc<str>> = self
             .warming
             .iter()
             .filter(|(_, warming)| warming.needs.iter().all(|need| has(need) || warming.expired(need, now)))
             .map(|(name, _)| name.clone())
             .collect();
-        for name in &done {
-            if let Some(warming) = self.warming.remove(name) {
-                self.active.insert(name.clone(), (warming.value, warming.needs));
-            }
-        }
-        !done.is_empty()
+        let promote = |name: Arc<str>| {
+            let Warming { value, needs, .. } = self.warming.remove(&name)?;
+            let old = self.active.insert(name.clone(), (value.clone(), needs)).map(|(old, _)| old);
+            Some(Promoted { name, old, new: value })
+        };
+        done.into_iter().filter_map(promote).collect()
     }
 
     /// Those that wait for nothing but needs of this type, or are about to.
@@ -179,11 +188,12 @@ mod tests {
         let name: Arc<str> = "a".into();
         let mut warm = Warm::default();
         warm.insert(&name, Arc::new(1), vec![], now);
-        assert!(warm.promote(now, &|_| false));
+        assert!(!warm.promote(now, &|_| false).is_empty());
         warm.insert(&name, Arc::new(2), vec![need("a", None)], now);
-        assert!(!warm.promote(now, &|_| false));
+        assert!(warm.promote(now, &|_| false).is_empty());
         assert_eq!(warm.any("a").map(|v| **v), Some(1));
-        assert!(warm.promote(now, &|need| need.name == "a"));
+        let promoted = warm.promote(now, &|need| need.name == "a");
+        assert_eq!(promoted[0].old.as_deref(), Some(&1));
         assert_eq!(warm.any("a").map(|v| **v), Some(2));
     }
 
@@ -194,12 +204,12 @@ mod tests {
         warm.insert(&"a".into(), Arc::new(()), vec![need("a", Some(15))], now);
         let deadline = warm.deadline(now, &|_| false).unwrap();
         assert_eq!(deadline, now + Duration::from_secs(15));
-        assert!(!warm.promote(now, &|_| false));
-        assert!(warm.promote(deadline, &|_| false));
+        assert!(warm.promote(now, &|_| false).is_empty());
+        assert!(!warm.promote(deadline, &|_| false).is_empty());
         assert!(warm.is_settled());
 
         warm.insert(&"b".into(), Arc::new(()), vec![need("b", Some(15)), need("c", None)], now);
-        assert!(!warm.promote(deadline, &|_| false));
+        assert!(warm.promote(deadline, &|_| false).is_empty());
         assert_eq!(warm.deadline(deadline, &|_| false), None, "nothing is left that time could bring");
     }
 }

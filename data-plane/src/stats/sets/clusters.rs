@@ -163,7 +163,7 @@ stat_set! {
 
 stat_set! {
     /// `cluster.<name>.`: updates of its hosts by discovery. Written by the main thread.
-    cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name"), text: Text::VERSION }
+    cluster_eds { root: "cluster", tag: Tag::Label("envoy.cluster_name"), lazy: ["control_plane."], text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -174,6 +174,7 @@ stat_set! {
         init_fetch_timeout = "init_fetch_timeout",
     }
     gauges {
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms {}

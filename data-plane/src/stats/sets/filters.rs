@@ -202,7 +202,7 @@ stat_set! {
 
 stat_set! {
     /// `http.<stat_prefix>.rds.<route config>.`, where the object's name is both. Written by the main thread.
-    http_rds { root: "http", tag: Tag::RouteTable, text: Text::VERSION }
+    http_rds { root: "http", tag: Tag::RouteTable, lazy: ["control_plane."], text: Text::VERSION }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -214,6 +214,7 @@ stat_set! {
     }
     gauges {
         config_reload_time_ms = "config_reload_time_ms",
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }
@@ -221,7 +222,7 @@ stat_set! {
 
 stat_set! {
     /// `http.<prefix>.scoped_rds.<name>.`: updates of scopes of routes. Written by the main thread.
-    http_srds { root: "http", tag: Tag::Scopes, text: Text::VERSION }
+    http_srds { root: "http", tag: Tag::Scopes, lazy: ["control_plane."], text: Text::VERSION }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -235,6 +236,7 @@ stat_set! {
         active_scopes = "active_scopes",
         all_scopes = "all_scopes",
         config_reload_time_ms = "config_reload_time_ms",
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }

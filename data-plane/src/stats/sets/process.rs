@@ -123,7 +123,7 @@ stat_set! {
 
 stat_set! {
     /// `listener_manager.lds.`
-    lds { root: "listener_manager.lds", tag: Tag::None, text: Text::VERSION }
+    lds { root: "listener_manager.lds", tag: Tag::None, lazy: ["control_plane."], text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -132,6 +132,7 @@ stat_set! {
         init_fetch_timeout = "init_fetch_timeout",
     }
     gauges {
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }
@@ -158,7 +159,7 @@ stat_set! {
 
 stat_set! {
     /// `cluster_manager.cds.`
-    cds { root: "cluster_manager.cds", tag: Tag::None, text: Text::VERSION }
+    cds { root: "cluster_manager.cds", tag: Tag::None, lazy: ["control_plane."], text: Text::VERSION }
     counters {
         config_reload = "config_reload",
         update_attempt = "update_attempt",
@@ -169,6 +170,7 @@ stat_set! {
     }
     gauges {
         config_reload_time_ms = "config_reload_time_ms",
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }
@@ -187,7 +189,7 @@ stat_set! {
 
 stat_set! {
     /// `sds.<secret>.`
-    sds { root: "sds", tag: Tag::Label("envoy.xds_resource_name"), text: Text::VERSION }
+    sds { root: "sds", tag: Tag::Label("envoy.xds_resource_name"), lazy: ["control_plane."], text: Text::VERSION }
     counters {
         update_attempt = "update_attempt",
         update_success = "update_success",
@@ -196,6 +198,7 @@ stat_set! {
         init_fetch_timeout = "init_fetch_timeout",
     }
     gauges {
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }
@@ -203,7 +206,9 @@ stat_set! {
 
 stat_set! {
     /// `extension_config_discovery.<family>.<filter>.`
-    extension_config { root: "extension_config_discovery", tag: Tag::None, text: Text::VERSION }
+    extension_config {
+        root: "extension_config_discovery", tag: Tag::None, lazy: ["control_plane."], text: Text::VERSION
+    }
     counters {
         config_fail = "config_fail",
         config_reload = "config_reload",
@@ -214,6 +219,7 @@ stat_set! {
         init_fetch_timeout = "init_fetch_timeout",
     }
     gauges {
+        connected_state = "control_plane.connected_state",
         update_time = "update_time",
     }
     histograms { update_duration = "update_duration" }

@@ -110,6 +110,20 @@ impl Counts {
         }
     }
 
+    /// The stream from a server of its own is up, or down.
+    pub(super) fn connect(&self, up: bool) {
+        let up = i64::from(up);
+        match self {
+            Self::Clusters(scope) => scope.set(cds::connected_state, up),
+            Self::Listeners(scope) => scope.set(lds::connected_state, up),
+            Self::Endpoints(scope) => scope.set(cluster_eds::connected_state, up),
+            Self::Routes(scope) => scope.set(http_rds::connected_state, up),
+            Self::Scopes(scope) => scope.set(http_srds::connected_state, up),
+            Self::Secret(scope) => scope.set(sds::connected_state, up),
+            Self::Extension(scope) => scope.set(extension_config::connected_state, up),
+        }
+    }
+
     /// It is asked for.
     pub(super) fn attempt(&self) {
         inc!(self, update_attempt);
