@@ -34,7 +34,6 @@ pub(crate) use error::Error;
 pub(crate) use floods::Flood;
 pub(crate) use heads::Protocol;
 pub(crate) use incoming::Incoming;
-pub(crate) use keepalive::Keepalive;
 pub(crate) use tunnel::Tunnel;
 
 #[cfg(test)]

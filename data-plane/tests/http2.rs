@@ -20,6 +20,8 @@ mod support;
 mod answers;
 #[path = "http2/case.rs"]
 mod case;
+#[path = "http2/dozes.rs"]
+mod dozes;
 #[path = "http2/drains.rs"]
 mod drains;
 #[path = "http2/fields.rs"]
@@ -136,4 +138,4 @@ macro_rules! lists {
     };
 }
 
-lists! { framing, streams, fields, requests, windows, floods, drains, resets, answers, keepalives }
+lists! { framing, streams, fields, requests, windows, floods, drains, resets, answers, keepalives, dozes }

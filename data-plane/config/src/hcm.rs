@@ -226,6 +226,8 @@ pub struct Http2Options {
     pub initial_connection_window_size: Option<u32>,
     /// Whether extended CONNECT is let through.
     pub allow_connect: bool,
+    /// How large one field of a head may be; 64 KiB by default.
+    pub max_header_field_bytes: usize,
     /// Pings on silence.
     pub keepalive: Option<Http2Keepalive>,
     /// Whether a malformed message ends its stream alone.
@@ -279,6 +281,10 @@ impl Default for Http2Limits {
 pub struct Http2Keepalive {
     /// How often a ping is sent; `None`: never.
     pub interval: Option<Duration>,
+    /// Up to so much, by chance, is added to that each time.
+    pub interval_jitter: Duration,
+    /// A request on a connection on which nothing came for so long has a ping before it; `None`: none has.
+    pub connection_idle_interval: Option<Duration>,
     /// How long its answer may take.
     pub timeout: Duration,
 }

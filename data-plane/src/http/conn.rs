@@ -137,7 +137,7 @@ async fn serve_http2(connection: &Rc<Connection>, stream: Stream) {
     let codec = http2::downstream::Connection::new(stream, manager.http2_options(), traffic, counts);
     // It is set here alone.
     let _ = connection.codec.set(Codec::Http2(codec.clone()));
-    let keepalive = http2::Keepalive::of(manager.config.http2.keepalive);
+    let keepalive = manager.config.http2.keepalive;
     let mut ender = Ender::new(connection);
     let leave = async {
         ender.run().await;

@@ -179,9 +179,11 @@ impl Manager {
             max_streams: Some(protocol.max_concurrent_streams.unwrap_or(1024)),
             table: protocol.hpack_table_size.unwrap_or(4096),
             heads: http1::Limits { headers: self.max_headers(), bytes: self.max_header_bytes() },
+            max_field: protocol.max_header_field_bytes,
             connect: protocol.allow_connect || websocket,
             stream_errors: protocol.stream_errors,
             huffman: protocol.huffman,
+            asks_after: None,
             limits: protocol.limits,
         }
     }

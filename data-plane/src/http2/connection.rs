@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use http::Request;
 use sail_proxy_config::hcm::Http2Limits;
@@ -23,6 +24,7 @@ use super::output::Output;
 use super::stream::Stream;
 use super::streams::Streams;
 use super::window::{self, Credit, Window};
+use crate::clock;
 use crate::http1::Limits;
 use crate::net;
 use crate::net::input::Input;
@@ -54,12 +56,16 @@ pub(crate) struct Options {
     pub(crate) table: u32,
     /// How large a head may be.
     pub(crate) heads: Limits,
+    /// How large one of its fields may be.
+    pub(crate) max_field: usize,
     /// Clients may ask for other protocols by CONNECT.
     pub(crate) connect: bool,
     /// A malformed message ends its stream alone.
     pub(crate) stream_errors: bool,
     /// Strings are sent in Huffman's code.
     pub(crate) huffman: bool,
+    /// A request has a ping before it if nothing came for so long.
+    pub(crate) asks_after: Option<Duration>,
     pub(crate) limits: Http2Limits,
 }
 
@@ -124,6 +130,12 @@ pub(crate) struct Inner {
     pub(super) acknowledged: bool,
     /// A ping has no answer yet.
     pub(super) pinged: bool,
+    /// Something came since this was last looked at.
+    pub(super) heard: bool,
+    /// When something came last; kept where that matters.
+    pub(super) last_heard: Instant,
+    /// Who watches over pings.
+    pub(super) watcher: Option<Waker>,
     round: Round,
     driver: Option<Waker>,
     /// The driver will look at everything, without being told.
@@ -182,6 +194,9 @@ impl Inner {
             ended: None,
             acknowledged: false,
             pinged: false,
+            heard: false,
+            last_heard: clock::now(),
+            watcher: None,
             round: Round::default(),
             driver: None,
             roused: false,
@@ -245,6 +260,7 @@ impl Inner {
                 return Err(Error::Closed);
             }
             self.traffic.received(count as u64);
+            self.note_heard();
             self.parse_all()?;
             read += count;
             if read >= READ_AT_ONCE {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Request, Response, response};
 use http_body::Body as _;
+use sail_proxy_config::hcm::Http2Keepalive;
 use sail_proxy_http2::frame::Reason;
 use tokio::time::Sleep;
 
@@ -16,7 +17,7 @@ use super::counts::{Counts, Event};
 use super::error::Error;
 use super::handle::Handle;
 use super::incoming::Incoming;
-use super::keepalive::{self, Keepalive};
+use super::keepalive;
 use super::pump::{Broken, Pump};
 use super::spare;
 use super::tunnel::Tunnel;
@@ -61,7 +62,7 @@ impl Connection {
     /// `orders` to leave, which say how long the client may take to hear of it.
     pub(crate) async fn drive(
         &self,
-        keepalive: Option<Keepalive>,
+        keepalive: Option<Http2Keepalive>,
         mut orders: Pin<&mut impl Future<Output = Duration>>,
         service: &impl Service,
     ) -> Option<Error> {

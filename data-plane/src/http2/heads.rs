@@ -60,6 +60,8 @@ pub(super) struct Fields {
     /// Their sizes.
     size: usize,
     count: usize,
+    /// How large one may be.
+    max_field: usize,
     /// Pseudo-headers may not follow.
     regular: bool,
     bad: Option<Bad>,
@@ -73,15 +75,16 @@ pub(super) struct Noted {
 }
 
 impl Fields {
-    pub(super) fn new(headers: HeaderMap) -> Self {
-        Self { headers, ..Self::default() }
+    pub(super) fn new(headers: HeaderMap, max_field: usize) -> Self {
+        Self { headers, max_field, ..Self::default() }
     }
 
     pub(super) fn add(&mut self, field: Field, size: usize, limits: Limits) {
         // Names and values alone, as Envoy counts them.
-        self.size += size.saturating_sub(OVERHEAD);
+        let size = size.saturating_sub(OVERHEAD);
+        self.size += size;
         self.count += 1;
-        if self.size > limits.bytes {
+        if self.size > limits.bytes || size > self.max_field {
             self.bad.get_or_insert(Bad::TooLarge);
         } else if self.count > limits.headers {
             self.bad.get_or_insert(Bad::TooMany);
@@ -325,7 +328,7 @@ mod tests {
     const LIMITS: Limits = Limits { headers: 100, bytes: 60 * 1024 };
 
     fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
+        let mut fields = Fields::new(HeaderMap::new(), 64 * 1024);
         for (name, value) in list {
             let pseudo = match *name {
                 ":method" => Some(Pseudo::Method),

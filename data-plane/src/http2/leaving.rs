@@ -58,8 +58,16 @@ impl Inner {
     /// Asks whether the peer is there.
     pub(super) fn ping(&mut self) {
         self.pinged = true;
+        self.wake_watcher();
         frame::write(self.output.buffer(), kind::PING, 0, 0, &ALIVE_PING);
         self.rouse();
+    }
+
+    /// Whoever watches over pings looks at them.
+    fn wake_watcher(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.wake();
+        }
     }
 
     /// The peer has answered a ping.
@@ -68,6 +76,7 @@ impl Inner {
             self.tell_last();
         } else if payload == ALIVE_PING {
             self.pinged = false;
+            self.wake_watcher();
         }
     }
 

@@ -81,9 +81,11 @@ fn options() -> Options {
         max_streams: Some(MAX_STREAMS as u32),
         table: 4096,
         heads: Limits { headers: 100, bytes: 60 * 1024 },
+        max_field: 64 * 1024,
         connect: true,
         stream_errors: true,
         huffman: false,
+        asks_after: None,
         limits: Http2Limits::default(),
     }
 }

@@ -137,7 +137,7 @@ impl Inner {
     }
 
     fn head(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), frame::Error> {
-        let mut fields = Fields::new(spare::take());
+        let mut fields = Fields::new(spare::take(), self.options.max_field);
         let limits = self.options.heads;
         // Also of one that nobody wants: the table follows from all of them.
         if self.decoder.decode(block, |field, size| fields.add(field, size, limits)).is_err() {

@@ -44,6 +44,7 @@ impl Inner {
 
     /// Begins a request on a stream of its own, which somebody holds. To be called where there is a place.
     pub(super) fn send_request(&mut self, parts: &request::Parts, ends: bool) -> u32 {
+        self.ask_ahead();
         let id = self.next;
         self.next += 2;
         let mut stream = self.stream();

@@ -6,7 +6,7 @@ use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -15,8 +15,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use sail_proxy_config::hcm::Http2Limits;
-use sail_proxy_http2::frame::Reason;
+use sail_proxy_config::hcm::{Http2Keepalive, Http2Limits};
+use sail_proxy_http2::frame::{Reason, kind, write};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::downstream::{self, OnStream, Service, Serving};
@@ -37,6 +38,8 @@ const OPTIONS: Options = Options {
     heads: Limits { headers: 100, bytes: 60 * 1024 },
     connect: false,
     stream_errors: false,
+    max_field: 64 * 1024,
+    asks_after: None,
     huffman: false,
     limits: Http2Limits::DEFAULT,
 };
@@ -341,6 +344,41 @@ fn head_has_a_length_and_no_body() {
         let response = connection.send(request).await.unwrap();
         assert_eq!(response.headers()["content-length"], "5");
         assert!(http_body::Body::is_end_stream(response.body()));
+    });
+}
+
+/// An upstream that answers no ping is heard all the same while it says anything.
+#[test]
+fn whatever_is_heard_is_a_sign_of_life() {
+    run(async {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let every = |millis| Duration::from_millis(millis);
+        let keepalive = Http2Keepalive {
+            interval: Some(every(10)),
+            interval_jitter: Duration::ZERO,
+            connection_idle_interval: None,
+            timeout: every(200),
+        };
+        let options = Options { max_streams: None, ..OPTIONS };
+        let (connection, driver) =
+            upstream::Connection::new(stream(near), options, Some(keepalive), traffic(), counts());
+        tokio::task::spawn_local(driver.run());
+        let mut first = Vec::new();
+        write(&mut first, kind::SETTINGS, 0, 0, &[]);
+        far.write_all(&first).await.unwrap();
+        // Of a kind that nobody knows.
+        let mut frame = Vec::new();
+        write(&mut frame, 99, 0, 0, &[]);
+        let started = Instant::now();
+        // Longer than a ping may be without an answer.
+        while started.elapsed() < every(600) {
+            far.write_all(&frame).await.unwrap();
+            assert!(!connection.is_closed());
+            tokio::time::sleep(every(20)).await;
+        }
+        // Silence ends it.
+        while far.read(&mut [0; 1024]).await.unwrap() > 0 {}
+        assert!(connection.is_closed());
     });
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use base::task::Supervised;
 use http::{Method, Request, Response};
 use http_body::Body as _;
+use sail_proxy_config::hcm::Http2Keepalive;
 use sail_proxy_http2::frame::Reason;
 use tokio::io::AsyncWriteExt as _;
 
@@ -18,7 +19,7 @@ use super::counts::Counts;
 use super::error::Error;
 use super::handle::Handle;
 use super::incoming::Incoming;
-use super::keepalive::{self, Keepalive};
+use super::keepalive;
 use super::pump::{Broken, Pump};
 use super::spare;
 use crate::http::body::{Body, BodyError};
@@ -35,7 +36,7 @@ pub(crate) struct Connection(Shared);
 /// What drives a connection.
 pub(crate) struct Driver {
     connection: Shared,
-    keepalive: Option<Keepalive>,
+    keepalive: Option<Http2Keepalive>,
 }
 
 /// Why no response came.
@@ -50,7 +51,7 @@ impl Connection {
     pub(crate) fn new(
         socket: net::Stream,
         options: Options,
-        keepalive: Option<Keepalive>,
+        keepalive: Option<Http2Keepalive>,
         traffic: Traffic,
         counts: Counts,
     ) -> (Self, Driver) {

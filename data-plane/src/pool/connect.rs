@@ -70,7 +70,7 @@ pub(crate) struct Connector {
     pub(crate) transport: Transport,
     pub(crate) protocol: Protocol,
     pub(crate) http2: http2::Options,
-    pub(crate) keepalive: Option<http2::Keepalive>,
+    pub(crate) keepalive: Option<sail_proxy_config::hcm::Http2Keepalive>,
     pub(crate) http1: http1::Options,
     /// What handshakes count in.
     pub(crate) counts: Rc<tls::counts::OfCluster>,

@@ -16,6 +16,8 @@ pub(crate) fn config() -> String {
         ),
         ("small", "", "max_request_headers_kb: 4, common_http_protocol_options: {max_headers_count: 10},"),
         ("drops", "", "common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER},"),
+        ("wide", "max_header_field_size_kb: 96", "max_request_headers_kb: 96,"),
+        ("narrow", "", "max_request_headers_kb: 96,"),
         ("rejects", "", "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST},"),
     ];
     side::config(&listeners, "")
@@ -98,6 +100,10 @@ fn heads() -> Vec<Case> {
         case("a value of 61000 bytes", head(1, 61_000)).ends(1),
         case("a value of 65000 bytes", head(1, 65_000)).ends(1),
         case("a value of 66000 bytes", head(1, 66_000)).ends(1),
+        case("a value of 66000 bytes that is allowed", head(1, 66_000)).on("wide").ends(1),
+        case("a value of 97000 bytes", head(1, 97_000)).on("wide").ends(1),
+        case("a value of 66000 bytes in a head that may have them", head(1, 66_000)).on("narrow").ends(1),
+        case("a head of 80 KB that is allowed", head(10, 8000)).on("narrow").ends(1),
         case("100 fields", head(96, 1)).ends(1),
         case("101 fields", head(97, 1)).ends(1),
         case("204 fields", head(200, 1)).ends(1),

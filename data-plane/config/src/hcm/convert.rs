@@ -140,6 +140,14 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
             .unwrap_or(Duration::from_secs(1)),
         drain: values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(Duration::from_secs(5)),
     };
+    let head_kb = values::u32_or(max_request_headers_kb, 60);
+    let field_kb = http2_protocol_options.as_ref().and_then(|options| options.max_header_field_size_kb);
+    if field_kb.is_some_and(|field| field.value > head_kb) {
+        cx.error(
+            "http2_protocol_options.max_header_field_size_kb",
+            "it must not exceed max_request_headers_kb",
+        );
+    }
     let flush_interval = options.access_log_flush_interval.or(access_log_flush_interval);
     Some(Hcm {
         stat_prefix: arc(stat_prefix),
@@ -152,7 +160,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         max_connection_duration_jitter: common.max_connection_duration_jitter,
         drain_timeout_jitter: values::percent(cx, "drain_timeout_jitter", drain_timeout_jitter, 0.0),
         limits: HcmLimits {
-            max_request_headers_bytes: values::u32_or(max_request_headers_kb, 60) as usize * 1024,
+            max_request_headers_bytes: head_kb as usize * 1024,
             max_headers_count: common.max_headers_count,
             max_requests_per_connection: common.max_requests_per_connection,
         },

@@ -163,12 +163,11 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         max_metadata_size: _,
         enable_huffman_encoding,
         max_header_field_size_kb,
-        disallow_obs_text,
+        // Heeded by that one alone.
+        disallow_obs_text: _,
         stream_reset_burst,
         stream_reset_rate,
     } = value;
-    cx.ignore("max_header_field_size_kb", &max_header_field_size_kb, "the size of all headers is bounded");
-    cx.ignore("disallow_obs_text", &disallow_obs_text, "the codec lets such octets through");
     cx.refuse("allow_metadata", &allow_metadata);
     cx.refuse("custom_settings_parameters", &custom_settings_parameters);
     let defaults = Http2Limits::default();
@@ -200,6 +199,7 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
         reset_rate: stream_reset_rate.map_or(defaults.reset_rate, |rate| rate.value),
     };
     let window = DEFAULT_WINDOW..=LARGEST;
+    let field_kb = bounded("max_header_field_size_kb", max_header_field_size_kb, 64..=256);
     Http2Options {
         hpack_table_size: hpack_table_size.map(|value| value.value),
         max_concurrent_streams: bounded("max_concurrent_streams", max_concurrent_streams, 1..=LARGEST),
@@ -214,6 +214,7 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
             window,
         ),
         allow_connect,
+        max_header_field_bytes: field_kb.unwrap_or(64) as usize * 1024,
         keepalive: cx.option("connection_keepalive", connection_keepalive, keepalive),
         stream_errors: override_stream_error_on_invalid_http_message
             .map_or(stream_error_on_invalid_http_messaging, |value| value.value),
@@ -224,7 +225,6 @@ pub(crate) fn http2(cx: &mut Cx<'_>, value: pb::core::Http2ProtocolOptions) -> H
 
 fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http2Keepalive> {
     let pb::core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = value;
-    cx.ignore("interval_jitter", &interval_jitter, "pings go out by interval alone");
     for (field, value) in [
         ("interval", &interval),
         ("timeout", &timeout),
@@ -239,6 +239,17 @@ fn keepalive(cx: &mut Cx<'_>, value: pb::core::KeepaliveSettings) -> Option<Http
         cx.error("timeout", "it must be set");
         return None;
     };
-    cx.ignore("connection_idle_interval", &connection_idle_interval, "pings go out by interval alone");
-    Some(Http2Keepalive { interval: values::limit(cx, "interval", interval, None), timeout })
+    let interval = values::limit(cx, "interval", interval, None);
+    let jitter = values::percent(cx, "interval_jitter", interval_jitter, 15.0);
+    Some(Http2Keepalive {
+        interval,
+        interval_jitter: interval.unwrap_or_default().mul_f64(jitter / 100.0),
+        connection_idle_interval: values::limit(
+            cx,
+            "connection_idle_interval",
+            connection_idle_interval,
+            None,
+        ),
+        timeout,
+    })
 }
