@@ -279,7 +279,20 @@ fn a_dump_has_both_versions_and_what_is_missing() {
     };
     assert!(listener["active_state"].is_object() && table("active_state").is_none(), "{listener}");
     assert_eq!(table("warming_state"), Some("table".into()));
-    let secret = dump("dynamic_warming_secrets");
+    let mut never = listener["warming_state"]["listener"].clone();
+    never.as_object_mut().unwrap().remove("@type");
+    never["name"] = "never".into();
+    mesh.taken::<Listener>(&[("never", never.clone())], &[]);
+    never["tcp_backlog_size"] = 5.into();
+    mesh.taken::<Listener>(&[("never", never)], &[]);
+    let dump = |what: &str, at: usize| -> Value {
+        let page = mesh.proxy.admin("GET", &format!("/config_dump?resource={what}")).body;
+        serde_json::from_str::<Value>(&page).unwrap()["configs"][at].take()
+    };
+    let listener = dump("dynamic_listeners", 1);
+    assert_eq!(listener["warming_state"]["listener"]["tcp_backlog_size"], 5, "{listener}");
+    assert!(listener.get("active_state").is_none(), "it never was in force: {listener}");
+    let secret = dump("dynamic_warming_secrets", 0);
     assert_eq!([&secret["name"], &secret["version_info"]], ["own", "uninitialized"]);
     assert_eq!(mesh.body("l"), "one");
     let clusters = |query: &str| mesh.proxy.admin("GET", &format!("/clusters?filter={query}")).body;

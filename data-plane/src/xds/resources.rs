@@ -47,6 +47,15 @@ impl Resources {
         held.is_none_or(|held| *held.body != *body)
     }
 
+    /// Whether a version of this cluster or listener is in force.
+    pub(super) fn is_active(&self, type_url: &str, name: &str) -> bool {
+        match type_url {
+            type_url::CLUSTER => self.clusters.is_active(name),
+            type_url::LISTENER => self.listeners.is_active(name),
+            _ => false,
+        }
+    }
+
     /// Gives up filter configurations that nobody names.
     pub(super) fn leave(&mut self, named: BTreeSet<String>, now: Instant, drain: Duration, parts: &Parts) {
         let Left { unnamed, over } = self.leaving.update(named, now, drain);

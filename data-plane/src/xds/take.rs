@@ -107,11 +107,13 @@ impl Manager {
                 let is_new = self.take(resources, source, &received.type_url, name, body)?;
                 Ok((is_new, body))
             });
+            // What waits itself is nothing to fall back on.
+            let in_force = resources.is_active(&received.type_url, name);
             let kind = resources.kinds.entry(received.type_url.clone()).or_default();
             match outcome {
                 Ok((is_new, body)) => {
                     let old = kind.accept(name, &resource.version, body, now);
-                    if let Some(old) = old.filter(|_| is_whole(&received.type_url)) {
+                    if let Some(old) = old.filter(|_| in_force) {
                         kind.before.entry(name.clone()).or_insert(old);
                     }
                     taken.changed.extend(is_new.then_some(&**name));
@@ -157,7 +159,7 @@ impl Manager {
 
     /// A listener that goes drains, if it is in force.
     fn drain(&self, resources: &mut Resources, name: &str) {
-        let is_active = resources.listeners.active().any(|(active, _)| **active == *name);
+        let is_active = resources.is_active(type_url::LISTENER, name);
         let Some(kind) = resources.kinds.get(type_url::LISTENER).filter(|_| is_active) else { return };
         if let Some((name, held)) = kind.before.get_key_value(name).or_else(|| kind.held.get_key_value(name))
         {

@@ -122,6 +122,11 @@ impl<T> Warm<T> {
         self.warming.contains_key(name)
     }
 
+    /// Whether an object of this name is active.
+    pub(super) fn is_active(&self, name: &str) -> bool {
+        self.active.contains_key(name)
+    }
+
     /// Active objects.
     pub(super) fn active(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<T>)> {
         self.active.iter().map(|(name, (value, _))| (name, value))
