@@ -14,7 +14,7 @@ mod unknown;
 mod yaml;
 
 pub use merge::Lists;
-pub use structs::without_typed_structs;
+pub use structs::TypedStructs;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use prost::Message;
 use sail_proxy_config::Kind;
 use sail_proxy_config::listener::Listener as RunListener;
-use xds_api::codec;
+use xds_api::codec::TypedStructs;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
@@ -39,13 +39,18 @@ fn is_whole(type_url: &str) -> bool {
 }
 
 /// A resource with its extensions spelled out.
-fn plain<'a>(expected: &str, resource: &'a Resource) -> Result<Cow<'a, [u8]>, String> {
+fn plain<'a>(
+    expected: &str,
+    resource: &'a Resource,
+    structs: Option<&TypedStructs>,
+) -> Result<Cow<'a, [u8]>, String> {
     let Resource { type_url, body, .. } = resource;
     if &**type_url != expected {
         return Err(format!("type {type_url} where {expected} was expected"));
     }
-    let resolved = codec::without_typed_structs(type_url::message(expected), body);
-    Ok(resolved.map_err(|error| error.to_string())?.map_or(Cow::Borrowed(body), Cow::Owned))
+    let Some(structs) = structs else { return Ok(Cow::Borrowed(body)) };
+    let resolved = structs.resolve(type_url::message(expected), body).map_err(|error| error.to_string())?;
+    Ok(resolved.map_or(Cow::Borrowed(body), Cow::Owned))
 }
 
 impl Manager {
@@ -93,6 +98,8 @@ impl Manager {
     /// Takes what is new in a response, one by one.
     fn take_all<'a>(&self, resources: &mut Resources, source: &Source, received: &'a Received) -> Taken<'a> {
         let (now, mut taken, mut seen) = (SystemTime::now(), Taken::default(), HashSet::new());
+        let bodies = received.resources.iter().map(|resource| &*resource.body);
+        let structs = TypedStructs::within(type_url::message(&received.type_url), bodies);
         for resource in &received.resources {
             let name = &resource.name;
             if !seen.insert(name) {
@@ -102,7 +109,7 @@ impl Manager {
                 taken.failures.push((name.to_string(), reason));
                 continue;
             }
-            let body = plain(&received.type_url, resource);
+            let body = plain(&received.type_url, resource, structs.as_ref());
             let outcome = body.as_ref().map_err(String::clone).and_then(|body| {
                 let is_new = self.take(resources, source, &received.type_url, name, body)?;
                 Ok((is_new, body))

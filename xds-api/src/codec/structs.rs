@@ -1,6 +1,7 @@
 //! `TypedStruct`s in encoded messages: how a control plane configures an extension whose messages it does not have
 //! (<https://www.envoyproxy.io/docs/envoy/latest/configuration/overview/extension>). Istiod sends its own filters so.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use prost::Message as _;
@@ -21,19 +22,40 @@ struct TypedStruct {
     value: Option<Struct>,
 }
 
-/// An encoded message with each `TypedStruct` as the message that it stands for; `None` where there is none. Fields that
-/// such a message does not have are passed over, as Envoy does in what it discovers.
-///
-/// # Errors
-/// The bytes are not that message, or a value does not fit the message that it stands for.
-pub fn without_typed_structs(name: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    if memchr::memmem::find(bytes, b".TypedStruct").is_none() {
-        return Ok(None);
+/// Takes the `TypedStruct`s out of encoded messages. The descriptors of what these messages name alone are made once for
+/// all of them.
+#[derive(Debug)]
+pub struct TypedStructs(Codec);
+
+impl TypedStructs {
+    /// For messages of this name; `None` where none of them has a `TypedStruct`.
+    pub fn within<'b>(name: &str, messages: impl IntoIterator<Item = &'b [u8]>) -> Option<Self> {
+        let mut names: HashSet<&str> =
+            messages.into_iter().filter(|bytes| has_any(bytes)).flat_map(names_in).collect();
+        if names.is_empty() {
+            return None;
+        }
+        names.insert(name);
+        Some(Self(Codec::of(names)))
     }
-    let codec = Codec::of(names_in(bytes).chain([name]));
-    let mut message = decode(codec.descriptor(name)?, bytes)?;
-    let changed = within(&codec.pool, &mut message)?;
-    Ok(changed.then(|| message.encode_to_vec()))
+
+    /// The encoded message with each `TypedStruct` as the message that it stands for; `None` where it has none. Fields
+    /// that such a message does not have are passed over, as Envoy does in what it discovers.
+    ///
+    /// # Errors
+    /// The bytes are not that message, or a value does not fit the message that it stands for.
+    pub fn resolve(&self, name: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if !has_any(bytes) {
+            return Ok(None);
+        }
+        let mut message = decode(self.0.descriptor(name)?, bytes)?;
+        let changed = within(&self.0.pool, &mut message)?;
+        Ok(changed.then(|| message.encode_to_vec()))
+    }
+}
+
+fn has_any(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b".TypedStruct").is_some()
 }
 
 /// What may be the names of messages in type URLs: whatever follows a slash.
@@ -155,13 +177,17 @@ mod tests {
         Any { type_url: "type.googleapis.com/udpa.type.v1.TypedStruct".into(), value }
     }
 
+    fn resolve(name: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        TypedStructs::within(name, [bytes]).map_or(Ok(None), |structs| structs.resolve(name, bytes))
+    }
+
     fn cluster(typed_config: Any) -> Cluster {
         let filter = Filter { name: "f".into(), typed_config: Some(typed_config), ..Filter::default() };
         Cluster { name: "c".into(), filters: vec![filter], ..Cluster::default() }
     }
 
     fn resolved<M: prost::Name + Default>(message: &M) -> M {
-        let bytes = without_typed_structs(&M::full_name(), &message.encode_to_vec()).unwrap();
+        let bytes = resolve(&M::full_name(), &message.encode_to_vec()).unwrap();
         M::decode(bytes.expect("there is one").as_slice()).unwrap()
     }
 
@@ -174,7 +200,7 @@ mod tests {
         let plain = cluster(Any { type_url: EXCHANGE.into(), value: expected.encode_to_vec() });
         assert_eq!(resolved(&sent), plain);
         let bytes = plain.encode_to_vec();
-        assert_eq!(without_typed_structs("envoy.config.cluster.v3.Cluster", &bytes).unwrap(), None);
+        assert_eq!(resolve("envoy.config.cluster.v3.Cluster", &bytes).unwrap(), None);
     }
 
     #[test]
@@ -214,12 +240,12 @@ mod tests {
     #[test]
     fn a_value_that_does_not_fit_is_an_error_that_says_where() {
         let wrong = cluster(wrapped(EXCHANGE, &json!({"enable_discovery": "maybe"}))).encode_to_vec();
-        let error = without_typed_structs("envoy.config.cluster.v3.Cluster", &wrong).unwrap_err().to_string();
+        let error = resolve("envoy.config.cluster.v3.Cluster", &wrong).unwrap_err().to_string();
         assert!(error.starts_with("filters[0].typed_config.value.enable_discovery: expected "), "{error}");
         let mut broken = wrapped(EXCHANGE, &json!({}));
         broken.value = vec![0xff];
         let bytes = cluster(broken).encode_to_vec();
-        assert!(without_typed_structs("envoy.config.cluster.v3.Cluster", &bytes).is_err());
+        assert!(resolve("envoy.config.cluster.v3.Cluster", &bytes).is_err());
     }
 
     #[test]
