@@ -132,6 +132,11 @@ impl Manager {
         let dynamic = bootstrap.dynamic_resources.clone().unwrap_or_default();
         let ads = dynamic.ads_config.as_ref().map(needs::api_source).transpose();
         let ads = ads.map_err(|e| Error::new("dynamic_resources.ads_config", e))?;
+        if dynamic.ads_config.as_ref().is_some_and(|api| api.rate_limit_settings.is_some()) {
+            tracing::warn!(
+                "dynamic_resources.ads_config.rate_limit_settings has no effect: requests are few, one for each change"
+            );
+        }
         let whole = |config: Option<&_>, field: &str| {
             let Some(config) = config else { return Ok(None) };
             let (source, timeout) = needs::source(Some(config), &Source::Ads)

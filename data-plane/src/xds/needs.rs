@@ -6,8 +6,9 @@ use std::time::Duration;
 use xds_api::any;
 use xds_api::envoy::config::cluster::v3::{Cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType};
 use xds_api::envoy::config::core::v3::{
-    ApiConfigSource, ConfigSource, ExtensionConfigSource, TransportSocket, api_config_source::ApiType,
-    config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier, transport_socket,
+    ApiConfigSource, ConfigSource, ExtensionConfigSource, RetryPolicy, TransportSocket,
+    api_config_source::ApiType, config_source::ConfigSourceSpecifier, grpc_service::TargetSpecifier,
+    transport_socket,
 };
 use xds_api::envoy::config::listener::v3::{FilterChain, Listener, filter, listener_filter};
 use xds_api::envoy::config::route::v3::RouteConfiguration;
@@ -50,12 +51,25 @@ pub(super) enum Source {
         authority: String,
         /// Metadata of the stream.
         initial_metadata: Vec<(String, String)>,
+        /// How long a message may be; `None`: as long as it likes.
+        max_message: Option<u32>,
+        /// The first wait between attempts, and the longest.
+        backoff: (Duration, Duration),
     },
     /// A file, read again when it is replaced.
     Path(String),
 }
 
 impl Source {
+    /// What logs call it: metadata may hold tokens.
+    pub(super) fn called(&self) -> &str {
+        match self {
+            Self::Ads => "ADS",
+            Self::Grpc { cluster, .. } => cluster,
+            Self::Path(path) => path,
+        }
+    }
+
     /// The variant of the protocol; the aggregated stream's is the bootstrap's matter.
     pub(super) fn protocol(&self) -> Protocol {
         match self {
@@ -116,6 +130,12 @@ pub(super) fn api_source(api: &ApiConfigSource) -> Result<Source, Failure> {
         Ok(other) => return Err(format!("api_type: {} is not supported", other.as_str_name())),
         Err(_) => return Err(format!("api_type: {} is unknown", api.api_type)),
     };
+    if !api.config_validators.is_empty() {
+        return Err("config_validators: not supported".to_owned());
+    }
+    if api.grpc_services.len() > 1 {
+        return Err("grpc_services: more than one server is not supported".to_owned());
+    }
     let service = api.grpc_services.first();
     let metadata = service.into_iter().flat_map(|service| &service.initial_metadata);
     match service.and_then(|service| service.target_specifier.as_ref()) {
@@ -124,12 +144,33 @@ pub(super) fn api_source(api: &ApiConfigSource) -> Result<Source, Failure> {
             delta,
             authority: envoy.authority.clone(),
             initial_metadata: metadata.map(|header| (header.key.clone(), header.value.clone())).collect(),
+            max_message: envoy
+                .max_receive_message_length
+                .as_ref()
+                .map(|max| max.value)
+                .filter(|max| *max > 0),
+            backoff: backoff(envoy.retry_policy.as_ref())
+                .map_err(|e| format!("grpc_services[0].envoy_grpc.retry_policy.{e}"))?,
         }),
         Some(TargetSpecifier::GoogleGrpc(_)) => {
             Err("grpc_services[0].google_grpc: not supported; use envoy_grpc".to_owned())
         }
         None => Err("grpc_services: required".to_owned()),
     }
+}
+
+/// How long to wait between attempts: Envoy's default is half a second, then up to thirty.
+fn backoff(policy: Option<&RetryPolicy>) -> Result<(Duration, Duration), Failure> {
+    let Some(strategy) = policy.and_then(|policy| policy.retry_back_off.as_ref()) else {
+        return Ok((Duration::from_millis(500), Duration::from_secs(30)));
+    };
+    let base = strategy.base_interval.as_ref().and_then(duration).filter(|base| !base.is_zero());
+    let base = base.ok_or("retry_back_off.base_interval: required")?;
+    let max = strategy.max_interval.as_ref().and_then(duration).unwrap_or(base * 10);
+    if max < base {
+        return Err("retry_back_off.max_interval: less than base_interval".to_owned());
+    }
+    Ok((base, max))
 }
 
 /// What a cluster waits for.
@@ -449,4 +490,36 @@ fn of_secret(
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use xds_api::codec::Codec;
+
+    fn read(grpc: &Value, more: &Value) -> Result<Source, Failure> {
+        let mut api =
+            json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [grpc]});
+        api.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        api_source(&Codec::new().from_json_value(&api).unwrap())
+    }
+
+    #[test]
+    fn a_management_server_is_read_whole_or_refused_by_name() {
+        let plain = json!({"envoy_grpc": {"cluster_name": "xds"}});
+        let Ok(Source::Grpc { backoff, max_message, .. }) = read(&plain, &json!({})) else { panic!() };
+        assert_eq!((backoff.0.as_millis(), backoff.1.as_secs(), max_message), (500, 30, None));
+        let base = |base: &str| json!({"retry_back_off": {"base_interval": base}});
+        let own = json!({"envoy_grpc": {"cluster_name": "xds", "max_receive_message_length": 10,
+            "retry_policy": base("0.1s")}});
+        let Ok(Source::Grpc { backoff, max_message, .. }) = read(&own, &json!({})) else { panic!() };
+        assert_eq!((backoff.0.as_millis(), backoff.1.as_millis(), max_message), (100, 1000, Some(10)));
+        let none = json!({"envoy_grpc": {"cluster_name": "xds", "retry_policy": base("0s")}});
+        assert!(read(&none, &json!({})).unwrap_err().contains("base_interval"));
+        let two = json!({"grpc_services": [plain, plain]});
+        assert!(read(&plain, &two).unwrap_err().starts_with("grpc_services: "));
+        let validators = json!({"config_validators": [{"name": "v"}]});
+        assert!(read(&plain, &validators).unwrap_err().starts_with("config_validators: "));
+    }
 }

@@ -150,7 +150,9 @@ impl Manager {
     ) -> Option<&'a Server> {
         if !servers.contains_key(key) {
             let source = if key.source == Source::Ads { self.ads.as_ref()? } else { &key.source };
-            let Source::Grpc { authority, initial_metadata, .. } = source else { return None };
+            let Source::Grpc { authority, initial_metadata, max_message, backoff, .. } = source else {
+                return None;
+            };
             let authority = Some(authority.clone()).filter(|authority| !authority.is_empty());
             let path = service_path(key.type_url, source.protocol())?;
             let subscription = Subscription::new(Client::new(source.protocol(), self.main.node.clone()));
@@ -159,7 +161,13 @@ impl Manager {
                 key: key.clone(),
                 server: source.clone(),
             });
-            let service = Service { path, authority, initial_metadata: initial_metadata.clone() };
+            let service = Service {
+                path,
+                authority,
+                initial_metadata: initial_metadata.clone(),
+                max_message: *max_message,
+                backoff: *backoff,
+            };
             let task = Supervised::spawn_local(stream::run(subscription.clone(), service, applier));
             servers.insert(key.clone(), Server { subscription, _task: task });
         }
@@ -241,9 +249,9 @@ impl Applier for ServerApplier {
             manager.subscriptions.borrow().fail(source, *type_url, name.as_deref());
         }
         match up {
-            Ok(()) => tracing::info!(server = ?self.server, "connected to a management server"),
+            Ok(()) => tracing::info!(server = self.server.called(), "connected to a management server"),
             Err(reason) => {
-                tracing::warn!(server = ?self.server, reason, "no stream from a management server")
+                tracing::warn!(server = self.server.called(), reason, "no stream from a management server")
             }
         }
     }

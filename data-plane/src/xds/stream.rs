@@ -67,11 +67,15 @@ pub(super) struct Service {
     pub(super) authority: Option<String>,
     /// Metadata of the stream.
     pub(super) initial_metadata: Vec<(String, String)>,
+    /// How long a message may be.
+    pub(super) max_message: Option<u32>,
+    /// The first wait between attempts, and the longest.
+    pub(super) backoff: (Duration, Duration),
 }
 
 /// Keeps the stream up until it is dropped.
 pub(super) async fn run(subscription: Rc<Subscription>, service: Service, applier: Rc<dyn Applier>) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut backoff = Backoff::new(service.backoff.0, service.backoff.1);
     loop {
         let answered = Cell::new(false);
         let result = match subscription.read(Client::protocol) {
@@ -101,6 +105,9 @@ async fn session<W: Wire>(
 ) -> Result<(), SessionError> {
     let target = applier.target().ok_or("the management server's cluster does not exist")?;
     let mut grpc = dial::grpc(&target, service.authority.as_deref()).await?;
+    if let Some(max) = service.max_message {
+        grpc = grpc.max_decoding_message_size(max as usize);
+    }
     grpc.ready().await?;
     subscription.client.borrow_mut().reconnect();
     let (send, requests) = mpsc::channel::<W::Request>(64);
