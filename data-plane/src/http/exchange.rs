@@ -411,7 +411,7 @@ impl Exchange {
 }
 
 /// What logs say of a request whose client is gone, or gave it up.
-fn how_it_broke_off(error: Option<http2::Error>) -> (ResponseFlag, Cow<'static, str>) {
+pub(super) fn how_it_broke_off(error: Option<http2::Error>) -> (ResponseFlag, Cow<'static, str>) {
     let (flag, details) = match error {
         Some(http2::Error::Reset(_)) => (ResponseFlag::DownstreamRemoteReset, details::HTTP2_REMOTE_RESET),
         Some(http2::Error::Refused) => (ResponseFlag::DownstreamRemoteReset, details::HTTP2_REMOTE_REFUSE),

@@ -285,6 +285,10 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     // A client that still sends what nobody reads would have to be listened to.
     let refused = || exchange.info.borrow().upgrade.is_some();
     let early = tunnel.is_none() && (!exchange.request_done.get() || refused());
+    if tunnel.is_some() && connection.http2 {
+        // Over HTTP/1 it is no request any more.
+        connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
+    }
     if early {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
         if connection.http2 {

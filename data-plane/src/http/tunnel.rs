@@ -3,20 +3,25 @@
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use sail_proxy_http2::frame::Reason;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 
+use super::body::BodyError;
 use super::conn::Codec;
-use super::exchange::{Exchange, Guard};
+use super::exchange::{Exchange, Guard, how_it_broke_off};
 use super::requests::Switching;
 use super::timers;
+use crate::http2;
 use crate::net::Stream;
 use crate::pool::ending::By;
 use crate::pool::lease::Lease;
+use crate::router::failure::Failure;
 use crate::stats::Meter;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
@@ -120,6 +125,9 @@ impl Tunnel {
             let theirs = progress.upstream_first.get() || matches!(end, Some(Ok(End::Upstream(_))));
             lease.connection().ending.was_ended_by(if theirs { By::Peer } else { By::Us });
         }
+        if let Some(Ok(End::Upstream(error))) = &end {
+            pass_on(error, &downstream, lease.as_ref());
+        }
         let upstream_resets = lease.as_ref().is_some_and(|lease| !lease.is_http2());
         if matches!(end, Some(Ok(End::Finished))) {
             let resets = upstream_resets && exchange.connection.http2;
@@ -160,6 +168,33 @@ async fn drained(exchange: &Exchange) {
     }
 }
 
+/// How the upstream's end broke.
+fn failure(error: &io::Error) -> Failure {
+    match of_stream(error) {
+        Some(error) => Failure::of_codec(&BodyError::from(error), false),
+        None => Failure::Terminated { started: true },
+    }
+}
+
+/// Tells a client over HTTP/2 how the upstream's end broke, and counts what is the stream's alone.
+fn pass_on(error: &io::Error, downstream: &Stream, lease: Option<&Lease>) {
+    let failure = failure(error);
+    if failure == Failure::Reset
+        && let Some(lease) = lease
+    {
+        lease.note_reset();
+    }
+    if let Stream::Tunnel(tunnel) = downstream {
+        let connection = matches!(failure, Failure::Terminated { .. });
+        tunnel.reset(if connection { Reason::CONNECT_ERROR } else { Reason::INTERNAL_ERROR });
+    }
+}
+
+/// How a stream broke off; `None`: it was a connection.
+fn of_stream(error: &io::Error) -> Option<http2::Error> {
+    error.get_ref()?.downcast_ref::<http2::Error>().copied()
+}
+
 /// `upstream_resets`: the upstream's end is one of its connection, in the middle of what it was sending.
 fn note_end(
     exchange: &Exchange,
@@ -181,11 +216,18 @@ fn note_end(
         match &end {
             Some(Ok(End::Downstream(error))) => {
                 tracing::debug!(%error, "the client's end of a tunnel broke");
-                info.flag(ResponseFlag::DownstreamConnectionTermination);
+                let (flag, details) = how_it_broke_off(of_stream(error));
+                info.flag(flag);
+                info.code_details = Some(details);
+                stats.inc(stats::downstream_rq_rx_reset);
             }
             Some(Ok(End::Upstream(error))) => {
                 tracing::debug!(%error, "the upstream's end of a tunnel broke");
-                info.flag(ResponseFlag::UpstreamConnectionTermination);
+                let failure = failure(error);
+                info.flag(failure.flag());
+                info.code_details = Some(details::upstream_reset(failure.reason(), true, None).into());
+                stats.inc(stats::downstream_rq_tx_reset);
+                stats.inc(stats::downstream_rq_rx_reset);
             }
             // HTTP/1 has no other end than that of the connection.
             Some(Ok(End::Finished)) if progress.upstream_first.get() || exchange.connection.http2 => {

@@ -29,6 +29,11 @@ impl Tunnel {
         Self { handle, left: Bytes::new(), going: Bytes::new() }
     }
 
+    /// Breaks it off.
+    pub(crate) fn reset(&self, reason: Reason) {
+        self.handle.reset(reason, Error::Unfinished);
+    }
+
     fn poll_going(&mut self, ends: bool, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = self.handle.inner().poll_send(self.handle.stream, &mut self.going, ends, context);
         sent.map_err(broken)
