@@ -24,7 +24,7 @@ use crate::server::{Main, Setup};
 use crate::stats::{Rules, TagRule};
 use crate::trace::Exporters;
 use crate::worker::Workers;
-use crate::xds::{Manager, Parts};
+use crate::xds::{Around, Manager, Parts};
 use crate::{admin, bootstrap, overload, resident, trace, worker};
 
 /// Runs what the command line asks for.
@@ -128,6 +128,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mode = cli.mode;
     let bootstrap::Loaded { encoded, mut bootstrap, clusters, .. } = loaded;
+    bootstrap::check_fields(&bootstrap).map_err(anyhow::Error::msg)?;
     let main = Main::new(Setup {
         node: bootstrap::complete_node(bootstrap.node.take(), &cli),
         rules: stats_rules(&cli, &bootstrap)?,
@@ -162,9 +163,10 @@ async fn serve(
         overload: flags.clone(),
     };
     let workers = Workers::start(options, main.stats.clone(), &Arc::default())?;
+    let tracer = bootstrap::tracer(&bootstrap);
     let store = main.stats.clone();
     let manager = Manager::new(&main, &bootstrap, clusters, |changed| {
-        Parts::new(store, workers, environment, changed)
+        Parts::new(store, workers, Around { environment, tracer }, changed)
     })?;
     resident::forget_startup();
     if mode != Mode::Serve {

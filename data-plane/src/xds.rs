@@ -19,6 +19,7 @@ mod subscriptions;
 mod take;
 mod warm;
 
+pub use convert::Around;
 pub use manager::{Error, Manager};
 pub use path::service_path;
 pub use raw::{Held, Kind, Refused};

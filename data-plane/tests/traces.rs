@@ -8,13 +8,22 @@ use support::{Backend, Proxy, call};
 
 /// A proxy that traces to a collector, with these fields of `tracing`, before a backend.
 fn traced(backend: &Backend, collector: &Backend, tracing: &str) -> Proxy {
+    let tracing = format!("provider: {ZIPKIN}\n            {tracing}");
+    Proxy::ready(&bootstrap(backend, collector, &tracing), &[])
+}
+
+const ZIPKIN: &str = "{name: zipkin, typed_config: {'@type': type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, \
+                      collector_cluster: c, collector_endpoint: /api/v2/spans, collector_endpoint_version: HTTP_JSON}}";
+
+/// With these fields of the connection manager's `tracing`.
+fn bootstrap(backend: &Backend, collector: &Backend, tracing: &str) -> String {
     let cluster = |name: &str, port: u16| {
         format!(
             "{{name: {name}, type: STATIC, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: \
              [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}}}"
         )
     };
-    let bootstrap = format!(
+    format!(
         "
 static_resources:
   listeners:
@@ -27,13 +36,6 @@ static_resources:
           '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: x
           tracing:
-            provider:
-              name: zipkin
-              typed_config:
-                '@type': type.googleapis.com/envoy.config.trace.v3.ZipkinConfig
-                collector_cluster: c
-                collector_endpoint: /api/v2/spans
-                collector_endpoint_version: HTTP_JSON
             {tracing}
           route_config:
             virtual_hosts:
@@ -59,8 +61,7 @@ static_resources:
 ",
         cluster("b", backend.address.port()),
         cluster("c", collector.address.port()),
-    );
-    Proxy::ready(&bootstrap, &[])
+    )
 }
 
 /// So many spans that the collector got, by their kind.
@@ -111,4 +112,13 @@ fn tries_are_spans_of_their_own_where_that_is_asked_for() {
     let seen = backend.next();
     let id = client["id"].as_str().unwrap();
     assert!(seen.contains(&format!("x-b3-spanid: {id}\r\n")), "{seen}");
+}
+
+#[test]
+fn who_names_no_tracer_has_the_bootstraps() {
+    let (backend, collector) = (Backend::start("b"), Backend::start("c"));
+    let config = bootstrap(&backend, &collector, "random_sampling: {value: 100}");
+    let proxy = Proxy::ready(&format!("tracing: {{http: {ZIPKIN}}}\n{config}"), &[]);
+    assert_eq!(call(proxy.listener("l"), "GET", "/", &[]).unwrap().status, 200);
+    assert!(!spans(&collector, 1).is_empty());
 }

@@ -21,6 +21,11 @@ pub trait Sources {
     fn file(&self, path: &str) -> Result<Vec<u8>, String>;
     /// An environment variable.
     fn environment(&self, name: &str) -> Option<String>;
+    /// The bootstrap's tracer, which connection managers that trace and name none have.
+    fn tracer(&self) -> Option<pb::trace::tracing::Http> {
+        None
+    }
+
     /// Looks at a wasm plugin's module, which may not be there yet, and gives it a form of its own; by default nobody
     /// does.
     fn wasm(&self, plugin: &crate::wasm::Plugin, code: Option<&[u8]>) -> Result<crate::wasm::Loaded, String> {

@@ -5,6 +5,7 @@ pub(crate) mod convert;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::convert::check;
 pub use sail_proxy_decide::route::spans::{CustomTag, CustomTagSource};
 
 use sail_proxy_decide::format::Format;
@@ -34,7 +35,7 @@ pub struct Tracing {
     pub upstream_operation: Option<Format>,
     /// Tags of every span.
     pub custom_tags: Box<[CustomTag]>,
-    /// Where spans go; `None`: the bootstrap's.
+    /// Where spans go: as it says itself, else as the bootstrap does; `None`: nowhere.
     pub provider: Option<Arc<TracingProvider>>,
 }
 

@@ -18,20 +18,30 @@ use sail_proxy_config::{Accepted, Diagnostics, Kind, Sources, State, version};
 use sail_proxy_decide::host::Endpoints;
 use sail_proxy_decide::route::RouteTable;
 use xds_api::envoy::config::cluster::v3 as pb;
+use xds_api::envoy::config::trace::v3::tracing::Http;
 use xds_api::google::protobuf::Any;
 
 use crate::observe::{Environment, check_istio_stats};
 
-/// What conversions read besides messages.
-struct Files(Environment);
+/// What conversions read besides messages and files.
+pub struct Around {
+    /// Variables of the process.
+    pub environment: Environment,
+    /// `tracing.http` of the bootstrap.
+    pub tracer: Option<Http>,
+}
 
-impl Sources for Files {
+impl Sources for Around {
     fn file(&self, path: &str) -> Result<Vec<u8>, String> {
         std::fs::read(path).map_err(|error| format!("cannot read {path}: {error}"))
     }
 
     fn environment(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned()
+        self.environment.get(name).cloned()
+    }
+
+    fn tracer(&self) -> Option<Http> {
+        self.tracer.clone()
     }
 
     #[cfg(feature = "wasm")]
@@ -55,8 +65,8 @@ impl Sources for Files {
 pub(super) struct Converter(RefCell<State>);
 
 impl Converter {
-    pub(super) fn new(environment: Environment) -> Self {
-        Self(RefCell::new(State::new(Box::new(Files(environment)))))
+    pub(super) fn new(around: Around) -> Self {
+        Self(RefCell::new(State::new(Box::new(around))))
     }
 
     /// A cluster that is decoded already. `None`: it is what it was.

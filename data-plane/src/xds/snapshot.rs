@@ -16,12 +16,11 @@ use sail_proxy_decide::lb::LocalZone;
 use sail_proxy_decide::route::RouteTable;
 use tokio::io::AsyncWriteExt;
 
-use super::convert::Converter;
+use super::convert::{Around, Converter};
 use crate::cluster::shared::hosts_of;
 use crate::dial::{self, ClientTls, Connect};
 use crate::dns::Dns;
 use crate::health::{HealthChecks, Tls};
-use crate::observe::Environment;
 use crate::outlier::Outliers;
 use crate::stats::Store;
 use crate::tls::context::Contexts;
@@ -55,12 +54,7 @@ impl std::fmt::Debug for Parts {
 
 impl Parts {
     /// Nothing yet. `changed` is called when something is new that did not come by discovery.
-    pub fn new(
-        store: Arc<Store>,
-        workers: Workers,
-        environment: Environment,
-        changed: impl Fn() + 'static,
-    ) -> Self {
+    pub fn new(store: Arc<Store>, workers: Workers, around: Around, changed: impl Fn() + 'static) -> Self {
         let dirty = Rc::new(Cell::new(false));
         let flag = dirty.clone();
         let changed = Rc::new(changed);
@@ -90,7 +84,7 @@ impl Parts {
             secrets: RefCell::default(),
             extensions: RefCell::default(),
             dns,
-            convert: Converter::new(environment),
+            convert: Converter::new(around),
             health: HealthChecks::new(store.clone(), on_failure, Rc::new(move || on_round())),
             outliers: Outliers::new(store, registry),
             contexts: Rc::new(Contexts::default()),

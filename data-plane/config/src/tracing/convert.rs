@@ -7,8 +7,8 @@ use sail_proxy_decide::route::spans::{CustomTag, CustomTagSource, RouteSpans};
 
 use super::{OpenTelemetry, OtelExporter, Tracing, TracingProvider, Zipkin};
 use crate::access_log::grpc_target;
-use crate::convert::{Cx, arc, headers, type_name, values};
-use crate::pb;
+use crate::convert::{Cx, NoSources, arc, headers, type_name, values};
+use crate::{Severity, pb};
 
 pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::Tracing) -> Option<Tracing> {
     let pb::hcm::http_connection_manager::Tracing {
@@ -24,6 +24,7 @@ pub(crate) fn tracing(cx: &mut Cx<'_>, value: pb::hcm::http_connection_manager::
         upstream_operation,
         no_context_propagation,
     } = value;
+    let provider = provider.or_else(|| cx.sources.tracer());
     Some(Tracing {
         client_sampling: values::percent(cx, "client_sampling", client_sampling, 100.0),
         random_sampling: values::percent(cx, "random_sampling", random_sampling, 100.0),
@@ -108,6 +109,18 @@ fn metadata(cx: &mut Cx<'_>, value: pb::tag::custom_tag::Metadata) -> Option<Cus
         }
     });
     Some(CustomTagSource::Metadata(source, arc(key.key), path.into(), arc(default_value)))
+}
+
+/// Whether there is such a tracer.
+///
+/// # Errors
+/// What is wrong with it, by field.
+pub fn check(tracer: pb::trace::tracing::Http) -> Result<(), String> {
+    let mut cx = Cx::new(&NoSources);
+    provider(&mut cx, tracer);
+    let errors = cx.into_findings().into_iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
 /// `Tracing.Http`
