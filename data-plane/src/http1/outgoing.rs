@@ -46,7 +46,8 @@ impl Outgoing {
 
     /// Whether more is to be gathered before it is written.
     pub(super) fn has_room(&self) -> bool {
-        self.large.is_empty() && self.small().len() < ENOUGH
+        // What is gathered is written before the large part and its end.
+        self.large.is_empty() && self.tail.is_empty() && self.small().len() < ENOUGH
     }
 
     /// Adds a part of a body. To be called where there is room.
@@ -168,10 +169,9 @@ mod tests {
 
     impl AsyncWrite for Slow {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-            match std::mem::take(&mut self.0).min(data.len()) {
-                0 => Poll::Pending,
-                count => Poll::Ready(Ok(count)),
-            }
+            let count = self.0.min(data.len());
+            self.0 -= count;
+            if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,6 +180,20 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_follows_a_large_chunk_waits_for_its_end() {
+        let large = Bytes::from(vec![b'x'; 8 * 1024]);
+        // The first write ends at the chunk's end, within what closes it, or behind that.
+        for short in 0..3 {
+            let mut output = Outgoing::default();
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            output.put(large.clone(), Delimiter::Chunked);
+            let first = "2000\r\n".len() + large.len() + short;
+            let written = output.poll_write(Pin::new(&mut Slow(first)), &mut context);
+            assert_eq!((written.is_pending(), output.has_room()), (short < 2, short == 2), "{short}");
         }
     }
 
