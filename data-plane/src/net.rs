@@ -2,6 +2,7 @@
 
 pub(crate) mod buffers;
 pub(crate) mod input;
+pub(crate) mod local;
 pub(crate) mod original_dst;
 pub(crate) mod prefixed;
 pub(crate) mod proxy_protocol;

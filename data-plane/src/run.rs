@@ -1,7 +1,6 @@
 //! Start to end: reads the bootstrap, wires the main thread's parts, waits.
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use xds_api::envoy::config::bootstrap::v3::{Admin, Bootstrap};
 use xds_api::envoy::config::core::v3::{address, socket_address::PortSpecifier};
 
 use crate::access_log::Sinks;
-use crate::cli::{Cli, Mode};
+use crate::cli::{Cli, IpVersion, Mode};
 use crate::dial::Targets;
 use crate::logging::{Levels, lines as log_lines};
 use crate::observe::{Environment, Observers};
@@ -25,7 +24,7 @@ use crate::stats::{Rules, TagRule};
 use crate::trace::Exporters;
 use crate::worker::Workers;
 use crate::xds::{Around, Manager, Parts};
-use crate::{admin, bootstrap, overload, resident, trace, worker};
+use crate::{admin, bootstrap, net, overload, resident, trace, worker};
 
 /// Runs what the command line asks for.
 pub fn run(cli: Cli, environment: Environment) -> anyhow::Result<()> {
@@ -147,7 +146,8 @@ async fn serve(
         [("zone_name", zone(&main.node)), ("cluster_name", &main.node.cluster), ("node_name", &main.node.id)];
     let labels = labels.map(|(key, value)| (key.to_owned(), value.into())).to_vec();
     let (sinks, log_services) = Sinks::start(&main.stats, interval, values.clone(), labels)?;
-    let (exporters, started) = Exporters::new(main.stats.clone(), own_address());
+    let local_address = net::local::address(main.cli.local_address_ip_version == IpVersion::V6);
+    let (exporters, started) = Exporters::new(main.stats.clone(), Some(local_address));
     let observers = Observers::new(main.stats.clone(), sinks.clone(), exporters, main.node.clone());
     let overload = overload::read(bootstrap.overload_manager.as_ref()).map_err(anyhow::Error::msg)?;
     let flags = overload::Flags::new(&overload);
@@ -158,6 +158,7 @@ async fn serve(
         node_metadata: main.node.metadata.clone().unwrap_or_default(),
         node_id: main.node.id.clone(),
         node_cluster: main.node.cluster.clone(),
+        local_address,
         observers,
         runtime: values,
         overload: flags.clone(),
@@ -191,14 +192,6 @@ async fn serve(
 
 fn zone(node: &xds_api::envoy::config::core::v3::Node) -> &str {
     node.locality.as_ref().map(|locality| locality.zone.as_str()).unwrap_or_default()
-}
-
-/// The address that others reach us at, as spans tell it: where a packet to the outside would come from.
-fn own_address() -> Option<IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    // No packet is sent: it only asks the kernel for a route.
-    socket.connect("192.0.2.1:9").ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Until somebody ends the process.

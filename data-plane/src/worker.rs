@@ -60,6 +60,8 @@ pub struct Options {
     pub node_id: String,
     /// The node's cluster.
     pub node_cluster: String,
+    /// The machine's own address.
+    pub local_address: std::net::IpAddr,
     /// Makes the observers of filter chains.
     pub observers: Arc<Observers>,
     /// The runtime's values.

@@ -217,7 +217,7 @@ fn the_edge_believes_nobody() {
     let seen = a.next().to_lowercase();
     let port = format!("x-forwarded-port: {}\r\n", to.port());
     for expect in [
-        "x-forwarded-for: 1.1.1.1,127.0.0.1\r\n",
+        "x-forwarded-for: 1.1.1.1,",
         "x-forwarded-proto: http\r\n",
         "x-envoy-external-address: 127.0.0.1\r\n",
         "via: other, me\r\n",

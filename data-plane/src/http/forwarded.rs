@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sail_proxy_config::hcm::ClientAddress;
 
 use super::scan::Present;
+use crate::net::local::is_loopback;
 use crate::stream_info::DownstreamInfo;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -49,6 +50,8 @@ pub(crate) struct Connected {
     pub(crate) peer: SocketAddr,
     /// Where it connected to.
     pub(crate) local: SocketAddr,
+    /// The address by which this machine is known.
+    pub(crate) host: IpAddr,
     pub(crate) tls: bool,
 }
 
@@ -83,7 +86,8 @@ pub(crate) fn apply(
     let address = client.unwrap_or(peer);
     let unix = peer.is_unspecified();
     if config.use_remote_address && !config.skip_xff_append && !unix {
-        append(headers, peer);
+        // To whom the request goes, "from the loopback address" would mean from himself.
+        append(headers, if is_loopback(peer) { connected.host } else { peer });
     }
     let edge_hop = config.use_remote_address && config.xff_num_trusted_hops == 0;
     if edge_hop || !further.present.forwarded_proto {
@@ -205,8 +209,9 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let connected = Connected {
-            peer: format!("{peer}:1").parse().unwrap(),
+            peer: SocketAddr::new(peer.parse().unwrap(), 1),
             local: "10.0.0.2:8080".parse().unwrap(),
+            host: "10.0.0.9".parse().unwrap(),
             tls: false,
         };
         let mut downstream = crate::access_log::tests::downstream();
@@ -253,6 +258,15 @@ mod tests {
         let none = private();
         assert!(run(&none, &[("x-forwarded-for", "10.9.9.9")], "192.0.2.1").1.internal);
         assert!(!run(&none, &[("x-forwarded-for", "10.9.9.9,10.1.1.1")], "192.0.2.1").1.internal);
+    }
+
+    #[test]
+    fn a_loopback_address_is_told_as_the_machines() {
+        for (peer, expect) in [("127.0.0.1", "10.0.0.9"), ("::1", "10.0.0.9"), ("127.0.0.2", "127.0.0.2")] {
+            let (headers, ..) = run(&edge(0), &[], peer);
+            assert_eq!(headers["x-forwarded-for"], expect);
+            assert_eq!(headers["x-envoy-external-address"], peer);
+        }
     }
 
     /// What Envoy does with requests that come over a Unix socket.

@@ -55,6 +55,7 @@ pub(crate) fn request(exchange: &Exchange, head: &mut Head) -> Result<(), LocalR
         // Whom the PROXY protocol names stands for the peer.
         peer: connection.downstream.remote_address,
         local: connection.downstream.local_address,
+        host: connection.worker.shared.options.local_address,
         tls: tls.is_some(),
     };
     let further = Further { append_port: config.append_x_forwarded_port, present: head.present };
