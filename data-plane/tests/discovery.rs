@@ -176,6 +176,75 @@ fn what_cannot_run_is_refused_by_name_and_the_last_good_one_stays() {
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
 }
 
+/// As Envoy does, but that the good one beside it is taken.
+#[test]
+fn a_resource_without_a_body_is_refused_unless_it_says_that_nothing_changed() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let listener = proxy.listener("in");
+    let mut check = |type_url: &str, name: &str, version: &str, refused: bool| {
+        let resource = xds_api::envoy::service::discovery::v3::Resource {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            ..Default::default()
+        };
+        let answer = server.send_as_is(type_url, vec![resource], &[]);
+        let expect = format!("{name}: it has no body");
+        match answer.error_detail {
+            Some(error) => assert!(refused && error.message.ends_with(&expect), "{}", error.message),
+            None => assert!(!refused, "{type_url} {version}"),
+        }
+        assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    };
+    for (type_url, name, held) in [
+        (type_url::CLUSTER, "one", "n1"),
+        (type_url::ENDPOINT, "one", "n2"),
+        (type_url::LISTENER, "in", "n3"),
+        (type_url::ROUTE, "80", "n4"),
+    ] {
+        check(type_url, name, held, false);
+        check(type_url, name, "other", true);
+    }
+    check(type_url::CLUSTER, "two", "n1", true);
+}
+
+/// As Envoy does.
+#[test]
+fn what_the_bootstrap_has_stays_and_the_server_hears_of_no_error() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let fixed = resources.0.to_json(&resources.listener("fixed", "fixed")).unwrap();
+    let proxy = Proxy::start(&format!("{}  listeners: [{fixed}]\n", bootstrap(&server)), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let fixed = proxy.listener("fixed");
+    let sent = [("xds", resources.cluster("xds")), ("one", resources.cluster("one"))];
+    assert_eq!(server.send(&sent, &[]).error_detail, None);
+    let mut broken = resources.listener("fixed", "fixed");
+    broken.filter_chains[0].filters[0].config_type = None;
+    assert_eq!(server.send(&[("fixed", broken)], &[]).error_detail, None);
+    assert_eq!(proxy.stat("cluster_manager.cds.update_rejected").unwrap_or(0), 0);
+    assert_eq!(proxy.stat("listener_manager.lds.update_success"), Some(2));
+    assert_eq!(server.send::<Cluster>(&[], &["xds"]).error_detail, None);
+    assert_eq!(server.send::<Listener>(&[], &["fixed"]).error_detail, None);
+    let page = proxy.admin("GET", "/config_dump").body;
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let found = |field: &str| -> Vec<&Value> {
+        page["configs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|config| config[field].as_array())
+            .flatten()
+            .collect()
+    };
+    assert_eq!(found("dynamic_active_clusters").len(), 1);
+    assert!(found("dynamic_warming_clusters").is_empty());
+    assert_eq!(found("dynamic_listeners").len(), 1);
+    assert_eq!(call(fixed, "GET", "/", &[]).unwrap().body, "one");
+}
+
 #[test]
 fn a_filter_waits_for_its_configuration_and_follows_it() {
     const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";

@@ -139,6 +139,16 @@ fn files_are_counted_for_each_who_reads_them() {
     expect(&proxy, "the same file again", eds, [7, 5, 1, 1, 1]);
     assert_eq!(proxy.stat("cluster.one.update_no_rebuild"), Some(2));
 
+    let of = |name| {
+        let mut resource = endpoints(name, 1);
+        resource["@type"] = format!("type.googleapis.com/{ENDPOINTS}").into();
+        resource
+    };
+    files.put("eds.yaml", &json!({"resources": [of("one"), of("two")]}).to_string());
+    expect(&proxy, "endpoints of two", eds, [8, 5, 1, 2, 1]);
+    let clusters = proxy.admin("GET", "/clusters").body;
+    assert!(clusters.contains("one::127.0.0.1:2::"), "the old ones stay: {clusters}");
+
     files.put("rds.yaml", "resources: []");
     expect(&proxy, "no routes", rds, [2, 2, 0, 0, 1]);
     files.resource("rds.yaml", ROUTES, routes("table", 2));

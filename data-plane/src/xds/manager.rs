@@ -336,12 +336,13 @@ impl Manager {
         self.statics.get_or_init(BTreeMap::new)
     }
 
-    pub(super) fn is_static_cluster(&self, name: &str) -> bool {
-        self.statics().contains_key(name)
-    }
-
-    pub(super) fn is_static_listener(&self, name: &str) -> bool {
-        !name.is_empty() && self.statics_listen.contains(name)
+    /// Whether the bootstrap has a cluster or listener of this name.
+    pub(super) fn is_static(&self, type_url: &str, name: &str) -> bool {
+        match type_url {
+            type_url::CLUSTER => self.statics().contains_key(name),
+            type_url::LISTENER => !name.is_empty() && self.statics_listen.contains(name),
+            _ => false,
+        }
     }
 
     /// Has what changed looked at.
@@ -351,7 +352,7 @@ impl Manager {
 
     /// Whether a cluster came by discovery.
     pub fn added_via_api(&self, cluster: &str) -> bool {
-        !self.is_static_cluster(cluster)
+        !self.is_static(type_url::CLUSTER, cluster)
     }
 
     /// When static resources were taken.

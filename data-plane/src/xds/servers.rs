@@ -182,6 +182,17 @@ impl Manager {
                 let Some(manager) = manager.upgrade() else { return };
                 let source = Source::Path(path.clone());
                 match found {
+                    // All but one would be of no use to who reads it.
+                    Found::Resources(received)
+                        if type_url == type_url::ENDPOINT && received.resources.len() > 1 =>
+                    {
+                        let count = received.resources.len();
+                        tracing::warn!(
+                            path,
+                            "refused a file's resources: {count} endpoint assignments, not one"
+                        );
+                        manager.subscriptions.borrow_mut().refuse(&source, type_url);
+                    }
                     Found::Resources(received) => {
                         if let Err(rejection) = manager.apply(&source, &received) {
                             tracing::warn!(path, reason = rejection.message, "refused a file's resources");

@@ -45,6 +45,9 @@ fn plain<'a>(
     structs: Option<&TypedStructs>,
 ) -> Result<Cow<'a, [u8]>, String> {
     let Resource { type_url, body, .. } = resource;
+    if type_url.is_empty() {
+        return Err("it has no body".to_owned());
+    }
     if &**type_url != expected {
         return Err(format!("type {type_url} where {expected} was expected"));
     }
@@ -110,6 +113,11 @@ impl Manager {
                 continue;
             }
             let body = plain(&received.type_url, resource, structs.as_ref());
+            if body.is_ok() && self.is_static(&received.type_url, name) {
+                // Servers that send it to everybody are to hear no complaint from those who have their own.
+                tracing::warn!(resource = %name, type_url = received.type_url, "ignored: the bootstrap has one of this name");
+                continue;
+            }
             let outcome = body.as_ref().map_err(String::clone).and_then(|body| {
                 let is_new = self.take(resources, source, &received.type_url, name, body)?;
                 Ok((is_new, body))
@@ -141,8 +149,9 @@ impl Manager {
         let mut any = false;
         for name in &received.removed {
             let was_there = match received.type_url.as_str() {
-                type_url::CLUSTER => resources.clusters.contains(name) && !self.is_static_cluster(name),
-                type_url::LISTENER => resources.listeners.contains(name) && !self.is_static_listener(name),
+                _ if self.is_static(&received.type_url, name) => false,
+                type_url::CLUSTER => resources.clusters.contains(name),
+                type_url::LISTENER => resources.listeners.contains(name),
                 _ => false,
             };
             if was_there {
@@ -233,9 +242,6 @@ impl Manager {
         name: &Arc<str>,
         body: &[u8],
     ) -> Result<bool, String> {
-        if self.is_static_cluster(name) {
-            return Err("a static cluster has this name".to_owned());
-        }
         let cluster = Cluster::decode(body).map_err(|e| e.to_string())?;
         let needs = needs::of_cluster(&cluster, source)?;
         let counter = if resources.clusters.contains(name) {
@@ -257,9 +263,6 @@ impl Manager {
         name: &Arc<str>,
         body: &[u8],
     ) -> Result<bool, String> {
-        if self.is_static_listener(name) {
-            return Err("a static listener has this name".to_owned());
-        }
         let listener = Listener::decode(body).map_err(|e| e.to_string())?;
         let needs::OfListener { own, tables_of_scopes, inline_routes } =
             needs::of_listener(&listener, source)?;

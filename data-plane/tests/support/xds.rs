@@ -80,18 +80,29 @@ impl Server {
         resources: &[(&str, M)],
         removed: &[&str],
     ) -> DeltaDiscoveryRequest {
-        self.nonce += 1;
-        let nonce = format!("n{}", self.nonce);
         let resource = |(name, message): &(&str, M)| Resource {
             name: (*name).to_owned(),
-            version: nonce.clone(),
+            version: format!("n{}", self.nonce + 1),
             resource: Some(Any { type_url: M::type_url(), value: message.encode_to_vec() }),
             ..Default::default()
         };
+        let resources = resources.iter().map(resource).collect();
+        self.send_as_is(&M::type_url(), resources, removed)
+    }
+
+    /// As [`Self::send`], with resources that may be odd.
+    pub fn send_as_is(
+        &mut self,
+        type_url: &str,
+        resources: Vec<Resource>,
+        removed: &[&str],
+    ) -> DeltaDiscoveryRequest {
+        self.nonce += 1;
+        let nonce = format!("n{}", self.nonce);
         let response = DeltaDiscoveryResponse {
             system_version_info: nonce.clone(),
-            resources: resources.iter().map(resource).collect(),
-            type_url: M::type_url(),
+            resources,
+            type_url: type_url.to_owned(),
             removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
             nonce: nonce.clone(),
             ..Default::default()

@@ -280,9 +280,12 @@ impl Client {
             interest.answers.push_back(Answer { nonce: response.nonce, error: None });
             return None;
         };
-        let resources = response.resources.into_iter().filter_map(Resource::from_wire);
+        let resources = response
+            .resources
+            .into_iter()
+            .filter(|resource| wanted.contains(&resource.name) && !is_without_news(resource, &interest.held));
         Some(Received {
-            resources: resources.filter(|resource| wanted.contains(&resource.name)).collect(),
+            resources: resources.map(Resource::from_wire).collect(),
             removed: response.removed_resources.into_iter().filter(|name| wanted.contains(name)).collect(),
             type_url: response.type_url,
             version: response.system_version_info,
@@ -350,6 +353,12 @@ impl Client {
     fn interest(&mut self, type_url: &str) -> &mut Interest {
         self.interests.entry(key(type_url)).or_insert_with(Interest::new)
     }
+}
+
+/// Whether a resource without a body may be so: it says that what is held still holds, or that a name stands for nothing.
+fn is_without_news(resource: &wire::Resource, held: &HashMap<Arc<str>, Arc<str>>) -> bool {
+    let holds = || held.get(resource.name.as_str()).is_some_and(|version| **version == *resource.version);
+    resource.resource.is_none() && (!resource.aliases.is_empty() || holds())
 }
 
 impl Interest {

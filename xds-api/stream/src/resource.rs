@@ -37,15 +37,15 @@ impl Resource {
         wire::Any { type_url: self.type_url.to_string(), value: self.body.clone() }
     }
 
-    /// From an entry of a delta response; `None` for a heartbeat, which has no body.
-    pub(crate) fn from_wire(resource: wire::Resource) -> Option<Self> {
-        let any = resource.resource?;
-        Some(Self {
+    /// From an entry of a delta response; one that lacks its body has no type.
+    pub(crate) fn from_wire(resource: wire::Resource) -> Self {
+        let any = resource.resource.unwrap_or_default();
+        Self {
             name: resource.name.into(),
             version: resource.version.into(),
             type_url: any.type_url.into(),
             body: any.value,
-        })
+        }
     }
 
     /// From an entry of a state-of-the-world response, where the name has to be read from the message.

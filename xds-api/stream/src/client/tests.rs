@@ -88,6 +88,28 @@ fn accepts_and_refuses() {
     assert_eq!(delta(&mut client), None);
 }
 
+/// What Envoy takes for a heartbeat, and what it refuses.
+#[test]
+fn a_resource_without_a_body_says_that_what_is_held_holds() {
+    let mut client = client(Protocol::Delta);
+    client.watch(CLUSTER, Names::All);
+    let received = client.on_delta(delta_response(CLUSTER, "1", &["a"], &[])).unwrap();
+    client.accept(&received);
+    let mut check = |name: &str, version: &str, aliases: &[&str], passed_on: bool| {
+        let mut response = delta_response(CLUSTER, "2", &[name], &[]);
+        response.resources[0].resource = None;
+        response.resources[0].version = version.to_owned();
+        response.resources[0].aliases = aliases.iter().map(|&alias| alias.to_owned()).collect();
+        let received = client.on_delta(response).unwrap();
+        let types: Vec<_> = received.resources.iter().map(|resource| &*resource.type_url).collect();
+        assert_eq!(types, if passed_on { vec![""] } else { vec![] }, "{name} {version}");
+    };
+    check("a", "v-1", &[], false);
+    check("a", "v-2", &[], true);
+    check("b", "v-1", &[], true);
+    check("b", "v-1", &["other"], false);
+}
+
 #[test]
 fn reconnects_with_the_versions_that_it_holds() {
     let mut client = client(Protocol::Delta);
