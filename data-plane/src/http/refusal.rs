@@ -10,8 +10,8 @@ use super::exchange::{Exchange, Guard};
 use super::handler::{self, Asked, Reply};
 use super::local_reply::{self, LocalReply};
 use super::requests;
-use crate::http1::Refusal;
 use crate::http1::downstream::{self, Responder};
+use crate::http1::{Error, Refusal};
 use crate::stats::sets::http as stats;
 use crate::stream_info::{Protocol, ResponseFlag, details};
 
@@ -60,7 +60,9 @@ pub(super) async fn answer(connection: &Rc<Connection>, codec: downstream::Conne
     codec.refuse();
     let mut responder = Responder::new(codec.clone());
     responder.begin(response);
-    // A client that is gone need not be told.
-    let _ = poll_fn(|context| responder.poll(context)).await;
-    requests::close(connection, &codec).await;
+    let sent = poll_fn(|context| requests::poll_sent(connection, &mut responder, true, context)).await;
+    // A client that is gone need not be told; one that takes nothing has had its time.
+    if !matches!(sent, Err(Error::Interrupted)) {
+        requests::close(connection, &codec).await;
+    }
 }

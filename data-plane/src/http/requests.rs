@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::conn::{self, Codec, Connection, Ender};
@@ -142,8 +142,8 @@ async fn run(
         let switching = connection.switching.take();
         responder.begin(response);
         let sent = poll_fn(|context| {
-            orders.poll(codec, context);
-            match responder.poll(context) {
+            let is_last = orders.poll(codec, context);
+            match poll_sent(connection, &mut responder, is_last && switching.is_none(), context) {
                 Poll::Ready(sent) => Poll::Ready(Ok(sent)),
                 Poll::Pending if responder.waits_for_its_turn() => Poll::Pending,
                 Poll::Pending => codec.poll_gone(context).map(Err),
@@ -167,6 +167,22 @@ async fn run(
             return End::Closes;
         }
     }
+}
+
+/// Sends a response. The last one is given up where the client takes nothing of it.
+pub(super) fn poll_sent(
+    connection: &Connection,
+    responder: &mut Responder,
+    is_last: bool,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Error>> {
+    let sent = responder.poll(context);
+    if sent.is_ready() || responder.waits_for_its_turn() {
+        return sent;
+    }
+    ready!(responder.poll_given_up(is_last, context));
+    connection.manager.stats.inc(stats::downstream_cx_delayed_close_timeout);
+    Poll::Ready(Err(Error::Interrupted))
 }
 
 /// What ends a connection that would go on.

@@ -72,8 +72,13 @@ impl Outgoing {
         }
     }
 
-    /// Ends a chunked body. To be called where there is room.
+    /// Ends a chunked body. To be called where there is room, or behind its last part.
     pub(super) fn end_chunks(&mut self, trailers: Option<&HeaderMap>, spelling: Spelling) {
+        if !self.large.is_empty() {
+            // Trailers come by themselves, where there is room again.
+            self.tail = b"\r\n0\r\n\r\n";
+            return;
+        }
         let buffer = self.buffer();
         buffer.put_slice(b"0\r\n");
         match trailers {

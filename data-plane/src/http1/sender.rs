@@ -81,6 +81,11 @@ impl Sender {
         matches!(self.writing, Writing::Done | Writing::Broken)
     }
 
+    /// Whether all that there is of it stands in the output, or was sent.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.writing, Writing::Rest | Writing::Done)
+    }
+
     /// Whether it puts a write off.
     pub(super) fn waits_for_its_turn(&self) -> bool {
         self.turn.is_awaited()
@@ -156,8 +161,7 @@ impl Sender {
                     }
                 }
             }
-            // A large part's end is written before the body's.
-            if ended && (self.output.has_room() || *delimiter != Delimiter::Chunked) {
+            if ended {
                 match delimiter {
                     Delimiter::Length(0) | Delimiter::Close => {}
                     Delimiter::Length(_) => return Err(other_length()),

@@ -300,7 +300,6 @@ fn written(parts: &[Vec<u8>], size: usize) -> Vec<u8> {
         }
         outgoing.put(Bytes::copy_from_slice(part), Delimiter::Chunked);
     }
-    flush(&mut outgoing);
     outgoing.end_chunks(None, Spelling::Lower);
     flush(&mut outgoing);
     slow.taken

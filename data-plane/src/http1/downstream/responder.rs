@@ -1,8 +1,11 @@
 //! Answers the requests of a connection.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use http::Response;
+use tokio::time::Sleep;
 
 use super::{Connection, Reading};
 use crate::http::body::Body;
@@ -19,11 +22,13 @@ pub(crate) struct Responder {
     goes_on: bool,
     /// Why the response has no end.
     broken: Option<Error>,
+    /// Runs while the client takes nothing of the last response.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Responder {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, sender: Sender::default(), goes_on: true, broken: None }
+        Self { connection, sender: Sender::default(), goes_on: true, broken: None, stuck: None }
     }
 
     /// Begins to answer the last request.
@@ -65,6 +70,25 @@ impl Responder {
     /// Whether it will be asked again at once.
     pub(crate) fn waits_for_its_turn(&self) -> bool {
         self.sender.waits_for_its_turn()
+    }
+
+    /// To be asked while the client does not take the answer. Ready when it is given up: all that there will be of it is
+    /// there, the connection ends with it, and the client has taken nothing of it for as long as it has to close.
+    pub(crate) fn poll_given_up(&mut self, is_last: bool, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.connection.inner().options.delayed_close;
+        let complete = self.sender.is_complete() || self.broken.is_some();
+        if limit.is_zero() || !complete || !is_last && self.goes_on() {
+            return Poll::Pending;
+        }
+        let Some(stuck) = &mut self.stuck else {
+            return self.stuck.insert(Box::pin(tokio::time::sleep(limit))).as_mut().poll(context);
+        };
+        if stuck.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        // It was something else that woke us: the client takes some.
+        stuck.as_mut().reset((Instant::now() + limit).into());
+        stuck.as_mut().poll(context)
     }
 
     /// Whether the connection takes another request.
