@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xds_api::istio::peer_metadata::Config;
+use xds_api::istio::peer_metadata::config::{IstioHeaders, PropagationMethod};
 
 use super::{Flow, HttpFilter, Request, Response, Work};
 use crate::http::exchange::Exchange;
@@ -39,8 +40,10 @@ impl HttpFilter for Config {
                 exchange.info.borrow_mut().downstream_peer = found.peer;
             }
         }
-        if writes_headers(&self.upstream_propagation) {
-            put(exchange, &mut head.headers);
+        if let Some(propagation) = by_headers(&self.upstream_propagation)
+            && !(propagation.skip_external_clusters && goes_outside(exchange))
+        {
+            put(exchange, &mut head.headers, &self.additional_labels);
         }
         Flow::Continue
     }
@@ -58,8 +61,8 @@ impl HttpFilter for Config {
             let peer = found.peer.or_else(workload);
             info.upstream_peer = peer;
         }
-        if writes_headers(&self.downstream_propagation) && exchange.state().peer_metadata.asked {
-            put(exchange, headers);
+        if by_headers(&self.downstream_propagation).is_some() && exchange.state().peer_metadata.asked {
+            put(exchange, headers, &self.additional_labels);
         }
         None
     }
@@ -91,9 +94,17 @@ fn take(headers: &mut HeaderMap) -> Taken {
     Taken { peer, asked }
 }
 
-fn put(exchange: &Exchange, headers: &mut HeaderMap) {
-    let own = exchange.connection.worker.own_metadata();
-    headers.insert(METADATA, own.metadata.clone());
+fn put(exchange: &Exchange, headers: &mut HeaderMap, labels: &[String]) {
+    let worker = &exchange.connection.worker;
+    let own = worker.own_metadata();
+    let metadata = if labels.is_empty() {
+        own.metadata.clone()
+    } else {
+        // Few ask for more labels: it is written anew for each message.
+        let text = PeerMetadata::header(&worker.shared.options.node_metadata, labels);
+        HeaderValue::try_from(text).unwrap_or_else(|_| own.metadata.clone())
+    };
+    headers.insert(METADATA, metadata);
     headers.insert(ID, own.id.clone());
 }
 
@@ -102,7 +113,15 @@ fn reads_headers(methods: &[xds_api::istio::peer_metadata::config::DiscoveryMeth
     methods.iter().any(|method| matches!(method.method_specifier, Some(MethodSpecifier::IstioHeaders(_))))
 }
 
-fn writes_headers(methods: &[xds_api::istio::peer_metadata::config::PropagationMethod]) -> bool {
+fn by_headers(methods: &[PropagationMethod]) -> Option<&IstioHeaders> {
     use xds_api::istio::peer_metadata::config::propagation_method::MethodSpecifier;
-    methods.iter().any(|method| matches!(method.method_specifier, Some(MethodSpecifier::IstioHeaders(_))))
+    let specifiers = methods.iter().filter_map(|method| method.method_specifier.as_ref());
+    specifiers.map(|MethodSpecifier::IstioHeaders(headers)| headers).next()
+}
+
+/// Whether the request's cluster is not of the mesh.
+fn goes_outside(exchange: &Exchange) -> bool {
+    let found = exchange.routed.get();
+    let name = found.as_ref().and_then(|found| found.cluster.as_ref());
+    name.and_then(|name| exchange.active.cluster(name)).is_some_and(|cluster| cluster.info().external)
 }

@@ -1,13 +1,15 @@
 //! The `istio.stats` filter: Istio's standard metrics.
 
+mod expression;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use xds_api::envoy::config::core::v3::Node;
-use xds_api::google::protobuf::value::Kind;
 use xds_api::istio::stats::PluginConfig;
 
+use self::expression::Expression;
 use super::istio_labels::{Labels, Reporter, render};
 use crate::stats::sets::{istio_http, istio_tcp};
 use crate::stats::{Scope, StatSet, Store};
@@ -64,52 +66,19 @@ pub(super) struct IstioStats {
 struct Custom {
     /// Values to compute for every stream.
     expressions: Vec<Expression>,
-    /// By metric: `None` where it is dropped. Empty: nothing is changed.
-    metrics: HashMap<&'static str, Option<Change>>,
+    /// By metric, one after the other. Empty: nothing is changed.
+    metrics: HashMap<&'static str, Vec<Change>>,
 }
 
 /// What changes in a metric's labels.
 #[derive(Clone, Debug, Default)]
 struct Change {
+    /// The place of the expression that chooses streams; `None`: all of them.
+    when: Option<usize>,
+    dropped: bool,
     /// Label, and the place of its expression.
     set: Vec<(Arc<str>, usize)>,
     removed: Vec<String>,
-}
-
-/// The expressions that are understood.
-#[derive(Clone, Debug, PartialEq)]
-enum Expression {
-    Literal(String),
-    Header(String),
-    ResponseHeader(String),
-    Host,
-    Method,
-    Path,
-    Scheme,
-    Protocol,
-    ResponseCode,
-    DestinationPort,
-    ServerName,
-    Peer(PeerSide, PeerField),
-    Coalesce(Vec<Expression>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PeerSide {
-    Up,
-    Down,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PeerField {
-    Workload,
-    Namespace,
-    Cluster,
-    App,
-    Version,
-    Name,
-    Canonical,
-    Revision,
 }
 
 /// Whether this build can run the configuration; the error names the field.
@@ -146,15 +115,7 @@ impl IstioStats {
 
     /// Adds the headers that expressions read.
     pub(super) fn plan(&self, capture: &mut Capture) {
-        fn add(expression: &Expression, capture: &mut Capture) {
-            match expression {
-                Expression::Header(name) => capture.request(name),
-                Expression::ResponseHeader(name) => capture.response(name),
-                Expression::Coalesce(all) => all.iter().for_each(|one| add(one, capture)),
-                _ => {}
-            }
-        }
-        self.custom.expressions.iter().for_each(|expression| add(expression, capture));
+        self.custom.expressions.iter().for_each(|expression| expression.plan(capture));
     }
 
     pub(super) fn on_http_end(&self, info: &StreamInfo) {
@@ -252,16 +213,21 @@ impl IstioStats {
         if self.custom.metrics.is_empty() {
             return Arc::new([Some(self.store.pinned(&render(&list)))]);
         }
+        let value = |place: usize| labels.custom.get(place).map(String::as_str).unwrap_or_default();
         let scopes = metrics.iter().map(|metric| {
             let mut list = list.clone();
-            if let Some(change) = self.custom.metrics.get(metric) {
-                let change = change.as_ref()?;
+            for change in self.custom.metrics.get(metric).into_iter().flatten() {
+                if change.when.is_some_and(|place| value(place) != expression::TRUE) {
+                    continue;
+                }
+                if change.dropped {
+                    return None;
+                }
                 list.retain(|(name, _)| !change.removed.iter().any(|removed| **removed == **name));
                 for (name, place) in &change.set {
-                    let value = labels.custom.get(*place).cloned().unwrap_or_default();
                     match list.iter_mut().find(|(known, _)| known == name) {
-                        Some((_, old)) => *old = value,
-                        None => list.push((name.clone(), value)),
+                        Some((_, old)) => *old = value(*place).to_owned(),
+                        None => list.push((name.clone(), value(*place).to_owned())),
                     }
                 }
             }
@@ -297,9 +263,6 @@ impl Custom {
         let mut custom = Self::default();
         for (place, metric) in config.metrics.iter().enumerate() {
             let field = |name: &str| format!("metrics[{place}].{name}");
-            if !metric.r#match.is_empty() {
-                return Err(field("match: expressions that choose streams are not supported"));
-            }
             let known = HTTP.iter().chain(&TCP).copied();
             let names: Vec<&'static str> =
                 known.filter(|name| metric.name.is_empty() || metric.name == *name).collect();
@@ -310,140 +273,28 @@ impl Custom {
             let mut dimensions: Vec<_> = metric.dimensions.iter().collect();
             dimensions.sort();
             for (label, text) in dimensions {
-                let expression = Expression::parse(text, node).ok_or_else(|| {
-                    field(&format!("dimensions[{label}]: the expression {text:?} is not supported"))
-                })?;
-                set.push((Arc::from(label.as_str()), custom.expressions.len()));
-                custom.expressions.push(expression);
+                let wrong = |error| field(&format!("dimensions[{label}]: {text:?}: {error}"));
+                let expression = Expression::parse(text, node).map_err(wrong)?;
+                set.push((Arc::from(label.as_str()), custom.add(expression)));
             }
+            let mut when = None;
+            if !metric.r#match.is_empty() {
+                let wrong = |error| field(&format!("match: {:?}: {error}", metric.r#match));
+                when = Some(custom.add(Expression::parse(&metric.r#match, node).map_err(wrong)?));
+            }
+            let change = Change { when, dropped: metric.drop, set, removed: metric.tags_to_remove.clone() };
             for name in names {
-                let change = custom.metrics.entry(name).or_insert_with(|| Some(Change::default()));
-                if metric.drop {
-                    *change = None;
-                } else {
-                    let change = change.get_or_insert_with(Change::default);
-                    change.set.extend(set.iter().cloned());
-                    change.removed.extend(metric.tags_to_remove.iter().cloned());
-                }
+                custom.metrics.entry(name).or_default().push(change.clone());
             }
         }
         Ok(custom)
     }
-}
 
-impl Expression {
-    fn parse(text: &str, node: Option<&Node>) -> Option<Self> {
-        let text = text.trim();
-        let alternatives: Vec<&str> = text.split("||").collect();
-        if alternatives.len() > 1 {
-            let parsed: Option<Vec<Self>> = alternatives.iter().map(|one| Self::parse(one, node)).collect();
-            return parsed.map(Self::Coalesce);
-        }
-        if let Some(literal) = quoted(text) {
-            return Some(Self::Literal(literal.to_owned()));
-        }
-        let index = |prefix: &str| quoted(text.strip_prefix(prefix)?.strip_prefix('[')?.strip_suffix(']')?);
-        if let Some(name) = index("request.headers") {
-            return Some(Self::Header(name.to_ascii_lowercase()));
-        }
-        if let Some(name) = index("response.headers") {
-            return Some(Self::ResponseHeader(name.to_ascii_lowercase()));
-        }
-        if let Some(key) = index("node.metadata").or(index("xds.node.metadata")) {
-            let metadata = node.and_then(|node| node.metadata.as_ref());
-            let value =
-                metadata.and_then(|metadata| metadata.fields.get(key)).and_then(|value| value.kind.as_ref());
-            let text = match value {
-                Some(Kind::StringValue(text)) => text.clone(),
-                _ => String::new(),
-            };
-            return Some(Self::Literal(text));
-        }
-        Some(match text {
-            "request.host" => Self::Host,
-            "request.method" => Self::Method,
-            "request.path" | "request.url_path" => Self::Path,
-            "request.scheme" => Self::Scheme,
-            "request.protocol" => Self::Protocol,
-            "response.code" | "string(response.code)" => Self::ResponseCode,
-            "destination.port" | "string(destination.port)" => Self::DestinationPort,
-            "connection.requested_server_name" => Self::ServerName,
-            _ => return Self::parse_peer(text),
-        })
+    /// The place of an expression.
+    fn add(&mut self, expression: Expression) -> usize {
+        self.expressions.push(expression);
+        self.expressions.len() - 1
     }
-
-    fn parse_peer(text: &str) -> Option<Self> {
-        let (side, field) = if let Some(field) = text.strip_prefix("upstream_peer.") {
-            (PeerSide::Up, field)
-        } else {
-            (PeerSide::Down, text.strip_prefix("downstream_peer.")?)
-        };
-        let field = match field {
-            "workload" => PeerField::Workload,
-            "namespace" => PeerField::Namespace,
-            "cluster" | "cluster_id" => PeerField::Cluster,
-            "app" | "labels['app'].value" => PeerField::App,
-            "version" | "labels['version'].value" => PeerField::Version,
-            "name" => PeerField::Name,
-            "service" | "canonical_service" => PeerField::Canonical,
-            "revision" | "canonical_revision" => PeerField::Revision,
-            _ => return None,
-        };
-        Some(Self::Peer(side, field))
-    }
-
-    fn value(&self, info: &StreamInfo) -> String {
-        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        let value = match self {
-            Self::Literal(literal) => return literal.clone(),
-            Self::Header(name) => text(info.captured.request(name)),
-            Self::ResponseHeader(name) => text(info.captured.response(name)),
-            Self::Host => info.request.authority().to_owned(),
-            Self::Method => text(info.request.method.as_ref().map(|method| method.as_str())),
-            Self::Path => info.request.path().split('?').next().unwrap_or_default().to_owned(),
-            Self::Scheme => text(info.request.scheme),
-            Self::Protocol => text(info.protocol.map(|protocol| protocol.as_str())),
-            Self::ResponseCode => info.response_code.unwrap_or(0).to_string(),
-            Self::DestinationPort => info.downstream.local_address.port().to_string(),
-            Self::ServerName => text(info.downstream.server_name.as_deref()),
-            Self::Peer(side, field) => {
-                let peer = match side {
-                    PeerSide::Up => info.upstream_peer.as_deref(),
-                    PeerSide::Down => info.downstream_peer.as_deref(),
-                };
-                peer.map(|peer| field.of(peer).to_owned()).unwrap_or_default()
-            }
-            Self::Coalesce(all) => {
-                let values = all.iter().map(|one| one.value(info));
-                return values
-                    .into_iter()
-                    .find(|value| value != "unknown")
-                    .unwrap_or_else(|| "unknown".to_owned());
-            }
-        };
-        if value.is_empty() { "unknown".to_owned() } else { value }
-    }
-}
-
-impl PeerField {
-    fn of(self, peer: &PeerMetadata) -> &str {
-        match self {
-            Self::Workload => &peer.workload,
-            Self::Namespace => &peer.namespace,
-            Self::Cluster => &peer.cluster,
-            Self::App => &peer.app,
-            Self::Version => &peer.version,
-            Self::Name => &peer.name,
-            Self::Canonical => &peer.canonical_name,
-            Self::Revision => &peer.canonical_revision,
-        }
-    }
-}
-
-fn quoted(text: &str) -> Option<&str> {
-    let inner =
-        |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote));
-    inner('\'').or_else(|| inner('"'))
 }
 
 #[cfg(test)]

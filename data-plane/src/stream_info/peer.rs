@@ -28,6 +28,8 @@ pub struct PeerMetadata {
     pub app: String,
     /// Label `version`.
     pub version: String,
+    /// All labels that were told.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
 }
 
 impl PeerMetadata {
@@ -39,7 +41,10 @@ impl PeerMetadata {
             _ => None,
         };
         let label = |key: &str| string(labels.and_then(|labels| labels.fields.get(key)));
+        let mut all: Vec<(Box<str>, Box<str>)> = labels.map(texts).into_iter().flatten().collect();
+        all.sort_unstable();
         Self {
+            labels: all.into(),
             name: text("NAME"),
             namespace: text("NAMESPACE"),
             workload: text("WORKLOAD_NAME"),
@@ -79,8 +84,8 @@ impl PeerMetadata {
         (!peer.workload.is_empty()).then_some(peer)
     }
 
-    /// What we send to peers: the parts of our node metadata that they read, in a stable order of bytes.
-    pub fn exchange(node: &Struct) -> Struct {
+    /// What we send to peers: the parts of our node metadata that they read, and these labels.
+    pub fn exchange(node: &Struct, more: &[String]) -> Struct {
         const KEYS: [&str; 6] = ["NAME", "NAMESPACE", "WORKLOAD_NAME", "CLUSTER_ID", "OWNER", "IDENTITY"];
         const LABELS: [&str; 4] =
             ["app", "version", "service.istio.io/canonical-name", "service.istio.io/canonical-revision"];
@@ -93,7 +98,7 @@ impl PeerMetadata {
         if let Some(Kind::StructValue(all)) = node.fields.get("LABELS").and_then(|value| value.kind.as_ref())
         {
             let mut labels = Struct::default();
-            for key in LABELS {
+            for key in LABELS.into_iter().chain(more.iter().map(String::as_str)) {
                 if let Some(value) = all.fields.get(key) {
                     labels.fields.insert(key.to_owned(), value.clone());
                 }
@@ -104,9 +109,17 @@ impl PeerMetadata {
     }
 
     /// Our metadata as the header's value.
-    pub fn header(node: &Struct) -> String {
-        STANDARD.encode(Self::exchange(node).encode_to_vec())
+    pub fn header(node: &Struct, more: &[String]) -> String {
+        STANDARD.encode(Self::exchange(node, more).encode_to_vec())
     }
+}
+
+/// The entries of an object that are text.
+fn texts(object: &Struct) -> impl Iterator<Item = (Box<str>, Box<str>)> {
+    object.fields.iter().filter_map(|(name, value)| match &value.kind {
+        Some(Kind::StringValue(text)) => Some((name.as_str().into(), text.as_str().into())),
+        _ => None,
+    })
 }
 
 fn string(value: Option<&Value>) -> String {

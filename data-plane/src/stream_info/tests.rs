@@ -52,12 +52,16 @@ fn a_peer_survives_the_header() {
     let mut labels = Struct::default();
     labels.fields.insert("service.istio.io/canonical-name".to_owned(), text("reviews"));
     labels.fields.insert("pod-template-hash".to_owned(), text("x"));
+    labels.fields.insert("team".to_owned(), text("blue"));
     node.fields.insert("LABELS".to_owned(), Value { kind: Some(Kind::StructValue(labels)) });
 
-    let peer = PeerMetadata::from_header(PeerMetadata::header(&node).as_bytes()).unwrap();
+    let peer =
+        PeerMetadata::from_header(PeerMetadata::header(&node, &["team".to_owned()]).as_bytes()).unwrap();
     assert_eq!(peer.workload, "reviews-v1");
     assert_eq!(peer.canonical_name, "reviews");
-    assert!(!PeerMetadata::exchange(&node).fields.contains_key("PROXY_CONFIG"));
+    let told: Vec<&str> = peer.labels.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(told, ["service.istio.io/canonical-name", "team"]);
+    assert!(!PeerMetadata::exchange(&node, &[]).fields.contains_key("PROXY_CONFIG"));
     assert_eq!(PeerMetadata::from_header(b"not base64!"), None);
 }
 

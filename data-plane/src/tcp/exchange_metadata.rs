@@ -7,6 +7,7 @@ use std::io;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xds_api::google::protobuf::{Any, Struct, Value, value::Kind};
+use xds_api::istio::metadata_exchange::MetadataExchange;
 
 use crate::net::Stream;
 use crate::stream_info::PeerMetadata;
@@ -20,16 +21,24 @@ const ID: &str = "x-envoy-peer-metadata-id";
 const STRUCT_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 
 /// As the server: the client's frame comes first, ours is the answer.
-pub(crate) async fn with_client(stream: &mut Stream, worker: &Worker) -> io::Result<Option<PeerMetadata>> {
+pub(crate) async fn with_client(
+    stream: &mut Stream,
+    worker: &Worker,
+    config: &MetadataExchange,
+) -> io::Result<Option<PeerMetadata>> {
     let peer = read(stream).await?;
-    stream.write_all(&frame(worker)).await?;
+    stream.write_all(&frame(worker, &config.additional_labels)).await?;
     stream.flush().await?;
     Ok(peer)
 }
 
 /// As the client: our frame first, then the server's.
-pub(crate) async fn with_server(stream: &mut Stream, worker: &Worker) -> io::Result<Option<PeerMetadata>> {
-    stream.write_all(&frame(worker)).await?;
+pub(crate) async fn with_server(
+    stream: &mut Stream,
+    worker: &Worker,
+    config: &MetadataExchange,
+) -> io::Result<Option<PeerMetadata>> {
+    stream.write_all(&frame(worker, &config.additional_labels)).await?;
     stream.flush().await?;
     read(stream).await
 }
@@ -57,9 +66,9 @@ fn parse(bytes: &[u8]) -> Option<PeerMetadata> {
     }
 }
 
-fn frame(worker: &Worker) -> Vec<u8> {
+fn frame(worker: &Worker, labels: &[String]) -> Vec<u8> {
     let options = &worker.shared.options;
-    let metadata = PeerMetadata::exchange(&options.node_metadata);
+    let metadata = PeerMetadata::exchange(&options.node_metadata, labels);
     let value = |kind| Value { kind: Some(kind) };
     let mut outer = Struct::default();
     outer.fields.insert(METADATA.to_owned(), value(Kind::StructValue(metadata)));

@@ -144,7 +144,7 @@ impl TcpProxy {
         if let Some(exchange) = &cluster.config.metadata_exchange
             && alpn == Some(exchange.protocol.as_str())
         {
-            match exchange_metadata::with_server(&mut upstream, worker).await {
+            match exchange_metadata::with_server(&mut upstream, worker, exchange).await {
                 Ok(peer) => info.borrow_mut().upstream_peer = peer.map(Arc::new),
                 Err(error) => {
                     tracing::debug!(%error, "the upstream did not exchange metadata");

@@ -97,7 +97,7 @@ impl Worker {
         let text =
             |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         let own_metadata = OwnMetadata {
-            metadata: text(PeerMetadata::header(&shared.options.node_metadata)),
+            metadata: text(PeerMetadata::header(&shared.options.node_metadata, &[])),
             id: text(shared.options.node_id.clone()),
         };
         Rc::new_cyclic(|this| Self {

@@ -132,11 +132,49 @@ fn dimensions_are_set_and_removed() {
     assert_eq!(recorded(&dropped, Direction::Inbound, "reviews", &info(Direction::Inbound)), "");
 }
 
+/// By Istio's documentation: any expression, peers with all of their labels, and only some streams.
+#[test]
+fn expressions_give_labels_and_choose_streams() {
+    let metric = |matches: &str, label: &str, expression: &str| MetricConfig {
+        name: "requests_total".to_owned(),
+        dimensions: [(label.to_owned(), expression.to_owned())].into(),
+        r#match: matches.to_owned(),
+        ..MetricConfig::default()
+    };
+    let config = PluginConfig {
+        metrics: vec![
+            metric("", "team", "filter_state.downstream_peer.labels['team']"),
+            metric("", "tier", "downstream_peer.labels['tier'].value"),
+            metric("", "size", "request.size > 3 ? 'large' : 'small'"),
+            metric("response.code >= 500", "failed", "'yes'"),
+            metric("response.code < 500", "fine", "'yes'"),
+        ],
+        ..PluginConfig::default()
+    };
+    check(&config).unwrap();
+    let mut info = info(Direction::Inbound);
+    let labels = [("team", "blue")].map(|(name, value)| (Box::from(name), Box::from(value)));
+    info.downstream_peer =
+        Some(Arc::new(PeerMetadata { labels: labels.into(), ..PeerMetadata::clone(&peer("productpage")) }));
+    let line = recorded(&config, Direction::Inbound, "reviews", &info);
+    for label in ["team=\"blue\"", "tier=\"unknown\"", "size=\"small\"", "fine=\"yes\""] {
+        assert!(line.contains(label), "{line}");
+    }
+    assert!(!line.contains("failed="), "{line}");
+
+    let drop =
+        MetricConfig { r#match: "response.code == 200".to_owned(), drop: true, ..MetricConfig::default() };
+    let config = PluginConfig { metrics: vec![drop], ..PluginConfig::default() };
+    assert_eq!(recorded(&config, Direction::Inbound, "reviews", &info), "");
+    info.response_code = Some(503);
+    assert_ne!(recorded(&config, Direction::Inbound, "reviews", &info), "");
+}
+
 #[test]
 fn what_is_not_understood_is_named() {
     let config = PluginConfig {
         metrics: vec![MetricConfig {
-            dimensions: [("x".to_owned(), "request.size > 3 ? 'a' : 'b'".to_owned())].into(),
+            dimensions: [("x".to_owned(), "frobnicate(request.size)".to_owned())].into(),
             ..MetricConfig::default()
         }],
         ..PluginConfig::default()

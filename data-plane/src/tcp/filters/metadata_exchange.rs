@@ -14,7 +14,7 @@ impl NetworkFilter for Arc<MetadataExchange> {
             return Step::Now(Verdict::Pass);
         }
         Step::Later(Box::pin(async {
-            match exchange_metadata::with_client(cx.stream, cx.worker).await {
+            match exchange_metadata::with_client(cx.stream, cx.worker, self).await {
                 Ok(peer) => {
                     cx.judged.downstream_peer = peer.map(Arc::new);
                     Verdict::Pass
