@@ -176,10 +176,8 @@ fn refusal(error: httparse::Error, lines: &[u8]) -> Refusal {
     use httparse::Error;
     match error {
         Error::TooManyHeaders => Refusal::TooManyHeaders,
-        Error::Version if words(lines).nth(2).is_some_and(|word| word.starts_with(b"HTTP/")) => {
-            Refusal::Version
-        }
-        _ if is_without_version(lines) => Refusal::Version,
+        Error::Version if asks_with(lines, |version| version.is_some_and(is_version)) => Refusal::Version,
+        _ if asks_with(lines, |version| version.is_none()) => Refusal::Version,
         Error::HeaderName | Error::HeaderValue if lines.iter().any(|byte| is_control(*byte)) => {
             Refusal::Character
         }
@@ -196,11 +194,22 @@ fn words(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.trim_ascii_end().split(|byte| *byte == b' ')
 }
 
-/// `GET /path`, as before HTTP/1.0.
-fn is_without_version(lines: &[u8]) -> bool {
+/// `HTTP/2.0`, but not `HTTP/2`, which is no version by RFC 9112 §2.3.
+fn is_version(word: &[u8]) -> bool {
+    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Whether the first line is a request's but for its version, which was none before HTTP/1.0. The preface of HTTP/2 is none.
+fn asks_with(lines: &[u8], is_so: impl Fn(Option<&[u8]>) -> bool) -> bool {
     let mut words = words(lines);
-    let method = words.next().is_some_and(|word| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase));
-    method && words.next().is_some_and(|path| path.starts_with(b"/")) && words.next().is_none()
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return false };
+    let has_target = match method {
+        b"CONNECT" => true,
+        b"OPTIONS" if target == b"*" => true,
+        _ => target.starts_with(b"/") || memchr::memmem::find(target, b"://").is_some(),
+    };
+    let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
+    is_method && has_target && is_so(words.next()) && words.next().is_none()
 }
 
 #[cfg(test)]
@@ -275,6 +284,15 @@ mod tests {
         assert_eq!(refused("\x16\x03\x01"), Refusal::Malformed);
         assert_eq!(refused("GET /a\r\n"), Refusal::Version);
         assert_eq!(refused("GET / HTTP/2.0\r\n"), Refusal::Version);
+        assert_eq!(refused("GET http://a/ HTTP/0.9\r\n"), Refusal::Version);
+        assert_eq!(refused("OPTIONS * HTTP/2.0\r\n"), Refusal::Version);
+        assert_eq!(refused("CONNECT a:1\r\n"), Refusal::Version);
+        for version in
+            ["HTTP/2", "HTTP/1", "HTTP/11.1", "HTTP/1.", "HTTP/.1", "HTTP/", "HTTP/a.1", "HTTP/2.0 x"]
+        {
+            assert_eq!(refused(&format!("GET / {version}\r\n")), Refusal::Malformed, "{version}");
+        }
+        assert_eq!(refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Refusal::Malformed);
         assert_eq!(refused("GET /a b HTTP/1.1\r\n"), Refusal::Malformed);
         assert_eq!(refused("garbage\r\n"), Refusal::Malformed);
         assert_eq!(refused("GET / HTTP/1.1\r\na: \x01\r\n"), Refusal::Character);
