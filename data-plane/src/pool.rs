@@ -16,6 +16,7 @@ mod watch;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -159,6 +160,7 @@ impl Pool {
             return Err(PoolError::Overflow);
         };
         let _gauge = self.stats.hold(cluster::upstream_rq_pending_active);
+        let _on_host = guard::Pending::new(&self.connector.host);
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
         self.connect_for_waiting();
@@ -250,6 +252,7 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let started = Instant::now();
             pool.stats.inc(cluster::upstream_cx_total);
+            pool.connector.host.state.connections.fetch_add(1, Relaxed);
             pool.note_protocol(pool.connector.protocol);
             let result = pool.connector.establish(traffic(&pool.stats)).await;
             pool.connecting.set(pool.connecting.get() - 1);

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 pub use crate::listener::sockets::BindError;
 use crate::listener::sockets::{Opened, Sockets};
 use crate::observe::Observers;
+use crate::stats::sets::cluster_manager;
 use crate::stats::{self, Store};
 use state::Worker;
 
@@ -166,7 +167,8 @@ impl Workers {
             let _ = orders.send(Order::Update(snapshot.clone(), sockets));
         }
         let before = std::mem::replace(&mut *self.shared.latest.lock(), snapshot.clone());
-        self.shared.clusters.note_update(&before, snapshot);
+        let stats: cluster_manager::Scope = self.shared.store.pinned("");
+        stats.add(cluster_manager::cluster_updated, self.shared.clusters.note_update(&before, snapshot));
         Ok(())
     }
 

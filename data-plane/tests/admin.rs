@@ -82,6 +82,9 @@ fn pages_show_what_the_proxy_does() {
         clusters.contains(&format!("backend::{}::health_flags::healthy\n", backend.address)),
         "{clusters}"
     );
+    for line in ["cx_total::1", "rq_pending_active::0", "success_rate::-1", "local_origin_success_rate::-1"] {
+        assert!(clusters.contains(&format!("backend::{}::{line}\n", backend.address)), "{line}: {clusters}");
+    }
     let dump = proxy.admin("GET", "/config_dump").body;
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let types: Vec<&str> =

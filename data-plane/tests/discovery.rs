@@ -245,6 +245,36 @@ fn what_the_bootstrap_has_stays_and_the_server_hears_of_no_error() {
     assert_eq!(call(fixed, "GET", "/", &[]).unwrap().body, "one");
 }
 
+/// As Envoy counts.
+#[test]
+fn members_that_come_and_go_are_told_from_those_that_change() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let endpoints = |hosts: &[(u16, u32, u32)]| -> ClusterLoadAssignment {
+        let groups = hosts.iter().map(|(port, weight, priority)| {
+            let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+            let endpoint = json!({"endpoint": {"address": address}, "load_balancing_weight": weight});
+            json!({"lb_endpoints": [endpoint], "priority": priority})
+        });
+        let groups: Vec<Value> = groups.collect();
+        resources.0.from_json_value(&json!({"cluster_name": "one", "endpoints": groups})).unwrap()
+    };
+    let mut check = |what: &str, hosts: &[(u16, u32, u32)], expect: [i64; 2]| {
+        assert_eq!(server.send(&[("one", endpoints(hosts))], &[]).error_detail, None);
+        let names = ["cluster.one.membership_change", "cluster_manager.cluster_updated"];
+        assert_eq!(names.map(|name| proxy.stat(name).unwrap_or(0)), expect, "{what}");
+    };
+    let port = one.address.port();
+    check("another weight", &[(port, 2, 0)], [1, 1]);
+    check("the same", &[(port, 2, 0)], [1, 1]);
+    check("one comes", &[(port, 2, 0), (1, 1, 0)], [2, 2]);
+    check("one comes elsewhere", &[(port, 2, 0), (1, 1, 0), (2, 1, 1)], [3, 3]);
+    check("all go", &[], [5, 4]);
+    check("one is back", &[(port, 1, 0)], [6, 5]);
+}
+
 #[test]
 fn a_filter_waits_for_its_configuration_and_follows_it() {
     const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";

@@ -138,6 +138,10 @@ pub struct HostState {
     pub active_requests: AtomicU32,
     /// Connections, over all workers.
     pub active_connections: AtomicU32,
+    /// Requests that wait for a connection, over all workers.
+    pub pending_requests: AtomicU32,
+    /// Connections that were asked for, so far.
+    pub connections: AtomicU64,
     /// Responses that were no server error.
     pub succeeded: AtomicU64,
     /// Server errors, and requests that brought no response.

@@ -5,7 +5,9 @@
 
 mod detect;
 
-pub use detect::{Cause, Chance, Ejection, HostCounters, Outcome, Swept, eject, note, sweep, uneject};
+pub use detect::{
+    Cause, Chance, Ejection, HostCounters, Outcome, Swept, eject, note, success_rates, sweep, uneject,
+};
 
 use std::time::Duration;
 

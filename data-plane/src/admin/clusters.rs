@@ -9,6 +9,7 @@ use regex::Regex;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::{Cluster, Discovery, Thresholds};
 use sail_proxy_config::decide::host::{HealthFlag, HealthStatus, Host};
+use sail_proxy_config::decide::outlier::success_rates;
 use serde_json::{Map, Value, json};
 
 use super::{Page, Params, text};
@@ -71,7 +72,8 @@ fn write_text(out: &mut String, manager: &Manager, snapshot: &Snapshot, cluster:
             let _ = writeln!(out, "{name}::{at}::{what}::{value}");
         }
         let locality = &host.locality;
-        let lines: [(&str, String); 8] = [
+        let [rate, local_rate] = success_rates(host);
+        let lines: [(&str, String); 10] = [
             ("hostname", host.hostname.to_string()),
             ("health_flags", flags(host)),
             ("weight", host.weight.to_string()),
@@ -80,6 +82,8 @@ fn write_text(out: &mut String, manager: &Manager, snapshot: &Snapshot, cluster:
             ("sub_zone", locality.sub_zone.to_string()),
             ("canary", "false".to_owned()),
             ("priority", host.priority.to_string()),
+            ("success_rate", rate.to_string()),
+            ("local_origin_success_rate", local_rate.to_string()),
         ];
         for (what, value) in lines {
             let _ = writeln!(out, "{name}::{at}::{what}::{value}");
@@ -105,7 +109,7 @@ fn as_json(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Value {
                     _ => json!({ "type": "GAUGE", "name": name, "value": value.to_string() }),
                 })
                 .collect();
-            json!({
+            let mut status = json!({
                 "address": super::listeners::address(&host.address),
                 "stats": stats,
                 "health_status": health(host),
@@ -117,7 +121,12 @@ fn as_json(manager: &Manager, snapshot: &Snapshot, cluster: &Cluster) -> Value {
                     "zone": &*host.locality.zone,
                     "sub_zone": &*host.locality.sub_zone,
                 },
-            })
+            });
+            let names = ["success_rate", "local_origin_success_rate"];
+            for (name, rate) in names.into_iter().zip(success_rates(host)).filter(|(_, rate)| *rate >= 0.0) {
+                status[name] = json!({ "value": rate });
+            }
+            status
         })
         .collect();
     let mut status = json!({
@@ -149,15 +158,17 @@ fn thresholds(limits: &Thresholds) -> impl Iterator<Item = (&'static str, u32)> 
 }
 
 /// A host's numbers, in the order of their names.
-fn numbers(host: &Host) -> [(&'static str, Kind, u64); 7] {
+fn numbers(host: &Host) -> [(&'static str, Kind, u64); 9] {
     let state = &host.state;
     let active = u64::from(state.active_requests.load(Relaxed));
     let (succeeded, failed) = (state.succeeded.load(Relaxed), state.failed.load(Relaxed));
     [
         ("cx_active", Kind::Gauge, state.active_connections.load(Relaxed).into()),
         ("cx_connect_fail", Kind::Counter, state.connect_failures.load(Relaxed)),
+        ("cx_total", Kind::Counter, state.connections.load(Relaxed)),
         ("rq_active", Kind::Gauge, active),
         ("rq_error", Kind::Counter, failed),
+        ("rq_pending_active", Kind::Gauge, state.pending_requests.load(Relaxed).into()),
         ("rq_success", Kind::Counter, succeeded),
         ("rq_timeout", Kind::Counter, state.timed_out.load(Relaxed)),
         ("rq_total", Kind::Counter, active + succeeded + failed),

@@ -1,15 +1,16 @@
 //! What clusters of all workers share: the counts behind circuit breakers, hosts that requests bring up, and how often
 //! endpoints changed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
 use sail_proxy_decide::address::Address;
-use sail_proxy_decide::host::{HealthStatus, Host, HostState};
+use sail_proxy_decide::host::{Endpoints, HealthStatus, Host, HostState};
 
 use crate::outlier::now_ms;
 use crate::pool::limits::Counts;
@@ -85,23 +86,29 @@ impl Registry {
         }
     }
 
-    /// Notes which clusters got other endpoints, and forgets those that are gone.
-    pub(crate) fn note_update(&self, before: &Snapshot, now: &Snapshot) {
+    /// Notes which clusters got other hosts, and forgets those that are gone. Says how many clusters that stayed what they
+    /// are got other endpoints, be it the same hosts with other weights.
+    pub(crate) fn note_update(&self, before: &Snapshot, now: &Snapshot) -> u64 {
+        let mut updated = 0;
         let mut changes = self.changes.lock();
         for (name, cluster) in &now.clusters {
             let Some(new) = hosts_of(now, cluster) else { continue };
-            let old = before.clusters.get(name).and_then(|cluster| hosts_of(before, cluster));
-            if old.is_some_and(|old| !Arc::ptr_eq(old, new)) {
-                *changes.entry(name.clone()).or_insert(1) += 1;
+            let Some(known) = before.clusters.get(name) else { continue };
+            let Some(old) = hosts_of(before, known).filter(|old| !Arc::ptr_eq(old, new)) else { continue };
+            updated += u64::from(Arc::ptr_eq(known, cluster));
+            let moved = moved(old, new);
+            if moved > 0 {
+                *changes.entry(name.clone()).or_insert(1) += moved;
             }
         }
         changes.retain(|name, _| now.clusters.contains_key(name));
         drop(changes);
         self.counts.lock().retain(|name, _| now.clusters.contains_key(name));
         self.destinations.lock().retain(|name, _| now.clusters.contains_key(name));
+        updated
     }
 
-    /// How often a cluster that has endpoints got others, its first ones included.
+    /// How often hosts came to a cluster that has some, or went, its first ones included.
     pub(crate) fn changes(&self, cluster: &str) -> u64 {
         self.changes.lock().get(cluster).copied().unwrap_or(1)
     }
@@ -111,8 +118,22 @@ impl Registry {
 pub(crate) fn hosts_of<'a>(
     snapshot: &'a Snapshot,
     cluster: &'a sail_proxy_config::cluster::Cluster,
-) -> Option<&'a Arc<sail_proxy_decide::host::Endpoints>> {
+) -> Option<&'a Arc<Endpoints>> {
     snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(&cluster.name))
+}
+
+/// At how many priorities there are hosts that were not there, or were and are no more.
+fn moved(old: &Endpoints, new: &Endpoints) -> u64 {
+    let by_priority = |endpoints: &Endpoints| {
+        let mut all: BTreeMap<u32, HashSet<Address>> = BTreeMap::new();
+        for host in endpoints.hosts() {
+            all.entry(host.priority).or_default().insert(host.address.clone());
+        }
+        all
+    };
+    let (old, new) = (by_priority(old), by_priority(new));
+    let priorities: BTreeSet<&u32> = old.keys().chain(new.keys()).collect();
+    priorities.into_iter().filter(|priority| old.get(priority) != new.get(priority)).count() as u64
 }
 
 /// A host of which nothing is known but its address.

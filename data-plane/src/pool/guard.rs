@@ -1,8 +1,11 @@
 //! Counts a connection for as long as it lasts: in the statistics, at its host, and in the limits.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+
+use sail_proxy_decide::host::Host;
 
 use super::limits::Permit;
 use super::{Facts, Pool};
@@ -34,5 +37,21 @@ impl Drop for ConnectionGuard {
         // The place is free before the next in line asks for one.
         self.permit = None;
         self.pool.connection_closed();
+    }
+}
+
+/// A request that waits for a connection to a host.
+pub(super) struct Pending(Arc<Host>);
+
+impl Pending {
+    pub(super) fn new(host: &Arc<Host>) -> Self {
+        host.state.pending_requests.fetch_add(1, Relaxed);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.state.pending_requests.fetch_sub(1, Relaxed);
     }
 }

@@ -219,6 +219,7 @@ impl Terminated<'_> {
         stats.inc(stats::upstream_rq_total);
         stats.move_by(stats::upstream_cx_active, 1);
         host.state.active_connections.fetch_add(1, Relaxed);
+        host.state.connections.fetch_add(1, Relaxed);
         Ok(Place {
             stats: stats.clone(),
             state: host.state.clone(),

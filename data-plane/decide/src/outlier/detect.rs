@@ -17,10 +17,37 @@ pub struct HostCounters {
     total: AtomicU32,
     local_success: AtomicU32,
     local_total: AtomicU32,
+    rate: ShownRate,
+    local_rate: ShownRate,
     /// How often it was ejected lately, which makes ejections longer.
     ejections: AtomicU32,
     /// When its ejection ends, in milliseconds of the process' clock.
     ejected_until: AtomicU64,
+}
+
+/// A success rate in percent, as it is shown; -1 where too few requests made one.
+#[derive(Debug, Default)]
+struct ShownRate(AtomicU64);
+
+impl ShownRate {
+    const NONE: f64 = -1.0;
+
+    fn get(&self) -> f64 {
+        // So that nothing is what it begins with.
+        f64::from_bits(self.0.load(Relaxed) ^ Self::NONE.to_bits())
+    }
+
+    fn set(&self, rate: Option<f64>) {
+        self.0.store(rate.unwrap_or(Self::NONE).to_bits() ^ Self::NONE.to_bits(), Relaxed);
+    }
+}
+
+/// The success rates of a host's last interval, in percent: what its clients saw, and our own side where that is counted
+/// apart. -1: there is none.
+pub fn success_rates(host: &Host) -> [f64; 2] {
+    host.state
+        .counted()
+        .map_or([ShownRate::NONE; 2], |counters| [counters.rate.get(), counters.local_rate.get()])
 }
 
 /// How a request went.
@@ -115,6 +142,8 @@ pub fn sweep<'a>(
         let Some(counters) = host.state.counted() else { continue };
         let outside = Rate::take(&counters.total, &counters.success);
         let inside = Rate::take(&counters.local_total, &counters.local_success);
+        counters.rate.set(None);
+        counters.local_rate.set(None);
         if !host.state.has(HealthFlag::FailedOutlierCheck) {
             external.extend(outside.map(|rate| (host, rate)));
             local.extend(inside.filter(|_| split).map(|rate| (host, rate)));
@@ -122,8 +151,10 @@ pub fn sweep<'a>(
     }
     let causes = (Cause::SuccessRate, Cause::FailurePercentage);
     rates(config, &hosts, &external, causes, chance, &mut swept);
+    show(config, &hosts, &external, |counters| &counters.rate);
     let causes = (Cause::LocalOriginSuccessRate, Cause::LocalOriginFailurePercentage);
     rates(config, &hosts, &local, causes, chance, &mut swept);
+    show(config, &hosts, &local, |counters| &counters.local_rate);
     swept
 }
 
@@ -245,6 +276,24 @@ pub fn eject<'a>(
     counters.ejected_until.store(chance.now_ms + time.as_millis() as u64, Relaxed);
     // Of two workers that find it at once, one counts.
     host.state.set(HealthFlag::FailedOutlierCheck).then_some(Ejection::Enforced(cause))
+}
+
+/// Keeps the rates of hosts that had enough requests, as long as there are hosts enough to compare them with.
+fn show<'a>(
+    config: &OutlierDetection,
+    all: &(impl Iterator<Item = &'a Arc<Host>> + Clone),
+    hosts: &[(&Arc<Host>, Rate)],
+    of: impl Fn(&HostCounters) -> &ShownRate,
+) {
+    let (rate, failures) = (config.success_rate, config.failure_percentage);
+    if all.clone().count() < rate.minimum_hosts.min(failures.minimum_hosts) as usize {
+        return;
+    }
+    for (host, Rate { total, success }) in hosts {
+        if *total >= rate.request_volume.min(failures.request_volume) {
+            of(host.state.outlier()).set(Some(*success));
+        }
+    }
 }
 
 /// Success rates and failure percentages of an interval.

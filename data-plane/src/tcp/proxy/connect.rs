@@ -268,6 +268,7 @@ impl Try<'_> {
         };
         let started = Instant::now();
         stats.inc(cluster_stats::upstream_cx_total);
+        host.state.connections.fetch_add(1, Relaxed);
         // As Envoy counts: a connection waits for one, and is a request on it.
         stats.inc(cluster_stats::upstream_rq_pending_total);
         let opened = self.open().await.inspect_err(|error| {

@@ -99,6 +99,27 @@ fn failures_in_a_row_eject_and_time_lets_back_in() {
 }
 
 #[test]
+fn rates_of_the_last_interval_are_shown() {
+    let (config, endpoints) = (config(), endpoints(3));
+    let shown = || -> Vec<[f64; 2]> { endpoints.hosts().map(|host| success_rates(host)).collect() };
+    assert_eq!(shown(), [[-1.0; 2]; 3]);
+    for (place, host) in endpoints.hosts().enumerate() {
+        for request in 0..[10, 20, 9][place] {
+            note(&config, &endpoints, host, Outcome::Status(if request % 4 == 0 { 500 } else { 200 }), at(0));
+        }
+    }
+    sweep(&config, &endpoints, at(1));
+    assert_eq!(shown(), [[70.0, -1.0], [75.0, -1.0], [-1.0, -1.0]], "the third had too few");
+    sweep(&config, &endpoints, at(2));
+    assert_eq!(shown(), [[-1.0; 2]; 3]);
+    let few = self::endpoints(2);
+    let host = few.hosts().next().unwrap();
+    (0..10).for_each(|_| assert_eq!(note(&config, &few, host, Outcome::Status(200), at(0)), None));
+    sweep(&config, &few, at(1));
+    assert_eq!(success_rates(host), [-1.0; 2], "two are too few to compare");
+}
+
+#[test]
 fn no_more_than_a_share_is_ejected() {
     let (config, endpoints) = (config(), endpoints(3));
     assert_eq!(fail(&config, &endpoints, 0, 3), Some(Ejection::Enforced(Cause::Consecutive5xx)));
