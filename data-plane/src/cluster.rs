@@ -122,6 +122,17 @@ impl Cluster {
         Arc::ptr_eq(&self.config, config) || self.config.version == config.version
     }
 
+    /// Goes on where the cluster counted of which it takes the place: statistics last as long as somebody holds them.
+    pub(crate) fn count_on(&self, old: &Self) {
+        if self.config.stat_name != old.config.stat_name {
+            return;
+        }
+        self.origins.hold(&old.origins);
+        if let Some(tls) = old.tls.get() {
+            self.tls_counts().hold(tls);
+        }
+    }
+
     /// Takes other hosts over; pools of hosts that went finish what they have.
     pub(crate) fn set_endpoints(&self, endpoints: Option<Arc<Endpoints>>) {
         let same = match (&*self.endpoints.borrow(), &endpoints) {

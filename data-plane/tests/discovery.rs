@@ -245,6 +245,26 @@ fn what_the_bootstrap_has_stays_and_the_server_hears_of_no_error() {
     assert_eq!(call(fixed, "GET", "/", &[]).unwrap().body, "one");
 }
 
+#[test]
+fn a_cluster_that_changes_goes_on_counting() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    bring_up(&mut server, &proxy, &resources, &one);
+    let listener = proxy.listener("in");
+    let names = ["upstream_rq_total", "upstream_cx_total", "upstream_rq_200", "external.upstream_rq_200"];
+    let counts = || names.map(|name| proxy.stat(&format!("cluster.one.{name}")).unwrap_or(0));
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    wait("the first request", || (counts()[3] == 1).then_some(()));
+    let mut changed = resources.cluster("one");
+    changed.connect_timeout = Some(xds_api::google::protobuf::Duration { seconds: 3, nanos: 0 });
+    assert_eq!(server.send(&[("one", changed)], &[]).error_detail, None);
+    assert_eq!(proxy.stat("cluster_manager.cluster_modified"), Some(1));
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+    wait("the second request", || (counts()[3] == 2).then_some(()));
+    assert_eq!(counts(), [2; 4]);
+}
+
 /// As Envoy counts.
 #[test]
 fn members_that_come_and_go_are_told_from_those_that_change() {

@@ -63,6 +63,14 @@ impl Origins {
         }
     }
 
+    /// Keeps what others count in.
+    pub(super) fn hold(&self, others: &Self) {
+        // What is held already is the same.
+        let _ = others.external.get().map(|scope| self.external.set(scope.clone()));
+        let _ = others.internal.get().map(|scope| self.internal.set(scope.clone()));
+        let _ = others.retry.get().map(|scope| self.retry.set(scope.clone()));
+    }
+
     /// Counts a response of the cluster of this name.
     pub(super) fn count(&self, cluster: &str, origin: Origin, status: u16) {
         match origin {

@@ -49,6 +49,14 @@ impl OfCluster {
         Self { stats: stats.clone(), made: OnceCell::new(), tcp: OnceCell::new(), http2: OnceCell::new() }
     }
 
+    /// Keeps what another counts in.
+    pub(crate) fn hold(&self, other: &Self) {
+        // What is held already is the same.
+        other.made.get().map(|scope| self.made.set(scope.clone()));
+        other.tcp.get().map(|scope| self.tcp.set(scope.clone()));
+        other.http2.get().map(|scope| self.http2.set(scope.clone()));
+    }
+
     pub(crate) fn get(&self, store: &Store) -> &cluster_tls::Scope {
         self.made.get_or_init(|| store.scope(self.stats.name()))
     }

@@ -157,17 +157,26 @@ impl Worker {
             worker: Rc::downgrade(self),
             replaced: Cell::new(false),
         });
+        let mut changed = Vec::new();
         for (name, cluster) in before.clusters.borrow().iter() {
             match snapshot.clusters.get(name).filter(|config| cluster.is_same(config)) {
                 Some(config) => {
                     cluster.set_endpoints(active.endpoints(config));
                     active.clusters.borrow_mut().insert(name.clone(), cluster.clone());
                 }
-                None => cluster.retire(),
+                None => {
+                    cluster.retire();
+                    changed.push(cluster.clone());
+                }
             }
         }
         before.replaced.set(true);
-        self.active.replace(active);
+        self.active.replace(active.clone());
+        for old in changed {
+            if let Some(new) = active.cluster(&old.config.name) {
+                new.count_on(&old);
+            }
+        }
         crate::listener::update(self, &snapshot);
         #[cfg(feature = "wasm")]
         crate::wasm::prepare(self, &snapshot);
