@@ -40,6 +40,8 @@ mod resets;
 mod side;
 #[path = "http2/streams.rs"]
 mod streams;
+#[path = "http2/tunnels.rs"]
+mod tunnels;
 #[path = "http2/upstream.rs"]
 mod upstream;
 #[path = "http2/windows.rs"]
@@ -138,4 +140,4 @@ macro_rules! lists {
     };
 }
 
-lists! { framing, streams, fields, requests, windows, floods, drains, resets, answers, keepalives, dozes }
+lists! { framing, streams, fields, requests, windows, floods, drains, resets, answers, keepalives, dozes, tunnels }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 
 use super::bodies::{BodyTimers, RequestBody, ResponseBody};
 use super::body::Body;
-use super::conn::Connection;
+use super::conn::{Codec, Connection};
 use super::exchange::{Exchange, Guard, grpc_status};
 use super::head::{Head, HeadError, headers_size};
 use super::local_reply::LocalReply;
@@ -264,6 +264,19 @@ fn bytes_of(value: &HeaderValue) -> Bytes {
     Bytes::copy_from_slice(value.as_bytes())
 }
 
+/// Whether a client over HTTP/2 has more to say. What it says in a tunnel over HTTP/1 is no request any more.
+fn goes_on(exchange: &Exchange) -> bool {
+    match (exchange.connection.codec.get(), exchange.stream.get()) {
+        (Some(Codec::Http2(codec)), Some(on)) => !codec.has_ended(on),
+        _ => false,
+    }
+}
+
+/// The same of one that asks for a tunnel: what it says there is no body, and nobody has looked for its end.
+fn connects(exchange: &Exchange) -> bool {
+    exchange.info.borrow().request.method == Some(http::Method::CONNECT) && goes_on(exchange)
+}
+
 /// The response's head as the client gets it, and its body with everything that waits for its end.
 pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked: Asked) -> Response<Body> {
     let Reply { mut response, lease, timers, tunnel } = reply;
@@ -284,9 +297,8 @@ pub(super) fn finish(exchange: &Rc<Exchange>, reply: Reply, guard: Guard, asked:
     }
     // A client that still sends what nobody reads would have to be listened to.
     let refused = || exchange.info.borrow().upgrade.is_some();
-    let early = tunnel.is_none() && (!exchange.request_done.get() || refused());
-    if tunnel.is_some() && connection.http2 {
-        // Over HTTP/1 it is no request any more.
+    let early = tunnel.is_none() && (!exchange.request_done.get() || refused() || connects(exchange));
+    if tunnel.is_some() && goes_on(exchange) {
         connection.manager.stats.inc(stats::downstream_rq_response_before_rq_complete);
     }
     if early {

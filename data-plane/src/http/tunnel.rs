@@ -237,6 +237,9 @@ fn note_end(
                     info.flag(ResponseFlag::UpstreamConnectionTermination);
                     let reason = details::reset::CONNECTION_TERMINATION;
                     info.code_details = Some(details::upstream_reset(reason, true, None).into());
+                } else if progress.upstream_first.get() && exchange.connection.http2 {
+                    // The stream is reset behind the upstream's end.
+                    stats.inc(stats::downstream_rq_rx_reset);
                 }
             }
             Some(Ok(End::Finished)) if !exchange.connection.http2 => {

@@ -128,6 +128,11 @@ impl Connection {
         self.0.borrow_mut().inform(on.0, parts);
     }
 
+    /// Whether the client has said all that it will on a stream, be it read or not.
+    pub(crate) fn has_ended(&self, on: OnStream) -> bool {
+        self.0.borrow().streams.peek(on.0).is_none_or(|stream| stream.received.ended)
+    }
+
     /// The tunnel that a request's stream becomes.
     pub(crate) fn tunnel(&self, on: OnStream) -> Tunnel {
         let handle = Handle::another(&self.0, on.0);

@@ -17,6 +17,8 @@ pub(crate) enum Step {
     Asked(usize),
     /// Answers requests from now on.
     Serve,
+    /// Sends nothing more.
+    HalfClose,
     /// Closes the connection.
     Close,
 }
@@ -135,6 +137,12 @@ impl Case {
     /// Waits for the end of the connection.
     pub(crate) fn till_closed(self) -> Self {
         self.until(u8::MAX, 0).unsettled()
+    }
+
+    /// Closes the connection.
+    pub(crate) fn close(mut self) -> Self {
+        self.steps.push(Step::Close);
+        self.unsettled()
     }
 
     /// Waits until upstreams have so many requests.

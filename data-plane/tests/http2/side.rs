@@ -121,6 +121,10 @@ pub(crate) type Listener = (&'static str, &'static str, &'static str);
 /// These listeners before an upstream that speaks HTTP/2 with these options.
 pub(crate) fn config(listeners: &[Listener], upstream: &str) -> String {
     let routes = "[{match: {connect_matcher: {}, headers: [{name: ':authority', string_match: {exact: 'tunnel:1'}}]}, route: {cluster: b}}, \
+        {match: {connect_matcher: {}, headers: [{name: ':authority', string_match: {exact: 'tcp:1'}}]}, route: {cluster: b, \
+        upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}, \
+        {match: {connect_matcher: {}, headers: [{name: ':authority', string_match: {exact: 'dead:1'}}]}, route: {cluster: dead, \
+        upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}, \
         {match: {path: /direct}, direct_response: {status: 200, body: {inline_string: hello}}}, \
         {match: {path: /none}, direct_response: {status: 404}}, \
         {match: {path: /refused}, route: {cluster: b, retry_policy: {retry_on: refused-stream, retry_back_off: {base_interval: 0.001s}}}}, \
@@ -139,7 +143,8 @@ pub(crate) fn config(listeners: &[Listener], upstream: &str) -> String {
         )
     });
     format!(
-        "static_resources:\n  listeners:\n{}  clusters:\n  - name: b\n    load_assignment: {{cluster_name: b, endpoints: \
+        "static_resources:\n  listeners:\n{}  clusters:\n  - name: dead\n    load_assignment: {{cluster_name: dead, endpoints: \
+         [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}}}}}]}}]}}\n  - name: b\n    load_assignment: {{cluster_name: b, endpoints: \
          [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: $UPSTREAM}}}}}}}}]}}]}}\n    \
          typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{\"@type\": \
          type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: \

@@ -72,6 +72,9 @@ impl Wire {
                 }
                 Step::Settle => self.settle(),
                 Step::Serve => self.serve(),
+                Step::HalfClose => {
+                    let _ = self.peer.stream.shutdown(Shutdown::Write);
+                }
                 Step::Close => {
                     let _ = self.peer.stream.shutdown(Shutdown::Both);
                     self.ended = true;
