@@ -135,7 +135,10 @@ fn warms_up_in_order_and_follows_changes() {
 
     server.send(&[("two", resources.cluster("two"))], &[]);
     assert_eq!(server.subscription(type_url::ENDPOINT).resource_names_subscribe, ["two"]);
+    let warming = || ["one", "two"].map(|name| proxy.stat(&format!("cluster.{name}.warming_state")));
+    assert_eq!(warming(), [Some(0), Some(1)]);
     server.send(&[("two", resources.endpoints("two", &one))], &[]);
+    assert_eq!(warming(), [Some(0), Some(0)]);
     server.send(&[("80", resources.routes("two"))], &[]);
     wait("the new route", || (call(listener, "GET", "/", &[]).ok()?.body == "one").then_some(()));
     server.send::<Cluster>(&[], &["one"]);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
+use sail_proxy_config::cluster::Cluster;
 use sail_proxy_decide::address::Address;
 use sail_proxy_decide::host::{Endpoints, HealthStatus, Host, HostState};
 
@@ -21,6 +22,8 @@ pub(crate) struct Registry {
     counts: Mutex<HashMap<Arc<str>, Arc<Counts>>>,
     destinations: Mutex<HashMap<Arc<str>, Destinations>>,
     changes: Mutex<HashMap<Arc<str>, u64>>,
+    /// New versions, and new clusters, that wait for something before they are in force.
+    warming: Mutex<HashMap<Arc<str>, Arc<Cluster>>>,
     connection_limits: Mutex<HashMap<Arc<str>, Arc<AtomicU32>>>,
 }
 
@@ -59,6 +62,16 @@ impl Registry {
     /// The same, if a worker has used the cluster.
     pub(crate) fn counts_of(&self, cluster: &str) -> Option<Arc<Counts>> {
         self.counts.lock().get(cluster).cloned()
+    }
+
+    /// Says which clusters warm, as of when statistics are asked for.
+    pub(crate) fn set_warming(&self, clusters: impl Iterator<Item = Arc<Cluster>>) {
+        *self.warming.lock() = clusters.map(|cluster| (cluster.name.clone(), cluster)).collect();
+    }
+
+    /// See [`Self::set_warming`]; by name.
+    pub(crate) fn warming(&self) -> HashMap<Arc<str>, Arc<Cluster>> {
+        self.warming.lock().clone()
     }
 
     /// The count behind a filter's connection limit, by its statistics' name.
@@ -115,10 +128,7 @@ impl Registry {
 }
 
 /// The hosts of a cluster: as configuration gives them, or as DNS found them under the cluster's name.
-pub(crate) fn hosts_of<'a>(
-    snapshot: &'a Snapshot,
-    cluster: &'a sail_proxy_config::cluster::Cluster,
-) -> Option<&'a Arc<Endpoints>> {
+pub(crate) fn hosts_of<'a>(snapshot: &'a Snapshot, cluster: &'a Cluster) -> Option<&'a Arc<Endpoints>> {
     snapshot.endpoints(cluster).or_else(|| snapshot.assignments.get(&cluster.name))
 }
 

@@ -28,7 +28,10 @@ impl Source {
 
     fn visit(&self, visit: &mut dyn FnMut(Sample<'_>)) {
         let snapshot = self.snapshot.lock().clone();
-        let mut clusters: Vec<&Arc<Cluster>> = snapshot.clusters.values().collect();
+        let warming = self.registry.warming();
+        let new = warming.iter().filter(|(name, _)| !snapshot.clusters.contains_key(*name));
+        let mut clusters: Vec<&Arc<Cluster>> =
+            snapshot.clusters.values().chain(new.map(|(_, cluster)| cluster)).collect();
         clusters.sort_by(|a, b| a.name.cmp(&b.name));
         for cluster in clusters {
             let mut say = |stat: &str, value: Value<'_>| {
@@ -38,6 +41,7 @@ impl Source {
                 visit(Sample { name, value, used });
             };
             self.members(&snapshot, cluster, &mut say);
+            say("warming_state", Value::Gauge(warming.contains_key(&cluster.name).into()));
             // What no worker has used has nothing under its limits.
             if let Some(counts) = self.registry.counts_of(&cluster.name) {
                 let breakers = &cluster.circuit_breakers;

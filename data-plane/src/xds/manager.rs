@@ -249,6 +249,7 @@ impl Manager {
         clusters.set(cluster_manager::warming_clusters, count(resources.clusters.warming()));
         listeners.set(listener_manager::total_listeners_active, count(resources.listeners.active().len()));
         listeners.set(listener_manager::total_listeners_warming, count(resources.listeners.warming()));
+        self.parts.workers().clusters().set_warming(resources.clusters.all_warming().cloned());
         let (draining, chains) = self.draining.borrow_mut().count(Instant::now());
         listeners.set(listener_manager::total_listeners_draining, count(draining));
         listeners.set(listener_manager::total_filter_chains_draining, count(chains));

@@ -112,6 +112,11 @@ impl<T> Warm<T> {
         self.warming.is_empty()
     }
 
+    /// What waits.
+    pub(super) fn all_warming(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.warming.values().map(|warming| &warming.value)
+    }
+
     /// How many wait.
     pub(super) fn warming(&self) -> usize {
         self.warming.len()
