@@ -37,7 +37,8 @@ impl Spec for ProxyConfigResource {
         }
         cx.some("image", self.image.as_ref(), |cx, image| {
             if !matches!(image.image_type.as_str(), "" | "default" | "debug" | "distroless") {
-                cx.error_at("imageType", "must be default, debug or distroless");
+                // A hub may have others.
+                cx.warn_at("imageType", "is usually default, debug or distroless");
             }
         });
     }

@@ -89,7 +89,7 @@ impl Spec for WorkloadGroup {
             None => cx.error_at("template", "must be set"),
             Some(template) => cx.field("template", |cx| {
                 if !template.address.is_empty() {
-                    cx.error_at("address", "belongs to the workloads, not to their template");
+                    cx.warn_at("address", "has no effect: each workload has its own");
                 }
                 template.check(cx);
             }),

@@ -223,7 +223,7 @@ fn telemetry_and_the_rest() {
     is(
         Kind::ProxyConfig,
         "{concurrency: 0, image: {imageType: nano}}",
-        &["spec.image.imageType: must be default, debug or distroless"],
+        &["warning spec.image.imageType: is usually default, debug or distroless"],
     );
     is(Kind::WorkloadEntry, "{address: 10.0.0.1, labels: {app: x}, ports: {http: 80}}", &[]);
     is(
@@ -235,5 +235,10 @@ fn telemetry_and_the_rest() {
         Kind::WorkloadGroup,
         "{template: {ports: {http: 80}}, probe: {}}",
         &["spec.probe: exactly one of httpGet, tcpSocket, exec and grpc must be set"],
+    );
+    is(
+        Kind::WorkloadGroup,
+        "{template: {address: 10.0.0.1}}",
+        &["warning spec.template.address: has no effect: each workload has its own"],
     );
 }
