@@ -4,7 +4,7 @@ mod passthrough;
 mod server;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_api::Object;
 use mesh_api::gateway::{Gateway, Server, ServerTls, ServerTlsMode};
@@ -221,10 +221,19 @@ impl Gather<'_> {
         let mut listener = ListenerInputs::new(name, bind, port, Direction::Outbound, &self.common);
         // Plain HTTP and anything else cannot share a port: the first server decides which it is.
         let plain = servers.first()?.is_plain_http();
+        let mut hosts: BTreeSet<String> = BTreeSet::new();
         for server in servers {
             if server.is_plain_http() != plain {
                 warnings.push(conflict(&server, "another server of this port speaks another protocol"));
                 continue;
+            }
+            // As in Istio, the older Gateway's server has them, and the other is left out whole.
+            if server.mode().is_some() && server.hosts().any(|host| hosts.contains(host)) {
+                warnings.push(conflict(&server, "another server of this port serves the same hosts"));
+                continue;
+            }
+            if server.mode().is_some() {
+                hosts.extend(server.hosts().map(str::to_owned));
             }
             for chain in self.chains(&server) {
                 if listener.chains.iter().all(|known| known.matches != chain.matches) {

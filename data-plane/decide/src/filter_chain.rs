@@ -4,6 +4,7 @@
 //! connected address, source type, source address, source port. Each step keeps the chains whose criterion matches most
 //! specifically and goes on with those alone: there is no way back, exactly as in Envoy.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -70,24 +71,60 @@ pub struct FilterChainIndex {
     any_port: Box<[usize]>,
 }
 
-/// Two chains ask the same, so that the second could never be chosen.
+/// Two chains ask the same of some connections, and nothing says which of them takes those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("filter chains {first} and {second} have the same match")]
-pub struct Duplicate {
+#[error("filter chains {first} and {second} match the same connections")]
+pub struct Overlap {
     /// The first.
     pub first: usize,
     /// The second.
     pub second: usize,
 }
 
+/// Whether the chains of each connection can be told apart, as Envoy has it: two chains overlap if they share a value of
+/// every criterion.
+fn check(matches: &[FilterChainMatch]) -> Result<(), Overlap> {
+    // Most are told apart by these two, and a gateway may have thousands.
+    let mut by_name: HashMap<(Option<u16>, &str), Vec<usize>> = HashMap::new();
+    for (second, entry) in matches.iter().enumerate() {
+        let names = entry.server_names.iter().map(|name| &**name);
+        let none = entry.server_names.is_empty().then_some("");
+        for name in names.chain(none) {
+            let earlier = by_name.entry((entry.destination_port, name)).or_default();
+            if let Some(first) = earlier.iter().find(|first| entry.shares_the_rest_with(&matches[**first])) {
+                return Err(Overlap { first: *first, second });
+            }
+            earlier.push(second);
+        }
+    }
+    Ok(())
+}
+
+impl FilterChainMatch {
+    /// Whether there is a common value of each criterion but port and server name.
+    fn shares_the_rest_with(&self, other: &Self) -> bool {
+        shares(&self.prefix_ranges, &other.prefix_ranges)
+            && self.transport_protocol == other.transport_protocol
+            && shares(&self.application_protocols, &other.application_protocols)
+            && shares(&self.direct_source_prefix_ranges, &other.direct_source_prefix_ranges)
+            && self.source_type == other.source_type
+            && shares(&self.source_prefix_ranges, &other.source_prefix_ranges)
+            && shares(&self.source_ports, &other.source_ports)
+    }
+}
+
+/// Whether two criteria have a value in common; that nothing is asked is a value, too.
+fn shares<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    (one.is_empty() && other.is_empty()) || one.iter().any(|value| other.contains(value))
+}
+
 impl FilterChainIndex {
     /// Indexes the matches.
-    pub fn new(matches: Vec<FilterChainMatch>) -> Result<Self, Duplicate> {
-        for (second, entry) in matches.iter().enumerate() {
-            if let Some(first) = matches[..second].iter().position(|earlier| earlier == entry) {
-                return Err(Duplicate { first, second });
-            }
-        }
+    ///
+    /// # Errors
+    /// Two of them overlap.
+    pub fn new(matches: Vec<FilterChainMatch>) -> Result<Self, Overlap> {
+        check(&matches)?;
         let mut by_port: Vec<_> = matches
             .iter()
             .enumerate()

@@ -115,3 +115,20 @@ fn sources() {
 fn duplicates_are_refused() {
     assert!(FilterChainIndex::new(vec![FilterChainMatch::default(), FilterChainMatch::default()]).is_err());
 }
+
+#[test]
+fn chains_that_share_a_connection_are_refused() {
+    let names = |names: &[&str]| FilterChainMatch { server_names: strings(names), ..Default::default() };
+    let overlap = |one: FilterChainMatch, other: FilterChainMatch| {
+        let with = FilterChainMatch { destination_port: Some(1), ..Default::default() };
+        FilterChainIndex::new(vec![with, one, other]).err()
+    };
+    assert_eq!(overlap(names(&["a", "b"]), names(&["b", "c"])), Some(super::Overlap { first: 1, second: 2 }));
+    assert_eq!(overlap(names(&["a"]), names(&["*.a", "b"])), None);
+    assert_eq!(overlap(names(&["a"]), names(&[])), None);
+    let tls = FilterChainMatch { transport_protocol: "tls".into(), ..names(&["a"]) };
+    assert_eq!(overlap(names(&["a"]), tls), None);
+    let alpn = |values: &[&str]| FilterChainMatch { application_protocols: strings(values), ..names(&["a"]) };
+    assert_eq!(overlap(alpn(&["h2"]), alpn(&["http/1.1"])), None);
+    assert!(overlap(alpn(&["h2", "http/1.1"]), alpn(&["http/1.1"])).is_some());
+}
