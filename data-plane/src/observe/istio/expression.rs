@@ -1,9 +1,10 @@
 //! Expressions that give labels of Istio's metrics their values, and choose the streams that are counted: CEL, with both
 //! peers in the filter state (`filter_state.upstream_peer.labels['team']`).
 
+use std::borrow::Cow;
+
 use sail_proxy_decide::cel::{Attribute, Attributes, CompileError, Program, Table, Value};
 use serde_json::{Value as Json, json};
-use std::borrow::Cow;
 use xds_api::envoy::config::core::v3::Node;
 use xds_api::google::protobuf::value::Kind;
 
