@@ -4,6 +4,8 @@
 //! Each resource is taken whole or not at all; a refused one leaves its last good version in force, and its server is
 //! told which it was and why. A response's good resources become active together, in one snapshot.
 
+mod shown;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
@@ -13,7 +15,6 @@ use std::time::{Duration, Instant, SystemTime};
 use base::task::Supervised;
 use bytes::Bytes;
 use prost::Message;
-use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::Cluster as RunCluster;
 use sail_proxy_decide::host::Locality;
 use tokio::sync::Notify;
@@ -21,14 +22,11 @@ use xds_api::codec::Codec;
 use xds_api::envoy::config::bootstrap::v3::{Bootstrap, bootstrap::StaticResources};
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use xds_api::envoy::config::listener::v3::Listener;
-use xds_api::envoy::config::route::v3::RouteConfiguration;
-use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::ScopedRoutes;
 use xds_api::type_url;
 
 use super::draining::Draining;
 use super::needs::{self, Need, Source};
-use super::raw::{Held, Kind};
+use super::raw::Kind;
 use super::resources::{DNS, HEALTH, Resources, has};
 use super::servers::{Server, ServerKey};
 use super::snapshot::Parts;
@@ -255,39 +253,6 @@ impl Manager {
         listeners.set(listener_manager::total_filter_chains_draining, count(chains));
     }
 
-    /// Secrets that somebody asks for and nobody has brought yet.
-    pub fn missing_secrets(&self) -> BTreeSet<String> {
-        let resources = self.resources.borrow();
-        let held = resources.kinds.get(type_url::SECRET);
-        let needs = resources.clusters.needs().chain(resources.listeners.needs());
-        let missing = needs.filter(|need| {
-            need.type_url == type_url::SECRET
-                && held.is_none_or(|kind| !kind.held.contains_key(need.name.as_str()))
-        });
-        missing.map(|need| need.name.clone()).collect()
-    }
-
-    /// What listeners say of scoped routes.
-    pub fn scoped_routes(&self) -> Vec<ScopedRoutes> {
-        let mut all: Vec<ScopedRoutes> =
-            self.static_listeners().iter().flat_map(needs::scoped_routes).collect();
-        self.with_kind(type_url::LISTENER, |kind| {
-            for held in kind.into_iter().flat_map(|kind| kind.held.values()) {
-                if let Ok(listener) = Listener::decode(held.body.clone()) {
-                    all.extend(needs::scoped_routes(&listener));
-                }
-            }
-        });
-        all
-    }
-
-    /// Listeners that drain, as they came.
-    pub fn draining_listeners(&self) -> Vec<(Arc<str>, Held)> {
-        let draining = self.draining.borrow();
-        let all = draining.listeners(Instant::now());
-        all.map(|(name, held)| (name.clone(), held.clone())).collect()
-    }
-
     /// How long a listener drains.
     pub(super) fn drain_time(&self) -> Duration {
         Duration::from_secs(self.main.cli.drain_time_s.into())
@@ -296,41 +261,6 @@ impl Manager {
     /// A type's resources, as they came.
     pub fn with_kind<T>(&self, type_url: &str, look: impl FnOnce(Option<&Kind>) -> T) -> T {
         look(self.resources.borrow().kinds.get(type_url))
-    }
-
-    /// Whether a new version of this cluster or listener still warms.
-    pub fn is_warming(&self, type_url: &str, name: &str) -> bool {
-        let resources = self.resources.borrow();
-        match type_url {
-            type_url::CLUSTER => resources.clusters.is_warming(name),
-            type_url::LISTENER => resources.listeners.is_warming(name),
-            _ => false,
-        }
-    }
-
-    /// The bootstrap's clusters.
-    pub fn static_clusters(&self) -> impl Iterator<Item = Cluster> {
-        self.statics().values().filter_map(|body| Cluster::decode(body.clone()).ok())
-    }
-
-    /// The bootstrap's listeners.
-    pub fn static_listeners(&self) -> Vec<Listener> {
-        let bootstrap = Bootstrap::decode(self.main.bootstrap.clone()).unwrap_or_default();
-        bootstrap.static_resources.map(|fixed| fixed.listeners).unwrap_or_default()
-    }
-
-    /// Route configurations that stand in listeners.
-    pub fn static_routes(&self) -> Vec<RouteConfiguration> {
-        let mut all: Vec<RouteConfiguration> =
-            self.static_listeners().iter().flat_map(needs::inline_routes).collect();
-        self.with_kind(type_url::LISTENER, |kind| {
-            for held in kind.into_iter().flat_map(|kind| kind.held.values()) {
-                if let Ok(listener) = Listener::decode(held.body.clone()) {
-                    all.extend(needs::inline_routes(&listener));
-                }
-            }
-        });
-        all
     }
 
     fn statics(&self) -> &BTreeMap<String, Bytes> {
@@ -554,15 +484,6 @@ impl Manager {
             &mut resources.clusters.active().map(|(_, value)| value),
             &mut resources.listeners.active().map(|(_, value)| value),
         )
-    }
-
-    /// What is in force; before anything is, what clusters there are already.
-    pub fn known(&self) -> Arc<Snapshot> {
-        if self.phase.get() == Phase::Running {
-            return self.parts.current();
-        }
-        let resources = self.resources.borrow();
-        Arc::new(self.parts.snapshot(&mut resources.clusters.active().map(|(_, value)| value)))
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -139,8 +139,7 @@ impl<T> Warm<T> {
 
     /// All objects, active and waiting.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        let warming = self.warming.values().map(|warming| &warming.value);
-        self.active.values().map(|(value, _)| value).chain(warming)
+        self.active.values().map(|(value, _)| value).chain(self.all_warming())
     }
 
     /// The active object of this name, or the one that waits where there is none.
