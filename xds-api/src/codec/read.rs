@@ -246,13 +246,19 @@ impl<'a> Reader<'a> {
         json: &Json<'_>,
         path: &Path<'_>,
     ) -> Result<(), Error> {
-        let items = path.list(json)?;
+        // Envoy reads `domains: "*"` as a list of one.
+        let items = match json {
+            Json::List(items) => items.as_ref(),
+            one => std::slice::from_ref(one),
+        };
+        let alone = !matches!(json, Json::List(_));
         let packed = (field.is_packed() && !items.is_empty()).then(|| self.out.open_field(field.number()));
         for (index, item) in items.iter().enumerate() {
             if packed.is_none() {
                 self.out.key(field.number(), wire_type(kind));
             }
-            self.single(kind, item, &path.then(Step::Index(index)))?;
+            let step = path.then(Step::Index(index));
+            self.single(kind, item, if alone { path } else { &step })?;
         }
         if let Some(open) = packed {
             self.out.close(open);
@@ -291,13 +297,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// One of the messages that hold one value only to have presence.
+    /// One of the messages that hold one value only to have presence; Envoy reads them as plain ones, too: `{value: 1}`.
     fn wrapper(
         &mut self,
         descriptor: &MessageDescriptor,
         json: &Json<'_>,
         path: &Path<'_>,
     ) -> Result<(), Error> {
+        if let Json::Object(object) = json {
+            return self.fields(descriptor, object, path);
+        }
         let value = descriptor.get_field(1).ok_or_else(|| path.error("is a wrapper of nothing"))?;
         self.field(&value, json, path)
     }
@@ -467,7 +476,8 @@ fn enumeration(descriptor: &EnumDescriptor, json: &Json<'_>, path: &Path<'_>) ->
             let of_envoy = descriptor.full_name().starts_with("envoy.");
             of_envoy.then(|| descriptor.get_value_by_name(&name.to_ascii_uppercase().replace('-', "_")))?
         });
-        return found.map(|value| value.number()).ok_or_else(|| {
+        let number = || name.parse().ok();
+        return found.map(|value| value.number()).or_else(number).ok_or_else(|| {
             let known: Vec<_> = descriptor.values().map(|value| value.name().to_owned()).collect();
             path.error(format!("{name:?} is not one of {}", known.join(", ")))
         });
@@ -532,7 +542,8 @@ fn integer<T: TryFrom<i128>>(json: &Json<'_>, path: &Path<'_>) -> Result<T, Erro
             .map(i128::from)
             .or_else(|| value.as_u64().map(i128::from))
             .or_else(|| value.as_f64().and_then(integral)),
-        Json::String(value) => value.parse().ok(),
+        // `"1e3"` and `"1.0"` are whole numbers as well.
+        Json::String(value) => value.parse().ok().or_else(|| value.parse().ok().and_then(integral)),
         _ => None,
     };
     let wide = wide.ok_or_else(|| path.expected("a whole number", json))?;

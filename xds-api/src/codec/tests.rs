@@ -57,10 +57,10 @@ fn what_was_written_reads_back() {
 
 #[test]
 fn an_error_names_the_field_inside_an_any() {
-    let wrong = LISTENER.replace("domains: [\"*\"]", "domains: 7");
+    let wrong = LISTENER.replace("domains: [\"*\"]", "domains: {}");
     assert_eq!(
         error::<Listener>(&wrong),
-        "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains: expected a list, found 7"
+        "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].domains: expected a string, found {}"
     );
 }
 
@@ -126,6 +126,21 @@ fn files_that_envoy_reads_are_read() {
     assert_eq!(cluster(loose), strict);
     assert_eq!(cluster(&loose.replace("yes", "\"true\"")), strict);
     assert_eq!(cluster(&format!("\u{feff}{loose}")), strict);
+    assert_eq!(
+        cluster(&loose.replace("strict_dns", "\"1\"").replace("seconds: 1", "seconds: \"1.0\"")),
+        strict
+    );
+    // A list of one without its brackets, and a wrapper as the message that it is.
+    assert_eq!(
+        cluster(
+            "{health_checks: {timeout: 1s, interval: 1s, http_health_check: {path: /, expected_statuses: \
+             {start: 1, end: 2}}}, circuit_breakers: {thresholds: {max_requests: {value: 1}}}}"
+        ),
+        cluster(
+            "{health_checks: [{timeout: 1s, interval: 1s, http_health_check: {path: /, expected_statuses: \
+             [{start: 1, end: 2}]}}], circuit_breakers: {thresholds: [{max_requests: 1}]}}"
+        )
+    );
     for (yaml, expected) in [
         ("respect_dns_ttl: maybe", "respect_dns_ttl: expected true or false, found \"maybe\""),
         (
