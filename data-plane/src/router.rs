@@ -29,6 +29,7 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::{self, Reply};
 use crate::http::head::Head;
 use crate::http::local_reply::{Content, LocalReply};
+use crate::http::mutate;
 use crate::stats::sets::http as stats;
 use crate::stream_info::{ResponseFlag, details};
 
@@ -169,7 +170,10 @@ pub(crate) async fn route(
         }
         Action::Redirect(redirect) => {
             manager.stats.inc(stats::rq_direct_response);
-            let mut reply = Box::new(redirect_reply(redirect, route, head));
+            let mut reply = Box::new(redirect_reply(exchange, redirect, route, head));
+            if let Some(path) = redirect.rewritten(&head.view(), &route.matching.path) {
+                mutate::update_path(exchange, head, path);
+            }
             edit_reply(exchange, &found, route, &mut reply, head);
             Err(reply)
         }
@@ -205,8 +209,10 @@ fn note_route(exchange: &Exchange, found: &Found, route: &Route) {
     }
 }
 
-fn redirect_reply(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply {
-    let location = redirect.location(&head.view(), &route.matching.path);
+fn redirect_reply(exchange: &Exchange, redirect: &Redirect, route: &Route, head: &Head) -> LocalReply {
+    let location = exchange.with_attributes(head, |attributes| {
+        redirect.location(&head.view(), &route.matching.path, attributes)
+    });
     let reply = LocalReply::new(redirect.status, "", details::DIRECT_RESPONSE);
     match HeaderValue::try_from(location) {
         Ok(location) => reply.header(http::header::LOCATION, location),

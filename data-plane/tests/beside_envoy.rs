@@ -102,6 +102,7 @@ cases! {
     rbac,
     redirects,
     routing,
+    routes_odd,
     logged,
     jwt,
     basic_auth,

@@ -263,7 +263,7 @@ pub type MetadataKey = (MetadataSource, Arc<str>, Box<[Box<str>]>);
 #[derive(Clone, Debug, Default)]
 pub struct OriginalDst {
     /// A header that names the destination.
-    pub http_header: Option<::http::HeaderName>,
+    pub http_header: Option<sail_proxy_decide::head::HeaderKey>,
     /// Another port than the destination's.
     pub port_override: Option<u16>,
     /// Metadata that name the destination: whose, namespace, path.

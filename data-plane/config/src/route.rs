@@ -52,7 +52,6 @@ pub(crate) fn table(
     } = value;
     cx.refuse("vhds", &vhds);
     cx.refuse("cluster_specifier_plugins", &cluster_specifier_plugins);
-    cx.refuse("vhost_header", &vhost_header);
     cx.refuse("route_specifiers", &route_specifiers);
     cx.ignore("metadata", &metadata, "nothing here reads a route table's metadata");
     let body_limit = values::u32_or(max_direct_response_body_size_bytes, 4096) as usize;
@@ -71,6 +70,11 @@ pub(crate) fn table(
     });
     Some(RouteTable {
         name: arc(name),
+        host_header: if vhost_header.is_empty() {
+            None
+        } else {
+            headers::key(cx, "vhost_header", &vhost_header)
+        },
         virtual_hosts: virtual_hosts.into(),
         hosts,
         ignore_port_in_host_matching,
@@ -140,6 +144,9 @@ fn virtual_host(cx: &mut Cx<'_>, value: pb::route::VirtualHost, body_limit: usiz
             return None;
         }
     };
+    if name.is_empty() {
+        cx.error("name", "it must be set");
+    }
     let level = Level { host: &name, body_limit };
     Some(VirtualHost {
         rate_limits: rate_limit::all(cx, "rate_limits", rate_limits),

@@ -83,6 +83,14 @@ impl<'a> RequestHead<'a> {
         (!pseudo.is_empty()).then_some(Cow::Borrowed(pseudo.as_bytes()))
     }
 
+    /// The header's first line; a pseudo-header has but one.
+    pub fn first(&self, key: &HeaderKey) -> Option<Cow<'a, [u8]>> {
+        match key {
+            HeaderKey::Name(name) => self.headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
+            _ => self.get(key),
+        }
+    }
+
     /// `:path` without its query and fragment.
     pub fn path_only(&self) -> &'a str {
         path_only(self.path)

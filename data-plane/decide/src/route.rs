@@ -32,7 +32,7 @@ pub use matching::{
     CookieMatcher, FilterStateMatch, FilterStateMatcher, PathMatch, RouteContext, RouteMatch, cookie,
 };
 pub use redirect::{Redirect, RedirectPath, Scheme};
-pub use rewrite::{RewrittenPath, rewrite_host};
+pub use rewrite::rewrite_host;
 pub use timeout::{Timeouts, grpc_timeout, parse_grpc_timeout};
 
 use crate::head::RequestHead;
@@ -48,6 +48,8 @@ pub struct RouteTable {
     pub virtual_hosts: Box<[Arc<VirtualHost>]>,
     /// Domain look-up over them.
     pub hosts: HostIndex,
+    /// The header that stands for the request's host.
+    pub host_header: Option<crate::head::HeaderKey>,
     /// Whether a port in the request's host is left out of account.
     pub ignore_port_in_host_matching: bool,
     /// Header operations on requests.
@@ -268,6 +270,7 @@ impl Route {
                 path: None,
                 status: http::StatusCode::MOVED_PERMANENTLY,
                 strip_query: false,
+                keep_port: true,
             }),
             request_headers: HeaderOps::default(),
             response_headers: HeaderOps::default(),
@@ -331,9 +334,19 @@ impl RouteTable {
         self.virtual_hosts.get(index)
     }
 
+    /// The virtual host for a request. The only one that there is needs no header to be found.
+    fn host_of(&self, head: &RequestHead<'_>) -> Option<&Arc<VirtualHost>> {
+        let Some(header) = &self.host_header else { return self.virtual_host(head.authority) };
+        if let Some(only) = self.hosts.only() {
+            return self.virtual_hosts.get(only);
+        }
+        let host = head.first(header)?;
+        self.virtual_host(std::str::from_utf8(&host).ok()?)
+    }
+
     /// The virtual host and route for a request; `None` if no virtual host has its authority.
     pub fn find(&self, head: &RequestHead<'_>, context: &RouteContext<'_>) -> Option<Found<'_>> {
-        let virtual_host = self.virtual_host(head.authority)?;
+        let virtual_host = self.host_of(head)?;
         if virtual_host.must_redirect(head) {
             return Some(Found { virtual_host, route: virtual_host.tls_redirect.as_ref() });
         }

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use sail_proxy_config::cluster::{Discovery, DnsCache, OriginalDst};
 use sail_proxy_config::tls::UpstreamSocket;
 use sail_proxy_decide::address::Address;
+use sail_proxy_decide::head::HeaderKey;
 use sail_proxy_decide::host::{Endpoints, Host};
 use sail_proxy_decide::lb::{
     Balancer, Context, Criteria, Events, Forced, LbPolicy, Metadata, Override, ZoneEvent,
@@ -210,8 +211,12 @@ impl Cluster {
         context: &LbContext<'_>,
         worker: &Worker,
     ) -> Option<Arc<Host>> {
-        let header = config.http_header.as_ref().and_then(|name| context.headers?.get(name));
-        let header = header.map(|value| value.to_str().unwrap_or_default().to_owned());
+        let header = config.http_header.as_ref().and_then(|header| match header {
+            HeaderKey::Name(name) => Some(context.headers?.get(name)?.to_str().unwrap_or_default()),
+            HeaderKey::Authority => context.authority,
+            _ => None,
+        });
+        let header = header.map(str::to_owned);
         let named = header.or_else(|| {
             let (_, namespace, path) = config.metadata_key.as_ref()?;
             context.metadata?(namespace, path)

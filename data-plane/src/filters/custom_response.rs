@@ -66,7 +66,7 @@ impl Filter {
         if !exchange.request_done.get() {
             return false;
         }
-        if retarget(&mut head, &to.target).is_none() {
+        if retarget(exchange, &mut head, &to.target).is_none() {
             self.stats.inc(stats::custom_response_invalid_uri);
             return false;
         }
@@ -137,7 +137,7 @@ impl Data for Answered<'_> {
 }
 
 /// Points the request at the other answer.
-fn retarget(head: &mut Head, target: &Target) -> Option<()> {
+fn retarget(exchange: &Exchange, head: &mut Head, target: &Target) -> Option<()> {
     match target {
         Target::Uri { https, authority, path } => {
             head.scheme = if *https { "https" } else { "http" };
@@ -146,7 +146,9 @@ fn retarget(head: &mut Head, target: &Target) -> Option<()> {
         }
         Target::Action(action) => {
             let whole = sail_proxy_decide::route::PathMatch::Prefix("/".into());
-            let uri: Uri = action.location(&head.view(), &whole).parse().ok()?;
+            let location = exchange
+                .with_attributes(head, |attributes| action.location(&head.view(), &whole, attributes));
+            let uri: Uri = location.parse().ok()?;
             let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
             let authority = HeaderValue::from_str(authority.as_str()).ok()?;
             head.scheme = if scheme == "https" { "https" } else { "http" };

@@ -295,12 +295,7 @@ impl Exchange {
     /// Sets the stream's timer as manager and route have it.
     pub(crate) fn set_timer(self: &Rc<Self>, head: &Head) {
         let timeouts = &self.connection.manager.config.timeouts;
-        let of_route = self.with_route_action(|action| {
-            let limits = action.max_stream_duration?;
-            let given =
-                limits.max_stream_duration.or(limits.grpc_timeout_header_max.filter(|_| head.is_grpc()));
-            given.map(|_| action.timeouts(&head.view(), None, false).max_stream)
-        });
+        let of_route = self.with_route_action(|action| action.stream_limit(&head.view()));
         let limits = Limits {
             idle: self.stream_idle_timeout(),
             request: timeouts.request,

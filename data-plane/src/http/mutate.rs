@@ -185,20 +185,24 @@ pub(crate) fn rewrite(
     let path = head.path.as_str();
     let new =
         exchange.with_attributes(head, |attributes| rewrite.apply(path, &route.matching.path, attributes));
-    if new.path != path
-        && let Ok(new) = http::uri::PathAndQuery::try_from(new.path)
+    if let Some(new) = new {
+        update_path(exchange, head, new);
+    }
+}
+
+/// Writes another path, and says which one it was, even if it was the same.
+pub(crate) fn update_path(exchange: &Exchange, head: &mut Head, new: String) {
+    let Ok(new) = http::uri::PathAndQuery::try_from(new) else { return };
+    let old = std::mem::replace(&mut head.path, new);
     {
-        let old = std::mem::replace(&mut head.path, new);
-        {
-            let bytes = |path: &http::uri::PathAndQuery| Bytes::copy_from_slice(path.as_str().as_bytes());
-            let request = &mut exchange.info.borrow_mut().request;
-            (request.original_path, request.path) = (Some(bytes(&old)), Some(bytes(&head.path)));
-        }
-        if exchange.connection.manager.sends_envoy_headers()
-            && let Ok(old) = HeaderValue::from_str(old.as_str())
-        {
-            head.headers.insert(ORIGINAL_PATH, old);
-        }
+        let bytes = |path: &http::uri::PathAndQuery| Bytes::copy_from_slice(path.as_str().as_bytes());
+        let request = &mut exchange.info.borrow_mut().request;
+        (request.original_path, request.path) = (Some(bytes(&old)), Some(bytes(&head.path)));
+    }
+    if exchange.connection.manager.sends_envoy_headers()
+        && let Ok(old) = HeaderValue::from_str(old.as_str())
+    {
+        head.headers.insert(ORIGINAL_PATH, old);
     }
 }
 

@@ -235,13 +235,11 @@ impl Try<'_> {
     /// A host that the retry policy does not rule out, or the last one looked at.
     pub(super) fn choose(&self, head: &Head) -> Option<Choice> {
         let tried = &*self.tried.borrow();
-        let omits = |predicate| self.policy.is_some_and(|policy| policy.host_predicates.contains(&predicate));
-        let omits_tried = omits(HostPredicate::PreviousHosts) && !tried.is_empty();
-        let omits_canaries = omits(HostPredicate::OmitCanaryHosts);
+        let predicates = self.policy.map_or(&[][..], |policy| &policy.host_predicates);
+        let omits_tried = predicates.contains(&HostPredicate::PreviousHosts);
         let avoided = |host: &Host| {
-            let canary = || host.metadata("envoy.lb", "canary").and_then(serde_json::Value::as_bool);
             (omits_tried && tried.iter().any(|tried| std::ptr::eq(&**tried, host)))
-                || (omits_canaries && canary() == Some(true))
+                || predicates.iter().any(|predicate| predicate.avoids(host))
         };
         let attempts = self.policy.map_or(1, |policy| policy.host_selection_max_attempts).max(1);
         // After every so many tries, the priorities that were tried are left out.
@@ -263,7 +261,7 @@ impl Try<'_> {
         let context = LbContext {
             hash: self.hash,
             original_destination: self.exchange.connection.accepted.original_destination,
-            avoid: (omits_tried || (omits_canaries && !tried.is_empty()))
+            avoid: (!predicates.is_empty() && !tried.is_empty())
                 .then_some(Avoid { hosts: &avoided, attempts }),
             avoid_priorities: &priorities,
             criteria: Criteria {

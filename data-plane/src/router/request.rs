@@ -39,6 +39,7 @@ use crate::stream_info::{ResponseFlag, details};
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub(super) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// What a successful try brought.
@@ -86,7 +87,8 @@ pub(super) async fn forward(
     let max_stream = cluster.config.http.max_stream_duration.filter(|limit| !limit.is_zero());
     let hedges = hedge::is_asked(action, found, head, present);
     let counters = Counters::new(exchange, found, route, &cluster, head);
-    prepare(exchange, found, route, action, head, present, &timeouts);
+    let tried = if hedges { None } else { timeouts.per_try };
+    prepare(exchange, found, route, action, head, present, tried.or(timeouts.global));
     if let Some(tracked) = cluster.tracked() {
         tracked.begin(exchange, head);
     }
@@ -210,7 +212,7 @@ fn prepare(
     action: &RouteAction,
     head: &mut Head,
     present: Present,
-    timeouts: &Timeouts,
+    expected: Option<Duration>,
 ) {
     if present.control {
         for name in mutate::ENVOY_REQUEST_CONTROLS {
@@ -218,9 +220,15 @@ fn prepare(
         }
     }
     hop::strip_request(&mut head.headers, present);
-    if let Some(limit) =
-        timeouts.per_try.or(timeouts.global).filter(|_| exchange.connection.manager.sends_envoy_headers())
+    let stream = action
+        .stream_limit(&head.view())
+        .unwrap_or(exchange.connection.manager.config.timeouts.max_stream_duration);
+    if let Some(told) = action.told_grpc_timeout(&head.view(), stream, expected)
+        && let Ok(told) = HeaderValue::try_from(told)
     {
+        head.headers.insert(GRPC_TIMEOUT, told);
+    }
+    if let Some(limit) = expected.filter(|_| exchange.connection.manager.sends_envoy_headers()) {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         head.headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }

@@ -209,7 +209,7 @@ fn original_dst(cx: &mut Cx<'_>, value: pc::cluster::OriginalDstLbConfig) -> Opt
         Some((MetadataSource::Dynamic, arc(key.key), path.into()))
     });
     Some(OriginalDst {
-        http_header: if use_http_header { headers::name(cx, "http_header_name", header) } else { None },
+        http_header: if use_http_header { headers::key(cx, "http_header_name", header) } else { None },
         port_override: match upstream_port_override {
             Some(value) => Some(values::port(cx, "upstream_port_override", value.value)?),
             None => None,

@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 use sail_proxy_decide::format::{Command, Format, Operator, Segment};
+use sail_proxy_decide::head::HeaderKey;
 use sail_proxy_decide::headers::{AddValue, AppendAction, HeaderAdd, HeaderOps};
 
 use super::Cx;
@@ -48,6 +49,19 @@ pub(crate) fn name(cx: &mut Cx<'_>, field: &str, name: &str) -> Option<HeaderNam
         field,
         HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header's name")),
     )
+}
+
+/// A header's name, pseudo-headers included.
+pub(crate) fn key(cx: &mut Cx<'_>, field: &str, name: &str) -> Option<HeaderKey> {
+    cx.ok(field, HeaderKey::parse(name).map_err(|_| format!("{name:?} is not a header's name")))
+}
+
+/// What becomes a part of a header's value: a line break would begin another header.
+pub(crate) fn text(cx: &mut Cx<'_>, field: &str, text: String) -> Box<str> {
+    if text.contains(['\0', '\r', '\n']) {
+        cx.error(field, "it must not have a line break or a NUL");
+    }
+    text.into()
 }
 
 /// A header's value.

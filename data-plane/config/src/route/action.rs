@@ -83,14 +83,18 @@ pub(crate) fn redirect(cx: &mut Cx<'_>, value: pb::route::RedirectAction) -> Opt
     };
     let path = match path_rewrite_specifier {
         None => None,
-        Some(PathRewriteSpecifier::PathRedirect(path)) => Some(RedirectPath::Full(path.into())),
-        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => Some(RedirectPath::Prefix(prefix.into())),
+        Some(PathRewriteSpecifier::PathRedirect(path)) => {
+            Some(RedirectPath::Full(headers::text(cx, "path_redirect", path)))
+        }
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+            Some(RedirectPath::Prefix(headers::text(cx, "prefix_rewrite", prefix)))
+        }
         Some(PathRewriteSpecifier::RegexRewrite(value)) => {
             cx.within("regex_rewrite", |cx| matchers::rewrite(cx, value)).map(RedirectPath::Regex)
         }
+        Some(PathRewriteSpecifier::PathRewrite(path)) if path.is_empty() => None,
         Some(PathRewriteSpecifier::PathRewrite(path)) => {
-            cx.refuse("path_rewrite", &path);
-            None
+            cx.within("path_rewrite", |cx| headers::format(cx, &path)).map(RedirectPath::Format)
         }
     };
     let status = match Code::try_from(response_code) {
@@ -106,8 +110,8 @@ pub(crate) fn redirect(cx: &mut Cx<'_>, value: pb::route::RedirectAction) -> Opt
     };
     let port =
         if port_redirect == 0 { None } else { Some(values::port(cx, "port_redirect", port_redirect)?) };
-    let host = (!host_redirect.is_empty()).then(|| host_redirect.into());
-    Some(Redirect { scheme, host, port, path, status, strip_query })
+    let host = (!host_redirect.is_empty()).then(|| headers::text(cx, "host_redirect", host_redirect));
+    Some(Redirect { scheme, host, port, path, status, strip_query, keep_port: false })
 }
 
 fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction> {
@@ -142,7 +146,11 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         cluster_specifier,
         host_rewrite_specifier,
     } = value;
-    cx.refuse("early_data_policy", &early_data_policy);
+    cx.ignore(
+        "early_data_policy",
+        &early_data_policy,
+        "no request comes or goes before a handshake has ended",
+    );
     cx.refuse("retry_policy_typed_config", &retry_policy_typed_config);
     let rewrites = [
         !prefix_rewrite.is_empty(),
@@ -157,7 +165,7 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
         );
     }
     let path_rewrite = if !prefix_rewrite.is_empty() {
-        Some(PathRewrite::Prefix(prefix_rewrite.into()))
+        Some(PathRewrite::Prefix(headers::text(cx, "prefix_rewrite", prefix_rewrite)))
     } else if !path_rewrite.is_empty() {
         cx.within("path_rewrite", |cx| headers::format(cx, &path_rewrite)).map(PathRewrite::Format)
     } else if path_rewrite_policy.is_some() {
@@ -210,6 +218,9 @@ fn forward(cx: &mut Cx<'_>, value: pb::route::RouteAction) -> Option<RouteAction
 /// A path is made of the variables of a template: the route must match by one that has them.
 pub(super) fn check_template(cx: &mut Cx<'_>, matched: &PathMatch, action: &Action) {
     let Action::Route(route) = action else { return };
+    if let (PathMatch::Template(_), Some(PathRewrite::Prefix(_))) = (matched, &route.path_rewrite) {
+        cx.error("route.prefix_rewrite", "it does not go with a match by path_match_policy");
+    }
     let Some(PathRewrite::Template(rewrite)) = &route.path_rewrite else { return };
     let PathMatch::Template(template) = matched else {
         return cx.error("route.path_rewrite_policy", "it needs a match by path_match_policy");
@@ -297,6 +308,9 @@ fn upgrade(cx: &mut Cx<'_>, value: pb::route::route_action::UpgradeConfig) -> Op
 
 /// An upgrade's name in lower case; UDP is not carried.
 pub(crate) fn upgrade_kind(cx: &mut Cx<'_>, name: &str) -> Box<str> {
+    if name.is_empty() {
+        cx.error("upgrade_type", "it must be set");
+    }
     let kind = name.to_ascii_lowercase();
     if kind == "connect-udp" {
         cx.error("upgrade_type", "CONNECT-UDP is not supported");
@@ -346,7 +360,7 @@ fn cluster(
             None
         }
         Some(Kind::ClusterHeader(name)) => {
-            headers::name(cx, "cluster_header", &name).map(ClusterSpecifier::Header)
+            headers::key(cx, "cluster_header", &name).map(ClusterSpecifier::Header)
         }
         Some(Kind::WeightedClusters(value)) => {
             cx.within("weighted_clusters", |cx| weighted(cx, value)).map(ClusterSpecifier::Weighted)
@@ -415,7 +429,7 @@ fn weight(
         cx.error("name", "either name or cluster_header must be set");
     }
     let cluster_header =
-        if cluster_header.is_empty() { None } else { headers::name(cx, "cluster_header", &cluster_header) };
+        if cluster_header.is_empty() { None } else { headers::key(cx, "cluster_header", &cluster_header) };
     let host_rewrite = match host_rewrite_specifier {
         Some(HostRewriteSpecifier::HostRewriteLiteral(text)) => {
             headers::value(cx, "host_rewrite_literal", &text).map(HostRewrite::Literal)

@@ -71,12 +71,13 @@ fn back_off(cx: &mut Cx<'_>, value: pb::route::retry_policy::RetryBackOff) -> Op
         cx.error("base_interval", "it must be above 0");
         return None;
     };
-    let base = base.max(Duration::from_millis(1));
-    let max = values::duration(cx, "max_interval", max_interval).unwrap_or(base.saturating_mul(10));
-    if max < base {
+    let max = values::duration(cx, "max_interval", max_interval);
+    if max.is_some_and(|max| max < base) {
         cx.error("max_interval", "it must not be below base_interval");
     }
-    Some(BackOff { base, max })
+    let shortest = Duration::from_millis(1);
+    let base = base.max(shortest);
+    Some(BackOff { base, max: max.map_or(base.saturating_mul(10), |max| max.max(shortest)) })
 }
 
 fn rate_limited(
@@ -102,6 +103,7 @@ fn host_predicate(
     value: pb::route::retry_policy::RetryHostPredicate,
 ) -> Option<HostPredicate> {
     use pb::route::retry_policy::retry_host_predicate::ConfigType;
+    use xds_api::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
     let pb::route::retry_policy::RetryHostPredicate { name, config_type } = value;
     let kind = config_type.as_ref().map_or(name.as_str(), |ConfigType::TypedConfig(any)| type_name(any));
     match kind {
@@ -112,6 +114,14 @@ fn host_predicate(
         "envoy.retry_host_predicates.omit_canary_hosts"
         | "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate" => {
             Some(HostPredicate::OmitCanaryHosts)
+        }
+        "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig" => {
+            let ConfigType::TypedConfig(any) = config_type?;
+            let OmitHostMetadataConfig { metadata_match } =
+                cx.within("typed_config", |cx| cx.unpack(&any))?;
+            let all = values::metadata(cx, "typed_config.metadata_match", metadata_match);
+            let values = all.as_ref().and_then(|all| all.get("envoy.lb")?.as_object());
+            Some(HostPredicate::OmitHostMetadata(Box::new(values.cloned().unwrap_or_default())))
         }
         other => {
             cx.error("typed_config", format_args!("the retry host predicate {other:?} is not supported"));
@@ -132,14 +142,19 @@ fn previous_priorities(cx: &mut Cx<'_>, value: pb::route::retry_policy::RetryPri
     u32::try_from(config.update_frequency).ok().filter(|frequency| *frequency > 0)
 }
 
-/// `HedgePolicy`; what Envoy itself only reads is refused.
+/// `HedgePolicy`; two of its fields have no effect in Envoy either.
 pub(crate) fn hedge(cx: &mut Cx<'_>, value: pb::route::HedgePolicy) -> Option<bool> {
     let pb::route::HedgePolicy { initial_requests, additional_request_chance, hedge_on_per_try_timeout } =
         value;
-    if values::u32_or(initial_requests, 1) != 1 {
-        cx.error("initial_requests", "only 1 is supported");
+    match initial_requests {
+        Some(value) if value.value == 0 => cx.error("initial_requests", "it must be above 0"),
+        value => {
+            let several = value.filter(|value| value.value > 1);
+            cx.ignore("initial_requests", &several, "one request is sent at first, as by Envoy");
+        }
     }
-    cx.refuse("additional_request_chance", &additional_request_chance.filter(|chance| chance.numerator > 0));
+    let chance = additional_request_chance.filter(|chance| chance.numerator > 0);
+    cx.ignore("additional_request_chance", &chance, "no request is sent by chance, as by Envoy");
     Some(hedge_on_per_try_timeout)
 }
 

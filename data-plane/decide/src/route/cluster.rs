@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::{HostRewrite, Metadata, PerFilter};
 use crate::fraction::Runtime;
-use crate::head::{RequestHead, joined};
+use crate::head::{HeaderKey, RequestHead};
 use crate::headers::HeaderOps;
 
 /// How a cluster is named.
@@ -16,7 +16,7 @@ pub enum ClusterSpecifier {
     /// By name.
     Name(Arc<str>),
     /// By a header's value.
-    Header(HeaderName),
+    Header(HeaderKey),
     /// By weight.
     Weighted(WeightedClusters),
 }
@@ -40,7 +40,7 @@ pub struct WeightedCluster {
     /// Its name; empty if a header names it.
     pub name: Arc<str>,
     /// The header that names it.
-    pub cluster_header: Option<HeaderName>,
+    pub cluster_header: Option<HeaderKey>,
     /// Its share.
     pub weight: u32,
     /// The runtime key of its share; empty: none.
@@ -140,8 +140,8 @@ impl ClusterSpecifier {
     }
 }
 
-fn named_by<'a>(head: &RequestHead<'a>, header: &HeaderName) -> Option<ClusterName<'a>> {
-    let text = match joined(head.headers, header)? {
+fn named_by<'a>(head: &RequestHead<'a>, header: &HeaderKey) -> Option<ClusterName<'a>> {
+    let text = match head.first(header)? {
         Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
     };

@@ -59,6 +59,12 @@ impl HostIndex {
         if free { Ok(()) } else { Err(InvalidDomain::Duplicate(domain.into())) }
     }
 
+    /// The virtual host of `*`, if there is no other domain.
+    pub fn only(&self) -> Option<usize> {
+        let alone = self.exact.is_empty() && self.suffix.entries.is_empty() && self.prefix.entries.is_empty();
+        self.any.filter(|_| alone).and_then(|host| usize::try_from(host).ok())
+    }
+
     /// The virtual host for an authority.
     pub fn find(&self, authority: &str, ignore_port: bool) -> Option<usize> {
         let name = if ignore_port { without_port(authority) } else { authority };

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::format::{Attributes, Format, Missing};
 use crate::head::{RequestHead, path_only};
 use crate::matcher::RegexRewrite;
 
@@ -22,6 +23,8 @@ pub struct Redirect {
     pub status: StatusCode,
     /// Whether the query is left out.
     pub strip_query: bool,
+    /// Whether the host's port stays even where it was the old scheme's, as where a virtual host requires TLS.
+    pub keep_port: bool,
 }
 
 /// A scheme to redirect to.
@@ -42,11 +45,18 @@ pub enum RedirectPath {
     Prefix(Box<str>),
     /// Matches of a regular expression become something else.
     Regex(RegexRewrite),
+    /// To what a format gives; nothing of it: the request's.
+    Format(Format),
 }
 
 impl Redirect {
     /// The `location` for a request that a route with this path match took.
-    pub fn location(&self, head: &RequestHead<'_>, matched: &PathMatch) -> String {
+    pub fn location<A: Attributes + ?Sized>(
+        &self,
+        head: &RequestHead<'_>,
+        matched: &PathMatch,
+        attributes: &A,
+    ) -> String {
         let scheme = match &self.scheme {
             Some(Scheme::Https) => "https",
             Some(Scheme::Named(name)) => name,
@@ -57,12 +67,23 @@ impl Redirect {
             Some(port) => format!("{}:{port}", without_port(host)),
             None => self.without_old_port(host, head.scheme, scheme).into(),
         };
-        format!("{scheme}://{host}{}", self.path(head, matched))
+        format!("{scheme}://{host}{}", self.path(head, matched, attributes))
+    }
+
+    /// The request's path as the redirect rewrites it, with the query: access logs have that one, as Envoy's.
+    pub fn rewritten(&self, head: &RequestHead<'_>, matched: &PathMatch) -> Option<String> {
+        let old = head.path_only();
+        let new = match self.path.as_ref()? {
+            RedirectPath::Prefix(prefix) => super::rewrite::replace_prefix(old, matched, prefix),
+            RedirectPath::Regex(rewrite) => rewrite.rewrite(old),
+            RedirectPath::Full(_) | RedirectPath::Format(_) => return None,
+        };
+        Some(new + head.path.get(old.len()..).unwrap_or_default())
     }
 
     /// A redirect to another scheme drops the port that was the old scheme's default.
     fn without_old_port<'a>(&self, host: &'a str, from: &str, to: &str) -> &'a str {
-        if self.scheme.is_none() || from == to {
+        if self.scheme.is_none() || from == to || self.keep_port {
             return host;
         }
         let default = match from {
@@ -73,10 +94,27 @@ impl Redirect {
         host.strip_suffix(default).unwrap_or(host)
     }
 
-    fn path(&self, head: &RequestHead<'_>, matched: &PathMatch) -> String {
+    fn path<A: Attributes + ?Sized>(
+        &self,
+        head: &RequestHead<'_>,
+        matched: &PathMatch,
+        attributes: &A,
+    ) -> String {
         let old = path_only(head.path);
+        let formatted = match &self.path {
+            Some(RedirectPath::Format(format)) => {
+                let mut out = String::new();
+                format.write(attributes, Missing::Empty, &mut out);
+                Some(out).filter(|path| !path.is_empty())
+            }
+            _ => None,
+        };
         let (path, own_query) = match &self.path {
             None => (old.to_owned(), false),
+            Some(RedirectPath::Format(_)) => match &formatted {
+                Some(path) => (path.clone(), path.contains('?')),
+                None => (old.to_owned(), false),
+            },
             Some(RedirectPath::Full(path)) => (path.to_string(), path.contains('?')),
             Some(RedirectPath::Prefix(prefix)) => {
                 (super::rewrite::replace_prefix(old, matched, prefix), false)
@@ -88,6 +126,7 @@ impl Redirect {
             // What is written in the configuration stays.
             match &self.path {
                 Some(RedirectPath::Full(_)) => path,
+                Some(RedirectPath::Format(_)) if formatted.is_some() => path,
                 _ => path_only(&path).to_owned(),
             }
         } else if own_query || query.is_empty() {
@@ -102,6 +141,14 @@ impl Redirect {
 mod tests {
     use super::*;
 
+    struct Nothing;
+
+    impl Attributes for Nothing {
+        fn text(&self, _: &crate::format::Operator) -> Option<std::borrow::Cow<'_, str>> {
+            None
+        }
+    }
+
     #[test]
     fn locations() {
         let headers = http::HeaderMap::new();
@@ -112,6 +159,7 @@ mod tests {
             path: None,
             status: StatusCode::MOVED_PERMANENTLY,
             strip_query: false,
+            keep_port: false,
         };
         let check = |redirect: Redirect, expected: &str| {
             let head = RequestHead {
@@ -122,7 +170,7 @@ mod tests {
                 protocol: None,
                 headers: &headers,
             };
-            assert_eq!(redirect.location(&head, &PathMatch::Prefix("/foo".into())), expected);
+            assert_eq!(redirect.location(&head, &PathMatch::Prefix("/foo".into()), &Nothing), expected);
         };
         check(Redirect { scheme: Some(Scheme::Https), ..base() }, "https://a.com/foo/bar?q=1");
         check(

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::host::Host;
+
 use crate::head::RequestHead;
 use crate::matcher::HeaderMatcher;
 
@@ -37,12 +39,30 @@ pub struct RetryPolicy {
 }
 
 /// Which hosts a retry avoids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPredicate {
     /// Those that were tried.
     PreviousHosts,
     /// Those with canary metadata.
     OmitCanaryHosts,
+    /// Those that have all of these values among their metadata for load balancing.
+    OmitHostMetadata(Box<serde_json::Map<String, serde_json::Value>>),
+}
+
+impl HostPredicate {
+    /// Whether a retry avoids a host for what is known of it.
+    pub fn avoids(&self, host: &Host) -> bool {
+        let known = |key: &str| host.metadata("envoy.lb", key);
+        match self {
+            Self::PreviousHosts => false,
+            Self::OmitCanaryHosts => known("canary").and_then(serde_json::Value::as_bool) == Some(true),
+            Self::OmitHostMetadata(values) => values.iter().all(|(key, value)| match known(key) {
+                Some(serde_json::Value::Array(all)) => all.contains(value),
+                Some(one) => one == value,
+                None => false,
+            }),
+        }
+    }
 }
 
 /// `RetryBackOff`

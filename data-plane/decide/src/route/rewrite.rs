@@ -4,23 +4,16 @@ use http::HeaderValue;
 
 use super::{HostRewrite, PathMatch, PathRewrite};
 use crate::format::{Attributes, Missing};
-use crate::head::{RequestHead, joined, path_only};
-
-/// A path after its rewrite.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RewrittenPath {
-    /// The new path, with the query.
-    pub path: String,
-}
+use crate::head::{RequestHead, path_only};
 
 impl PathRewrite {
-    /// The new `:path` for a request that a route with this path match took.
+    /// The new `:path` for a request that a route with this path match took; `None`: it stays.
     pub fn apply<A: Attributes + ?Sized>(
         &self,
         path: &str,
         matched: &PathMatch,
         attributes: &A,
-    ) -> RewrittenPath {
+    ) -> Option<String> {
         let only = path_only(path);
         let tail = &path[only.len()..];
         let new = match self {
@@ -29,15 +22,14 @@ impl PathRewrite {
             Self::Template(rewrite) => match matched {
                 PathMatch::Template(template) => rewrite.apply(template, only),
                 _ => None,
-            }
-            .unwrap_or_else(|| only.to_owned()),
+            }?,
             Self::Format(format) => {
                 let mut out = String::new();
                 format.write(attributes, Missing::Empty, &mut out);
                 out
             }
         };
-        RewrittenPath { path: new + tail }
+        (!new.is_empty()).then(|| new + tail)
     }
 }
 
@@ -62,13 +54,12 @@ pub fn rewrite_host<A: Attributes + ?Sized>(
         HostRewrite::Literal(value) => return Some(value.clone()),
         HostRewrite::Auto => upstream.filter(|name| !name.is_empty())?.to_owned(),
         HostRewrite::Header(name) => {
-            let value = HeaderValue::from_bytes(&joined(head.headers, name)?);
-            return value.ok().filter(|value| !value.is_empty());
+            return head.headers.get(name).filter(|value| !value.is_empty()).cloned();
         }
         HostRewrite::PathRegex(regex) => regex.rewrite(head.path_only()),
         HostRewrite::Format(format) => {
             let mut out = String::new();
-            format.write(attributes, Missing::Empty, &mut out);
+            format.write(attributes, Missing::Dash, &mut out);
             out
         }
     };

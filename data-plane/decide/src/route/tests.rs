@@ -92,6 +92,7 @@ fn table(require_tls: RequireTls, routes: Vec<Arc<Route>>) -> RouteTable {
         name: "table".into(),
         virtual_hosts: Box::new([Arc::new(host)]),
         hosts,
+        host_header: None,
         ignore_port_in_host_matching: false,
         request_headers: set("table"),
         response_headers: HeaderOps::default(),
@@ -162,7 +163,7 @@ fn what_is_not_tls_is_sent_there() {
     let Some(Action::Redirect(redirect)) = found.route.map(|route| &route.action) else {
         panic!("no redirect")
     };
-    assert_eq!(redirect.location(&plain, &PathMatch::Prefix("/".into())), "https://a.com/x?y=1");
+    assert_eq!(redirect.location(&plain, &PathMatch::Prefix("/".into()), &Nothing), "https://a.com/x?y=1");
     let tls = RequestHead { scheme: "https", ..plain };
     let found = table.find(&tls, &RouteContext::default()).unwrap();
     assert_eq!(found.route.map(|route| &*route.name), Some("rest"));
@@ -187,7 +188,7 @@ fn the_table_has_the_last_word_on_headers_unless_told_otherwise() {
 #[test]
 fn rewrites_keep_the_query() {
     let check = |rewrite: &PathRewrite, matched: PathMatch, path: &str, expected: &str| {
-        assert_eq!(rewrite.apply(path, &matched, &Nothing).path, expected);
+        assert_eq!(rewrite.apply(path, &matched, &Nothing).as_deref(), Some(expected));
     };
     let prefix = PathRewrite::Prefix("/new".into());
     check(&prefix, PathMatch::Prefix("/old".into()), "/old/x?q=/old", "/new/x?q=/old");
@@ -216,8 +217,13 @@ fn timeouts() {
     assert_eq!(all(&capped, &headers).global, Some(seconds(2)));
     let stream =
         MaxStreamDuration { grpc_timeout_header_max: Some(Duration::ZERO), ..MaxStreamDuration::default() };
-    let stream = RouteAction { timeout: None, max_stream_duration: Some(stream), ..action("c") };
-    assert_eq!(all(&stream, &headers), Timeouts { max_stream: Some(seconds(5)), ..Timeouts::default() });
+    let stream = RouteAction { max_stream_duration: Some(stream), ..action("c") };
+    // Where the stream is limited, nothing else is.
+    assert_eq!(all(&stream, &headers), Timeouts::default());
+    assert_eq!(stream.stream_limit(&head("/", &headers)), Some(Some(seconds(5))));
+    headers.remove("grpc-timeout");
+    assert_eq!(stream.stream_limit(&head("/", &headers)), None, "left to the connection manager");
+    assert_eq!(plain.stream_limit(&head("/", &headers)), None);
 }
 
 #[test]

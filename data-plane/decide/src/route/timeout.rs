@@ -14,8 +14,6 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// For silence within a try.
     pub per_try_idle: Option<Duration>,
-    /// For the stream, whatever it does; `None`: the connection manager's.
-    pub max_stream: Option<Duration>,
     /// Whether a timeout is answered with 204 (`x-envoy-upstream-rq-timeout-alt-response`).
     pub quiet: bool,
 }
@@ -25,10 +23,10 @@ impl RouteAction {
     /// earlier proxy expects it to take (`x-envoy-expected-rq-timeout-ms`) stands above what else it asks for.
     pub fn timeouts(&self, head: &RequestHead<'_>, retry: Option<&RetryPolicy>, expected: bool) -> Timeouts {
         let mut timeouts = Timeouts {
-            global: self.timeout,
+            // A route that limits the stream has no other limit, not even the default one.
+            global: self.timeout.filter(|_| self.max_stream_duration.is_none()),
             per_try: retry.and_then(|policy| policy.per_try_timeout),
             per_try_idle: retry.and_then(|policy| policy.per_try_idle_timeout),
-            max_stream: self.max_stream_duration.and_then(|limits| limits.max_stream_duration),
             quiet: head.headers.contains_key("x-envoy-upstream-rq-timeout-alt-response"),
         };
         if head.is_grpc() {
@@ -42,12 +40,7 @@ impl RouteAction {
         header_millis(head, "x-envoy-upstream-rq-per-try-timeout-ms")
             .into_iter()
             .for_each(|limit| timeouts.per_try = Some(limit));
-        for limit in [
-            &mut timeouts.global,
-            &mut timeouts.per_try,
-            &mut timeouts.per_try_idle,
-            &mut timeouts.max_stream,
-        ] {
+        for limit in [&mut timeouts.global, &mut timeouts.per_try, &mut timeouts.per_try_idle] {
             *limit = limit.filter(|limit| !limit.is_zero());
         }
         // A try cannot outlast the whole.
@@ -59,26 +52,45 @@ impl RouteAction {
         timeouts
     }
 
+    /// What the request asks for, less the offset, and no more than the limit; 0 is no limit in each.
     fn heed_grpc_timeout(&self, head: &RequestHead<'_>, timeouts: &mut Timeouts) {
-        let asked = grpc_timeout(head);
-        let capped = |limit: Duration, offset: Option<Duration>| {
-            let asked = asked.unwrap_or_default();
-            let capped = if limit.is_zero() {
-                asked
-            } else if asked.is_zero() {
-                limit
-            } else {
-                asked.min(limit)
-            };
-            offset.filter(|offset| *offset < capped).map_or(capped, |offset| capped.saturating_sub(offset))
+        let Some(limit) = self.max_grpc_timeout.filter(|_| self.max_stream_duration.is_none()) else {
+            return;
         };
-        if let Some(limits) = self.max_stream_duration
-            && let Some(limit) = limits.grpc_timeout_header_max
-        {
-            timeouts.max_stream = Some(capped(limit, limits.grpc_timeout_header_offset));
-        } else if let Some(limit) = self.max_grpc_timeout {
-            timeouts.global = Some(capped(limit, self.grpc_timeout_offset));
+        let asked = grpc_timeout(head).unwrap_or_default();
+        let offset = self.grpc_timeout_offset.filter(|offset| *offset < asked).unwrap_or_default();
+        let asked = asked.saturating_sub(offset);
+        let capped = !limit.is_zero() && (asked.is_zero() || asked > limit);
+        timeouts.global = Some(if capped { limit } else { asked });
+    }
+
+    /// How long the stream may last, whatever it does: `None` leaves it to the connection manager, `Some(None)` is no
+    /// limit.
+    pub fn stream_limit(&self, head: &RequestHead<'_>) -> Option<Option<Duration>> {
+        let limits = self.max_stream_duration?;
+        if let (Some(asked), Some(cap)) = (grpc_timeout(head), limits.grpc_timeout_header_max) {
+            let capped = if cap.is_zero() { asked } else { asked.min(cap) };
+            let offset = limits.grpc_timeout_header_offset.unwrap_or_default();
+            // Where nothing is left, there is no time, rather than any.
+            return Some(Some(capped.saturating_sub(offset).max(Duration::from_nanos(1))));
         }
+        limits.max_stream_duration.map(|limit| Some(limit).filter(|limit| !limit.is_zero()))
+    }
+
+    /// What a gRPC request is to say of its time (`grpc-timeout`), where the route has a say in it. `stream` is how long
+    /// the stream may last, and `expected` the time for a try.
+    pub fn told_grpc_timeout(
+        &self,
+        head: &RequestHead<'_>,
+        stream: Option<Duration>,
+        expected: Option<Duration>,
+    ) -> Option<String> {
+        let limit = match (self.max_stream_duration, self.max_grpc_timeout) {
+            (Some(_), _) => stream,
+            (None, Some(_)) => expected,
+            (None, None) => None,
+        };
+        limit.filter(|_| head.is_grpc()).map(written_grpc_timeout)
     }
 }
 
@@ -110,6 +122,19 @@ pub fn parse_grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
+/// A `grpc-timeout`: in milliseconds, or the smallest unit above that needs no more than eight digits.
+fn written_grpc_timeout(limit: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    let mut number = limit.as_millis();
+    let mut unit = 'm';
+    for (larger, factor) in [('S', 1000), ('M', 60), ('H', 60)] {
+        if number > MOST {
+            (number, unit) = (number / factor, larger);
+        }
+    }
+    format!("{}{unit}", number.min(MOST))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +143,14 @@ mod tests {
     fn grpc_timeouts() {
         assert_eq!(parse_grpc_timeout("10S"), Some(Duration::from_secs(10)));
         assert_eq!(parse_grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        for (limit, written) in [
+            (Duration::from_micros(2500), "2m"),
+            (Duration::from_millis(99_999_999), "99999999m"),
+            (Duration::from_millis(100_000_000), "100000S"),
+            (Duration::from_secs(u64::MAX), "99999999H"),
+        ] {
+            assert_eq!(written_grpc_timeout(limit), written);
+        }
         for wrong in ["", "S", "123456789S", "10x", "é", "-1S"] {
             assert_eq!(parse_grpc_timeout(wrong), None, "{wrong}");
         }
