@@ -121,4 +121,5 @@ cases! {
     strict,
     internal,
     informs,
+    gateways,
 }

@@ -179,6 +179,36 @@ fn what_cannot_run_is_refused_by_name_and_the_last_good_one_stays() {
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
 }
 
+/// As in Envoy: what was refused is not waited for, and what comes in its place is taken.
+#[test]
+fn what_is_refused_holds_up_nobody() {
+    let (resources, one) = (Resources(Codec::new()), Backend::start("one"));
+    let mut server = Server::start(None);
+    let proxy = Proxy::start(&bootstrap(&server), &[]);
+    let mut cluster = resources.cluster("one");
+    let check = json!({"timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+        "tcp_health_check": {}});
+    cluster.health_checks.push(resources.0.from_json_value(&check).unwrap());
+    server.send(&[("one", cluster)], &[]);
+    let mut bad = resources.endpoints("one", &one);
+    bad.endpoints[0].priority = 200;
+    assert!(server.send(&[("one", bad)], &[]).error_detail.is_some());
+    server.send(&[("in", resources.listener("in", "ingress"))], &[]);
+    let mut bad = resources.routes("one");
+    bad.virtual_hosts[0].domains.push("*".to_owned());
+    assert!(server.send(&[("80", bad)], &[]).error_detail.is_some());
+    wait("readiness", || (proxy.admin("GET", "/ready").status == 200).then_some(()));
+    let listener = proxy.listener("in");
+    assert_eq!(call(listener, "GET", "/", &[]).unwrap().status, 404);
+
+    server.send(&[("80", resources.routes("one"))], &[]);
+    wait("routes", || (call(listener, "GET", "/", &[]).ok()?.status == 503).then_some(()));
+    server.send(&[("one", resources.endpoints("one", &one))], &[]);
+    wait("endpoints", || (call(listener, "GET", "/", &[]).ok()?.status == 200).then_some(()));
+    let types = server.types();
+    assert!(types.iter().all(|one| one.starts_with("type.googleapis.com/envoy.")), "{types:?}");
+}
+
 /// As Envoy does, but that the good one beside it is taken.
 #[test]
 fn a_resource_without_a_body_is_refused_unless_it_says_that_nothing_changed() {

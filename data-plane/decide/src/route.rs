@@ -167,6 +167,8 @@ pub struct PerFilter(Box<[(Arc<str>, PerFilterConfig)]>);
 pub enum PerFilterConfig {
     /// `FilterConfig.disabled`
     Disabled,
+    /// An empty `FilterConfig.config`: the filter is there, as it is configured.
+    Enabled,
     /// Fault injection.
     Fault(Arc<crate::fault::FaultConfig>),
     /// CORS.

@@ -97,7 +97,8 @@ impl Resources {
     }
 }
 
-/// Whether what an object refers to is there, or known not to exist.
+/// Whether what an object refers to is there, or known not to exist, or was refused: as in Envoy, nobody waits for a better
+/// one.
 pub(super) fn has(
     kinds: &BTreeMap<String, Kind>,
     absent: &BTreeSet<(String, String)>,
@@ -113,6 +114,9 @@ pub(super) fn has(
     if need.name == ALL {
         return kinds.contains_key(need.type_url);
     }
-    kinds.get(need.type_url).is_some_and(|kind| kind.held.contains_key(need.name.as_str()))
+    let name = need.name.as_str();
+    kinds
+        .get(need.type_url)
+        .is_some_and(|kind| kind.held.contains_key(name) || kind.refused.contains_key(name))
         || absent.contains(&(need.type_url.to_owned(), need.name.clone()))
 }

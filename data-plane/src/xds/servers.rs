@@ -11,7 +11,7 @@ use xds_stream::client::{Client, Names, Received, Rejection};
 use super::files::{self, Found};
 use super::manager::{Manager, Phase};
 use super::needs::{ALL, Source};
-use super::resources::DNS;
+use super::resources::{DNS, HEALTH};
 use super::service_path;
 use super::stream::{self, Applier, Service, Subscription};
 use super::subscriptions::{Known, Wanted};
@@ -50,7 +50,11 @@ impl Manager {
         {
             let resources = self.resources.borrow();
             let listeners = resources.listeners.needs().filter(|_| phase >= Phase::Listeners);
-            let named = resources.clusters.needs().chain(listeners).filter(|need| need.type_url != DNS);
+            let named = resources
+                .clusters
+                .needs()
+                .chain(listeners)
+                .filter(|need| ![DNS, HEALTH].contains(&need.type_url));
             for need in named {
                 if need.name == ALL {
                     let key = ServerKey::new(&need.source, need.type_url, None);

@@ -1,5 +1,6 @@
 //! A delta xDS server that a test drives message by message.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Default)]
 struct State {
     requests: Vec<DeltaDiscoveryRequest>,
+    types: BTreeSet<String>,
     send: Option<mpsc::UnboundedSender<Result<DeltaDiscoveryResponse, Status>>>,
     streams: usize,
     silent: bool,
@@ -112,6 +114,11 @@ impl Server {
         self.take(&format!("an answer to {nonce}"), |request| request.response_nonce == nonce)
     }
 
+    /// All types that were asked for.
+    pub fn types(&self) -> BTreeSet<String> {
+        self.state.lock().unwrap().types.clone()
+    }
+
     /// How many streams there were.
     pub fn streams(&self) -> usize {
         self.state.lock().unwrap().streams
@@ -160,7 +167,9 @@ impl AggregatedDiscoveryService for Service {
         let silent = state.lock().unwrap().silent;
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
-                state.lock().unwrap().requests.push(request);
+                let mut state = state.lock().unwrap();
+                state.types.insert(request.type_url.clone());
+                state.requests.push(request);
             }
         });
         if silent {

@@ -31,6 +31,10 @@ fn wrapped(cx: &mut Cx<'_>, any: &pb::Any) -> Option<PerFilterConfig> {
         return Some(PerFilterConfig::Disabled);
     }
     let config = cx.required("config", config, |_, config| Some(config))?;
+    // Given, but empty, it says that a filter is there which is disabled otherwise.
+    if config.type_url.is_empty() {
+        return Some(PerFilterConfig::Enabled);
+    }
     if is_optional && !http_filter::has_per_route(&config) {
         cx.warn(
             "config",

@@ -29,32 +29,27 @@ pub enum InvalidDomain {
     /// Two virtual hosts (or one, twice) have it.
     #[error("domain {0:?} is there twice")]
     Duplicate(String),
-    /// It has a `*` inside.
-    #[error("domain {0:?} has a wildcard that is neither at its begin nor at its end")]
-    Wildcard(String),
     /// It is empty.
     #[error("a domain is empty")]
     Empty,
 }
 
 impl HostIndex {
-    /// Adds a domain of the virtual host with this index.
+    /// Adds a domain of the virtual host with this index. A `*` that stands neither at its begin nor at its end is a
+    /// character as any other: no request has it.
     pub fn insert(&mut self, domain: &str, host: usize) -> Result<(), InvalidDomain> {
         let lower = domain.to_ascii_lowercase();
         let host = u32::try_from(host).unwrap_or(u32::MAX);
-        let stars = lower.matches('*').count();
         let free = if lower.is_empty() {
             return Err(InvalidDomain::Empty);
         } else if lower == "*" {
             self.any.replace(host).is_none()
-        } else if stars == 0 {
-            self.exact.insert(lower.into(), host).is_none()
-        } else if let Some(suffix) = lower.strip_prefix('*').filter(|_| stars == 1) {
+        } else if let Some(suffix) = lower.strip_prefix('*') {
             self.suffix.insert(suffix, host)
-        } else if let Some(prefix) = lower.strip_suffix('*').filter(|_| stars == 1) {
+        } else if let Some(prefix) = lower.strip_suffix('*') {
             self.prefix.insert(prefix, host)
         } else {
-            return Err(InvalidDomain::Wildcard(domain.into()));
+            self.exact.insert(lower.into(), host).is_none()
         };
         if free { Ok(()) } else { Err(InvalidDomain::Duplicate(domain.into())) }
     }
@@ -149,6 +144,8 @@ mod tests {
         assert_eq!(without_port("[::1]:80"), "[::1]");
         assert_eq!(without_port("::1"), "::1");
         assert_eq!(index.insert("*.FOO.com", 9), Err(InvalidDomain::Duplicate("*.FOO.com".into())));
-        assert!(matches!(index.insert("a.*.b", 9), Err(InvalidDomain::Wildcard(_))));
+        index.insert("a.*.b", 9).unwrap();
+        assert_eq!(index.find("a.x.b", true), Some(0), "the star within is none");
+        assert_eq!(index.find("a.*.b", true), Some(9));
     }
 }
