@@ -279,12 +279,18 @@ fn return_request_id(exchange: &Exchange, headers: &mut HeaderMap) {
     }
 }
 
-/// The words beside a status that Envoy has none for; a filter may have chosen others.
+/// The words beside a status where Envoy has others, or none; a filter may have chosen its own.
 fn set_reason<B>(response: &mut Response<B>) {
-    let unknown = matches!(response.status().as_u16(), 102 | 103 | 418)
-        || response.status().canonical_reason().is_none();
-    if unknown && response.extensions().get::<hyper::ext::ReasonPhrase>().is_none() {
-        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"Unknown"));
+    use hyper::ext::ReasonPhrase;
+    let phrase = match response.status().as_u16() {
+        203 => ReasonPhrase::from_static(b"Non-Authoritative Information"),
+        599 => ReasonPhrase::from_static(b"Last Unassigned Server Error Code"),
+        102 | 103 | 418 | 451 => ReasonPhrase::from_static(b"Unknown"),
+        _ if response.status().canonical_reason().is_none() => ReasonPhrase::from_static(b"Unknown"),
+        _ => return,
+    };
+    if response.extensions().get::<ReasonPhrase>().is_none() {
+        response.extensions_mut().insert(phrase);
     }
 }
 
