@@ -47,10 +47,10 @@ h2spec: need-h2spec
 goldens:
 	cargo xtask goldens
 
-## sail-proxy beside Envoy and haproxy, under the same configuration and load.
+## sail-proxy beside Envoy, haproxy and a bare loop, under the same configuration and load.
 bench: need-bench
-	cargo build --profile dist --package sail-proxy
-	python3 bench/run.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy $(BENCH)
+	cargo build --profile dist --package sail-proxy --package bare-loop
+	python3 bench/run.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy --bare $(TARGET)/dist/bare-loop $(BENCH)
 	python3 bench/footprint.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy $(FOOTPRINT)
 
 need-%:

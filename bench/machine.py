@@ -23,7 +23,7 @@ def certificates(folder):
     openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/O=bench", "-days", "2", "-out", "ca.pem")
     for who in ("client", "server"):
         pathlib.Path(folder, f"{who}.ext").write_text(
-            f"subjectAltName=critical,URI:spiffe://cluster.local/ns/default/sa/{who}\n"
+            f"subjectAltName=critical,URI:spiffe://cluster.local/ns/default/sa/{who},DNS:{who}\n"
             "extendedKeyUsage=clientAuth,serverAuth\nkeyUsage=digitalSignature\n"
         )
         openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{who}.key")
@@ -98,6 +98,10 @@ def proxies(scenario, who, binary, folder):
             config = pathlib.Path(folder, "haproxy.cfg")
             config.write_text(scenario.haproxy)
             yield [stack.enter_context(running([binary, "-f", str(config)], scenarios.ENTRY, f"{folder}/haproxy.log"))]
+            return
+        if who == "bare loop":
+            hops = reversed(scenario.bare)
+            yield [stack.enter_context(running([binary, *flags], port, f"{folder}/bare-{port}.log")) for port, flags in hops]
             return
         processes = []
         hops = scenario.ours if who != "envoy" and scenario.ours else scenario.hops

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sail-proxy, Envoy and haproxy under the same configuration and load, one worker each, in one run.
+"""sail-proxy, Envoy, haproxy and a bare loop under the same configuration and load, one worker each, in one run.
 
 The proxies take turns round by round and medians are compared, so that a machine that drifts does so for all of them.
 CPU is that of the proxy processes, per request that got its answer. A figure with errors is not a figure: they are shown.
@@ -21,6 +21,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ours", help="the sail-proxy binary")
     parser.add_argument("--envoy", default=shutil.which("envoy"), help="the envoy binary")
+    parser.add_argument("--bare", help="the bare-loop binary: hyper and rustls with no proxy around them")
     parser.add_argument("--haproxy", default=shutil.which("haproxy"), help="the haproxy binary")
     parser.add_argument("--only", default="", help="scenarios, by name and comma-separated")
     parser.add_argument("--seconds", type=int, default=4, help="of load in each round")
@@ -54,6 +55,8 @@ def rows_of(scenario, options, folder):
     peers = {"sail-proxy": options.ours, "envoy": options.envoy}
     if scenario.haproxy:
         peers["haproxy"] = options.haproxy
+    if scenario.bare:
+        peers["bare loop"] = options.bare
     peers = {who: binary for who, binary in peers.items() if binary}
     results = {who: [] for who in peers}
     for _ in range(options.rounds):

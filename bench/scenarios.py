@@ -22,6 +22,7 @@ class Scenario:
     haproxy: str = ""  # the same path as a haproxy configuration, where there is one
     ports: list = field(default_factory=lambda: [ENTRY])
     ours: list = field(default_factory=list)  # the hops as sail-proxy has them, where it does more than Envoy can
+    bare: list = field(default_factory=list)  # the port and flags of the bare loop for each hop, where it has the path
 
 
 def http_manager(cluster, extra_filters=()):
@@ -177,6 +178,21 @@ def two_hops(folder, outer, inner, alpn, http2=False):
     ]
 
 
+def bare(port, upstream, protocol, to=None, **tls_folders):
+    flags = ["--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{upstream}", "--from", protocol, "--to", to or protocol]
+    for side, folder in tls_folders.items():
+        flags += [f"--{side}-tls", str(folder)]
+    return port, flags
+
+
+def bare_sidecars(folder, protocol, between=None):
+    between = between or protocol
+    return [
+        bare(ENTRY, PEER, protocol, between, dial=folder),
+        bare(PEER, BACKEND, between, protocol, serve=folder),
+    ]
+
+
 HAPROXY = f"""
 global
   nbthread 1
@@ -201,8 +217,9 @@ def scenarios(folder):
     app, app_h2 = cluster("app", BACKEND), cluster("app", BACKEND_H2, http2=True)
     http, http_peer = http_manager("app"), http_manager("peer")
     with_policies = http_manager("app", [policies(10)])
+    bare_tcp = [bare(ENTRY, BACKEND, "tcp")]
     return [
-        Scenario("h1", "HTTP/1.1, one hop", one_hop(http, app), haproxy=HAPROXY.replace("MODE", "http")),
+        Scenario("h1", "HTTP/1.1, one hop", one_hop(http, app), haproxy=HAPROXY.replace("MODE", "http"), bare=[bare(ENTRY, BACKEND, "http1")]),
         Scenario("h1-rbac", "HTTP/1.1, one hop, ten RBAC policies", one_hop(with_policies, app)),
         Scenario(
             "istio",
@@ -210,10 +227,25 @@ def scenarios(folder):
             one_hop(sidecar("app", istio=False), app),
             ours=one_hop(sidecar("app", istio=True), app),
         ),
-        Scenario("h1-mtls", "HTTP/1.1 over mTLS, two sidecars", two_hops(folder, http_peer, http, ["http/1.1"])),
-        Scenario("h2-mtls", "HTTP/2 over mTLS, two sidecars", two_hops(folder, http_peer, http, ["h2"], http2=True)),
-        Scenario("h2", "HTTP/2 in and out", one_hop(http, app_h2), load="h2"),
-        Scenario("tcp", "TCP, one hop", one_hop(tcp_proxy("app"), app), haproxy=HAPROXY.replace("MODE", "tcp")),
-        Scenario("tcp-1m", "TCP, one hop, 1 MiB answers", one_hop(tcp_proxy("app"), app), path="/big"),
-        Scenario("tcp-mtls", "TCP over mTLS, two sidecars", two_hops(folder, tcp_proxy("peer"), tcp_proxy("app"), ["istio"])),
+        Scenario(
+            "h1-mtls",
+            "HTTP/1.1 over mTLS, two sidecars",
+            two_hops(folder, http_peer, http, ["http/1.1"]),
+            bare=bare_sidecars(folder, "http1"),
+        ),
+        Scenario(
+            "h2-mtls",
+            "HTTP/2 over mTLS, two sidecars",
+            two_hops(folder, http_peer, http, ["h2"], http2=True),
+            bare=bare_sidecars(folder, "http1", "http2"),
+        ),
+        Scenario("h2", "HTTP/2 in and out", one_hop(http, app_h2), load="h2", bare=[bare(ENTRY, BACKEND_H2, "http2")]),
+        Scenario("tcp", "TCP, one hop", one_hop(tcp_proxy("app"), app), haproxy=HAPROXY.replace("MODE", "tcp"), bare=bare_tcp),
+        Scenario("tcp-1m", "TCP, one hop, 1 MiB answers", one_hop(tcp_proxy("app"), app), path="/big", bare=bare_tcp),
+        Scenario(
+            "tcp-mtls",
+            "TCP over mTLS, two sidecars",
+            two_hops(folder, tcp_proxy("peer"), tcp_proxy("app"), ["istio"]),
+            bare=bare_sidecars(folder, "tcp"),
+        ),
     ]
