@@ -13,7 +13,7 @@ use xds_stream::kind::own_name;
 use super::needs::Need;
 
 /// What a secret is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SecretKind {
     Certificate,
     Validation,
@@ -59,12 +59,10 @@ pub(super) fn is_wanted_kind<'a>(
         Some(Type::GenericSecret(_)) => SecretKind::Generic,
         None => return Err("type: required".to_owned()),
     };
-    let other = |need: &&Need| {
-        need.type_url == type_url::SECRET && need.name == name && *need.stat_prefix != *found.field()
-    };
-    match needs.find(other) {
+    let expected = |need: &Need| need.secret.filter(|kind| need.name == name && *kind != found);
+    match needs.find_map(expected) {
         None => Ok(()),
-        Some(need) => Err(format!("it is a {} where a {} was expected", found.field(), need.stat_prefix)),
+        Some(kind) => Err(format!("it is a {} where a {} was expected", found.field(), kind.field())),
     }
 }
 

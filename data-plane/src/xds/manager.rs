@@ -372,10 +372,7 @@ impl Manager {
     /// A cluster of names waits until they were resolved once; one whose hosts are checked, until they were.
     pub(super) fn with_hosts(&self, cluster: &Arc<RunCluster>, mut needs: Vec<Need>) -> Vec<Need> {
         self.parts.dns.ensure(cluster);
-        let need = |type_url, timeout| {
-            let (name, source) = (cluster.name.to_string(), Source::Ads);
-            Need { type_url, name, source, timeout, stat_prefix: Box::default() }
-        };
+        let need = |type_url, timeout| Need::new(type_url, cluster.name.to_string(), Source::Ads, timeout);
         if convert::is_dns(cluster) {
             needs.push(need(DNS, Some(DNS_TIMEOUT)));
         }

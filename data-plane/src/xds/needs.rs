@@ -90,8 +90,22 @@ pub(super) struct Need {
     pub(super) source: Source,
     /// How long to wait for it; `None` is for ever.
     pub(super) timeout: Option<Duration>,
-    /// The `stat_prefix` under which a route table is counted, the family of a filter, or what a secret must be.
+    /// The `stat_prefix` under which a route table is counted, or the family of a filter.
     pub(super) stat_prefix: Box<str>,
+    /// What a secret must be.
+    pub(super) secret: Option<SecretKind>,
+}
+
+impl Need {
+    /// One that has nothing but a name to be known by.
+    pub(super) fn new(
+        type_url: &'static str,
+        name: impl Into<String>,
+        source: Source,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { type_url, name: name.into(), source, timeout, stat_prefix: Box::default(), secret: None }
+    }
 }
 
 /// What is wrong, after the field's path.
@@ -183,7 +197,7 @@ pub(super) fn of_cluster(cluster: &Cluster, parent: &Source) -> Result<Vec<Need>
             .map_err(|e| format!("eds_cluster_config.eds_config.{e}"))?;
         let service = config.map(|config| config.service_name.as_str()).filter(|name| !name.is_empty());
         let name = service.unwrap_or(&cluster.name).to_owned();
-        needs.push(Need { type_url: type_url::ENDPOINT, name, source, timeout, stat_prefix: Box::default() });
+        needs.push(Need::new(type_url::ENDPOINT, name, source, timeout));
     }
     if let Some(socket) = &cluster.transport_socket {
         upstream_tls(socket, parent, &mut needs).map_err(|e| format!("transport_socket.{e}"))?;
@@ -306,14 +320,8 @@ fn of_routes(
         Some(RouteSpecifier::Rds(rds)) => {
             let (source, timeout) =
                 source(rds.config_source.as_ref(), parent).map_err(|e| format!("rds.config_source.{e}"))?;
-            let name = rds.route_config_name;
-            all.own.push(Need {
-                type_url: type_url::ROUTE,
-                name,
-                source,
-                timeout,
-                stat_prefix: prefix.into(),
-            });
+            let need = Need::new(type_url::ROUTE, rds.route_config_name, source, timeout);
+            all.own.push(Need { stat_prefix: prefix.into(), ..need });
         }
         Some(RouteSpecifier::ScopedRoutes(scoped)) => {
             of_scopes(&scoped, prefix, parent, all).map_err(|e| format!("scoped_routes.{e}"))?;
@@ -335,14 +343,8 @@ fn of_scopes(
         Some(ConfigSpecifier::ScopedRds(rds)) => {
             let (scopes, timeout) = source(rds.scoped_rds_config_source.as_ref(), parent)
                 .map_err(|e| format!("scoped_rds.scoped_rds_config_source.{e}"))?;
-            let name = ALL.to_owned();
-            all.own.push(Need {
-                type_url: type_url::SCOPED_ROUTE,
-                name,
-                source: scopes,
-                timeout,
-                stat_prefix: format!("{prefix}.scoped_rds.{}", scoped.name).into(),
-            });
+            let stat_prefix = format!("{prefix}.scoped_rds.{}", scoped.name).into();
+            all.own.push(Need { stat_prefix, ..Need::new(type_url::SCOPED_ROUTE, ALL, scopes, timeout) });
             if tables.is_some() {
                 let tables = source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
                 all.tables_of_scopes.push((tables.0, prefix.into()));
@@ -353,13 +355,8 @@ fn of_scopes(
             for name in scopes.map(|scope| &scope.route_configuration_name).filter(|name| !name.is_empty()) {
                 let (source, timeout) =
                     source(tables, parent).map_err(|e| format!("rds_config_source.{e}"))?;
-                all.own.push(Need {
-                    type_url: type_url::ROUTE,
-                    name: name.clone(),
-                    source,
-                    timeout,
-                    stat_prefix: prefix.into(),
-                });
+                let need = Need::new(type_url::ROUTE, name, source, timeout);
+                all.own.push(Need { stat_prefix: prefix.into(), ..need });
             }
         }
         None => {}
@@ -398,13 +395,9 @@ fn of_extension(
         .map_err(|e| format!("config_discovery.config_source.{e}"))?;
     // With a default to begin with nobody waits.
     let ready = discovery.apply_default_config_without_warming && discovery.default_config.is_some();
-    needs.push(Need {
-        type_url: type_url::EXTENSION_CONFIG,
-        name: name.to_owned(),
-        source,
-        timeout: if ready { Some(Duration::ZERO) } else { timeout },
-        stat_prefix: family.into(),
-    });
+    let timeout = if ready { Some(Duration::ZERO) } else { timeout };
+    let need = Need::new(type_url::EXTENSION_CONFIG, name, source, timeout);
+    needs.push(Need { stat_prefix: family.into(), ..need });
     Ok(())
 }
 
@@ -481,13 +474,8 @@ fn of_secret(
     if secret.sds_config.is_some() {
         let (source, timeout) =
             source(secret.sds_config.as_ref(), parent).map_err(|e| format!("sds_config.{e}"))?;
-        needs.push(Need {
-            type_url: type_url::SECRET,
-            name: secret.name.clone(),
-            source,
-            timeout,
-            stat_prefix: kind.field().into(),
-        });
+        let need = Need::new(type_url::SECRET, &secret.name, source, timeout);
+        needs.push(Need { secret: Some(kind), ..need });
     }
     Ok(())
 }

@@ -186,9 +186,7 @@ mod tests {
     use xds_api::type_url;
 
     fn need(name: &str, timeout: Option<u64>) -> Need {
-        let timeout = timeout.map(Duration::from_secs);
-        let (type_url, name, source) = (type_url::ENDPOINT, name.to_owned(), Source::Ads);
-        Need { type_url, name, source, timeout, stat_prefix: Box::default() }
+        Need::new(type_url::ENDPOINT, name, Source::Ads, timeout.map(Duration::from_secs))
     }
 
     #[test]
