@@ -31,6 +31,7 @@ use smallvec::SmallVec;
 
 pub(crate) use choose::{Avoid, Choice, LbContext, default_port};
 
+use crate::filters::{Build, Chain};
 use crate::http::exchange::Exchange;
 use crate::net::proxy_protocol::Tlv;
 use crate::pool::connect::Protocol;
@@ -72,6 +73,8 @@ pub(crate) struct Cluster {
     origins: Origins,
     tls: OnceCell<Rc<OfCluster>>,
     tracked: Option<Box<Tracked>>,
+    /// What each try passes on its way to a connection.
+    filters: Option<Chain>,
     /// What its pools have to do, where connections are made before requests need them.
     tally: Option<Rc<Tally>>,
 }
@@ -113,6 +116,10 @@ impl Cluster {
             tls: OnceCell::new(),
             tracked: Tracked::of(config, shared),
             tally: config.preconnect.is_some().then(Rc::default),
+            filters: Chain::of_upstreams(
+                &config.upstream_filters,
+                &Build { store: &shared.store, prefix: &config.stat_name },
+            ),
             config: config.clone(),
         })
     }
@@ -217,6 +224,11 @@ impl Cluster {
 
     pub(crate) fn stats(&self) -> &set::Scope {
         &self.stats
+    }
+
+    /// What each try passes on its way to a connection, if there is anything.
+    pub(crate) fn filters(&self) -> Option<&Chain> {
+        self.filters.as_ref()
     }
 
     /// What is recorded of its requests besides counts.

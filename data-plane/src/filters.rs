@@ -106,8 +106,10 @@ pub(crate) struct State {
     pub(crate) peer_metadata: peer_metadata::State,
     pub(crate) rate_limit: local_rate_limit::State,
     pub(crate) alpn: Option<alpn::Override>,
-    /// What others keep, by the filter's name.
-    others: Vec<(Box<str>, Box<dyn Any>)>,
+    /// What others keep, by the try and the filter's name.
+    others: Vec<(u32, Box<str>, Box<dyn Any>)>,
+    /// The try whose filters are at work; 0: the connection manager's are.
+    attempt: u32,
     /// What is to be done when the exchange is over.
     at_end: Vec<AtEnd>,
 }
@@ -118,12 +120,17 @@ pub(crate) type AtEnd = Box<dyn FnOnce(&Exchange)>;
 impl State {
     /// Keeps something for a filter's next turn.
     pub(crate) fn put<T: 'static>(&mut self, filter: &str, value: T) {
-        self.others.push((filter.into(), Box::new(value)));
+        self.others.push((self.attempt, filter.into(), Box::new(value)));
+    }
+
+    /// From here on it is a try's filters that are at work, or the connection manager's (0). Says whose were before.
+    pub(crate) fn enter(&mut self, attempt: u32) -> u32 {
+        std::mem::replace(&mut self.attempt, attempt)
     }
 
     /// The same, boxed before.
     pub(crate) fn put_boxed(&mut self, filter: Box<str>, value: Box<dyn Any>) {
-        self.others.push((filter, value));
+        self.others.push((self.attempt, filter, value));
     }
 
     /// Has something done when the exchange is over, before it is logged.
@@ -138,8 +145,11 @@ impl State {
 
     /// What the filter kept.
     pub(crate) fn take<T: 'static>(&mut self, filter: &str) -> Option<T> {
-        let found = self.others.iter().position(|(name, value)| **name == *filter && value.is::<T>())?;
-        self.others.swap_remove(found).1.downcast().ok().map(|value| *value)
+        let is_it = |(attempt, name, value): &(u32, Box<str>, Box<dyn Any>)| {
+            *attempt == self.attempt && **name == *filter && value.is::<T>()
+        };
+        let found = self.others.iter().position(is_it)?;
+        self.others.swap_remove(found).2.downcast().ok().map(|value| *value)
     }
 }
 
@@ -172,7 +182,7 @@ pub(crate) struct Build<'a> {
     pub(crate) prefix: &'a str,
 }
 
-/// The filters of a connection manager, in order.
+/// The filters of a connection manager, or those before an upstream, in order.
 pub(crate) struct Chain(Box<[Slot]>);
 
 struct Slot {
@@ -199,6 +209,16 @@ impl Chain {
             Some(Slot { name: config.name.clone(), disabled: config.disabled, filter })
         });
         Self(slots.collect())
+    }
+
+    /// The filters before an upstream, if there are any.
+    pub(crate) fn of_upstreams(configs: &[Config], build: &Build<'_>) -> Option<Self> {
+        (!configs.is_empty()).then(|| Self::new(configs, build))
+    }
+
+    /// How many filters there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Passes a request through the filters. `Err` is the answer of one of them; the number says how many saw the request.
@@ -300,7 +320,10 @@ fn filter(kind: &HttpFilterKind, build: &Build<'_>) -> Option<Box<dyn HttpFilter
         // Without the engine none is accepted.
         #[cfg(not(feature = "wasm"))]
         HttpFilterKind::Wasm(_) => return None,
-        HttpFilterKind::Router(_) | HttpFilterKind::IstioStats(_) | HttpFilterKind::OnDemand => return None,
+        HttpFilterKind::Router(_)
+        | HttpFilterKind::IstioStats(_)
+        | HttpFilterKind::OnDemand
+        | HttpFilterKind::UpstreamCodec => return None,
     })
 }
 

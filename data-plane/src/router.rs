@@ -4,6 +4,7 @@ pub(crate) mod attempt;
 mod connect;
 mod counters;
 pub(crate) mod failure;
+mod filtered;
 pub(crate) mod internal_redirect;
 pub(crate) mod mirror;
 mod overload;

@@ -54,9 +54,15 @@ pub(crate) fn prepare(worker: &Worker, snapshot: &Snapshot) {
         for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
             if let Some(NetworkFilter::HttpConnectionManager(hcm)) = chain.filters.last() {
                 all(&hcm.http_filters);
+                hcm.http_filters.iter().for_each(|filter| {
+                    if let HttpFilterKind::Router(router) = &filter.kind {
+                        all(&router.upstream_filters);
+                    }
+                });
             }
         }
     }
+    snapshot.clusters.values().for_each(|cluster| all(&cluster.upstream_filters));
     let discovered = snapshot.extensions.values().filter_map(|extension| HttpFilterKind::of(&extension.kind));
     plugins.extend(discovered.filter_map(plugin));
     IN_FORCE.set(plugins);

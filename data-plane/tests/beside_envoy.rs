@@ -116,6 +116,7 @@ cases! {
     hedges,
     ends,
     upstream,
+    upstream_filters,
     upstream_odd,
     names,
     strict,

@@ -24,6 +24,7 @@ pub use breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub(crate) use discovery::dns_cache;
 
 use crate::hcm::{Http1Options, Http2Options};
+use crate::http_filter::HttpFilter;
 use crate::listener::{SocketOption, TcpKeepalive};
 use crate::source::ConfigSource;
 use crate::tls::UpstreamSocket;
@@ -59,6 +60,8 @@ pub struct Cluster {
     pub socket_matches: Box<[SocketMatch]>,
     /// How HTTP is spoken.
     pub http: Arc<UpstreamHttp>,
+    /// What each try passes on its way to a connection; where there is nothing, the router may have something.
+    pub upstream_filters: Arc<[HttpFilter]>,
     /// Where connections come from.
     pub bind: Option<Box<Bind>>,
     /// Keep-alive of connections.

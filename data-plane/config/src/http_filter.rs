@@ -43,6 +43,7 @@ pub mod router;
 mod set_filter_state;
 mod set_metadata;
 pub mod stateful_session;
+pub(crate) mod upstream;
 mod wasm;
 
 use std::sync::Arc;
@@ -137,6 +138,7 @@ const FILTERS: &[Entry] = &[
     router::ENTRY,
     set_filter_state::ENTRY,
     set_metadata::ENTRY,
+    upstream::CODEC,
     wasm::ENTRY,
     stateful_session::ENTRY,
 ];
@@ -239,6 +241,8 @@ pub enum HttpFilterKind {
     Router(Arc<Router>),
     /// `set_filter_state`
     SetFilterState(Arc<[FilterStateValue]>),
+    /// `upstream_codec`: the last one of an upstream's.
+    UpstreamCodec,
     /// `wasm`
     Wasm(Arc<crate::wasm::Plugin>),
     /// `stateful_session`
@@ -257,6 +261,9 @@ pub(crate) fn all(cx: &mut Cx<'_>, field: &str, values: Vec<pb::hcm::HttpFilter>
     let last = filters.last().is_some_and(|filter| matches!(filter.kind, HttpFilterKind::Router(_)));
     if !last || routers > 1 {
         cx.error(field, "the router must be there, once, as the last filter");
+    }
+    if filters.iter().any(|filter| matches!(filter.kind, HttpFilterKind::UpstreamCodec)) {
+        cx.error(field, "the upstream codec is for filters of upstreams alone");
     }
     filters.into()
 }

@@ -229,7 +229,7 @@ impl ResponseBody {
         let failure = self.failure(error);
         let mut info = self.guard.exchange().info.borrow_mut();
         if info.flags.is_empty() {
-            info.flag(failure.flag());
+            failure.flag().into_iter().for_each(|flag| info.flag(flag));
             info.code_details = Some(details::upstream_reset(failure.reason(), true, None).into());
         }
         drop(info);

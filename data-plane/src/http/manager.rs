@@ -47,6 +47,8 @@ pub(crate) struct Manager {
     pub(crate) http2: sets::http2::Scope,
     /// The configuration of its last filter.
     router: Option<Arc<Router>>,
+    /// What its tries pass on their way to clusters that have no filters.
+    upstream_filters: Option<Chain>,
     /// How much of a stream is buffered where nothing else is said.
     pub(crate) buffer_limit: u32,
     /// Whether the time that an earlier proxy expects a request to take bounds it.
@@ -67,6 +69,8 @@ impl Manager {
         Self {
             stats: store.scope(prefix),
             router: router.cloned(),
+            upstream_filters: router
+                .and_then(|router| Chain::of_upstreams(&router.upstream_filters, &Build { store, prefix })),
             http1: store.scope(""),
             http2: store.scope(""),
             buffer_limit: listener.per_connection_buffer_limit,
@@ -144,6 +148,11 @@ impl Manager {
             .iter()
             .find(|(kind, _)| wanted.is_some_and(|wanted| kind.eq_ignore_ascii_case(wanted)));
         own.map_or(&self.filters, |(_, chain)| chain)
+    }
+
+    /// What tries pass on their way to clusters that have no filters of their own.
+    pub(crate) fn upstream_filters(&self) -> Option<&Chain> {
+        self.upstream_filters.as_ref()
     }
 
     pub(crate) fn max_headers(&self) -> usize {

@@ -224,7 +224,7 @@ fn note_end(
             Some(Ok(End::Upstream(error))) => {
                 tracing::debug!(%error, "the upstream's end of a tunnel broke");
                 let failure = failure(error);
-                info.flag(failure.flag());
+                failure.flag().into_iter().for_each(|flag| info.flag(flag));
                 info.code_details = Some(details::upstream_reset(failure.reason(), true, None).into());
                 stats.inc(stats::downstream_rq_tx_reset);
                 stats.inc(stats::downstream_rq_rx_reset);

@@ -17,6 +17,7 @@ use sail_proxy_decide::route::{HostRewrite, RouteAction};
 use super::Found;
 use super::counters::Counters;
 use super::failure::Failure;
+use super::filtered::Filtered;
 use super::request::Success;
 use crate::clock;
 use crate::cluster::{Avoid, Choice, Cluster, LbContext};
@@ -131,6 +132,12 @@ impl Try<'_> {
         }
         let pool =
             cluster.pool(&choice, self.exchange, self.action.priority).ok_or(Failure::NoHealthyHost)?;
+        let filtered = Filtered::of(self, cluster);
+        let mut body = body;
+        if let Some(filtered) = &filtered {
+            // Boxed, since it is rare.
+            Box::pin(filtered.request(head, &mut body)).await?;
+        }
         let mut hold = None;
         let mut lease = self.lease(cluster, &pool, &host, &mut hold).await?;
         let mut message = Message::New(body);
@@ -152,6 +159,10 @@ impl Try<'_> {
             };
             let SendError { unsent, error } = match sent {
                 Ok(response) => {
+                    let (response, lease) = match &filtered {
+                        Some(filtered) => Box::pin(filtered.response(response, lease)).await?,
+                        None => (response, lease),
+                    };
                     return Ok(Success { response, lease, host, member: choice.member.clone() });
                 }
                 Err(error) => error,

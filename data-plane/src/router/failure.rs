@@ -43,7 +43,21 @@ pub(crate) enum Failure {
     Downstream,
     /// The authority cannot be written as HTTP/2 asks.
     BadAuthority,
+    /// One of the try's own filters answers.
+    Answered(Answer),
 }
+
+/// What a filter of a try says.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer(pub(super) Rc<LocalReply>);
+
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Answer {}
 
 impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
@@ -82,7 +96,11 @@ impl Failure {
             Self::Refused => Some(Reset::RefusedStream),
             Self::PerTryTimeout | Self::PerTryIdleTimeout => Some(Reset::PerTryTimeout),
             Self::Overflow => Some(Reset::Overflow),
-            Self::NoHealthyHost | Self::Timeout | Self::Downstream | Self::BadAuthority => None,
+            Self::NoHealthyHost
+            | Self::Timeout
+            | Self::Downstream
+            | Self::BadAuthority
+            | Self::Answered(_) => None,
         }
     }
 
@@ -100,7 +118,10 @@ impl Failure {
 
     /// Whether it is the upstream's fault.
     pub(crate) fn is_upstreams(&self) -> bool {
-        !matches!(self, Self::NoHealthyHost | Self::Overflow | Self::Downstream | Self::BadAuthority)
+        !matches!(
+            self,
+            Self::NoHealthyHost | Self::Overflow | Self::Downstream | Self::BadAuthority | Self::Answered(_)
+        )
     }
 
     /// Whether the upstream took too long to answer.
@@ -109,8 +130,8 @@ impl Failure {
     }
 
     /// The response flag.
-    pub(crate) fn flag(&self) -> ResponseFlag {
-        match self {
+    pub(crate) fn flag(&self) -> Option<ResponseFlag> {
+        Some(match self {
             Self::NoHealthyHost => ResponseFlag::NoHealthyUpstream,
             Self::Overflow => ResponseFlag::UpstreamOverflow,
             Self::Connect(_) | Self::ConnectTimeout => ResponseFlag::UpstreamConnectionFailure,
@@ -123,7 +144,8 @@ impl Failure {
             Self::MaxDuration => ResponseFlag::UpstreamMaxStreamDurationReached,
             Self::Downstream => ResponseFlag::DownstreamConnectionTermination,
             Self::BadAuthority => ResponseFlag::DownstreamProtocolError,
-        }
+            Self::Answered(answer) => return answer.0.flag,
+        })
     }
 
     /// The reason of a reset, as details have it, for what comes while a response is under way.
@@ -197,8 +219,9 @@ impl Failure {
                 LocalReply::new(StatusCode::BAD_REQUEST, "", details::DOWNSTREAM_REMOTE_DISCONNECT)
             }
             Self::BadAuthority => LocalReply::new(StatusCode::BAD_REQUEST, "", details::HTTP1_PROTOCOL_ERROR),
+            Self::Answered(answer) => LocalReply::clone(&answer.0),
         };
-        reply.flag(self.flag())
+        LocalReply { flag: self.flag(), ..reply }
     }
 }
 

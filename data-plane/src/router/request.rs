@@ -284,8 +284,8 @@ impl Failed<'_> {
             reply.status = http::StatusCode::NO_CONTENT;
             reply.body = "".into();
         }
-        if exchange.informed.get() {
-            // Its first words were counted, and no others came.
+        if exchange.informed.get() || matches!(failure, Failure::Answered(_)) {
+            // An upstream's first words were counted, and no others came; a filter is no upstream.
             return reply;
         }
         for _ in 0..under_way {

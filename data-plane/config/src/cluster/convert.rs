@@ -160,6 +160,7 @@ pub(crate) fn cluster(
         cx.error("connect_timeout", "it must be above 0");
     }
     let (lb, common_lb) = balancing?;
+    let (http, upstream_filters) = http?;
     let discovery = discovery?;
     if lb_is_provided(&discovery) != (lb == LbPolicy::ClusterProvided) {
         let problem = if lb == LbPolicy::ClusterProvided {
@@ -189,7 +190,8 @@ pub(crate) fn cluster(
         outlier_detection: cx.option("outlier_detection", outlier_detection, health::outlier).map(Box::new),
         health_checks: one_health_check(cx, health_checks).into(),
         socket_matches: cx.each("transport_socket_matches", transport_socket_matches, socket_match).into(),
-        http: Arc::new(http?),
+        http: Arc::new(http),
+        upstream_filters,
         bind: cx.option("upstream_bind_config", upstream_bind_config, bind).map(Box::new),
         tcp_keepalive: connection.tcp_keepalive.map(address::keepalive),
         metadata_exchange: filters_of(cx, filters),

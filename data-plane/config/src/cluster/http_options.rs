@@ -1,6 +1,7 @@
 //! How HTTP is spoken upstream: `HttpProtocolOptions`, and the cluster's older fields.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use xds_api::envoy::extensions::upstreams::http::v3 as upstreams;
 
@@ -8,6 +9,7 @@ use super::{UpstreamHttp, UpstreamProtocol};
 use crate::convert::{Cx, headers, type_name};
 use crate::hcm::protocol;
 use crate::hcm::{Http1Options, Http2Options};
+use crate::http_filter::{self, HttpFilter};
 use crate::pb;
 
 /// The older fields.
@@ -22,11 +24,12 @@ pub(super) struct OldFields {
 
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// The options, and the filters before an upstream's connection.
 pub(super) fn options(
     cx: &mut Cx<'_>,
     typed: HashMap<String, pb::Any>,
     old: OldFields,
-) -> Option<UpstreamHttp> {
+) -> Option<(UpstreamHttp, Arc<[HttpFilter]>)> {
     let mut found = None;
     for (key, any) in typed {
         let path = format!("typed_extension_protocol_options[{key}]");
@@ -42,7 +45,7 @@ pub(super) fn options(
         Some(value) => {
             cx.within(format_args!("typed_extension_protocol_options[{KEY}]"), |cx| new(cx, value))
         }
-        None => Some(from_old(cx, old)),
+        None => Some((from_old(cx, old), Arc::default())),
     }
 }
 
@@ -64,7 +67,7 @@ fn from_old(cx: &mut Cx<'_>, old: OldFields) -> UpstreamHttp {
     result
 }
 
-fn new(cx: &mut Cx<'_>, value: upstreams::HttpProtocolOptions) -> Option<UpstreamHttp> {
+fn new(cx: &mut Cx<'_>, value: upstreams::HttpProtocolOptions) -> Option<(UpstreamHttp, Arc<[HttpFilter]>)> {
     use upstreams::http_protocol_options::explicit_http_config::ProtocolConfig;
     use upstreams::http_protocol_options::{
         AutoHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
@@ -80,7 +83,7 @@ fn new(cx: &mut Cx<'_>, value: upstreams::HttpProtocolOptions) -> Option<Upstrea
         retry_policy,
         upstream_protocol_options,
     } = value;
-    refuse_router_alone(cx, &http_filters);
+    let filters = http_filter::upstream::all(cx, "http_filters", http_filters);
     cx.refuse("header_validation_config", &header_validation_config);
     cx.refuse("outlier_detection", &outlier_detection);
     cx.refuse("request_mirror_policies", &request_mirror_policies);
@@ -142,19 +145,8 @@ fn new(cx: &mut Cx<'_>, value: upstreams::HttpProtocolOptions) -> Option<Upstrea
             return None;
         }
     };
-    Some(build(cx, protocol, codecs, common_http_protocol_options, upstream_http_protocol_options))
-}
-
-/// The codec filter alone says what holds without filters.
-fn refuse_router_alone(cx: &mut Cx<'_>, filters: &[pb::hcm::HttpFilter]) {
-    use pb::hcm::http_filter::ConfigType;
-    for (at, filter) in filters.iter().enumerate() {
-        let known = matches!(&filter.config_type, Some(ConfigType::TypedConfig(any))
-            if type_name(any) == "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec");
-        if !known {
-            cx.error(&format!("http_filters[{at}]"), "upstream filters are not supported");
-        }
-    }
+    let options = build(cx, protocol, codecs, common_http_protocol_options, upstream_http_protocol_options);
+    Some((options, filters))
 }
 
 fn build(

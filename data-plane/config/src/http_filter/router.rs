@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Entry, HttpFilterKind};
+use super::{Entry, HttpFilter, HttpFilterKind};
 use crate::access_log::{self, AccessLog};
 use crate::convert::{Cx, values};
 use crate::pb;
@@ -28,6 +28,8 @@ pub struct Router {
     pub upstream_log: Box<[Arc<AccessLog>]>,
     /// When tries are logged besides at their end.
     pub upstream_log_options: UpstreamLogOptions,
+    /// What each try passes on its way to a cluster that has no filters of its own.
+    pub upstream_filters: Arc<[HttpFilter]>,
 }
 
 /// `UpstreamAccessLogOptions`
@@ -73,7 +75,7 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         }
         found
     });
-    cx.refuse("upstream_http_filters", &upstream_http_filters);
+    let upstream_filters = super::upstream::all(cx, "upstream_http_filters", upstream_http_filters);
     cx.refuse("reject_connect_request_early_data", &reject_connect_request_early_data);
     Router {
         suppress_envoy_headers,
@@ -82,6 +84,7 @@ fn router(cx: &mut Cx<'_>, value: proto::Router) -> Router {
         strict_check_headers: strict_check_headers.into(),
         upstream_log,
         upstream_log_options: upstream_log_options.unwrap_or_default(),
+        upstream_filters,
     }
 }
 

@@ -154,7 +154,7 @@ impl<'a> Tries<'a> {
     fn note_retry(&self, result: &Result<Success, Failure>) {
         let status = result.as_ref().map_or(0, |success| success.response.status().as_u16());
         let observer = &self.exchange.connection.manager.observer;
-        let flag = result.as_ref().err().map(Failure::flag);
+        let flag = result.as_ref().err().and_then(Failure::flag);
         self.exchange.between_tries.set(true);
         observer.on_try_end(&mut self.exchange.info.borrow_mut(), Some(status), flag);
     }
