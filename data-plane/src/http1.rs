@@ -27,7 +27,7 @@ mod wire;
 
 pub(crate) use encode::Form;
 pub(crate) use error::{Error, Refusal};
-pub(crate) use head::{Limits, Rules};
+pub(crate) use head::{Limits, RequestRules, Rules};
 pub(crate) use incoming::Incoming;
 pub(crate) use interrupt::Interrupt;
 pub(crate) use names::Names;

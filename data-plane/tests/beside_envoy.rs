@@ -103,6 +103,7 @@ cases! {
     redirects,
     routing,
     routes_odd,
+    targets,
     logged,
     jwt,
     basic_auth,

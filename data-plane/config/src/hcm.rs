@@ -157,6 +157,8 @@ pub struct Http1Options {
     pub enable_trailers: bool,
     /// Whether a body in chunks may have a length beside it, which is dropped.
     pub allow_chunked_length: bool,
+    /// Whether clients may use methods that few know.
+    pub allow_custom_methods: bool,
     /// Whether upstreams get whole URLs, as proxies do.
     pub send_fully_qualified_url: bool,
     /// How header names are spelled.
@@ -170,6 +172,7 @@ impl Default for Http1Options {
             default_host_for_http_10: None,
             enable_trailers: false,
             allow_chunked_length: false,
+            allow_custom_methods: false,
             send_fully_qualified_url: false,
             header_case: HeaderCase::Lower,
         }

@@ -285,7 +285,11 @@ fn http1_options(config: &Config) -> http1::Options {
         bytes: http.max_response_headers_kb.unwrap_or(80) as usize * 1024,
     };
     http1::Options {
-        rules: http1::Rules { limits, keeps_names: protocol.header_case.is_kept() },
+        rules: http1::Rules {
+            limits,
+            keeps_names: protocol.header_case.is_kept(),
+            requests: http1::RequestRules::default(),
+        },
         form: http1::Form::of(protocol),
     }
 }

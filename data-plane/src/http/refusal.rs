@@ -39,6 +39,11 @@ fn reply(refusal: Refusal, accepts_http10: bool) -> LocalReply {
             broken(StatusCode::NOT_IMPLEMENTED, "Not Implemented", details::HTTP1_INVALID_TRANSFER_ENCODING)
         }
         Refusal::Character => bad(details::HTTP1_INVALID_CHARACTERS),
+        Refusal::Url => bad(details::HTTP1_INVALID_URL),
+        Refusal::Scheme => bad(details::HTTP1_INVALID_SCHEME),
+        Refusal::HttpsInTheClear => {
+            broken(StatusCode::FORBIDDEN, "Forbidden", details::HTTP1_HTTPS_IN_THE_CLEAR)
+        }
         Refusal::Malformed => bad(details::HTTP1_PROTOCOL_ERROR),
     }
 }

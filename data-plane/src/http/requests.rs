@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::conn::{self, Codec, Connection, Ender};
 use super::{handler, refusal};
 use crate::http1::downstream::{self, Ended, Options, Responder};
-use crate::http1::{Error, Form, Limits, Refusal, Rules};
+use crate::http1::{Error, Form, Limits, Refusal, RequestRules, Rules};
 use crate::net::Stream;
 use crate::rt::Sleeper;
 use crate::stats::Meter;
@@ -87,8 +87,12 @@ fn options(connection: &Connection) -> Options {
     let manager = &connection.manager;
     let (timeouts, protocol) = (&manager.config.timeouts, &manager.config.http1);
     let limits = Limits { headers: manager.max_headers(), bytes: manager.max_header_bytes() };
+    let requests = RequestRules {
+        any_method: protocol.allow_custom_methods,
+        clear: connection.accepted.tls.is_none() && manager.config.client_address.use_remote_address,
+    };
     Options {
-        rules: Rules { limits, keeps_names: protocol.header_case.is_kept() },
+        rules: Rules { limits, keeps_names: protocol.header_case.is_kept(), requests },
         head_limit: timeouts.request_headers,
         delayed_close: timeouts.delayed_close,
         form: Form::of(protocol),

@@ -44,6 +44,12 @@ pub(crate) enum Refusal {
     Coding,
     #[error("a header has a control character")]
     Character,
+    #[error("the target is no URL")]
+    Url,
+    #[error("the target's scheme is neither http nor https")]
+    Scheme,
+    #[error("the target is https, and the connection in the clear")]
+    HttpsInTheClear,
     #[error("the request line or a header is malformed")]
     Malformed,
 }

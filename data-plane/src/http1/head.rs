@@ -33,6 +33,18 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
     /// How names are spelled is told, and what stands beside a status.
     pub(crate) keeps_names: bool,
+    /// What requests may ask for.
+    pub(crate) requests: RequestRules,
+}
+
+/// What the first lines of requests may say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestRules {
+    /// Methods that few know are taken, too.
+    pub(crate) any_method: bool,
+    /// Whole URLs must not be `https`: the connection is in the clear, and there is no proxy in front of us that may have
+    /// taken TLS off.
+    pub(crate) clear: bool,
 }
 
 /// A response's head.

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::decode::{Decoder, Part};
 use super::error::Invalid;
 use super::framing::{self, Asked, Framing};
-use super::head::{HeadReader, Limits, Rules};
+use super::head::{HeadReader, Limits, RequestRules, Rules};
 
 /// As Envoy bounds them.
 pub(super) const LIMITS: Limits = Limits { headers: 100, bytes: 80 * 1024 };
@@ -40,7 +40,8 @@ pub(crate) fn check(bytes: &[u8], size: usize) {
     }
 }
 
-const RULES: Rules = Rules { limits: LIMITS, keeps_names: false };
+const RULES: Rules =
+    Rules { limits: LIMITS, keeps_names: false, requests: RequestRules { any_method: false, clear: false } };
 
 /// Reads the pieces as they come.
 pub(crate) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, asked: Asked) -> Outcome {

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, Method, Uri, Version};
 
 use super::error::Refusal;
 use super::framing::Framing;
-use super::head::{self, EndOfLines, Rules};
+use super::head::{self, EndOfLines, RequestRules, Rules};
 use super::names::Names;
 use super::noted::Noted;
 
@@ -61,10 +61,7 @@ impl Reader {
             // Empty lines before a request are passed over, by RFC 9112 §2.2.
             if !matches!(&*block, b"\n" | b"\r\n") {
                 let map = std::mem::take(map);
-                return head::with_space(limits.headers, |space| {
-                    parse(&block, space, map, rules.keeps_names)
-                })
-                .map(Some);
+                return head::with_space(limits.headers, |space| parse(&block, space, map, rules)).map(Some);
             }
         }
         match self.end.further(input) {
@@ -107,7 +104,7 @@ fn parse<'a>(
     block: &'a Bytes,
     space: &mut [MaybeUninit<httparse::Header<'a>>],
     mut map: HeaderMap,
-    keeps_names: bool,
+    rules: Rules,
 ) -> Result<Head, Refusal> {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(block, space).map_err(|error| refusal(error, block))?;
@@ -118,9 +115,13 @@ fn parse<'a>(
         return Err(Refusal::Malformed);
     }
     let version = if version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    if !rules.requests.any_method && !is_known(method) {
+        return Err(Refusal::Malformed);
+    }
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::Malformed)?;
     let mut extensions = Extensions::new();
     let uri = target(block, path, &mut extensions)?;
+    check_target(&method, &uri, rules.requests)?;
     map.try_reserve(request.headers.len()).map_err(|_| Refusal::TooManyHeaders)?;
     let mut noted = Noted::default();
     for header in &*request.headers {
@@ -128,7 +129,7 @@ fn parse<'a>(
         noted.note(&name, header.value);
         head::append(&mut map, block, name, header).map_err(|_| Refusal::TooManyHeaders)?;
     }
-    if keeps_names {
+    if rules.keeps_names {
         extensions.insert(Names::of(block, request.headers));
     }
     let framing = framing(&method, version, &mut map, noted, &mut extensions)?;
@@ -145,6 +146,62 @@ fn target(block: &Bytes, path: &str, extensions: &mut Extensions) -> Result<Uri,
         extensions.insert(Fragment(path.slice(at..)));
     }
     Uri::from_maybe_shared(path).map_err(|_| Refusal::Malformed)
+}
+
+/// The methods that Envoy takes.
+fn is_known(method: &str) -> bool {
+    matches!(
+        method,
+        "GET"
+            | "POST"
+            | "PUT"
+            | "HEAD"
+            | "DELETE"
+            | "PATCH"
+            | "OPTIONS"
+            | "CONNECT"
+            | "TRACE"
+            | "ACL"
+            | "BIND"
+            | "CHECKOUT"
+            | "COPY"
+            | "LINK"
+            | "LOCK"
+            | "MERGE"
+            | "MKACTIVITY"
+            | "MKCALENDAR"
+            | "MKCOL"
+            | "MOVE"
+            | "MSEARCH"
+            | "NOTIFY"
+            | "PROPFIND"
+            | "PROPPATCH"
+            | "PURGE"
+            | "REBIND"
+            | "REPORT"
+            | "SEARCH"
+            | "SOURCE"
+            | "SUBSCRIBE"
+            | "UNBIND"
+            | "UNLINK"
+            | "UNLOCK"
+            | "UNSUBSCRIBE"
+    )
+}
+
+/// A whole URL must be one that we serve, and a tunnel needs a port to go to.
+fn check_target(method: &Method, uri: &Uri, rules: RequestRules) -> Result<(), Refusal> {
+    let Some(authority) = uri.authority() else { return Ok(()) };
+    let port = authority.port_u16();
+    let has_port = authority.as_str().rsplit(['@', ']']).next().is_some_and(|end| end.contains(':'));
+    if (has_port && port.is_none()) || (*method == Method::CONNECT && port.is_none()) {
+        return Err(Refusal::Url);
+    }
+    match uri.scheme_str() {
+        Some("https") if rules.clear => Err(Refusal::HttpsInTheClear),
+        None | Some("http" | "https") => Ok(()),
+        Some(_) => Err(Refusal::Scheme),
+    }
 }
 
 /// How the body is delimited, by RFC 9112 §6.3.
@@ -217,7 +274,11 @@ mod tests {
     use super::*;
     use crate::http1::Limits;
 
-    const RULES: Rules = Rules { limits: Limits { headers: 4, bytes: 200 }, keeps_names: false };
+    const RULES: Rules = Rules {
+        limits: Limits { headers: 4, bytes: 200 },
+        keeps_names: false,
+        requests: RequestRules { any_method: false, clear: true },
+    };
 
     /// What becomes of bytes that come at once; in pieces it is the same.
     fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
@@ -245,6 +306,23 @@ mod tests {
 
     fn refused(text: &str) -> Refusal {
         read(text.as_bytes()).expect_err(text)
+    }
+
+    #[test]
+    fn methods_and_targets_are_those_that_are_served() {
+        for (line, refusal) in [
+            ("GOT /", Refusal::Malformed),
+            ("get /", Refusal::Malformed),
+            ("GET hps://a/", Refusal::Scheme),
+            ("GET https://a/", Refusal::HttpsInTheClear),
+            ("GET http://a:65536/", Refusal::Url),
+            ("CONNECT a", Refusal::Url),
+        ] {
+            assert_eq!(refused(&format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n")), refusal, "{line}");
+        }
+        for line in ["PURGE /", "GET http://a:80/", "GET http://[::1]/", "CONNECT [::1]:443"] {
+            head(&format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        }
     }
 
     #[test]

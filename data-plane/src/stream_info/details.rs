@@ -79,6 +79,10 @@ details! {
     HTTP1_LENGTH_AND_CHUNKED = "http1.content_length_and_chunked_not_allowed";
     /// A target that is no URL.
     HTTP1_INVALID_URL = "http1.invalid_url";
+    /// A target whose scheme is not HTTP's.
+    HTTP1_INVALID_SCHEME = "http1.invalid_scheme";
+    /// A target that is `https`, and no TLS.
+    HTTP1_HTTPS_IN_THE_CLEAR = "http1.https_url_on_plaintext_connection";
     /// `host` or `:authority` is none.
     INVALID_AUTHORITY = "http.invalid_authority";
     /// The client broke HTTP/2.

@@ -72,9 +72,9 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
         allow_chunked_length,
         override_stream_error_on_invalid_http_message,
         send_fully_qualified_url,
-        // Parsers of Envoy's own.
+        // A parser of Envoy's own.
         use_balsa_parser: _,
-        allow_custom_methods: _,
+        allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
     let goes_on = override_stream_error_on_invalid_http_message.is_some_and(|value| value.value);
@@ -92,6 +92,7 @@ pub(crate) fn http1(cx: &mut Cx<'_>, value: pb::core::Http1ProtocolOptions) -> H
             .then(|| default_host_for_http_10.into()),
         enable_trailers,
         allow_chunked_length,
+        allow_custom_methods,
         send_fully_qualified_url,
         header_case: cx
             .option("header_key_format", header_key_format, header_case)
