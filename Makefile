@@ -7,7 +7,7 @@ export PATH := $(PEERS):$(PATH):/usr/sbin:/sbin
 BINARIES := saild sail-proxy sail-agent sailctl bookinfo mesh-echo
 PACKAGES := $(foreach binary,$(BINARIES),--package $(binary))
 
-.PHONY: demo demo-down build test lint unit e2e h2spec goldens bench
+.PHONY: demo demo-down build dist test lint unit e2e h2spec goldens bench
 
 ## Bookinfo in a mesh on this machine.
 demo: need-demo build
@@ -20,6 +20,10 @@ demo-down:
 
 build:
 	cargo build --release $(PACKAGES)
+
+## sail-proxy as it is shipped, optimized by what it does under load: two builds of some minutes each.
+dist: need-bench
+	scripts/dist $(TARGET)
 
 ## Everything that must hold before a change lands.
 test: need-test lint unit e2e
@@ -49,9 +53,10 @@ goldens:
 
 ## sail-proxy beside Envoy, haproxy and a bare loop, under the same configuration and load.
 bench: need-bench
-	cargo build --profile dist --package sail-proxy --package bare-loop
-	python3 bench/run.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy --bare $(TARGET)/dist/bare-loop $(BENCH)
-	python3 bench/footprint.py --ours $(TARGET)/dist/sail-proxy --envoy $(PEERS)/envoy $(FOOTPRINT)
+	cargo build --profile dist --package bare-loop
+	ours=$$(scripts/dist $(TARGET)) && \
+	python3 bench/run.py --ours $$ours --envoy $(PEERS)/envoy --bare $(TARGET)/dist/bare-loop $(BENCH) && \
+	python3 bench/footprint.py --ours $$ours --envoy $(PEERS)/envoy $(FOOTPRINT)
 
 need-%:
 	@scripts/need $*
