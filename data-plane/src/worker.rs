@@ -14,6 +14,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
+use sail_proxy_config::listener::Listener;
 use sail_proxy_decide::address::Address;
 use tokio::sync::mpsc;
 
@@ -170,6 +171,11 @@ impl Workers {
         let stats: cluster_manager::Scope = self.shared.store.pinned("");
         stats.add(cluster_manager::cluster_updated, self.shared.clusters.note_update(&before, snapshot));
         Ok(())
+    }
+
+    /// Whether a listener could listen now.
+    pub(crate) fn probe(&self, listener: &Listener) -> Result<(), BindError> {
+        self.sockets.probe(listener)
     }
 
     /// Who observes the workers' streams.

@@ -223,6 +223,23 @@ fn an_address_is_one_listeners() {
 
 /// The version of what changed last is told by each resource, and which was taken last by text and hash.
 #[test]
+fn a_listener_that_cannot_listen_is_refused_also_where_it_would_wait() {
+    let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().port();
+    mesh.taken::<Cluster>(&[("c", a_cluster("c", &backend))], &[]);
+    let waits = listener("waits", taken, "rds", &rds());
+    let free = listener("free", 0, "route_config", &routes("t", "c"));
+    mesh.refused::<Listener>(&[("waits", waits.clone()), ("free", free)], &["waits", "cannot bind"]);
+    assert_eq!(mesh.stat("listener_manager.listener_create_failure"), 1);
+    assert_eq!(mesh.body("free"), "one");
+    drop(other);
+    mesh.taken::<Listener>(&[("waits", waits)], &[]);
+    mesh.taken::<RouteConfiguration>(&[("table", routes("table", "c"))], &[]);
+    assert_eq!(mesh.body("waits"), "one");
+}
+
+#[test]
 fn versions_are_told() {
     let (mut mesh, backend) = (Mesh::start(), Backend::start("one"));
     let (one, two) = (a_cluster("one", &backend), a_cluster("two", &backend));

@@ -97,6 +97,28 @@ impl Sockets {
             .flat_map(|(name, addresses)| addresses.iter().map(move |(_, address)| (name, address)))
     }
 
+    /// Whether a listener could listen now: to be known before it waits for what it needs. Nothing is kept open.
+    pub(crate) fn probe(&self, listener: &Config) -> Result<(), BindError> {
+        let bound = listener.addresses.iter().zip(&listener.sockets).filter(|_| listener.bind_to_port);
+        for (address, settings) in bound {
+            let Address::Ip(ip) = address else { continue };
+            if ip.port() == 0 || self.is_ours(*ip) {
+                continue;
+            }
+            socket::probe(*ip, &options(listener, settings)).map_err(|source| BindError {
+                listener: listener.name.clone(),
+                address: address.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a listener in force has the address.
+    fn is_ours(&self, address: SocketAddr) -> bool {
+        self.bound.values().flatten().any(|(_, open)| open.socket_addr() == Some(address))
+    }
+
     fn open_listener(
         &self,
         listener: &Config,
@@ -150,8 +172,7 @@ impl Sockets {
     fn open_tcp(&self, address: SocketAddr, options: &ListenOptions) -> std::io::Result<Vec<Socket>> {
         // With SO_REUSEPORT a second process would share the port unnoticed; a plain socket notices.
         // Sockets of our own, of a listener that goes, are no obstacle.
-        let ours = || self.bound.values().flatten().any(|(_, open)| open.socket_addr() == Some(address));
-        if address.port() != 0 && options.reuse_port && !ours() {
+        if address.port() != 0 && options.reuse_port && !self.is_ours(address) {
             socket::probe(address, options)?;
         }
         let first = socket::listen(address, options)?;

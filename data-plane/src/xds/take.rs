@@ -278,7 +278,8 @@ impl Manager {
             listener_manager::listener_added
         };
         let Some(built) = self.parts().convert.listener(body)? else { return Ok(false) };
-        checks::has_own_addresses(&built, resources.listeners.all()).inspect_err(|_| {
+        let free = checks::has_own_addresses(&built, resources.listeners.all());
+        free.and_then(|()| self.can_listen(&built)).inspect_err(|_| {
             // So that the same thing is refused again.
             self.parts().convert.remove(Kind::Listener, &built.name);
         })?;
@@ -291,5 +292,13 @@ impl Manager {
         }
         resources.listeners.insert(name, built, own, Instant::now());
         Ok(true)
+    }
+
+    /// Whether it could listen now: its server is to hear that also of one that has to wait for its routes.
+    fn can_listen(&self, listener: &RunListener) -> Result<(), String> {
+        self.parts().workers().probe(listener).map_err(|error| {
+            self.stats.listeners.inc(listener_manager::listener_create_failure);
+            error.to_string()
+        })
     }
 }
