@@ -243,7 +243,7 @@ pub fn plan_format(format: &Format, capture: &mut Capture) {
             }
             Operator::Response(main, other) => ([Some(main), other.as_ref()], Capture::response),
             Operator::Trailer(main, other) => ([Some(main), other.as_ref()], Capture::trailer),
-            Operator::Cel(_) => {
+            Operator::Cel(_) | Operator::TypedCel(_) => {
                 capture.everything();
                 continue;
             }

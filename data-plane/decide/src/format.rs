@@ -93,6 +93,8 @@ pub enum Operator {
     FileContent(Box<str>),
     /// `CEL(EXPRESSION)`
     Cel(Expression),
+    /// `TYPED_CEL(EXPRESSION)`: in JSON, its value is as it is.
+    TypedCel(Expression),
     /// Text that was read when configuration was compiled.
     Literal(Box<str>),
     /// `COALESCE({"operators": [...]})`: the first that has a value.

@@ -280,7 +280,7 @@ impl Attributes for View<'_> {
                 })
             }
             Operator::RequestedServerName(options) => self.requested_server_name(options),
-            Operator::Cel(expression) => {
+            Operator::Cel(expression) | Operator::TypedCel(expression) => {
                 let value = expression.program().eval(self).ok()?;
                 Some(value.to_text()?.into())
             }
@@ -303,6 +303,7 @@ impl Attributes for View<'_> {
                 self.common_duration(*start, *end, *precision).map(Value::from)
             }
             Operator::Metadata(source, namespace, path) => self.metadata(*source, namespace, path).cloned(),
+            Operator::TypedCel(expression) => expression.program().eval(self).ok()?.to_json(),
             _ => self.text(operator).map(|text| Value::String(text.into_owned())),
         }
     }

@@ -43,8 +43,8 @@ impl<'a> View<'a> {
             Field::Hostname => some(hostname()),
             // No filter here sets any.
             Field::CustomFlags => Some("".into()),
-            // Bytes that QUIC sent again; there is no QUIC.
-            Field::BytesRetransmitted => Some("0".into()),
+            // What QUIC sent again; there is no QUIC.
+            Field::BytesRetransmitted | Field::PacketsRetransmitted => Some("0".into()),
             Field::DownstreamDetectedCloseType
             | Field::DownstreamLocalCloseReason
             | Field::UpstreamDetectedCloseType
@@ -374,6 +374,7 @@ pub(super) fn is_number(field: Field) -> bool {
         field,
         Field::ConnectionId
             | Field::DownstreamCxRtt
+            | Field::PacketsRetransmitted
             | Field::ResponseCode
             | Field::GrpcStatusNumber
             | Field::UpstreamConnectionId

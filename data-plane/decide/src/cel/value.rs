@@ -98,6 +98,28 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// As JSON; `None` for what has no place in it.
+    pub fn to_json(&self) -> Option<Json> {
+        use base64::Engine as _;
+        Some(match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(value) => (*value).into(),
+            Self::Uint(value) => (*value).into(),
+            Self::Double(value) => (*value).into(),
+            Self::Json(value) => Json::clone(value),
+            Self::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Option<_>>()?),
+            Self::Map(entries) => {
+                let entry = |(key, value): &(Value<'a>, Value<'a>)| Some((key.to_text()?, value.to_json()?));
+                Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)
+            }
+            Self::String(_) | Self::Duration(_) | Self::Timestamp(_) | Self::Type(_) | Self::Table(_) => {
+                self.to_text()?.into()
+            }
+        })
+    }
+
     /// Its type's name.
     pub(super) fn type_name(&self) -> &'static str {
         match self {

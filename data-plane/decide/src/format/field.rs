@@ -24,6 +24,7 @@ fields! {
     BytesReceived = "BYTES_RECEIVED",
     BytesRetransmitted = "BYTES_RETRANSMITTED",
     BytesSent = "BYTES_SENT",
+    PacketsRetransmitted = "PACKETS_RETRANSMITTED",
     ConnectionId = "CONNECTION_ID",
     ConnectionTerminationDetails = "CONNECTION_TERMINATION_DETAILS",
     CustomFlags = "CUSTOM_FLAGS",

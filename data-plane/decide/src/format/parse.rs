@@ -134,12 +134,16 @@ fn operator(raw: &RawOperator<'_>) -> Result<Option<Operator>, String> {
         return Ok(Some(Operator::Time(moment, format)));
     }
     Ok(Some(match raw.name {
-        "REQ" => headers(arguments).map(|(main, other)| Operator::Request(main, other))?,
+        "REQ" | "REQUEST_HEADER" => headers(arguments).map(|(main, other)| Operator::Request(main, other))?,
         "REQ_WITHOUT_QUERY" => {
             headers(arguments).map(|(main, other)| Operator::RequestWithoutQuery(main, other))?
         }
-        "RESP" => headers(arguments).map(|(main, other)| Operator::Response(main, other))?,
-        "TRAILER" => headers(arguments).map(|(main, other)| Operator::Trailer(main, other))?,
+        "RESP" | "RESPONSE_HEADER" => {
+            headers(arguments).map(|(main, other)| Operator::Response(main, other))?
+        }
+        "TRAILER" | "RESPONSE_TRAILER" => {
+            headers(arguments).map(|(main, other)| Operator::Trailer(main, other))?
+        }
         "QUERY_PARAM" => Operator::QueryParam(needed(arguments, "a parameter's name")?.into()),
         "PATH" => path(arguments)?,
         "COMMON_DURATION" => common_duration(arguments)?,
@@ -167,9 +171,8 @@ fn operator(raw: &RawOperator<'_>) -> Result<Option<Operator>, String> {
         "FILE_CONTENT" => file_content(arguments)?,
         "ENVIRONMENT" => Operator::Environment(needed(arguments, "a variable's name")?.into()),
         "COALESCE" => Operator::Coalesce(coalesce(arguments)?),
-        "CEL" => Operator::Cel(
-            Expression::new(needed(arguments, "an expression")?).map_err(|error| error.to_string())?,
-        ),
+        "CEL" => Operator::Cel(expression(arguments)?),
+        "TYPED_CEL" => Operator::TypedCel(expression(arguments)?),
         _ => return Ok(None),
     }))
 }
@@ -191,6 +194,10 @@ fn coalesce(arguments: &str) -> Result<Box<[Command]>, String> {
         }
     };
     list.iter().map(one).collect()
+}
+
+fn expression(arguments: &str) -> Result<Expression, String> {
+    Expression::new(needed(arguments, "an expression")?).map_err(|error| error.to_string())
 }
 
 fn moment(name: &str) -> Option<Moment> {
