@@ -81,6 +81,8 @@ impl fraction::Runtime for Values {
 struct Layer {
     name: String,
     admin: bool,
+    /// By which discovery knows it.
+    resource: Option<String>,
     values: BTreeMap<String, String>,
 }
 
@@ -91,19 +93,20 @@ impl Runtime {
         for (place, layer) in config.iter().flat_map(|config| &config.layers).enumerate() {
             let field = |field: &str| format!("layered_runtime.layers[{place}].{field}");
             let mut values = BTreeMap::new();
-            let mut admin = false;
+            let (mut admin, mut resource) = (false, None);
             match &layer.layer_specifier {
                 Some(LayerSpecifier::StaticLayer(layer)) => flatten("", layer, &mut values),
                 Some(LayerSpecifier::AdminLayer(_)) => admin = true,
                 Some(LayerSpecifier::DiskLayer(_)) => return Err(field("disk_layer: not supported")),
-                Some(LayerSpecifier::RtdsLayer(_)) => return Err(field("rtds_layer: not supported")),
+                Some(LayerSpecifier::RtdsLayer(layer)) => resource = Some(layer.name.clone()),
                 None => return Err(field("layer_specifier: required")),
             }
-            runtime.layers.push(Layer { name: layer.name.clone(), admin, values });
+            runtime.layers.push(Layer { name: layer.name.clone(), admin, resource, values });
         }
         runtime.configured = runtime.layers.len();
         if config.is_none_or(|config| config.layers.is_empty()) {
-            runtime.layers.push(Layer { name: "admin".to_owned(), admin: true, values: BTreeMap::new() });
+            let name = "admin".to_owned();
+            runtime.layers.push(Layer { name, admin: true, resource: None, values: BTreeMap::new() });
         }
         runtime.publish();
         Ok(runtime)
@@ -147,6 +150,15 @@ impl Runtime {
         }
         self.publish();
         true
+    }
+
+    /// A layer's values, as they came by discovery.
+    pub fn discovered(&mut self, resource: &str, values: &Struct) {
+        for layer in self.layers.iter_mut().filter(|layer| layer.resource.as_deref() == Some(resource)) {
+            layer.values.clear();
+            flatten("", values, &mut layer.values);
+        }
+        self.publish();
     }
 
     /// The layers' names.

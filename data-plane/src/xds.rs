@@ -6,6 +6,7 @@ mod convert;
 mod draining;
 mod files;
 mod inline;
+mod layers;
 mod leaving;
 mod manager;
 mod needs;

@@ -124,4 +124,5 @@ cases! {
     internal,
     informs,
     gateways,
+    gateways_clients,
 }

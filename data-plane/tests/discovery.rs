@@ -20,6 +20,7 @@ use xds_api::envoy::config::route::v3::RouteConfiguration;
 use xds_api::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, http_filter,
 };
+use xds_api::envoy::service::runtime::v3::Runtime;
 use xds_api::google::protobuf::{Any, Struct};
 use xds_api::type_url;
 
@@ -177,6 +178,32 @@ fn what_cannot_run_is_refused_by_name_and_the_last_good_one_stays() {
     let error = answer.error_detail.expect("a refusal").message;
     assert!(error.contains("in: ") && error.contains("filter_chains[0].filters[0]"), "{error}");
     assert_eq!(call(listener, "GET", "/", &[]).unwrap().body, "one");
+}
+
+#[test]
+fn layers_of_the_runtime_come_first_and_change() {
+    let runtime = |values: Value| -> Runtime {
+        let values: serde_json::Map<String, Value> = serde_json::from_value(values).unwrap();
+        Codec::new().from_json_value(&json!({"name": "dynamic", "layer": values})).unwrap()
+    };
+    let mut server = Server::start(None);
+    let layers = "layered_runtime: {layers: [{name: base, static_layer: {a: 1, b: {c: 2}}}, {name: rtds, rtds_layer: \
+        {name: dynamic, rtds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}}}]}";
+    let proxy = Proxy::start(&format!("{}{layers}\n", bootstrap(&server)), &[]);
+    assert_eq!(server.subscription(type_url::RUNTIME).resource_names_subscribe, ["dynamic"]);
+    assert!(!server.types().contains(type_url::CLUSTER), "clusters wait");
+    let value = |key: &str| -> Value {
+        let page: Value = serde_json::from_str(&proxy.admin("GET", "/runtime").body).unwrap();
+        page["entries"][key]["final_value"].clone()
+    };
+    assert_eq!((value("a"), value("b.c")), (json!("1"), json!("2")));
+    server.send(&[("dynamic", runtime(json!({"b": {"c": 3}})))], &[]);
+    server.subscription(type_url::CLUSTER);
+    assert_eq!((value("a"), value("b.c")), (json!("1"), json!("3")));
+    server.send(&[("dynamic", runtime(json!({"a": 4})))], &[]);
+    assert_eq!((value("a"), value("b.c")), (json!("4"), json!("2")));
+    server.send::<Runtime>(&[], &["dynamic"]);
+    assert_eq!(value("a"), json!("1"));
 }
 
 /// As in Envoy: what was refused is not waited for, and what comes in its place is taken.

@@ -301,6 +301,10 @@ pub struct ClientAddress {
     pub xff_num_trusted_hops: u32,
     /// Whether `x-forwarded-for` is left alone.
     pub skip_xff_append: bool,
+    /// Proxies whose word is believed, in the place of a number of them.
+    pub xff_trusted_cidrs: Option<CidrSet>,
+    /// Whether the peer is appended to `x-forwarded-for` though the client is found in it.
+    pub append_to_xff: bool,
     /// Addresses that are internal; `None`: no address is.
     pub internal: Option<CidrSet>,
     /// Whether peers of Unix sockets are internal.

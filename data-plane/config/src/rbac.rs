@@ -273,19 +273,9 @@ fn filter_state(cx: &mut Cx<'_>, value: pb::matcher::FilterStateMatcher) -> Opti
             Some(Principal::FilterState(key.into(), matcher))
         }
         Some(Matcher::AddressMatch(value)) => {
-            let pb::matcher::AddressMatcher { ranges, invert_match } = value;
-            let ranges = cx.within("address_match", |cx| {
-                cx.each("ranges", ranges, |cx, range| {
-                    let address_prefix = range.address_prefix;
-                    address::range(cx, pb::core::CidrRange { address_prefix, prefix_len: range.prefix_len })
-                })
-            });
-            let invert = if invert_match { Invert::Yes } else { Invert::No };
-            Some(Principal::FilterStateAddress(
-                key.into(),
-                sail_proxy_decide::address::CidrSet::new(ranges),
-                invert,
-            ))
+            let found = cx.within("address_match", |cx| address::matcher(cx, value));
+            let invert = if found.invert { Invert::Yes } else { Invert::No };
+            Some(Principal::FilterStateAddress(key.into(), found.ranges, invert))
         }
         None => {
             cx.error("matcher", "it must be set");

@@ -86,3 +86,18 @@ impl CidrSet {
         self.ranges.iter()
     }
 }
+/// `AddressMatcher`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressMatch {
+    /// The ranges.
+    pub ranges: CidrSet,
+    /// Whether those outside are meant.
+    pub invert: bool,
+}
+
+impl AddressMatch {
+    /// Whether an address is meant.
+    pub fn is_match(&self, address: IpAddr) -> bool {
+        self.ranges.contains(address) != self.invert
+    }
+}

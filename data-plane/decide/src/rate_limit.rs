@@ -20,36 +20,41 @@ pub struct TokenBucketConfig {
 }
 
 /// The state of a bucket. Time is what has passed since any fixed moment.
+///
+/// As in Envoy it fills steadily: of ten tokens a second, one comes each tenth of it.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     config: TokenBucketConfig,
-    tokens: u32,
+    /// What is in it; a token is as much as `fill_interval` has nanoseconds, so that nothing is ever rounded.
+    credit: u128,
     filled: Duration,
 }
 
 impl TokenBucket {
     /// A full bucket.
     pub fn new(config: TokenBucketConfig, now: Duration) -> Self {
-        Self { config, tokens: config.max_tokens, filled: now }
+        Self { config, credit: Self::most(&config), filled: now }
     }
 
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Duration) -> bool {
         self.fill(now);
-        let left = self.tokens.checked_sub(1);
-        self.tokens = left.unwrap_or(0);
+        let left = self.credit.checked_sub(Self::token(&self.config));
+        self.credit = left.unwrap_or(self.credit);
         left.is_some()
     }
 
     /// Whether it is as good as new.
     pub fn is_full(&mut self, now: Duration) -> bool {
         self.fill(now);
-        self.tokens == self.config.max_tokens
+        self.credit == Self::most(&self.config)
     }
 
-    /// How long until tokens are added.
-    pub fn until_fill(&self, now: Duration) -> Duration {
-        (self.filled + self.config.fill_interval).saturating_sub(now)
+    /// How long until there is a token.
+    pub fn until_token(&self) -> Duration {
+        let missing = Self::token(&self.config).saturating_sub(self.credit);
+        let nanos = missing.div_ceil(u128::from(self.config.tokens_per_fill.max(1)));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// What it was made of.
@@ -57,22 +62,24 @@ impl TokenBucket {
         self.config
     }
 
-    fn fill(&mut self, now: Duration) {
-        let interval = self.config.fill_interval.as_nanos().max(1);
-        let fills = now.saturating_sub(self.filled).as_nanos() / interval;
-        if fills > 0 {
-            let added = fills.saturating_mul(u128::from(self.config.tokens_per_fill));
-            let tokens =
-                u128::from(self.tokens).saturating_add(added).min(u128::from(self.config.max_tokens));
-            self.tokens = u32::try_from(tokens).unwrap_or(self.config.max_tokens);
-            let passed = u64::try_from(fills.saturating_mul(interval)).unwrap_or(u64::MAX);
-            self.filled = self.filled.saturating_add(Duration::from_nanos(passed));
-        }
-    }
-
     /// How many tokens are left.
     pub fn tokens(&self) -> u32 {
-        self.tokens
+        u32::try_from(self.credit / Self::token(&self.config)).unwrap_or(self.config.max_tokens)
+    }
+
+    fn token(config: &TokenBucketConfig) -> u128 {
+        config.fill_interval.as_nanos().max(1)
+    }
+
+    fn most(config: &TokenBucketConfig) -> u128 {
+        Self::token(config) * u128::from(config.max_tokens)
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.filled).as_nanos();
+        let added = passed.saturating_mul(u128::from(self.config.tokens_per_fill));
+        self.credit = self.credit.saturating_add(added).min(Self::most(&self.config));
+        self.filled = self.filled.max(now);
     }
 }
 
@@ -147,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_fill_by_the_interval() {
+    fn buckets_fill_steadily() {
         let config =
             TokenBucketConfig { max_tokens: 2, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
         let mut bucket = TokenBucket::new(config, Duration::ZERO);
@@ -155,6 +162,19 @@ mod tests {
         assert!(bucket.take(at(0)) && bucket.take(at(1)) && !bucket.take(at(999)));
         assert!(bucket.take(at(1000)) && !bucket.take(at(1001)));
         assert!(bucket.take(at(10_500)) && bucket.take(at(10_500)) && !bucket.take(at(10_999)));
-        assert!(bucket.take(at(11_000)));
+        assert!(!bucket.take(at(11_000)) && bucket.take(at(11_500)));
+    }
+
+    #[test]
+    fn tokens_come_one_by_one() {
+        let config =
+            TokenBucketConfig { max_tokens: 4, tokens_per_fill: 4, fill_interval: Duration::from_secs(4) };
+        let mut bucket = TokenBucket::new(config, Duration::ZERO);
+        let at = Duration::from_millis;
+        assert!((0..4).all(|_| bucket.take(at(0))) && !bucket.take(at(999)));
+        assert_eq!((bucket.tokens(), bucket.until_token()), (0, at(1)));
+        assert!(bucket.take(at(1000)) && !bucket.take(at(1001)));
+        assert!(!bucket.is_full(at(4999)) && bucket.is_full(at(5000)));
+        assert_eq!((bucket.tokens(), bucket.until_token()), (4, at(0)));
     }
 }

@@ -23,6 +23,7 @@ use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::{self, LocalReply};
 use crate::stats::sets::http_custom_response as stats;
+use crate::stream_info::details;
 
 /// See the module's documentation.
 pub(crate) struct Filter {
@@ -110,6 +111,8 @@ fn substitute(exchange: &Exchange, policy: &Policy, status: StatusCode, reply: &
 /// A request, and the response to it.
 pub(super) struct Answered<'a> {
     pub(super) request: &'a dyn Data,
+    /// Whether the response is the proxy's own.
+    pub(super) is_local: bool,
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
 }
@@ -118,6 +121,7 @@ impl Data for Answered<'_> {
     fn text(&self, input: &Input) -> Option<Cow<'_, str>> {
         match input {
             Input::ResponseStatus => Some(self.status.as_str().to_owned().into()),
+            Input::ResponseIsLocal => Some(if self.is_local { "true" } else { "false" }.into()),
             Input::ResponseStatusClass => Some(format!("{}xx", self.status.as_u16() / 100).into()),
             Input::ResponseHeader(HeaderKey::Name(name)) => {
                 let value = joined(self.headers, name)?;
@@ -226,7 +230,8 @@ impl HttpFilter for Filter {
             let subject = Subject::new(exchange, &head, &info);
             let request = rbac::data(&subject);
             let (status, headers) = (reply.response.status(), reply.response.headers());
-            let answered = Answered { request: &request, status, headers };
+            let is_local = info.code_details.as_deref() != Some(details::VIA_UPSTREAM);
+            let answered = Answered { request: &request, is_local, status, headers };
             let mut found =
                 levels.iter().filter_map(|level| level.policies.as_ref()?.find(&answered).cloned());
             found.next()?

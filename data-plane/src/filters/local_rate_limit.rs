@@ -30,6 +30,8 @@ struct Told {
     bucket: TokenBucketConfig,
     left: u32,
     reset: Duration,
+    /// What its descriptor says of telling.
+    wanted: Option<bool>,
 }
 
 /// Buckets of the process, by their configuration. Only requests under a limit come here.
@@ -111,7 +113,8 @@ impl HttpFilter for Filter {
         let connection =
             config.per_downstream_connection.then_some(exchange.connection.downstream.connection_id);
         let verdict = take(config, &wanted, connection, worker.shared.started.elapsed());
-        exchange.state().rate_limit.told = verdict.told.filter(|_| config.x_ratelimit_headers);
+        exchange.state().rate_limit.told =
+            verdict.told.filter(|told| told.wanted.unwrap_or(config.x_ratelimit_headers));
         if verdict.allowed {
             stats.inc(stats::ok);
             return Flow::Continue;
@@ -184,11 +187,11 @@ fn take(
     // The tightest limits are asked first.
     meant.sort_by(|(_, left, _), (_, right, _)| rate(left.bucket).total_cmp(&rate(right.bucket)));
     let key = |descriptor| Key { config: Arc::as_ptr(config) as usize, descriptor, connection };
-    let mut take = |key: Key, bucket: TokenBucketConfig| {
+    let mut take = |key: Key, bucket: TokenBucketConfig, wanted| {
         make_room(buckets, &key, config.max_dynamic);
         let entry = buckets.entry(key).or_insert_with(|| (config.clone(), TokenBucket::new(bucket, now)));
         let allowed = entry.1.take(now);
-        let told = Told { bucket, left: entry.1.tokens(), reset: entry.1.until_fill(now) };
+        let told = Told { bucket, left: entry.1.tokens(), reset: entry.1.until_token(), wanted };
         Verdict { allowed, told: Some(told) }
     };
     let mut told: Option<Told> = None;
@@ -198,7 +201,7 @@ fn take(
         } else {
             Box::default()
         };
-        let verdict = take(key(Some((*index, values))), known.bucket);
+        let verdict = take(key(Some((*index, values))), known.bucket, descriptor.told);
         if !verdict.allowed && !known.shadow {
             return verdict;
         }
@@ -207,7 +210,7 @@ fn take(
     match config.bucket.filter(|_| meant.is_empty() || config.always_consume_default) {
         None => Verdict { allowed: true, told },
         Some(bucket) => {
-            let verdict = take(key(None), bucket);
+            let verdict = take(key(None), bucket, None);
             if !verdict.allowed {
                 return verdict;
             }

@@ -82,6 +82,8 @@ impl Filter {
         domain: Arc<str>,
     ) -> Flow<'static> {
         let Request { name, exchange, head, .. } = request;
+        let told = |of: &Descriptor| of.told.unwrap_or(self.config.x_ratelimit_headers);
+        let told: Vec<bool> = descriptors.iter().map(told).collect();
         let message = RateLimitRequest {
             domain: domain.to_string(),
             descriptors: descriptors.into_iter().map(descriptor).collect(),
@@ -103,9 +105,9 @@ impl Filter {
             exchange.info.borrow_mut().dynamic_metadata.merge(NAMESPACE, json::object(metadata));
         }
         let mut added = HeaderMap::new();
-        if self.config.x_ratelimit_headers {
-            x_ratelimit(&response.statuses, &mut added);
-        }
+        // The statuses stand in the order of the descriptors.
+        let statuses = response.statuses.iter().zip(&told).filter(|(_, told)| **told);
+        x_ratelimit(statuses.map(|(status, _)| status), &mut added);
         for header in &response.response_headers_to_add {
             let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
             let _ = edit::set(&mut added, &header.key, value, AppendAction::AppendIfExistsOrAdd);
@@ -206,8 +208,8 @@ fn seconds(unit: i32) -> u64 {
 }
 
 /// `x-ratelimit-*` of the draft's third version: what is left of the tightest limit, and all limits.
-fn x_ratelimit(statuses: &[DescriptorStatus], headers: &mut HeaderMap) {
-    let limits = statuses.iter().filter(|status| status.current_limit.is_some());
+fn x_ratelimit<'a>(statuses: impl Iterator<Item = &'a DescriptorStatus> + Clone, headers: &mut HeaderMap) {
+    let limits = statuses.filter(|status| status.current_limit.is_some());
     let Some(tightest) = limits.clone().min_by_key(|status| status.limit_remaining) else { return };
     let mut quotas = String::new();
     for limit in limits.filter_map(|status| status.current_limit.as_ref()) {
@@ -269,7 +271,7 @@ mod tests {
             ..Default::default()
         };
         let mut headers = HeaderMap::new();
-        x_ratelimit(&[status(10, 1, 5), status(100, 2, 3)], &mut headers);
+        x_ratelimit([status(10, 1, 5), status(100, 2, 3)].iter(), &mut headers);
         assert_eq!(headers["x-ratelimit-limit"], "100, 10;w=1, 100;w=60");
         assert_eq!(headers["x-ratelimit-remaining"], "3");
         assert_eq!(headers["x-ratelimit-reset"], "7");

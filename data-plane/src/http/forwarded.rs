@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sail_proxy_config::hcm::ClientAddress;
+use sail_proxy_decide::address::CidrSet;
 
 use super::scan::Present;
 use crate::net::local::is_loopback;
@@ -85,7 +86,8 @@ pub(crate) fn apply(
     let (client, trusted) = client(headers, config, further, peer);
     let address = client.unwrap_or(peer);
     let unix = peer.is_unspecified();
-    if config.use_remote_address && !config.skip_xff_append && !unix {
+    let appends = if config.use_remote_address { !config.skip_xff_append } else { config.append_to_xff };
+    if appends && !unix {
         // To whom the request goes, "from the loopback address" would mean from himself.
         append(headers, if is_loopback(peer) { connected.host } else { peer });
     }
@@ -142,6 +144,10 @@ fn client(
     }
     let single = headers.get_all(FORWARDED_FOR).iter().count() == 1
         && headers.get(FORWARDED_FOR).is_some_and(|value| !value.as_bytes().contains(&b','));
+    if let Some(trusted) = &config.xff_trusted_cidrs {
+        let found = first_untrusted(headers, trusted, peer);
+        return (found, found.is_some() && single);
+    }
     (nth_from_last(headers, hops), single)
 }
 
@@ -178,6 +184,24 @@ fn nth_from_last(headers: &HeaderMap, places: u32) -> Option<IpAddr> {
         headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().ok()).collect::<Option<_>>()?;
     let text = lines.iter().rev().flat_map(|line| line.rsplit(',')).nth(places as usize)?;
     parse(text.trim())
+}
+
+/// The last address that is no trusted proxy's, or the first of all; `None` where the peer is none of these proxies.
+fn first_untrusted(headers: &HeaderMap, trusted: &CidrSet, peer: IpAddr) -> Option<IpAddr> {
+    if !trusted.contains(peer) {
+        return None;
+    }
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().ok()).collect::<Option<_>>()?;
+    let mut last = None;
+    for text in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let address = parse(text.trim())?;
+        if !trusted.contains(address) {
+            return Some(address);
+        }
+        last = Some(address);
+    }
+    last
 }
 
 fn parse(text: &str) -> Option<IpAddr> {

@@ -25,6 +25,7 @@ use xds_api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_api::type_url;
 
 use super::draining::Draining;
+use super::layers::Layers;
 use super::needs::{self, Need, Source};
 use super::raw::Kind;
 use super::resources::{DNS, HEALTH, Resources, has};
@@ -60,6 +61,8 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum Phase {
     /// Clusters of the bootstrap.
     Primary,
+    /// Layers of the runtime.
+    Runtime,
     /// Clusters of CDS, and their endpoints.
     Clusters,
     /// Listeners, and their routes.
@@ -86,6 +89,7 @@ pub struct Manager {
     statics_listen: BTreeSet<String>,
     pub(super) ads: Option<Source>,
     pub(super) phase: Cell<Phase>,
+    pub(super) layers: Layers,
     pub(super) cds: RefCell<Option<Whole>>,
     pub(super) lds: RefCell<Option<Whole>>,
     pub(super) resources: RefCell<Resources>,
@@ -145,6 +149,7 @@ impl Manager {
             whole(dynamic.cds_config.as_ref(), "cds_config")?,
             whole(dynamic.lds_config.as_ref(), "lds_config")?,
         );
+        let layers = Layers::new(bootstrap.layered_runtime.as_ref())?;
         let mut resources = Resources::default();
         for (kind, whole) in [(type_url::CLUSTER, &cds), (type_url::LISTENER, &lds)] {
             let parent = whole.as_ref().map_or(Source::Ads, |whole| whole.source.clone());
@@ -160,6 +165,7 @@ impl Manager {
             statics_listen: fixed.listeners.iter().map(|listener| listener.name.clone()).collect(),
             ads,
             phase: Cell::new(Phase::Primary),
+            layers,
             cds: RefCell::new(cds),
             lds: RefCell::new(lds),
             resources: RefCell::new(resources),
@@ -229,6 +235,8 @@ impl Manager {
                 }
             }
         }
+        let layers = self.missing_layers(Instant::now()).into_iter();
+        all.extend(layers.map(|name| format!("runtime: layer {name}")));
         let clusters = resources.clusters.waiting(&has).map(|(name, need)| ("cluster", name, need));
         let listeners = resources.listeners.waiting(&has).map(|(name, need)| ("listener", name, need));
         for (kind, name, need) in clusters.chain(listeners) {
@@ -336,7 +344,9 @@ impl Manager {
             let wrong = |reason| Error::new(format!("static_resources.clusters[{place}]"), reason);
             let cluster = Cluster::decode(body.clone()).map_err(|error| wrong(error.to_string()))?;
             let needs = needs::of_cluster(&cluster, &Source::Ads).map_err(wrong)?;
-            statics.insert(cluster.name.clone(), body.clone());
+            if statics.insert(cluster.name.clone(), body.clone()).is_some() {
+                return Err(wrong(format!("duplicate cluster '{}'", cluster.name)));
+            }
             let Some(built) = self.parts.convert.cluster(cluster, &body).map_err(wrong)? else {
                 continue;
             };
@@ -454,7 +464,11 @@ impl Manager {
             })
         };
         let next = match self.phase.get() {
-            Phase::Primary if self.resources.borrow().clusters.is_settled() => Phase::Clusters,
+            Phase::Primary if self.resources.borrow().clusters.is_settled() => {
+                self.layers.begin(now);
+                Phase::Runtime
+            }
+            Phase::Runtime if self.missing_layers(now).is_empty() => Phase::Clusters,
             Phase::Clusters if settled(&self.cds) && self.resources.borrow().clusters.is_settled() => {
                 Phase::Listeners
             }
@@ -473,6 +487,16 @@ impl Manager {
         tracing::debug!(phase = ?next, "initialization");
         self.phase.set(next);
         true
+    }
+
+    /// Layers of the runtime that are waited for.
+    fn missing_layers(&self, now: Instant) -> Vec<String> {
+        if self.phase.get() > Phase::Runtime {
+            return Vec::new();
+        }
+        let resources = self.resources.borrow();
+        let missing = self.layers.missing(now, |need| resources.has(need, &self.parts));
+        missing.map(|need| need.name.clone()).collect()
     }
 
     fn publish(&self) -> Vec<BindError> {
@@ -498,6 +522,7 @@ impl Manager {
             resources.clusters.deadline(now, &has),
             resources.listeners.deadline(now, &has),
             resources.leaving.deadline(),
+            self.layers.deadline(now),
             self.subscriptions.borrow().deadline(),
         ];
         all.into_iter().flatten().min()

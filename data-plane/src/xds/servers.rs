@@ -54,6 +54,7 @@ impl Manager {
                 .clusters
                 .needs()
                 .chain(listeners)
+                .chain(self.layers.needs().iter().filter(|_| phase >= Phase::Runtime))
                 .filter(|need| ![DNS, HEALTH].contains(&need.type_url));
             for need in named {
                 if need.name == ALL {

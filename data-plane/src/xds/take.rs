@@ -13,6 +13,8 @@ use xds_api::codec::TypedStructs;
 use xds_api::envoy::config::cluster::v3::Cluster;
 use xds_api::envoy::config::listener::v3::Listener;
 use xds_api::envoy::config::route::v3::RouteConfiguration;
+use xds_api::envoy::service::runtime::v3::Runtime;
+use xds_api::google::protobuf::Struct;
 use xds_api::type_url;
 use xds_stream::client::{Received, Rejection};
 use xds_stream::resource::Resource;
@@ -161,6 +163,9 @@ impl Manager {
                 }
             }
             any |= was_there;
+            if received.type_url == type_url::RUNTIME {
+                self.main.runtime.borrow_mut().discovered(name, &Struct::default());
+            }
             if was_there && received.type_url == type_url::LISTENER {
                 self.drain(resources, name);
             }
@@ -216,6 +221,11 @@ impl Manager {
                 self.parts().take_secret(name, body)?
             }
             type_url::EXTENSION_CONFIG => self.parts().take_extension(name, body)?,
+            type_url::RUNTIME => {
+                let layer = Runtime::decode(body).map_err(|e| e.to_string())?;
+                self.main.runtime.borrow_mut().discovered(name, &layer.layer.unwrap_or_default());
+                resources.is_new(type_url, name, body)
+            }
             other => return Err(format!("resources of type {other} are not supported")),
         };
         resources.absent.remove(&(type_url.to_owned(), name.to_string()));

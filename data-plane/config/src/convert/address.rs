@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sail_proxy_decide::address::{Address, CidrSet};
+use sail_proxy_decide::address::{Address, AddressMatch, CidrSet};
 
 use super::{Cx, arc, values};
 use crate::listener::{SocketOption, SocketOptionValue, SocketState, TcpKeepalive};
@@ -112,6 +112,16 @@ pub(crate) fn range(cx: &mut Cx<'_>, value: pb::core::CidrRange) -> Option<IpNet
     let most = if ip.is_ipv4() { 32 } else { 128 };
     let length = u8::try_from(length.min(most)).unwrap_or(most as u8);
     IpNet::new(ip, length).ok().map(|net| net.trunc())
+}
+
+/// `AddressMatcher`
+pub(crate) fn matcher(cx: &mut Cx<'_>, value: pb::matcher::AddressMatcher) -> AddressMatch {
+    let pb::matcher::AddressMatcher { ranges, invert_match } = value;
+    let ranges = cx.each("ranges", ranges, |cx, range| {
+        let address_prefix = range.address_prefix;
+        self::range(cx, pb::core::CidrRange { address_prefix, prefix_len: range.prefix_len })
+    });
+    AddressMatch { ranges: CidrSet::new(ranges), invert: invert_match }
 }
 
 /// A list of `CidrRange`s.

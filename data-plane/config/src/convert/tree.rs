@@ -269,6 +269,7 @@ fn input_of(cx: &mut Cx<'_>, any: &pb::Any) -> Option<Input> {
         }
         "envoy.type.matcher.v3.HttpResponseStatusCodeMatchInput" => Input::ResponseStatus,
         "envoy.type.matcher.v3.HttpResponseStatusCodeClassMatchInput" => Input::ResponseStatusClass,
+        "envoy.type.matcher.v3.HttpResponseLocalReplyMatchInput" => Input::ResponseIsLocal,
         "xds.type.matcher.v3.HttpAttributesCelMatchInput" => Input::Attributes,
         _ => match name.strip_prefix("envoy.extensions.matching.common_inputs.").unwrap_or_default() {
             "network.v3.DestinationIPInput" => Input::DestinationIp,

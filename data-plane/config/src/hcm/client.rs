@@ -33,7 +33,11 @@ pub(super) fn address(
     let extensions = cx.each("original_ip_detection_extensions", extensions, detection);
     for detection in extensions {
         match detection {
-            Detection::Xff(hops) => result.xff_num_trusted_hops = hops,
+            Detection::Xff { hops, trusted, append } => {
+                result.xff_num_trusted_hops = hops;
+                result.xff_trusted_cidrs = trusted;
+                result.append_to_xff = append;
+            }
             Detection::Header { name, trusted, reject } => {
                 result.custom_header = Some(name);
                 result.custom_header_is_trusted = trusted;
@@ -51,7 +55,7 @@ pub(super) fn address(
 }
 
 enum Detection {
-    Xff(u32),
+    Xff { hops: u32, trusted: Option<CidrSet>, append: bool },
     Header { name: http::HeaderName, trusted: bool, reject: Option<http::StatusCode> },
 }
 
@@ -82,12 +86,19 @@ fn detection(cx: &mut Cx<'_>, value: pb::core::TypedExtensionConfig) -> Option<D
             })
         }
         "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => {
-            let config: detections::xff::v3::XffConfig = cx.unpack(&any)?;
-            cx.refuse("typed_config.xff_trusted_cidrs", &config.xff_trusted_cidrs);
-            if !config.skip_xff_append.is_none_or(|skip| skip.value) {
-                cx.error("typed_config.skip_xff_append", "only true, the default, is supported");
+            let detections::xff::v3::XffConfig {
+                xff_num_trusted_hops: hops,
+                xff_trusted_cidrs,
+                skip_xff_append,
+            } = cx.unpack(&any)?;
+            if hops > 0 && xff_trusted_cidrs.is_some() {
+                cx.error("typed_config", "xff_num_trusted_hops and xff_trusted_cidrs exclude each other");
             }
-            Some(Detection::Xff(config.xff_num_trusted_hops))
+            let trusted = xff_trusted_cidrs.map(|trusted| {
+                CidrSet::new(addresses::ranges(cx, "typed_config.xff_trusted_cidrs.cidrs", trusted.cidrs))
+            });
+            let append = !values::bool_or(skip_xff_append, true);
+            Some(Detection::Xff { hops, trusted, append })
         }
         other => {
             cx.error("typed_config", format_args!("there is no original IP detection {other:?}"));

@@ -194,16 +194,16 @@ fn retries(cx: &mut Cx<'_>, value: pb::core::RetryPolicy) -> Option<Retries> {
     } = value;
     cx.refuse("retry_priority", &retry_priority);
     cx.refuse("retry_host_predicate", &retry_host_predicate);
-    let known = ["5xx", "gateway-error", "connect-failure", "reset"];
-    if let Some(other) = retry_on.split(',').map(str::trim).find(|on| !on.is_empty() && !known.contains(on)) {
-        cx.error("retry_on", format_args!("{other:?} is not supported: it may be one of {known:?}"));
+    let (on, unknown) = RetryOn::parse(&retry_on);
+    if let Some(other) = unknown {
+        cx.warn("retry_on", format_args!("{other:?} is no condition"));
     }
     let pb::core::BackoffStrategy { base_interval, max_interval } = retry_back_off.unwrap_or_default();
     let base = values::duration(cx, "retry_back_off.base_interval", base_interval);
     let base = base.unwrap_or(Duration::from_secs(1));
     let max = values::duration(cx, "retry_back_off.max_interval", max_interval);
     let count = values::u32_or(num_retries, 1);
-    Some(Retries { on: RetryOn::parse(&retry_on).0, count, base, max: max.unwrap_or(base * 10) })
+    Some(Retries { on, count, base, max: max.unwrap_or(base * 10) })
 }
 
 fn http_service(cx: &mut Cx<'_>, value: proto::HttpService) -> Option<HttpService> {

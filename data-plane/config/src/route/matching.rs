@@ -1,6 +1,6 @@
 //! `RouteMatch`
 
-use sail_proxy_decide::address::CidrSet;
+use sail_proxy_decide::address::AddressMatch;
 use sail_proxy_decide::path_template::PathTemplate;
 use sail_proxy_decide::route::{CookieMatcher, FilterStateMatch, FilterStateMatcher, PathMatch, RouteMatch};
 use xds_api::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
@@ -86,14 +86,9 @@ fn filter_state(cx: &mut Cx<'_>, value: pb::matcher::FilterStateMatcher) -> Opti
             FilterStateMatch::String(cx.within("string_match", |cx| matchers::string(cx, value))?)
         }
         Some(Matcher::AddressMatch(value)) => {
-            let pb::matcher::AddressMatcher { ranges, invert_match } = value;
-            let ranges = cx.within("address_match", |cx| {
-                cx.each("ranges", ranges, |cx, range| {
-                    let address_prefix = range.address_prefix;
-                    address::range(cx, pb::core::CidrRange { address_prefix, prefix_len: range.prefix_len })
-                })
-            });
-            FilterStateMatch::Address(CidrSet::new(ranges), invert_match)
+            let AddressMatch { ranges, invert } =
+                cx.within("address_match", |cx| address::matcher(cx, value));
+            FilterStateMatch::Address(ranges, invert)
         }
         None => {
             cx.error("matcher", "it must be set");

@@ -4,7 +4,7 @@ use sail_proxy_decide::format::Format;
 use sail_proxy_decide::head::HeaderKey;
 use sail_proxy_decide::rate_limit::descriptor::{Action, Hits, Limit, Override, RateLimit, Source, Text};
 
-use crate::convert::{Cx, arc, headers, matchers, values};
+use crate::convert::{Cx, address, arc, headers, matchers, values};
 use crate::pb;
 use crate::pb::route::rate_limit as proto;
 
@@ -24,13 +24,21 @@ fn rate_limit(cx: &mut Cx<'_>, value: pb::route::RateLimit) -> Option<RateLimit>
         x_ratelimit_option,
     } = value;
     cx.refuse("apply_on_stream_done", &apply_on_stream_done);
-    cx.refuse("x_ratelimit_option", &x_ratelimit_option);
     Some(RateLimit {
         stage: values::u32_or(stage, 0),
         disable_key: arc(disable_key),
         actions: cx.each("actions", actions, action).into(),
         limit: cx.option("limit", limit, self::limit),
         hits: cx.option("hits_addend", hits_addend, hits).flatten(),
+        told: match pb::route::rate_limit::XRateLimitOption::try_from(x_ratelimit_option) {
+            Ok(pb::route::rate_limit::XRateLimitOption::Unspecified) => None,
+            Ok(pb::route::rate_limit::XRateLimitOption::Off) => Some(false),
+            Ok(pb::route::rate_limit::XRateLimitOption::DraftVersion03) => Some(true),
+            Err(_) => {
+                cx.error("x_ratelimit_option", "it is not known");
+                None
+            }
+        },
     })
 }
 
@@ -151,9 +159,8 @@ fn action(cx: &mut Cx<'_>, value: proto::Action) -> Option<Action> {
             cx.error("extension", format_args!("{:?} is not supported", value.name));
             return None;
         }
-        Kind::RemoteAddressMatch(_) => {
-            cx.error("remote_address_match", "it is not supported");
-            return None;
+        Kind::RemoteAddressMatch(value) => {
+            cx.within("remote_address_match", |cx| address_match(cx, value))?
         }
     })
 }
@@ -161,6 +168,21 @@ fn action(cx: &mut Cx<'_>, value: proto::Action) -> Option<Action> {
 fn metadata(found: Key, key: String, default: String, source: Source, skip_if_absent: bool) -> Action {
     let (namespace, path) = found;
     Action::Metadata { key: key.into(), source, namespace, path, default: default.into(), skip_if_absent }
+}
+
+fn address_match(cx: &mut Cx<'_>, value: proto::action::RemoteAddressMatch) -> Option<Action> {
+    let proto::action::RemoteAddressMatch {
+        descriptor_value,
+        descriptor_key,
+        default_value,
+        address_matcher,
+    } = value;
+    Some(Action::RemoteAddressMatch {
+        key: or(descriptor_key, "remote_address_match"),
+        value: text(cx, &descriptor_value, default_value)?,
+        addresses: cx
+            .required("address_matcher", address_matcher, |cx, value| Some(address::matcher(cx, value)))?,
+    })
 }
 
 fn header_match(cx: &mut Cx<'_>, value: proto::action::HeaderValueMatch) -> Option<Action> {

@@ -68,7 +68,13 @@ impl Predicate {
 
 impl Input {
     fn is_of_response(&self) -> bool {
-        matches!(self, Self::ResponseHeader(_) | Self::ResponseStatus | Self::ResponseStatusClass)
+        matches!(
+            self,
+            Self::ResponseHeader(_)
+                | Self::ResponseStatus
+                | Self::ResponseStatusClass
+                | Self::ResponseIsLocal
+        )
     }
 }
 
@@ -118,6 +124,8 @@ pub enum Input {
     ResponseStatus,
     /// Its class: `4xx`.
     ResponseStatusClass,
+    /// `true` if it is the proxy's own, `false` if the upstream's.
+    ResponseIsLocal,
     /// A response header.
     ResponseHeader(HeaderKey),
     /// All attributes, for expressions.

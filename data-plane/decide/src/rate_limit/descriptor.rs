@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::address::AddressMatch;
 use crate::format::{Attributes, Format, Missing};
 use crate::head::{HeaderKey, RequestHead};
 use crate::matcher::{HeaderMatcher, QueryMatcher, lookup, query_value};
@@ -23,6 +24,8 @@ pub struct RateLimit {
     pub limit: Option<Override>,
     /// How much a request counts.
     pub hits: Option<Hits>,
+    /// Whether the client is told of the limit; `None`: as the filter says.
+    pub told: Option<bool>,
 }
 
 /// The limits of a route.
@@ -102,6 +105,15 @@ pub enum Action {
         /// The value.
         value: Text,
     },
+    /// A value for clients with such an address.
+    RemoteAddressMatch {
+        /// Under which key.
+        key: Box<str>,
+        /// The value.
+        value: Text,
+        /// Which.
+        addresses: AddressMatch,
+    },
     /// A value for requests with such headers.
     HeaderMatch {
         /// Under which key.
@@ -168,6 +180,8 @@ pub struct Descriptor {
     pub limit: Option<Limit>,
     /// How much it counts.
     pub hits: Option<u64>,
+    /// Whether the client is told of the limit; `None`: as the filter says.
+    pub told: Option<bool>,
 }
 
 /// A request as descriptors are made of it.
@@ -189,7 +203,7 @@ pub struct Subject<'a> {
 impl RateLimit {
     /// The request's descriptor; `None` if something of it is missing.
     pub fn descriptor(&self, subject: &Subject<'_>) -> Option<Descriptor> {
-        let mut descriptor = Descriptor::default();
+        let mut descriptor = Descriptor { told: self.told, ..Descriptor::default() };
         for action in &self.actions {
             match action.entry(subject) {
                 Entry::Value(key, value) => descriptor.entries.push((key.to_owned(), value)),
@@ -256,6 +270,10 @@ impl Action {
                 let bits = if subject.remote.is_ipv4() { *v4 } else { *v6 };
                 let network = IpNet::new(subject.remote, bits).map(|network| network.trunc().to_string());
                 found("masked_remote_address", network.ok(), false)
+            }
+            Self::RemoteAddressMatch { key, value, addresses } => {
+                let matches = addresses.is_match(subject.remote);
+                found(key, matches.then(|| value.text(subject)).flatten(), false)
             }
             Self::GenericKey { key, value } => found(key, value.text(subject), false),
             Self::HeaderMatch { key, value, expect, headers } => {
@@ -353,8 +371,14 @@ mod tests {
             metadata: &|_, namespace| (namespace == "n").then(|| serde_json::json!({ "a": { "b": "c" } })),
             attributes: &Nothing,
         };
-        let limit =
-            RateLimit { stage: 0, disable_key: "".into(), actions: actions.into(), limit: None, hits: None };
+        let limit = RateLimit {
+            stage: 0,
+            disable_key: "".into(),
+            actions: actions.into(),
+            limit: None,
+            hits: None,
+            told: None,
+        };
         let found = limit.descriptor(&subject).map(|descriptor| descriptor.entries);
         let expect = expect.map(|entries| {
             entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Vec<_>>()

@@ -119,9 +119,11 @@ impl<I: Input> Data for Known<'_, I> {
                 _ => None,
             },
             // Requests are looked at before there is a response.
-            Kind::ResponseStatus | Kind::ResponseStatusClass | Kind::ResponseHeader(_) | Kind::Attributes => {
-                None
-            }
+            Kind::ResponseStatus
+            | Kind::ResponseStatusClass
+            | Kind::ResponseIsLocal
+            | Kind::ResponseHeader(_)
+            | Kind::Attributes => None,
         }
     }
 

@@ -206,6 +206,20 @@ impl RetryOn {
         self.0 & other.0 != 0
     }
 
+    /// Whether the gRPC status in a response's head is one of the conditions.
+    pub fn has_grpc_status(self, headers: &HeaderMap) -> bool {
+        let status = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        let condition = match status {
+            Some(1) => Self::CANCELLED,
+            Some(4) => Self::DEADLINE_EXCEEDED,
+            Some(8) => Self::RESOURCE_EXHAUSTED,
+            Some(13) => Self::INTERNAL,
+            Some(14) => Self::UNAVAILABLE,
+            _ => return false,
+        };
+        self.intersects(condition)
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -347,20 +361,7 @@ impl RetryState {
                     || policy.is_some_and(|policy| {
                         policy.retriable_headers.iter().any(|matcher| matcher.is_match_headers(headers))
                     })))
-            || self.grpc_is_retriable(headers)
-    }
-
-    fn grpc_is_retriable(&self, headers: &HeaderMap) -> bool {
-        let status = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
-        let condition = match status {
-            Some(1) => RetryOn::CANCELLED,
-            Some(4) => RetryOn::DEADLINE_EXCEEDED,
-            Some(8) => RetryOn::RESOURCE_EXHAUSTED,
-            Some(13) => RetryOn::INTERNAL,
-            Some(14) => RetryOn::UNAVAILABLE,
-            _ => return false,
-        };
-        self.on.intersects(condition)
+            || self.on.has_grpc_status(headers)
     }
 }
 

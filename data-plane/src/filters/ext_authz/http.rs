@@ -69,11 +69,19 @@ async fn again(
 fn is_retried(on: RetryOn, answer: &Result<Response<Bytes>, CalloutError>) -> bool {
     let has = |condition| on.contains(condition);
     match answer {
-        Ok(answer) => match answer.status().as_u16() {
-            502..=504 => has(RetryOn::ANY_5XX) || has(RetryOn::GATEWAY_ERROR),
-            500..=599 => has(RetryOn::ANY_5XX),
-            _ => false,
-        },
+        Ok(answer) => {
+            let by_status = match answer.status().as_u16() {
+                502..=504 => has(RetryOn::ANY_5XX) || has(RetryOn::GATEWAY_ERROR),
+                500..=599 => has(RetryOn::ANY_5XX),
+                409 => has(RetryOn::RETRIABLE_4XX),
+                _ => false,
+            };
+            // A rate-limited answer is asked for again only where that is said.
+            if answer.headers().contains_key("x-envoy-ratelimited") {
+                return has(RetryOn::ENVOY_RATELIMITED);
+            }
+            by_status || on.has_grpc_status(answer.headers())
+        }
         Err(CalloutError::NoCluster(_) | CalloutError::NoHost(_) | CalloutError::Authority(_)) => false,
         Err(CalloutError::Pool(_)) if has(RetryOn::CONNECT_FAILURE) => true,
         Err(_) => has(RetryOn::ANY_5XX) || has(RetryOn::GATEWAY_ERROR) || has(RetryOn::RESET),
