@@ -84,6 +84,11 @@ fn a_header_names_the_destination() {
     assert_eq!(answer.status, 503);
     let clusters = proxy.admin("GET", "/clusters").body;
     assert!(clusters.contains(&format!("c::{to}::health_flags::healthy\n")), "{clusters}");
+    let extension = "{name: c, connect_timeout: 1s, lb_policy: CLUSTER_PROVIDED, cluster_type: {name: o, \
+                     typed_config: {\"@type\": type.googleapis.com/envoy.extensions.clusters.original_dst.v3.\
+                     OriginalDstCluster, use_http_header: true, http_header_name: \":authority\"}}}";
+    let proxy = Proxy::ready(&simple(extension.to_owned()), &[]);
+    assert_eq!(call(proxy.listener("in"), "GET", "/", &[("host", &to)]).unwrap().body, "there");
 }
 
 #[test]

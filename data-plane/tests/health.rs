@@ -57,6 +57,18 @@ fn http_checks_read_bodies() {
 }
 
 #[test]
+fn http_checks_send_bodies() {
+    let backend = Scripted::start(|head| {
+        let asked = head.starts_with("POST /h ") && head.contains("content-length: 4\r\n");
+        asked.then(|| ok("there"))
+    });
+    let check =
+        format!("http_health_check: {{path: /h, method: POST, send: {{text: \"{}\"}}}}", hex(b"ping"));
+    let cluster = checked(backend.address, &check).replace("[{timeout", "[{reuse_connection: false, timeout");
+    becomes(&Proxy::ready(&simple(cluster), &[]), 1);
+}
+
+#[test]
 fn tcp_checks_send_and_receive() {
     let backend = Scripted::start(|head| head.starts_with("PING").then(|| "xxPONGxx".to_owned()));
     let ping = hex(b"PING\r\n\r\n");

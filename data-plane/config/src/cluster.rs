@@ -331,6 +331,8 @@ pub enum HealthChecker {
         path: Arc<str>,
         /// The method.
         method: ::http::Method,
+        /// The request's body.
+        send: Option<bytes::Bytes>,
         /// Statuses that are good, as half-open ranges; 200 by default.
         expected_statuses: Box<[std::ops::Range<u16>]>,
         /// Statuses that do not count at once.

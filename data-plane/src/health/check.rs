@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base::task::Supervised;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
@@ -71,8 +71,8 @@ struct Open {
 }
 
 enum Send {
-    Http1(hyper::client::conn::http1::SendRequest<Empty<Bytes>>),
-    Http2(hyper::client::conn::http2::SendRequest<Empty<Bytes>>),
+    Http1(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+    Http2(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
 }
 
 impl Open {
@@ -96,7 +96,7 @@ impl Open {
         }
     }
 
-    async fn call(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    async fn call(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         match &mut self.send {
             Send::Http1(send) => send.send_request(request).await,
             Send::Http2(send) => send.send_request(request).await,
@@ -159,6 +159,7 @@ impl Session {
                 host: name,
                 path,
                 method,
+                send,
                 expected_statuses,
                 retriable_statuses,
                 http2,
@@ -173,7 +174,10 @@ impl Session {
                     .uri(if *http2 { format!("http://{name}{path}") } else { path.to_string() })
                     .header(header::HOST, &*name)
                     .header(header::USER_AGENT, "Envoy/HC")
-                    .body(Empty::<Bytes>::new())?;
+                    .body(Full::new(send.clone().unwrap_or_default()))?;
+                if let Some(body) = send {
+                    request.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+                }
                 headers.apply(request.headers_mut(), &Constants);
                 if self.0.as_ref().is_none_or(|open| !open.is_ready()) {
                     let stream = connect(cluster, host, config, tls).await?;
@@ -209,7 +213,7 @@ struct Answer {
 /// As much of a body as is read to keep its connection.
 const BODY_LIMIT: usize = 64 * 1024;
 
-async fn http(open: &mut Open, request: Request<Empty<Bytes>>, wanted: &Wanted<'_>) -> Result<Answer, Error> {
+async fn http(open: &mut Open, request: Request<Full<Bytes>>, wanted: &Wanted<'_>) -> Result<Answer, Error> {
     let (head, body) = open.call(request).await?.into_parts();
     let body = Limited::new(body, BODY_LIMIT).collect().await;
     let reusable = body.is_ok();

@@ -371,6 +371,12 @@ fn otel_value(value: otel::AnyValue) -> Value {
     }
 }
 
+fn several(cx: &mut Cx<'_>, field: &str, number: usize) {
+    if number < 2 {
+        cx.error(field, "there must be two or more");
+    }
+}
+
 /// `AccessLogFilter`
 pub(crate) fn filter(cx: &mut Cx<'_>, value: pb::accesslog::AccessLogFilter) -> Option<AccessLogFilter> {
     use pb::accesslog::access_log_filter::FilterSpecifier as Kind;
@@ -396,9 +402,11 @@ pub(crate) fn filter(cx: &mut Cx<'_>, value: pb::accesslog::AccessLogFilter) -> 
             })
         }
         Some(Kind::AndFilter(value)) => {
+            several(cx, "and_filter.filters", value.filters.len());
             AccessLogFilter::And(cx.each("and_filter.filters", value.filters, filter).into())
         }
         Some(Kind::OrFilter(value)) => {
+            several(cx, "or_filter.filters", value.filters.len());
             AccessLogFilter::Or(cx.each("or_filter.filters", value.filters, filter).into())
         }
         Some(Kind::HeaderFilter(value)) => AccessLogFilter::Header(Box::new(cx.required(

@@ -7,6 +7,7 @@ use sail_proxy_decide::format::MetadataSource;
 use sail_proxy_decide::host::{AssignmentPolicy, Endpoints};
 
 use xds_api::envoy::extensions::clusters::dns::v3::DnsCluster as DnsExtension;
+use xds_api::envoy::extensions::clusters::original_dst::v3::OriginalDstCluster;
 
 use super::{Discovery, DnsCache, DnsCluster, DnsFamily, DnsGroup, OriginalDst, endpoint, lb};
 use crate::convert::{Cx, address, arc, headers, type_name, values};
@@ -55,8 +56,8 @@ pub(super) fn discovery(cx: &mut Cx<'_>, fields: Fields<'_>) -> Option<Discovery
             return cx.within("cluster_type.typed_config", |cx| custom_type(cx, &name, &any, assignment));
         }
     };
-    if kind != DiscoveryType::Eds {
-        cx.ignore("eds_cluster_config", &fields.eds, "the cluster is not of type EDS");
+    if kind != DiscoveryType::Eds && fields.eds.is_some() {
+        cx.error("eds_cluster_config", "the cluster is not of type EDS");
     }
     match kind {
         DiscoveryType::Static => {
@@ -81,6 +82,9 @@ pub(super) fn discovery(cx: &mut Cx<'_>, fields: Fields<'_>) -> Option<Discovery
             Some(Discovery::LogicalDns(Box::new(dns)))
         }
         DiscoveryType::OriginalDst => {
+            if fields.assignment.is_some_and(|assignment| !assignment.endpoints.is_empty()) {
+                cx.error("load_assignment", "a cluster of type ORIGINAL_DST finds its hosts by itself");
+            }
             let config = fields.original_dst.unwrap_or_default();
             let mut found = cx.within("original_dst_lb_config", |cx| original_dst(cx, config))?;
             let interval = values::duration(cx, "cleanup_interval", fields.cleanup_interval);
@@ -197,6 +201,9 @@ fn original_dst(cx: &mut Cx<'_>, value: pc::cluster::OriginalDstLbConfig) -> Opt
         upstream_port_override,
         metadata_key,
     } = value;
+    if !use_http_header && !http_header_name.is_empty() {
+        cx.error("http_header_name", "it goes with use_http_header");
+    }
     let header = if http_header_name.is_empty() { "x-envoy-original-dst-host" } else { &http_header_name };
     let metadata_key = cx.option("metadata_key", metadata_key, |cx, key| {
         let path = cx.each("path", key.path, |cx, segment| match segment.segment {
@@ -233,6 +240,24 @@ fn custom_type(
                 cx.error("clusters", "it must not be empty");
             }
             Some(Discovery::Aggregate(config.clusters.into_iter().map(arc).collect()))
+        }
+        "envoy.extensions.clusters.original_dst.v3.OriginalDstCluster" => {
+            let OriginalDstCluster {
+                use_http_header,
+                http_header_name,
+                upstream_port_override,
+                metadata_key,
+            } = cx.unpack(any)?;
+            if assignment.is_some_and(|assignment| !assignment.endpoints.is_empty()) {
+                cx.error("", "such a cluster finds its hosts by itself: it has no load_assignment");
+            }
+            let fields = pc::cluster::OriginalDstLbConfig {
+                use_http_header,
+                http_header_name,
+                upstream_port_override,
+                metadata_key,
+            };
+            original_dst(cx, fields).map(|found| Discovery::OriginalDst(Box::new(found)))
         }
         "envoy.extensions.clusters.dns.v3.DnsCluster" => {
             let value: DnsExtension = cx.unpack(any)?;

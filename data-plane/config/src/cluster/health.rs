@@ -159,7 +159,7 @@ fn http(cx: &mut Cx<'_>, value: hc::HttpHealthCheck) -> Option<HealthChecker> {
         service_name_matcher,
         method,
     } = value;
-    cx.refuse("send", &send);
+    let send = cx.option("send", send, payload);
     if !path.starts_with('/') {
         cx.error("path", "it must begin with a /");
     }
@@ -180,7 +180,12 @@ fn http(cx: &mut Cx<'_>, value: hc::HttpHealthCheck) -> Option<HealthChecker> {
             return None;
         }
     };
+    let takes_body = matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::OPTIONS);
+    if send.is_some() && !takes_body {
+        cx.error("send", format_args!("a request by {method} has no body"));
+    }
     Some(HealthChecker::Http {
+        send,
         host: arc(host),
         path: arc(path),
         method,

@@ -33,6 +33,10 @@ pub(super) fn policy(cx: &mut Cx<'_>, fields: Fields) -> Option<(LbPolicy, Commo
             let child = old(cx, fields.policy, fields.config)?;
             // A configuration without selectors divides nothing.
             match fields.subset.filter(|subset| !subset.subset_selectors.is_empty()) {
+                Some(_) if child == LbPolicy::ClusterProvided => {
+                    cx.error("lb_subset_config", "it does not go with CLUSTER_PROVIDED");
+                    return None;
+                }
                 Some(value) => {
                     let subset = cx.within("lb_subset_config", |cx| subset::old(cx, &value, child))?;
                     LbPolicy::Subset(Arc::new(subset))

@@ -98,13 +98,34 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
 
     let common = cx.within("common_http_protocol_options", |cx| {
         let options = common_http_protocol_options.unwrap_or_default();
-        cx.ignore(
-            "max_response_headers_kb",
-            &options.max_response_headers_kb,
-            "it bounds what clusters answer",
-        );
+        if options.max_response_headers_kb.is_some() {
+            cx.error("max_response_headers_kb", "it bounds what clusters answer: it has its place there");
+        }
         protocol::common(cx, options)
     });
+    let strip_any = matches!(
+        strip_port_mode,
+        Some(pb::hcm::http_connection_manager::StripPortMode::StripAnyHostPort(true))
+    );
+    if strip_matching_host_port && strip_any {
+        cx.error("strip_matching_host_port", "it excludes strip_any_host_port");
+    }
+    for (field, set) in [
+        ("flush_access_log_on_new_request", flush_access_log_on_new_request),
+        ("access_log_flush_interval", access_log_flush_interval.is_some()),
+    ] {
+        if set && access_log_options.is_some() {
+            cx.error(field, "it excludes access_log_options, which has it, too");
+        }
+    }
+    for (field, set) in [
+        ("use_remote_address", values::bool_or(use_remote_address, false)),
+        ("xff_num_trusted_hops", xff_num_trusted_hops > 0),
+    ] {
+        if set && !original_ip_detection_extensions.is_empty() {
+            cx.error(field, "it excludes original_ip_detection_extensions");
+        }
+    }
     let options = access_log_options.unwrap_or_default();
     cx.refuse(
         "access_log_options.flush_log_on_tunnel_successfully_established",
@@ -193,10 +214,7 @@ pub(crate) fn manager(cx: &mut Cx<'_>, value: HttpConnectionManager) -> Option<H
         },
         host: HostOptions {
             strip_matching_port: strip_matching_host_port,
-            strip_any_port: matches!(
-                strip_port_mode,
-                Some(pb::hcm::http_connection_manager::StripPortMode::StripAnyHostPort(true))
-            ),
+            strip_any_port: strip_any,
             strip_trailing_dot: strip_trailing_host_dot,
         },
         request_id,

@@ -66,7 +66,8 @@ fn read(cx: &mut Cx<'_>, any: &pb::Any) -> Option<AdmissionControl> {
 fn range(cx: &mut Cx<'_>, value: pb::ty::Int32Range) -> Option<RangeInclusive<u16>> {
     let pb::ty::Int32Range { start, end } = value;
     match (u16::try_from(start), u16::try_from(end)) {
-        (Ok(start @ 100..), Ok(end @ ..=600)) if start < end => Some(start..=end - 1),
+        // The end is not part of it: a range of nothing is taken, as by Envoy.
+        (Ok(start @ 100..), Ok(end @ ..=600)) if start <= end => Some(start..=end - 1),
         _ => {
             cx.error("", format_args!("{start} to {end} is not a range of statuses"));
             None

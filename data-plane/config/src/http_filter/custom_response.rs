@@ -168,7 +168,7 @@ fn redirect(cx: &mut Cx<'_>, any: &pb::Any) -> Option<RedirectPolicy> {
         Some(RedirectActionSpecifier::Uri(uri)) => cx.within("uri", |cx| target(cx, &uri))?,
         Some(RedirectActionSpecifier::RedirectAction(value)) => {
             let action = cx.within("redirect_action", |cx| route::action::redirect(cx, value))?;
-            if !matches!(action.path, None | Some(RedirectPath::Full(_))) {
+            if !matches!(action.path, None | Some(RedirectPath::Full(_) | RedirectPath::Format(_))) {
                 cx.error("redirect_action", "paths are not rewritten here");
             }
             Target::Action(Box::new(action))

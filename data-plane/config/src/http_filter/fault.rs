@@ -85,7 +85,11 @@ fn delay(cx: &mut Cx<'_>, value: common::FaultDelay) -> Option<Delay> {
     let percentage = self::percentage(cx, percentage);
     let duration = match fault_delay_secifier {
         Some(Kind::FixedDelay(value)) => {
-            Some(values::duration(cx, "fixed_delay", Some(value)).unwrap_or(Duration::ZERO))
+            let delay = values::duration(cx, "fixed_delay", Some(value)).unwrap_or(Duration::ZERO);
+            if delay.is_zero() {
+                cx.error("fixed_delay", "it must be above 0");
+            }
+            Some(delay)
         }
         Some(Kind::HeaderDelay(_)) => None,
         None => {

@@ -94,7 +94,9 @@ fn rule(cx: &mut Cx<'_>, value: proto::config::Rule) -> Option<Rule> {
     let source = match (header.as_str(), cookie.as_str()) {
         (header, "") if !header.is_empty() => Source::Header(cx.ok("header", HeaderKey::parse(header))?),
         ("", cookie) if !cookie.is_empty() => {
-            cx.ignore("remove", &remove, "cookies are not removed");
+            if remove {
+                cx.error("remove", "cookies are not removed");
+            }
             Source::Cookie(cookie.into())
         }
         _ => {

@@ -85,5 +85,8 @@ pub(crate) fn token_bucket(cx: &mut Cx<'_>, value: pb::ty::TokenBucket) -> Optio
         cx.error("fill_interval", "it must be above 0");
         return None;
     };
+    if fill_interval < Duration::from_millis(50) {
+        cx.error("fill_interval", "it must be 50ms or more");
+    }
     Some(TokenBucketConfig { max_tokens, tokens_per_fill: values::u32_or(tokens_per_fill, 1), fill_interval })
 }

@@ -74,7 +74,23 @@ const OTHER_CURVES: &[&str] =
 pub(super) fn ciphers(cx: &mut Cx<'_>, names: &[String]) -> Box<[Cipher]> {
     let split = names.iter().flat_map(|names| names.split([',', ':']));
     let split = split.flat_map(|group| group.trim().trim_matches(['[', ']']).split('|')).map(str::trim);
-    list(cx, "cipher_suites", split.filter(|name| !name.is_empty()), CIPHERS, OLD_CIPHERS)
+    let names: Vec<String> = split.filter(|name| !name.is_empty()).map(short_name).collect();
+    list(cx, "cipher_suites", names.iter().map(String::as_str), CIPHERS, OLD_CIPHERS)
+}
+
+/// A suite may bear its standard's name, too: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`.
+fn short_name(name: &str) -> String {
+    let Some((exchange, cipher)) = name.strip_prefix("TLS_").and_then(|name| name.split_once("_WITH_"))
+    else {
+        return name.to_owned();
+    };
+    let exchange = if exchange == "RSA" { String::new() } else { format!("{exchange}-") };
+    let cipher = match cipher {
+        "3DES_EDE_CBC_SHA" => "DES_CBC3_SHA".to_owned(),
+        "CHACHA20_POLY1305_SHA256" => "CHACHA20_POLY1305".to_owned(),
+        other => other.replace("AES_128", "AES128").replace("AES_256", "AES256").replace("_CBC_", "_"),
+    };
+    format!("{exchange}{cipher}").replace('_', "-")
 }
 
 /// `ecdh_curves`
@@ -124,6 +140,16 @@ mod tests {
         check(&["ECDHE-RSA-AES256-GCM-SHA384", "AES128-SHA"], &[Cipher::EcdheRsaAes256Gcm], false);
         check(&["AES128-SHA"], &[], true);
         check(&["ROT13"], &[], true);
+        check(
+            &[
+                "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+                "TLS_RSA_WITH_AES_128_CBC_SHA",
+                "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+            ],
+            &[Cipher::EcdheRsaAes256Gcm],
+            false,
+        );
+        check(&["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"], &[Cipher::EcdheEcdsaChaCha20], false);
         check(
             &["[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]"],
             &[Cipher::EcdheEcdsaAes128Gcm, Cipher::EcdheEcdsaChaCha20],
