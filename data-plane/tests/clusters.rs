@@ -286,3 +286,38 @@ fn servers_are_asked_for_by_a_header_or_else_the_host() {
     let by_header = hello(&[("host", "by-host.test"), ("x-server", "by-header.test")]);
     assert!(by_header.contains("by-header.test") && !by_header.contains("by-host.test"));
 }
+
+/// `track_cluster_stats.per_endpoint_stats`
+#[test]
+fn hosts_may_have_statistics_of_their_own() {
+    let (backend, nobody) = (Backend::start("one"), closed());
+    let named = format!(
+        "{{endpoint: {{hostname: named, address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}",
+        backend.address.port()
+    );
+    let cluster = format!(
+        "{{name: c, type: STATIC, connect_timeout: 1s, track_cluster_stats: {{per_endpoint_stats: true}}, \
+         load_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{named}, {}]}}]}}}}",
+        endpoint(nobody)
+    );
+    let proxy = Proxy::ready(&simple(cluster), &[]);
+    let listener = proxy.listener("in");
+    let mut statuses = [(); 4].map(|()| call(listener, "GET", "/", &[]).unwrap().status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503, 503]);
+    let of = |port: u16, stat: &str| proxy.stat(&format!("cluster.c.endpoint.127.0.0.1_{port}.{stat}"));
+    for (port, stat, expected) in [
+        (backend.address.port(), "rq_total", 2),
+        (backend.address.port(), "rq_success", 2),
+        (backend.address.port(), "healthy", 1),
+        (nobody.port(), "cx_connect_fail", 2),
+        (nobody.port(), "rq_error", 2),
+        (nobody.port(), "rq_total", 0),
+    ] {
+        assert_eq!(of(port, stat), Some(expected), "{stat} of {port}");
+    }
+    let page = proxy.admin("GET", "/stats/prometheus?filter=rq_success").body;
+    let labels = format!("envoy_endpoint_address=\"{}\",envoy_endpoint_hostname=\"named\"", backend.address);
+    let line = format!("envoy_cluster_endpoint_rq_success{{envoy_cluster_name=\"c\",{labels}}} 2\n");
+    assert!(page.contains(&line), "{page}");
+}

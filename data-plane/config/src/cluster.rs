@@ -42,6 +42,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Whether the sizes of requests and responses are recorded.
     pub tracks_sizes: bool,
+    /// Whether each host has statistics of its own.
+    pub tracks_endpoints: bool,
     /// Whether it is recorded how much of their time requests take.
     pub tracks_timeout_budgets: bool,
     /// Which host a request goes to.

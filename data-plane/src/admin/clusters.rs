@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use http::StatusCode;
 use regex::Regex;
@@ -14,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Page, Params, text};
 use crate::cluster::shared::hosts_of;
+use crate::cluster::stats::numbers;
 use crate::server::Main;
 use crate::stats::Kind;
 use crate::xds::Manager;
@@ -155,24 +155,6 @@ fn thresholds(limits: &Thresholds) -> impl Iterator<Item = (&'static str, u32)> 
         ("max_retries", limits.max_retries),
     ]
     .into_iter()
-}
-
-/// A host's numbers, in the order of their names.
-fn numbers(host: &Host) -> [(&'static str, Kind, u64); 9] {
-    let state = &host.state;
-    let active = u64::from(state.active_requests.load(Relaxed));
-    let (succeeded, failed) = (state.succeeded.load(Relaxed), state.failed.load(Relaxed));
-    [
-        ("cx_active", Kind::Gauge, state.active_connections.load(Relaxed).into()),
-        ("cx_connect_fail", Kind::Counter, state.connect_failures.load(Relaxed)),
-        ("cx_total", Kind::Counter, state.connections.load(Relaxed)),
-        ("rq_active", Kind::Gauge, active),
-        ("rq_error", Kind::Counter, failed),
-        ("rq_pending_active", Kind::Gauge, state.pending_requests.load(Relaxed).into()),
-        ("rq_success", Kind::Counter, succeeded),
-        ("rq_timeout", Kind::Counter, state.timed_out.load(Relaxed)),
-        ("rq_total", Kind::Counter, active + succeeded + failed),
-    ]
 }
 
 fn flags(host: &Host) -> String {

@@ -2,16 +2,17 @@
 //! of clusters that nobody calls cost nothing for having them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use sail_proxy_config::Snapshot;
 use sail_proxy_config::cluster::{Cluster, Discovery, Thresholds};
-use sail_proxy_decide::host::{Health, HealthFlag};
+use sail_proxy_decide::host::{Health, HealthFlag, Host};
 
 use super::shared::{Registry, hosts_of};
 use crate::pool::limits::{Counts, Level, RESOURCES, Resource, allowed_retries, maxima};
 use crate::stats::sets::cluster as sets;
-use crate::stats::{Name, Provider, Sample, Scope, Store, Tag, Value};
+use crate::stats::{Kind, Name, Provider, Sample, Scope, Store, Tag, Value};
 
 /// What statistics are computed from.
 pub(crate) struct Source {
@@ -36,7 +37,7 @@ impl Source {
         for cluster in clusters {
             let mut say = |stat: &str, value: Value<'_>| {
                 let tag = Tag::Label("envoy.cluster_name");
-                let name = Name { root: "cluster", object: &cluster.stat_name, stat, tag };
+                let name = Name { root: "cluster", object: &cluster.stat_name, stat, tag, labels: &[] };
                 let used = !matches!(value, Value::Counter(0));
                 visit(Sample { name, value, used });
             };
@@ -48,13 +49,19 @@ impl Source {
                 self.limits(cluster, "default", (Level::Default, &breakers.default), &counts, &mut say);
                 self.limits(cluster, "high", (Level::High, &breakers.high), &counts, &mut say);
             }
+            if cluster.tracks_endpoints {
+                let listed = hosts_of(&snapshot, cluster).into_iter().flat_map(|all| all.hosts()).cloned();
+                listed.chain(self.registry.destinations(&cluster.name)).for_each(|host| {
+                    endpoint(&cluster.stat_name, &host, visit);
+                });
+            }
         }
     }
 
     fn members(&self, snapshot: &Snapshot, cluster: &Cluster, say: &mut dyn FnMut(&str, Value<'_>)) {
         let mut counts = [0i64; 4];
         let mut heaviest = 0;
-        let mut count = |host: &sail_proxy_decide::host::Host| {
+        let mut count = |host: &Host| {
             counts[0] += 1;
             match host.health() {
                 Health::Healthy => counts[1] += 1,
@@ -114,6 +121,43 @@ impl Source {
             }
         }
     }
+}
+
+/// A host's own statistics.
+fn endpoint(cluster: &str, host: &Host, visit: &mut dyn FnMut(Sample<'_>)) {
+    let address = host.address.to_string();
+    let labels = [("envoy.endpoint_address", &*address), ("envoy.endpoint_hostname", &*host.hostname)];
+    let labels = if host.hostname.is_empty() { &labels[..1] } else { &labels };
+    let object = format!("{cluster}.endpoint.{}", address.replace(':', "_"));
+    let healthy = ("healthy", Kind::Gauge, u64::from(host.health() == Health::Healthy));
+    for (stat, kind, value) in numbers(host).into_iter().chain([healthy]) {
+        let name = Name { root: "cluster", object: &object, stat, tag: Tag::Endpoint, labels };
+        let value = match kind {
+            Kind::Counter => Value::Counter(value),
+            _ => Value::Gauge(i64::try_from(value).unwrap_or(i64::MAX)),
+        };
+        visit(Sample { name, value, used: true });
+    }
+}
+
+/// A host's numbers, in the order of their names.
+pub(crate) fn numbers(host: &Host) -> [(&'static str, Kind, u64); 9] {
+    let state = &host.state;
+    let active = u64::from(state.active_requests.load(Relaxed));
+    let (succeeded, failed) = (state.succeeded.load(Relaxed), state.failed.load(Relaxed));
+    let unconnected = state.connect_failures.load(Relaxed);
+    [
+        ("cx_active", Kind::Gauge, state.active_connections.load(Relaxed).into()),
+        ("cx_connect_fail", Kind::Counter, unconnected),
+        ("cx_total", Kind::Counter, state.connections.load(Relaxed)),
+        ("rq_active", Kind::Gauge, active),
+        ("rq_error", Kind::Counter, failed),
+        ("rq_pending_active", Kind::Gauge, state.pending_requests.load(Relaxed).into()),
+        ("rq_success", Kind::Counter, succeeded),
+        ("rq_timeout", Kind::Counter, state.timed_out.load(Relaxed)),
+        // What got no connection was an error of the host's, and not sent to it.
+        ("rq_total", Kind::Counter, active + succeeded + failed.saturating_sub(unconnected)),
+    ]
 }
 
 /// What is under way at default priority where its limit is not counted: all that is, but for the high priority's.

@@ -16,6 +16,8 @@ pub struct Name<'a> {
     pub stat: &'a str,
     /// What the object's name becomes in Prometheus' form.
     pub tag: Tag,
+    /// Labels whose values do not stand in the name as they are.
+    pub labels: &'a [(&'static str, &'a str)],
 }
 
 impl fmt::Display for Name<'_> {

@@ -48,6 +48,8 @@ pub enum Tag {
     Scopes,
     /// The first of the name's parts is a label of this name; the others are parts of the metric's.
     First(&'static str),
+    /// A cluster and one of its hosts, each a label; the host's has its colon: `CLUSTER.endpoint.HOST`.
+    Endpoint,
     /// It is a set of labels already, as Prometheus writes them.
     Rendered,
 }

@@ -388,7 +388,7 @@ impl AnyScope {
     }
 
     fn named<'a>(&'a self, stat: &'a str) -> Name<'a> {
-        Name { root: self.0.schema.root, object: &self.0.name, stat, tag: self.0.schema.tag }
+        Name { root: self.0.schema.root, object: &self.0.name, stat, tag: self.0.schema.tag, labels: &[] }
     }
 
     fn visit_workers(&self, visit: &mut dyn FnMut(Sample<'_>)) {

@@ -161,7 +161,11 @@ fn default_tags(name: Name<'_>, flat: &str, labels: &mut String, cuts: &mut Vec<
         Tag::VirtualHost => virtual_host_tags(name, labels, cuts),
         Tag::RouteTable => below_manager_tags(name, ".rds.", "envoy.rds_route_config", labels, cuts),
         Tag::Scopes => below_manager_tags(name, ".scoped_rds.", "envoy.scoped_rds_config", labels, cuts),
+        Tag::Endpoint => endpoint_tags(name, labels, cuts),
         _ => {}
+    }
+    for (label, value) in name.labels {
+        push_label(labels, label, value);
     }
     if let Some(prefix) = ext_authz_prefix(name.stat) {
         push_label(labels, "envoy.ext_authz_prefix", prefix);
@@ -219,6 +223,16 @@ fn virtual_host_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<u
         cuts.push(start + inner..start + name.object.len() + 1);
         return;
     }
+}
+
+/// `cluster.NAME.endpoint.HOST.`
+fn endpoint_tags(name: Name<'_>, labels: &mut String, cuts: &mut Vec<Range<usize>>) {
+    let Some((cluster, host)) = name.object.rsplit_once(".endpoint.") else { return };
+    push_label(labels, "envoy.cluster_name", cluster);
+    let start = name.root.len() + 1;
+    cuts.push(start..start + cluster.len() + 1);
+    let end = start + name.object.len() + 1;
+    cuts.push(end - host.len() - 1..end);
 }
 
 /// `http.PREFIX.rds.NAME.`

@@ -149,11 +149,6 @@ pub(crate) fn cluster(
     );
     cx.refuse("upstream_connection_options.happy_eyeballs_config", &connection.happy_eyeballs_config);
     let track = track_cluster_stats.unwrap_or_default();
-    cx.ignore(
-        "track_cluster_stats.per_endpoint_stats",
-        &track.per_endpoint_stats,
-        "no such statistics are kept",
-    );
     let connect_timeout =
         values::duration(cx, "connect_timeout", connect_timeout).unwrap_or(Duration::from_secs(5));
     if connect_timeout.is_zero() {
@@ -181,6 +176,7 @@ pub(crate) fn cluster(
         stat_name: if alt_stat_name.is_empty() { Arc::clone(&name) } else { arc(alt_stat_name) },
         connect_timeout,
         tracks_sizes: track.request_response_sizes,
+        tracks_endpoints: track.per_endpoint_stats,
         tracks_timeout_budgets: track.timeout_budgets || track_timeout_budgets,
         lb,
         common_lb,
