@@ -12,7 +12,7 @@ use sail_proxy_decide::matcher::StringMatcher;
 use crate::secret::{Certificate, TicketKeys, ValidationContext};
 use crate::source::ResourceRef;
 
-pub use algorithms::{Cipher, Curve};
+pub use algorithms::{Cipher, Curve, Signature};
 pub use convert::{KNOWN_DOWNSTREAM, KNOWN_UPSTREAM};
 pub(crate) use convert::{downstream_socket, upstream_socket};
 pub(crate) use upstream_proxy::added_tlv;
@@ -91,6 +91,8 @@ pub struct CommonTls {
     pub cipher_suites: Box<[Cipher]>,
     /// Curves, by preference; all if empty.
     pub ecdh_curves: Box<[Curve]>,
+    /// What peers may sign with, by preference; all if empty.
+    pub signature_algorithms: Box<[Signature]>,
     /// ALPN values, by preference.
     pub alpn_protocols: Box<[Box<str>]>,
     /// Our certificates.

@@ -1,4 +1,4 @@
-//! Cipher suites and curves by the names that configuration gives them. What rustls does not speak is refused, or left
+//! Cipher suites, curves and signatures by the names that configuration gives them. What rustls does not speak is refused, or left
 //! out where something else of the list remains.
 
 use crate::convert::Cx;
@@ -23,6 +23,22 @@ pub enum Curve {
     P256,
     P384,
     X25519MlKem768,
+}
+
+/// What a handshake is signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Signature {
+    EcdsaP256Sha256,
+    EcdsaP384Sha384,
+    EcdsaP521Sha512,
+    Ed25519,
+    RsaPssSha256,
+    RsaPssSha384,
+    RsaPssSha512,
+    RsaPkcs1Sha256,
+    RsaPkcs1Sha384,
+    RsaPkcs1Sha512,
 }
 
 const CIPHERS: &[(&str, Cipher)] = &[
@@ -69,6 +85,28 @@ const CURVES: &[(&str, Curve)] = &[
 
 const OTHER_CURVES: &[&str] =
     &["P-224", "secp224r1", "P-521", "secp521r1", "X25519Kyber768Draft00", "P256Kyber768Draft00"];
+
+const SIGNATURES: &[(&str, Signature)] = &[
+    ("ecdsa_secp256r1_sha256", Signature::EcdsaP256Sha256),
+    ("ecdsa_secp384r1_sha384", Signature::EcdsaP384Sha384),
+    ("ecdsa_secp521r1_sha512", Signature::EcdsaP521Sha512),
+    ("ed25519", Signature::Ed25519),
+    ("rsa_pss_rsae_sha256", Signature::RsaPssSha256),
+    ("rsa_pss_rsae_sha384", Signature::RsaPssSha384),
+    ("rsa_pss_rsae_sha512", Signature::RsaPssSha512),
+    ("rsa_pkcs1_sha256", Signature::RsaPkcs1Sha256),
+    ("rsa_pkcs1_sha384", Signature::RsaPkcs1Sha384),
+    ("rsa_pkcs1_sha512", Signature::RsaPkcs1Sha512),
+];
+
+/// SHA-1, which nobody should sign with any more.
+const OLD_SIGNATURES: &[&str] = &["rsa_pkcs1_sha1", "ecdsa_sha1"];
+
+/// `signature_algorithms`
+pub(super) fn signatures(cx: &mut Cx<'_>, names: &[String]) -> Box<[Signature]> {
+    let split = names.iter().flat_map(|names| names.split(':'));
+    list(cx, "signature_algorithms", split, SIGNATURES, OLD_SIGNATURES)
+}
 
 /// `cipher_suites`; `[A|B]` are of equal worth, which is read as an order.
 pub(super) fn ciphers(cx: &mut Cx<'_>, names: &[String]) -> Box<[Cipher]> {
@@ -127,6 +165,19 @@ fn list<'a, T: Copy + PartialEq>(
 mod tests {
     use super::*;
     use crate::convert::NoSources;
+
+    /// As every Contour names them.
+    #[test]
+    fn signatures_are_named_and_old_ones_left_out() {
+        let mut cx = Cx::new(&NoSources);
+        let names = ["ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256:rsa_pkcs1_sha512", "rsa_pkcs1_sha1"];
+        let found = signatures(&mut cx, &names.map(str::to_owned));
+        assert_eq!(*found, [Signature::EcdsaP256Sha256, Signature::RsaPssSha256, Signature::RsaPkcs1Sha512]);
+        assert!(cx.into_findings().iter().all(|finding| finding.severity == crate::Severity::Warning));
+        let mut cx = Cx::new(&NoSources);
+        signatures(&mut cx, &["rot13".to_owned()]);
+        assert!(cx.into_findings().iter().any(|finding| finding.severity == crate::Severity::Error));
+    }
 
     #[test]
     fn what_is_not_spoken_is_left_out_or_refused() {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, OcspStaplePolicy, TcpStats,
-    Tickets, TlsVersion, UpstreamSocket, UpstreamTls, Validation, algorithms, upstream_proxy,
+    CertificateSource, Cipher, CommonTls, Curve, DownstreamSocket, DownstreamTls, OcspStaplePolicy,
+    Signature, TcpStats, Tickets, TlsVersion, UpstreamSocket, UpstreamTls, Validation, algorithms,
+    upstream_proxy,
 };
 use crate::convert::{Cx, arc, type_name, values};
 use crate::pb;
@@ -244,6 +245,7 @@ fn common(cx: &mut Cx<'_>, value: pb::tls::CommonTlsContext) -> Option<CommonTls
         max_version: params.max,
         cipher_suites: params.cipher_suites,
         ecdh_curves: params.ecdh_curves,
+        signature_algorithms: params.signature_algorithms,
         alpn_protocols: alpn_protocols.into_iter().map(Box::from).collect(),
         certificates: inline.into_iter().chain(sds).collect(),
         validation,
@@ -255,6 +257,7 @@ struct Params {
     max: TlsVersion,
     cipher_suites: Box<[Cipher]>,
     ecdh_curves: Box<[Curve]>,
+    signature_algorithms: Box<[Signature]>,
 }
 
 fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
@@ -267,7 +270,6 @@ fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
         signature_algorithms,
         compliance_policies,
     } = value;
-    cx.refuse("signature_algorithms", &signature_algorithms);
     cx.refuse("compliance_policies", &compliance_policies);
     let min = match TlsProtocol::try_from(tls_minimum_protocol_version) {
         Ok(TlsProtocol::TlsAuto | TlsProtocol::TlSv12) => TlsVersion::V1_2,
@@ -301,6 +303,7 @@ fn params(cx: &mut Cx<'_>, value: pb::tls::TlsParameters) -> Option<Params> {
         max,
         cipher_suites: algorithms::ciphers(cx, &cipher_suites),
         ecdh_curves: algorithms::curves(cx, &ecdh_curves),
+        signature_algorithms: algorithms::signatures(cx, &signature_algorithms),
     })
 }
 
