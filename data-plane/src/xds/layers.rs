@@ -27,15 +27,7 @@ impl Layers {
                 needs::source(layer.rtds_config.as_ref(), &Source::Ads).map_err(|reason| {
                     Error::new(format!("layered_runtime.layers[{place}].rtds_layer.rtds_config"), reason)
                 })?;
-            let (name, stat_prefix) = (layer.name.clone(), Box::default());
-            all.needs.push(Need {
-                type_url: type_url::RUNTIME,
-                name,
-                source,
-                timeout,
-                stat_prefix,
-                secret: None,
-            });
+            all.needs.push(Need::new(type_url::RUNTIME, &layer.name, source, timeout));
         }
         Ok(all)
     }
