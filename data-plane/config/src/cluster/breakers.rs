@@ -82,6 +82,8 @@ fn per_host(cx: &mut Cx<'_>, value: pt::Thresholds) -> Option<(i32, u32)> {
     let counted = pt::Thresholds {
         priority: value.priority,
         max_connections: value.max_connections,
+        // Taken without effect, as by Envoy: hosts have no such gauges.
+        track_remaining: value.track_remaining,
         ..Default::default()
     };
     if value != counted {
@@ -122,4 +124,30 @@ fn retry_budget(cx: &mut Cx<'_>, value: pt::thresholds::RetryBudget) -> Option<R
         budget_percent: values::percent(cx, "budget_percent", budget_percent, 20.0),
         min_retry_concurrency: values::u32_or(min_retry_concurrency, 3),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::NoSources;
+
+    fn findings(thresholds: pt::Thresholds) -> usize {
+        let mut cx = Cx::new(&NoSources);
+        per_host(&mut cx, thresholds);
+        cx.into_findings().len()
+    }
+
+    /// As every Contour has it that limits connections of hosts.
+    #[test]
+    fn of_hosts_connections_are_limited_and_nothing_else() {
+        let limit = pt::Thresholds {
+            max_connections: Some(crate::pb::UInt32Value { value: 9 }),
+            ..Default::default()
+        };
+        assert_eq!(findings(pt::Thresholds { track_remaining: true, ..limit }), 0);
+        assert_eq!(
+            findings(pt::Thresholds { max_requests: Some(crate::pb::UInt32Value { value: 9 }), ..limit }),
+            1
+        );
+    }
 }
