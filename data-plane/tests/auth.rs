@@ -385,6 +385,9 @@ fn health_checks_are_answered() {
     let failing = get(at, "/health", &[]);
     assert_eq!(failing.status, 503);
     assert!(failing.head.contains("x-envoy-immediate-health-check-fail: true"), "{}", failing.head);
+    let other = get(at, "/other", &[]);
+    assert_eq!(other.status, 200);
+    assert!(other.head.contains("x-envoy-immediate-health-check-fail: true"), "{}", other.head);
     proxy.admin("POST", "/healthcheck/ok");
     assert_eq!(get(at, "/health", &[]).status, 200);
 }

@@ -104,6 +104,7 @@ cases! {
     routing,
     routes_odd,
     targets,
+    own_replies,
     logged,
     jwt,
     basic_auth,

@@ -20,6 +20,11 @@ use crate::stream_info::{ResponseFlag, details};
 /// Tells which cluster the proxy itself belongs to.
 const CLUSTER: HeaderName = HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
 
+const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
+
+/// What is counted of a cluster that is not healthy, and what is said of it.
+type Why = (Counter<stats::Set>, &'static str);
+
 const FAILED: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 
 /// Whether the process was told to fail health checks.
@@ -30,8 +35,8 @@ pub(crate) struct Filter {
     config: Arc<HealthCheck>,
     stats: stats::Scope,
     started: Instant,
-    /// The upstream's last answer, and when it came.
-    last: Cell<Option<(StatusCode, Duration)>>,
+    /// The upstream's last answer, whether it was degraded, and when it came.
+    last: Cell<Option<(StatusCode, bool, Duration)>>,
 }
 
 /// The request is a health check that the upstream answers.
@@ -43,10 +48,10 @@ impl Filter {
         Self { config: config.clone(), stats, started: Instant::now(), last: Cell::new(None) }
     }
 
-    fn cached(&self) -> Option<StatusCode> {
-        let (status, at) = self.last.get()?;
+    fn cached(&self) -> Option<(StatusCode, bool)> {
+        let (status, degraded, at) = self.last.get()?;
         let age = self.started.elapsed().saturating_sub(at);
-        (age < self.config.cache_time?).then_some(status)
+        (age < self.config.cache_time?).then_some((status, degraded))
     }
 }
 
@@ -58,36 +63,44 @@ impl HttpFilter for Filter {
             return Flow::Continue;
         }
         exchange.info.borrow_mut().health_check = true;
-        self.stats.inc(stats::request_total);
         if FAILING.load(Relaxed) {
-            return self.failed(exchange, details::HEALTH_CHECK_FAILED);
+            return self.reply(
+                exchange,
+                StatusCode::SERVICE_UNAVAILABLE,
+                details::HEALTH_CHECK_FAILED,
+                false,
+            );
         }
         if self.config.pass_through {
-            if let Some(status) = self.cached() {
+            if let Some((status, degraded)) = self.cached() {
                 self.stats.inc(stats::cached_response);
-                let reply = LocalReply::new(status, "", "health_check_cached");
-                return Flow::Reply(Box::new(reply.header(CLUSTER, own_cluster(exchange))));
+                return self.reply(exchange, status, "health_check_cached", degraded);
             }
             exchange.state().put(name, PassedThrough);
             return Flow::Continue;
         }
         for (cluster, percent) in &self.config.clusters {
-            if let Err(why) = Self::is_healthy(exchange, cluster, *percent) {
+            if let Err((why, details)) = Self::is_healthy(exchange, cluster, *percent) {
                 self.stats.inc(why);
-                return self.failed(exchange, "health_check_failed_cluster_unhealthy");
+                return self.reply(exchange, StatusCode::SERVICE_UNAVAILABLE, details, false);
             }
         }
-        self.stats.inc(stats::ok);
-        let reply = LocalReply::new(StatusCode::OK, "", details::HEALTH_CHECK_OK);
-        Flow::Reply(Box::new(reply.header(CLUSTER, own_cluster(exchange))))
+        let by_clusters = !self.config.clusters.is_empty();
+        let details = if by_clusters { "health_check_ok_cluster_healthy" } else { details::HEALTH_CHECK_OK };
+        self.reply(exchange, StatusCode::OK, details, false)
     }
 
     fn on_response<'a>(&'a self, response: Response<'a>) -> Option<Work<'a, ()>> {
         let Response { name, exchange, reply } = response;
+        // Every answer says so, that who checks by traffic alone knows it, too.
+        if FAILING.load(Relaxed) {
+            reply.response.headers_mut().insert(FAILED, HeaderValue::from_static("true"));
+        }
         let passed: Option<PassedThrough> = exchange.state().take(name);
         passed?;
         reply.response.headers_mut().insert(CLUSTER, own_cluster(exchange));
-        self.last.set(Some((reply.response.status(), self.started.elapsed())));
+        let degraded = reply.response.headers().contains_key(DEGRADED);
+        self.last.set(Some((reply.response.status(), degraded, self.started.elapsed())));
         None
     }
 }
@@ -98,23 +111,43 @@ fn own_cluster(exchange: &Exchange) -> HeaderValue {
 }
 
 impl Filter {
-    fn failed<'a>(&self, exchange: &Exchange, details: &'static str) -> Flow<'a> {
-        self.stats.inc(stats::failed);
-        let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details)
-            .flag(ResponseFlag::FailedLocalHealthCheck)
-            .header(FAILED, HeaderValue::from_static("true"))
-            .header(CLUSTER, own_cluster(exchange));
+    fn reply<'a>(
+        &self,
+        exchange: &Exchange,
+        status: StatusCode,
+        details: &'static str,
+        degraded: bool,
+    ) -> Flow<'a> {
+        let mut reply = LocalReply::new(status, "", details).header(CLUSTER, own_cluster(exchange));
+        // As in Envoy, what the upstream answers is not counted.
+        self.stats.inc(stats::request_total);
+        if status.is_success() {
+            self.stats.inc(stats::ok);
+        } else {
+            self.stats.inc(stats::failed);
+            reply = reply.flag(ResponseFlag::FailedLocalHealthCheck);
+        }
+        if degraded {
+            self.stats.inc(stats::degraded);
+            reply = reply.header(DEGRADED, HeaderValue::from_static(""));
+        }
+        if FAILING.load(Relaxed) {
+            reply = reply.header(FAILED, HeaderValue::from_static("true"));
+        }
         Flow::Reply(Box::new(reply))
     }
 
     /// Whether so much of a cluster is healthy. A cluster that is not there is not.
-    fn is_healthy(exchange: &Exchange, cluster: &str, percent: f64) -> Result<(), Counter<stats::Set>> {
-        let cluster = exchange.active.cluster(cluster).ok_or(stats::failed_cluster_not_found)?;
+    fn is_healthy(exchange: &Exchange, cluster: &str, percent: f64) -> Result<(), Why> {
+        let unknown = (stats::failed_cluster_not_found, "health_check_failed_no_cluster_found");
+        let cluster = exchange.active.cluster(cluster).ok_or(unknown)?;
         let (good, all) = cluster.count_hosts(|host| host.health() != Health::Unhealthy);
         if all == 0 {
-            return if percent == 0.0 { Ok(()) } else { Err(stats::failed_cluster_empty) };
+            let empty = (stats::failed_cluster_empty, "health_check_failed_cluster_empty");
+            return if percent == 0.0 { Ok(()) } else { Err(empty) };
         }
         let healthy = 100.0 * f64::from(good) >= percent * f64::from(all);
-        if healthy { Ok(()) } else { Err(stats::failed_cluster_unhealthy) }
+        let unhealthy = (stats::failed_cluster_unhealthy, "health_check_failed_cluster_unhealthy");
+        if healthy { Ok(()) } else { Err(unhealthy) }
     }
 }

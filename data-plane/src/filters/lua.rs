@@ -132,7 +132,7 @@ fn settle(run: Run, held: Held, request: Request<'_>) -> Flow<'static> {
             run.pass_by(pending, body);
             Flow::Continue
         }
-        Held::Responds(response) => Flow::Reply(Box::new(LocalReply::whole(*response, "lua_response"))),
+        Held::Responds(response) => Flow::Reply(Box::new(local_reply(*response))),
         Held::TooLarge => {
             let details = details::REQUEST_PAYLOAD_TOO_LARGE;
             let status = StatusCode::PAYLOAD_TOO_LARGE;
@@ -224,5 +224,20 @@ impl HttpFilter for Filter {
                 settle_response(run, held, exchange, reply);
             })),
         }
+    }
+}
+
+/// What a script responds is a local reply like others: gRPC's clients read it in their way, and it may be rewritten. A
+/// body that is no text goes out as it is.
+fn local_reply(response: http::Response<bytes::Bytes>) -> LocalReply {
+    const DETAILS: &str = "lua_response";
+    let Ok(text) = std::str::from_utf8(response.body()).map(str::to_owned) else {
+        return LocalReply::whole(response, DETAILS);
+    };
+    let headers = response.headers().iter().filter(|(name, _)| *name != http::header::CONTENT_LENGTH);
+    LocalReply {
+        body: text.into(),
+        headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        ..LocalReply::new(response.status(), "", DETAILS)
     }
 }

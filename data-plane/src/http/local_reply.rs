@@ -166,6 +166,7 @@ fn rewrite_content(
         let runtime = exchange.connection.worker.runtime();
         rewrite.mappers.iter().find(|mapper| access_log::passes(&mapper.filter, &view, runtime))
     };
+    let (body, kind) = (content.body.clone(), headers.get(CONTENT_TYPE).cloned());
     if let Some(mapper) = mapper {
         add_headers(exchange, mapper, &mut headers);
         content.status = mapper.status.unwrap_or(content.status);
@@ -182,6 +183,10 @@ fn rewrite_content(
         };
         content.body = text.into();
         content.kind = content_type.clone();
+    }
+    // Another body is of another type, but where the mapper says which.
+    if content.body != body && headers.get(CONTENT_TYPE) == kind.as_ref() {
+        headers.remove(CONTENT_TYPE);
     }
     let status_changed = mapper.is_some_and(|mapper| mapper.status.is_some());
     content.respond(headers, exchange.grpc.get(), grpc_code.filter(|_| !status_changed))
