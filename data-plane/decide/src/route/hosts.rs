@@ -29,9 +29,6 @@ pub enum InvalidDomain {
     /// Two virtual hosts (or one, twice) have it.
     #[error("domain {0:?} is there twice")]
     Duplicate(String),
-    /// It is empty.
-    #[error("a domain is empty")]
-    Empty,
 }
 
 impl HostIndex {
@@ -40,9 +37,7 @@ impl HostIndex {
     pub fn insert(&mut self, domain: &str, host: usize) -> Result<(), InvalidDomain> {
         let lower = domain.to_ascii_lowercase();
         let host = u32::try_from(host).unwrap_or(u32::MAX);
-        let free = if lower.is_empty() {
-            return Err(InvalidDomain::Empty);
-        } else if lower == "*" {
+        let free = if lower == "*" {
             self.any.replace(host).is_none()
         } else if let Some(suffix) = lower.strip_prefix('*') {
             self.suffix.insert(suffix, host)
@@ -144,6 +139,8 @@ mod tests {
         assert_eq!(without_port("[::1]:80"), "[::1]");
         assert_eq!(without_port("::1"), "::1");
         assert_eq!(index.insert("*.FOO.com", 9), Err(InvalidDomain::Duplicate("*.FOO.com".into())));
+        index.insert("", 7).unwrap();
+        assert_eq!(index.find("", false), Some(7), "as Envoy has it");
         index.insert("a.*.b", 9).unwrap();
         assert_eq!(index.find("a.x.b", true), Some(0), "the star within is none");
         assert_eq!(index.find("a.*.b", true), Some(9));
