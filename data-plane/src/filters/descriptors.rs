@@ -27,7 +27,9 @@ pub(super) fn of(exchange: &Exchange, head: &Head, which: &Which<'_>) -> Vec<Des
         Some(Action::Route(action)) => Some(&action.rate_limits),
         _ => None,
     };
-    let host: &[RateLimit] = found.as_ref().map_or(&[], |found| &found.virtual_host.rate_limits);
+    // As in Envoy, a virtual host's hold for requests that go to a cluster.
+    let found_host = found.as_ref().filter(|_| limits.is_some());
+    let host: &[RateLimit] = found_host.map_or(&[], |found| &found.virtual_host.rate_limits);
     let nothing = limits.is_none_or(|limits| limits.limits.is_empty()) && host.is_empty();
     if which.own.is_empty() && nothing {
         return Vec::new();
