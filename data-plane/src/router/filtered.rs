@@ -5,8 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::Response;
 use pin_project_lite::pin_project;
 
 use super::attempt::Try;
@@ -45,11 +44,8 @@ impl<'a> Filtered<'a> {
         // Logs tell what went upstream.
         exchange.info.borrow_mut().captured.take_request(&head.headers);
         // Envoy shows them no answer of one of them, and counts the try, for which it has a connection by now.
-        passed.map(drop).map_err(|(_, mut reply)| {
+        passed.map(drop).map_err(|(_, reply)| {
             self.cluster.stats().inc(stats::upstream_rq_total);
-            if let Some(whole) = reply.whole.as_mut().filter(|whole| !whole.body().is_empty()) {
-                whole.headers_mut().entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
-            }
             Self::answer(*reply)
         })
     }
