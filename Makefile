@@ -21,7 +21,7 @@ demo-down:
 build:
 	cargo build --release $(PACKAGES)
 
-## sail-proxy as it is shipped, optimized by what it does under load: two builds of some minutes each.
+## sail-proxy as it is shipped, optimized by what it does under load: half an hour on two cores.
 dist: need-bench
 	scripts/dist $(TARGET)
 

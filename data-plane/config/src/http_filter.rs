@@ -1,4 +1,5 @@
-//! HTTP filters of a connection manager: one file a filter, with its runtime type and its conversions, and one table.
+//! HTTP filters of connection managers and upstreams: one file a filter, with its runtime type and its conversions, and
+//! one table.
 
 mod adaptive_concurrency;
 mod admission_control;

@@ -1,5 +1,5 @@
-//! Statistics of clusters that are computed when somebody asks: members, and how full circuit breakers are. Thousands
-//! of clusters that nobody calls cost nothing for having them.
+//! Statistics of clusters that are computed when somebody asks: members, how full circuit breakers are, and those of single
+//! hosts. Thousands of clusters that nobody calls cost nothing for having them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
