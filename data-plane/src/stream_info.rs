@@ -437,6 +437,11 @@ impl ClusterInfo {
 }
 
 impl StreamInfo {
+    /// Whether the response is an upstream's, and not the proxy's own.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        self.code_details.as_deref() == Some(details::VIA_UPSTREAM)
+    }
+
     /// A stream that begins now.
     pub fn new(downstream: Rc<DownstreamInfo>) -> Self {
         let filter_state = downstream.state.filter_state.borrow().clone();

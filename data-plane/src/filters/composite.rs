@@ -16,7 +16,6 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::stats::Store;
-use crate::stream_info::details;
 
 /// Matchers of routes are kept up to this many; then those that no route has go.
 const KEPT: usize = 64;
@@ -90,7 +89,7 @@ impl Built {
         let info = exchange.info.borrow();
         let subject = Subject::new(exchange, &head, &info);
         let (status, headers) = (reply.response.status(), reply.response.headers());
-        let is_local = info.code_details.as_deref() != Some(details::VIA_UPSTREAM);
+        let is_local = !info.is_upstreams();
         let answered = Answered { request: &rbac::data(&subject), is_local, status, headers };
         let found = self.config.matcher.as_ref().and_then(|matcher| matcher.find(&answered));
         found.and_then(|&at| self.actions.get(at)).is_some_and(|filters| filters.is_empty())

@@ -23,7 +23,6 @@ use crate::http::handler::Reply;
 use crate::http::head::Head;
 use crate::http::local_reply::{self, LocalReply};
 use crate::stats::sets::http_custom_response as stats;
-use crate::stream_info::details;
 
 /// See the module's documentation.
 pub(crate) struct Filter {
@@ -230,7 +229,7 @@ impl HttpFilter for Filter {
             let subject = Subject::new(exchange, &head, &info);
             let request = rbac::data(&subject);
             let (status, headers) = (reply.response.status(), reply.response.headers());
-            let is_local = info.code_details.as_deref() != Some(details::VIA_UPSTREAM);
+            let is_local = !info.is_upstreams();
             let answered = Answered { request: &request, is_local, status, headers };
             let mut found =
                 levels.iter().filter_map(|level| level.policies.as_ref()?.find(&answered).cloned());

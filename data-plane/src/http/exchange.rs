@@ -363,7 +363,7 @@ impl Exchange {
         } else {
             let (flag, how) = how_it_broke_off(connection.breaks_off.get());
             info.flag(flag);
-            let begun = info.code_details.as_deref() == Some(details::VIA_UPSTREAM);
+            let begun = info.is_upstreams();
             if begun || info.code_details.is_none() {
                 info.code_details = Some(how);
             }
